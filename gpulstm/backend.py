@@ -1,0 +1,331 @@
+"""Which array library computes, and where: NumPy on the CPU, CuPy on an NVIDIA GPU.
+
+This is the only file that imports CuPy, and it does so at the first use of a CUDA device.  Everything above works
+through a `Backend`: its namespace `xp`, transfers to and from the host, compiled elementwise kernels, synchronisation
+and the memory in use.  Nothing here moves an array between devices unless a method named for that is called.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.util
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpulstm.errors import ConfigError, DeviceError, DTypeError, missing_extra
+
+Array = Any  # a NumPy, CuPy or array-api-strict array; which one is known only at run time
+
+_DEVICE_PATTERN = re.compile(r"cuda(?::(\d+))?")
+
+
+class Backend:
+    """An array library bound to one device.
+
+    Attributes:
+        device: `"cpu"` or `"cuda:N"`.
+        xp: the array namespace, `numpy` or `cupy`.
+    """
+
+    device: str
+    xp: Any
+
+    @property
+    def is_cuda(self) -> bool:
+        """Whether arrays live on a CUDA device."""
+        return self.device != "cpu"
+
+    def __repr__(self) -> str:
+        return f"Backend({self.device!r})"
+
+    def owns(self, value: object) -> bool:
+        """Whether `value` is an array of this library on this device."""
+        raise NotImplementedError  # abstract: answered by the two classes below
+
+    def asarray(self, value: Any, dtype: Any = None, *, name: str = "array") -> Array:
+        """`value` as an array of this backend, without a copy where none is needed.
+
+        Accepts this library's own arrays, anything with DLPack or `__cuda_array_interface__` on this very device, and
+        (on the CPU) whatever `numpy.asarray` takes.  `dtype` None keeps the dtype that came.
+
+        Raises:
+            DeviceError: `value` lives on another device; it names both and the call that would move it.
+            DTypeError: `value` holds no real numbers.
+        """
+        raise NotImplementedError
+
+    def from_host(self, value: Any, dtype: Any = None) -> Array:
+        """A copy of a host array on this device (the array itself on the CPU)."""
+        raise NotImplementedError
+
+    def to_host(self, value: Array) -> np.ndarray:
+        """`value` as a NumPy array; from a GPU this waits for the work that computes it."""
+        raise NotImplementedError
+
+    def synchronize(self) -> None:
+        """Wait until all work handed to the current stream is done."""
+        raise NotImplementedError
+
+    def memory_used(self) -> int:
+        """Bytes in use: resident set of the process on the CPU, blocks handed out by CuPy's pool on a GPU."""
+        raise NotImplementedError
+
+    def activate(self) -> contextlib.AbstractContextManager[Any]:
+        """A context in which new arrays and launches go to this device."""
+        raise NotImplementedError
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        """An uninitialised array."""
+        with self.activate():
+            return self.xp.empty(shape, dtype=dtype)
+
+    def zeros(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        """An array of zeros."""
+        with self.activate():
+            return self.xp.zeros(shape, dtype=dtype)
+
+
+class NumpyBackend(Backend):
+    """NumPy on the host."""
+
+    device = "cpu"
+    xp = np
+
+    def owns(self, value: object) -> bool:
+        return isinstance(value, np.ndarray)
+
+    def asarray(self, value: Any, dtype: Any = None, *, name: str = "array") -> Array:
+        if not isinstance(value, np.ndarray):
+            where = _foreign_device(value)
+            if where is not None:
+                raise DeviceError(f"{name} lives on {where} but the model is on cpu; move it with gpulstm.to_host({name})")
+            value = np.from_dlpack(value) if hasattr(value, "__dlpack__") else np.asarray(value)
+        if value.dtype.kind not in "fiub":
+            raise DTypeError(f"{name} has dtype {value.dtype}, expected real numbers")
+        return value if dtype is None else value.astype(dtype, copy=False)
+
+    def from_host(self, value: Any, dtype: Any = None) -> Array:
+        return np.asarray(value, dtype=dtype)
+
+    def to_host(self, value: Array) -> np.ndarray:
+        return np.asarray(value)
+
+    def synchronize(self) -> None:
+        """NumPy returns only when its work is done."""
+
+    def memory_used(self) -> int:
+        with open("/proc/self/statm") as statm:
+            return int(statm.read().split()[1]) * _page_size()
+
+    def activate(self) -> contextlib.AbstractContextManager[Any]:
+        return contextlib.nullcontext()
+
+
+class CupyBackend(Backend):
+    """CuPy on one CUDA device; work is enqueued on CuPy's current stream."""
+
+    def __init__(self, index: int) -> None:
+        self.xp = _cupy()
+        self.index = index
+        self.device = f"cuda:{index}"
+
+    def owns(self, value: object) -> bool:
+        return isinstance(value, self.xp.ndarray) and value.device.id == self.index
+
+    def asarray(self, value: Any, dtype: Any = None, *, name: str = "array") -> Array:
+        if not isinstance(value, self.xp.ndarray):
+            if hasattr(value, "__cuda_array_interface__"):
+                value = self.xp.asarray(value)
+            elif _foreign_device(value) is not None:
+                value = self.xp.from_dlpack(value)
+            else:
+                raise DeviceError(
+                    f"{name} is a {type(value).__name__} on the host but the model is on {self.device}; "
+                    f"move it with gpulstm.to_device({name}, '{self.device}')"
+                )
+        if value.device.id != self.index:
+            raise DeviceError(f"{name} lives on cuda:{value.device.id} but the model is on {self.device}")
+        if value.dtype.kind not in "fiub":
+            raise DTypeError(f"{name} has dtype {value.dtype}, expected real numbers")
+        if dtype is None or value.dtype == dtype:
+            return value
+        with self.activate():
+            return value.astype(dtype)
+
+    def from_host(self, value: Any, dtype: Any = None) -> Array:
+        with self.activate():
+            return self.xp.asarray(np.asarray(value, dtype=dtype))
+
+    def to_host(self, value: Array) -> np.ndarray:
+        return self.xp.asnumpy(value)
+
+    def synchronize(self) -> None:
+        with self.activate():
+            self.xp.cuda.get_current_stream().synchronize()
+
+    def memory_used(self) -> int:
+        with self.activate():
+            return int(self.xp.get_default_memory_pool().used_bytes())
+
+    def activate(self) -> contextlib.AbstractContextManager[Any]:
+        return self.xp.cuda.Device(self.index)
+
+    @property
+    def device_name(self) -> str:
+        """The card's name as the driver gives it."""
+        return self.xp.cuda.runtime.getDeviceProperties(self.index)["name"].decode()
+
+    def elementwise(self, name: str, inputs: str, outputs: str, body: str, *, headers: tuple[str, ...] = ()) -> Any:
+        """A `cupy.ElementwiseKernel`, compiled once per process, whose preamble is the named files of `kernels/`.
+
+        Args:
+            name: the kernel's name, as profilers show it.
+            inputs, outputs: CuPy's parameter lists, for example `"raw T z, T c"`.
+            body: the CUDA C++ statements run for element `i`.
+            headers: file names under `kernels/`, put before the kernel in this order.
+        """
+        return _elementwise(name, inputs, outputs, body, headers)
+
+
+@functools.cache
+def _elementwise(name: str, inputs: str, outputs: str, body: str, headers: tuple[str, ...]) -> Any:
+    preamble = "\n".join(kernel_source(header) for header in headers)
+    return _cupy().ElementwiseKernel(inputs, outputs, body, name, preamble=preamble, loop_prep="")
+
+
+@functools.cache
+def kernel_source(name: str) -> str:
+    """The text of a file of `kernels/`: beside this file in an installed package, beside the package in a checkout."""
+    return (kernel_folder() / name).read_text(encoding="utf-8")
+
+
+@functools.cache
+def kernel_folder() -> Path:
+    """Where the kernel sources lie; an installation without them is broken and says so."""
+    here = Path(__file__).resolve().parent
+    for folder in (here / "kernels", here.parent / "kernels"):
+        if (folder / "gates.h").is_file():
+            return folder
+    raise ConfigError(f"the kernel sources are missing from {here}; the installation is damaged, reinstall gpulstm")
+
+
+def resolve(device: str | Backend = "auto") -> Backend:
+    """The backend for `"auto"`, `"cpu"`, `"cuda"` or `"cuda:N"`; a backend is given back as it is.
+
+    `"auto"` is the first CUDA device where CuPy and a device are there, else the CPU.
+
+    Raises:
+        DeviceError: the device is not there; the message says what is missing.
+        ConfigError: the name is none of the four.
+    """
+    if isinstance(device, Backend):
+        return device
+    if device == "cpu":
+        return _NUMPY
+    if device == "auto":
+        return _NUMPY if cuda_missing() else _cuda(0)
+    match = _DEVICE_PATTERN.fullmatch(device) if isinstance(device, str) else None
+    if match is None:
+        raise ConfigError(f"device is {device!r}, expected 'auto', 'cpu', 'cuda' or 'cuda:N'")
+    missing = cuda_missing()
+    if missing:
+        raise DeviceError(f"device {device!r} cannot be used: {missing}")
+    index, count = int(match.group(1) or 0), device_count()
+    if index >= count:
+        raise DeviceError(f"device {device!r} is not there: this machine has {count} CUDA device(s), cuda:0 to cuda:{count - 1}")
+    return _cuda(index)
+
+
+def backend_of(value: object) -> Backend:
+    """The backend that an array belongs to: its device for a CuPy array, else the CPU."""
+    interface = getattr(value, "__cuda_array_interface__", None)
+    return _NUMPY if interface is None else _cuda(int(getattr(getattr(value, "device", None), "id", 0)))
+
+
+def to_host(value: Any) -> np.ndarray:
+    """An array from any device as a NumPy array."""
+    return backend_of(value).to_host(value)
+
+
+def to_device(value: Any, device: str | Backend) -> Array:
+    """A host array copied to `device`; an array that is there already is given back as it is."""
+    backend = resolve(device)
+    return value if backend.owns(value) else backend.from_host(to_host(value))
+
+
+def cuda_missing() -> str | None:
+    """Why CUDA cannot be used here, in one sentence, or None when it can."""
+    if importlib.util.find_spec("cupy") is None:
+        return "CuPy is not installed; run: pip install 'gpulstm[cuda12]' (or cuda13, to match the driver)"
+    cupy = _cupy()
+    try:
+        count = cupy.cuda.runtime.getDeviceCount()
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        return f"CuPy is installed but finds no usable device ({error})"
+    return None if count else "CuPy is installed but finds no device"
+
+
+def device_count() -> int:
+    """How many CUDA devices can be used (0 without CuPy or a driver)."""
+    return 0 if cuda_missing() else int(_cupy().cuda.runtime.getDeviceCount())
+
+
+def host_generator(seed: int, *stream: int) -> np.random.Generator:
+    """A NumPy generator for what is drawn on the host: initial weights, the order of the data.
+
+    The same `(seed, *stream)` gives the same numbers on every machine and device (Philox, a counter-based generator).
+    """
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, *stream))))
+
+
+def out_of_memory(backend: Backend) -> tuple[type[BaseException], ...]:
+    """The exceptions that mean the device's memory is full."""
+    return (MemoryError, backend.xp.cuda.memory.OutOfMemoryError) if backend.is_cuda else (MemoryError,)
+
+
+@contextlib.contextmanager
+def one_device(*values: object) -> Iterator[Backend]:
+    """Activate the one device that all arrays share; arrays of two devices are refused by name."""
+    backends = {backend_of(value) for value in values}
+    if len(backends) != 1:
+        raise DeviceError(f"the arrays live on different devices: {', '.join(sorted(b.device for b in backends))}")
+    backend = backends.pop()
+    with backend.activate():
+        yield backend
+
+
+def _foreign_device(value: object) -> str | None:
+    """The device of a DLPack or CUDA-array object that is not on the host, else None."""
+    if hasattr(value, "__dlpack_device__"):
+        kind, index = value.__dlpack_device__()
+        return None if int(kind) == 1 else f"cuda:{index}"
+    return "a CUDA device" if hasattr(value, "__cuda_array_interface__") else None
+
+
+@functools.cache
+def _cupy() -> Any:
+    try:
+        import cupy
+    except ImportError as error:
+        raise missing_extra("CuPy", "cuda12", "a CUDA device") from error
+    return cupy
+
+
+@functools.cache
+def _cuda(index: int) -> CupyBackend:
+    return CupyBackend(index)
+
+
+@functools.cache
+def _page_size() -> int:
+    import resource
+
+    return resource.getpagesize()
+
+
+_NUMPY = NumpyBackend()

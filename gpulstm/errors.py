@@ -1,0 +1,55 @@
+"""The errors a user can cause, each raised with one sentence: which argument, what came, what was expected.
+
+Every class also derives from the built-in error that a NumPy user would expect, so `except ValueError` goes on working.
+"""
+
+from __future__ import annotations
+
+
+class GpulstmError(Exception):
+    """Base of every error raised on purpose by this package; the CLI prints these without a traceback."""
+
+
+class ConfigError(GpulstmError, ValueError):
+    """An option, or a combination of options, that no model can have."""
+
+
+class ShapeError(GpulstmError, ValueError):
+    """An array of the wrong rank or extent."""
+
+
+class DTypeError(GpulstmError, TypeError):
+    """An array or option of the wrong element type."""
+
+
+class DeviceError(GpulstmError, RuntimeError):
+    """A device that is not there, or an array that lives on another one."""
+
+
+class EngineError(GpulstmError, RuntimeError):
+    """A forced engine that cannot serve the call; the message says which option stands in its way."""
+
+
+class DataError(GpulstmError, ValueError):
+    """A table, column, row or series that cannot be used as asked."""
+
+
+class CheckpointError(GpulstmError, ValueError):
+    """A file that is not a checkpoint of this package, is damaged, or belongs to another model."""
+
+
+class NotFittedError(GpulstmError, RuntimeError):
+    """A forecaster was asked for results before `fit`."""
+
+
+class TrainingError(GpulstmError, RuntimeError):
+    """Training cannot go on, for example because the loss is no longer finite."""
+
+
+class MissingExtraError(GpulstmError, ImportError):
+    """An optional library is not installed; the message names the extra that brings it."""
+
+
+def missing_extra(package: str, extra: str, purpose: str) -> MissingExtraError:
+    """The error for an optional library that is not there: what needs it, and the command that installs it."""
+    return MissingExtraError(f"{purpose} needs {package}, which is not installed; run: pip install 'gpulstm[{extra}]'")
