@@ -1,0 +1,1 @@
+"""Stacked LSTMs in plain array code: the same model on NVIDIA GPUs (CuPy) and on CPUs (NumPy)."""

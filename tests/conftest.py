@@ -1,0 +1,35 @@
+"""Fixtures for the whole suite: the devices to test on, and the tolerance by dtype."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import gpulstm.backend
+
+TOLERANCE = {"float64": 1e-12, "float32": 1e-5, "float16": 2e-2}  # forward values, engines against the reference
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse to skip: a `cuda` test without a device fails with the reason, unless deselected with -m 'not cuda'."""
+    for item in items:
+        if "device" in getattr(item, "fixturenames", ()) and "cuda" in item.name.split("[")[-1]:
+            item.add_marker(pytest.mark.cuda)
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+def device(request: pytest.FixtureRequest) -> str:
+    """Each test that asks for this runs on the CPU and, marked `cuda`, on a GPU or the simulator."""
+    return request.param
+
+
+@pytest.fixture
+def backend(device: str) -> gpulstm.backend.Backend:
+    """The backend of `device`."""
+    return gpulstm.backend.resolve(device)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """A generator with a fixed seed."""
+    return np.random.default_rng(20261)
