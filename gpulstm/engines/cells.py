@@ -1,0 +1,493 @@
+"""The recurrent cells: one step forward and its gradient, as the equations read.
+
+Every function here uses only the array API standard, so it runs on NumPy, CuPy and array-api-strict.  Row vectors; `@`
+is the matrix product, `*` is elementwise.  Names: `a` is the input's part of the pre-activations, `u` the recurrent
+part, `z` their sum; `v` is h_{t-1} as the recurrent product sees it (under recurrent dropout); `dx` is the gradient of
+the loss with respect to `x`.
+
+A cell is a pair of step functions.  An option that changes the equations is another cell, derived from the plain one;
+what is common to all of them (time, direction, lengths, zoneout) is not here but in `reference.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from typing import Any
+
+from gpulstm.backend import Array
+from gpulstm.engines.spec import StackSpec, State
+
+Params = MutableMapping[str, Array]
+Saved = tuple[Any, ...]
+
+LAYER_NORM_EPSILON = 1e-5
+
+
+class Sigmoid:
+    """1 / (1 + exp(-z)), computed as tanh(z/2)/2 + 1/2, which cannot overflow."""
+
+    def __call__(self, xp: Any, z: Array) -> Array:
+        return 0.5 * xp.tanh(0.5 * z) + 0.5
+
+    def slope(self, xp: Any, y: Array) -> Array:
+        """The derivative, from the value y."""
+        return y * (1.0 - y)
+
+    def bounds(self, xp: Any, limit: float, like: Array) -> tuple[Array, Array]:
+        """The values at -limit and limit."""
+        return self(xp, xp.full((), -limit, dtype=like.dtype)), self(xp, xp.full((), limit, dtype=like.dtype))
+
+
+class Tanh(Sigmoid):
+    """tanh(z)."""
+
+    def __call__(self, xp: Any, z: Array) -> Array:
+        return xp.tanh(z)
+
+    def slope(self, xp: Any, y: Array) -> Array:
+        return 1.0 - y * y
+
+
+class Relu(Sigmoid):
+    """max(z, 0)."""
+
+    def __call__(self, xp: Any, z: Array) -> Array:
+        return xp.where(z > 0, z, xp.zeros_like(z))
+
+    def slope(self, xp: Any, y: Array) -> Array:
+        return xp.where(y > 0, xp.ones_like(y), xp.zeros_like(y))
+
+
+class Clipped:
+    """An activation whose input is bounded to [-limit, limit] first (the `clip` of ONNX's recurrent operators)."""
+
+    def __init__(self, inner: Sigmoid, limit: float) -> None:
+        self.inner, self.limit = inner, limit
+
+    def __call__(self, xp: Any, z: Array) -> Array:
+        return self.inner(xp, xp.clip(z, -self.limit, self.limit))
+
+    def slope(self, xp: Any, y: Array) -> Array:
+        """Zero where the bound holds: there the value is the one at the bound."""
+        low, high = self.inner.bounds(xp, self.limit, y)
+        return xp.where((y > low) & (y < high), self.inner.slope(xp, y), xp.zeros_like(y))
+
+
+class Cell:
+    """One step of a recurrent layer and its gradient; derived classes give `step` and `step_backward`.
+
+    The input product has no recurrence in it, so `input` computes it for all time steps at once, and the gradient of
+    W_h is one product over all time steps as well (`recurrent_gradients`), from what the steps return.
+    """
+
+    def __init__(self, xp: Any, spec: StackSpec) -> None:
+        self.xp, self.spec = xp, spec
+        self.sigmoid, self.tanh = (
+            activation if spec.clip is None else Clipped(activation, spec.clip) for activation in (Sigmoid(), Tanh())
+        )
+
+    def split(self, z: Array) -> list[Array]:
+        """The gates' columns of `(B, G*H)`, in stored order."""
+        size = self.spec.hidden_size
+        return [z[:, gate * size : (gate + 1) * size] for gate in range(self.spec.gates)]
+
+    # -- the input's part, all time steps at once ----------------------------------------------------------------
+    def input(self, p: Params, x: Array) -> tuple[Array, Saved]:
+        """a_t = x_t W_x + b for all t: x `(T, B, I)` -> `(T, B, G*H)`."""
+        a = self.xp.matmul(x, p["W_x"])
+        return (a + p["b"] if self.spec.bias else a), ()
+
+    def input_backward(self, p: Params, saved: Saved, x: Array, da: Array, grads: Params) -> Array:
+        """dx `(T, B, I)` from da `(T, B, G*H)`; adds to the gradients of W_x and b."""
+        if self.spec.bias:
+            grads["b"] += self.xp.sum(_rows(self.xp, da), axis=0)
+        grads["W_x"] += _outer(self.xp, x, da)
+        return self.xp.matmul(da, self.xp.matrix_transpose(p["W_x"]))
+
+    # -- the recurrent part, step by step ------------------------------------------------------------------------
+    def recurrent(self, p: Params, v: Array) -> tuple[Array, Saved]:
+        """u = v W_h: v `(B, P)` -> `(B, G*H)`."""
+        return self.xp.matmul(v, p["W_h"]), ()
+
+    def recurrent_backward(self, p: Params, saved: Saved, du: Array, grads: Params) -> tuple[Array, Array]:
+        """From du the gradients of v and of the plain product v W_h, from which that of W_h is taken later."""
+        return self.xp.matmul(du, self.xp.matrix_transpose(p["W_h"])), du
+
+    def recurrent_gradients(self, v: Array, dproduct: Array, saved: list[Saved], grads: Params) -> None:
+        """Adds to the gradient of W_h: sum over t of v_t^T dproduct_t, with v `(T, B, P)`, dproduct `(T, B, G*H)`.
+
+        `saved` is what the steps saved, in the order of the first axis of `v`.
+        """
+        grads["W_h"] += _outer(self.xp, v, dproduct)
+
+    def step(self, p: Params, a: Array, v: Array, state: State) -> tuple[State, Saved]:
+        """The new state from a `(B, G*H)`, v `(B, P)` and the old state, and what the gradient needs."""
+        raise NotImplementedError
+
+    def step_backward(
+        self, p: Params, saved: Saved, dh: Array, dc: Array | None, grads: Params
+    ) -> tuple[Array, Array, Array, State]:
+        """(da, dproduct, dv, gradient of the old state apart from its way through v); adds to the other gradients."""
+        raise NotImplementedError
+
+
+class RNN(Cell):
+    """h_t = tanh(x_t W_x + h_{t-1} W_h + b), or relu in place of tanh (Elman 1990)."""
+
+    def __init__(self, xp: Any, spec: StackSpec) -> None:
+        super().__init__(xp, spec)
+        if spec.nonlinearity == "relu":
+            self.tanh = Relu() if spec.clip is None else Clipped(Relu(), spec.clip)
+
+    def step(self, p: Params, a: Array, v: Array, state: State) -> tuple[State, Saved]:
+        u, saved_u = self.recurrent(p, v)
+        h = self.tanh(self.xp, a + u)
+        return State(h, None), (h, saved_u)
+
+    def step_backward(
+        self, p: Params, saved: Saved, dh: Array, dc: Array | None, grads: Params
+    ) -> tuple[Array, Array, Array, State]:
+        h, saved_u = saved
+        dz = dh * self.tanh.slope(self.xp, h)
+        dv, dproduct = self.recurrent_backward(p, saved_u, dz, grads)
+        return dz, dproduct, dv, State(self.xp.zeros_like(dh), None)
+
+
+class LSTM(Cell):
+    """The LSTM of Hochreiter & Schmidhuber 1997 with the forget gate of Gers, Schmidhuber & Cummins 2000.
+
+    f, i, o = sigmoid(z_f), sigmoid(z_i), sigmoid(z_o);  g = tanh(z_g);  c_t = f * c_{t-1} + i * g;  h_t = o * tanh(c_t)
+    """
+
+    def step(self, p: Params, a: Array, v: Array, state: State) -> tuple[State, Saved]:
+        u, saved_u = self.recurrent(p, v)
+        z_i, z_f, z_g, z_o = self.split(a + u)
+        f = self.sigmoid(self.xp, z_f)  # forget gate: how much of the long memory stays
+        i = self.sigmoid(self.xp, z_i)  # input gate: how much of the candidate is taken in
+        g = self.tanh(self.xp, z_g)  # candidate: what could be remembered
+        c = f * state.c + i * g  # long memory: the additive conveyor belt
+        o = self.sigmoid(self.xp, z_o)  # output gate: how much of the memory is shown
+        r, saved_r = self.read(p, c)
+        return State(o * r, c), (i, f, g, o, state.c, r, saved_r, saved_u)
+
+    def step_backward(
+        self, p: Params, saved: Saved, dh: Array, dc: Array | None, grads: Params
+    ) -> tuple[Array, Array, Array, State]:
+        i, f, g, o, c_old, r, saved_r, saved_u = saved
+        do = dh * r
+        dc = dc + self.read_backward(p, saved_r, r, dh * o, grads)
+        dz = self.xp.concat(
+            [
+                dc * g * self.sigmoid.slope(self.xp, i),
+                dc * c_old * self.sigmoid.slope(self.xp, f),
+                dc * i * self.tanh.slope(self.xp, g),
+                do * self.sigmoid.slope(self.xp, o),
+            ],
+            axis=1,
+        )
+        dv, dproduct = self.recurrent_backward(p, saved_u, dz, grads)
+        return dz, dproduct, dv, State(self.xp.zeros_like(dv), dc * f)
+
+    def read(self, p: Params, c: Array) -> tuple[Array, Saved]:
+        """What the output gate is multiplied with: tanh(c)."""
+        return self.xp.tanh(c), ()
+
+    def read_backward(self, p: Params, saved: Saved, r: Array, dr: Array, grads: Params) -> Array:
+        """The gradient of c from that of r = tanh(c)."""
+        return dr * (1.0 - r * r)
+
+
+class PeepholeLSTM(LSTM):
+    """LSTM whose gates see the cell state through diagonal weights (Gers & Schmidhuber 2000): z_i += p_i * c_{t-1},
+    z_f += p_f * c_{t-1}, z_o += p_o * c_t."""
+
+    def step(self, p: Params, a: Array, v: Array, state: State) -> tuple[State, Saved]:
+        u, saved_u = self.recurrent(p, v)
+        z_i, z_f, z_g, z_o = self.split(a + u)
+        p_i, p_f, p_o = _thirds(p["p"], 3)
+        f = self.sigmoid(self.xp, z_f + p_f * state.c)
+        i = self.sigmoid(self.xp, z_i + p_i * state.c)
+        g = self.tanh(self.xp, z_g)
+        c = f * state.c + i * g
+        o = self.sigmoid(self.xp, z_o + p_o * c)
+        r = self.xp.tanh(c)
+        return State(o * r, c), (i, f, g, o, state.c, c, r, saved_u)
+
+    def step_backward(
+        self, p: Params, saved: Saved, dh: Array, dc: Array | None, grads: Params
+    ) -> tuple[Array, Array, Array, State]:
+        xp = self.xp
+        i, f, g, o, c_old, c, r, saved_u = saved
+        p_i, p_f, p_o = _thirds(p["p"], 3)
+        dz_o = dh * r * self.sigmoid.slope(xp, o)
+        dc = dc + dh * o * (1.0 - r * r) + dz_o * p_o
+        dz_i = dc * g * self.sigmoid.slope(xp, i)
+        dz_f = dc * c_old * self.sigmoid.slope(xp, f)
+        dz_g = dc * i * self.tanh.slope(xp, g)
+        grads["p"] += xp.sum(xp.concat([dz_i * c_old, dz_f * c_old, dz_o * c], axis=1), axis=0)
+        dz = xp.concat([dz_i, dz_f, dz_g, dz_o], axis=1)
+        dv, dproduct = self.recurrent_backward(p, saved_u, dz, grads)
+        return dz, dproduct, dv, State(xp.zeros_like(dv), dc * f + dz_i * p_i + dz_f * p_f)
+
+
+class CoupledLSTM(LSTM):
+    """LSTM with coupled input and forget gate (CIFG, Greff et al. 2017): f_t = 1 - i_t."""
+
+    def step(self, p: Params, a: Array, v: Array, state: State) -> tuple[State, Saved]:
+        u, saved_u = self.recurrent(p, v)
+        z_i, z_g, z_o = self.split(a + u)
+        i = self.sigmoid(self.xp, z_i)
+        g = self.tanh(self.xp, z_g)
+        c = (1.0 - i) * state.c + i * g
+        o = self.sigmoid(self.xp, z_o)
+        r = self.xp.tanh(c)
+        return State(o * r, c), (i, g, o, state.c, r, saved_u)
+
+    def step_backward(
+        self, p: Params, saved: Saved, dh: Array, dc: Array | None, grads: Params
+    ) -> tuple[Array, Array, Array, State]:
+        i, g, o, c_old, r, saved_u = saved
+        dc = dc + dh * o * (1.0 - r * r)
+        dz = self.xp.concat(
+            [
+                dc * (g - c_old) * self.sigmoid.slope(self.xp, i),
+                dc * i * self.tanh.slope(self.xp, g),
+                dh * r * self.sigmoid.slope(self.xp, o),
+            ],
+            axis=1,
+        )
+        dv, dproduct = self.recurrent_backward(p, saved_u, dz, grads)
+        return dz, dproduct, dv, State(self.xp.zeros_like(dv), dc * (1.0 - i))
+
+
+class CoupledPeepholeLSTM(LSTM):
+    """Both of the above: z_i += p_i * c_{t-1}, f_t = 1 - i_t, z_o += p_o * c_t."""
+
+    def step(self, p: Params, a: Array, v: Array, state: State) -> tuple[State, Saved]:
+        u, saved_u = self.recurrent(p, v)
+        z_i, z_g, z_o = self.split(a + u)
+        p_i, p_o = _thirds(p["p"], 2)
+        i = self.sigmoid(self.xp, z_i + p_i * state.c)
+        g = self.tanh(self.xp, z_g)
+        c = (1.0 - i) * state.c + i * g
+        o = self.sigmoid(self.xp, z_o + p_o * c)
+        r = self.xp.tanh(c)
+        return State(o * r, c), (i, g, o, state.c, c, r, saved_u)
+
+    def step_backward(
+        self, p: Params, saved: Saved, dh: Array, dc: Array | None, grads: Params
+    ) -> tuple[Array, Array, Array, State]:
+        xp = self.xp
+        i, g, o, c_old, c, r, saved_u = saved
+        p_i, p_o = _thirds(p["p"], 2)
+        dz_o = dh * r * self.sigmoid.slope(xp, o)
+        dc = dc + dh * o * (1.0 - r * r) + dz_o * p_o
+        dz_i = dc * (g - c_old) * self.sigmoid.slope(xp, i)
+        dz_g = dc * i * self.tanh.slope(xp, g)
+        grads["p"] += xp.sum(xp.concat([dz_i * c_old, dz_o * c], axis=1), axis=0)
+        dz = xp.concat([dz_i, dz_g, dz_o], axis=1)
+        dv, dproduct = self.recurrent_backward(p, saved_u, dz, grads)
+        return dz, dproduct, dv, State(xp.zeros_like(dv), dc * (1.0 - i) + dz_i * p_i)
+
+
+class GRU(Cell):
+    """The GRU with the reset gate applied after the recurrent product (cuDNN's form of Cho et al. 2014).
+
+    r, z = sigmoid(a_r + u_r), sigmoid(a_z + u_z);  n = tanh(a_n + r * (u_n + b_hn));  h_t = (1 - z) * n + z * h_{t-1}
+    """
+
+    def step(self, p: Params, a: Array, v: Array, state: State) -> tuple[State, Saved]:
+        u, saved_u = self.recurrent(p, v)
+        (a_r, a_z, a_n), (u_r, u_z, u_n) = self.split(a), self.split(u)
+        r = self.sigmoid(self.xp, a_r + u_r)  # reset gate: how much of the past the candidate sees
+        z = self.sigmoid(self.xp, a_z + u_z)  # update gate: how much of the past stays
+        s = u_n + p["b_hn"] if self.spec.bias else u_n
+        n = self.tanh(self.xp, a_n + r * s)
+        return State((1.0 - z) * n + z * state.h, None), (r, z, n, s, state.h, saved_u)
+
+    def step_backward(
+        self, p: Params, saved: Saved, dh: Array, dc: Array | None, grads: Params
+    ) -> tuple[Array, Array, Array, State]:
+        xp = self.xp
+        r, z, n, s, h_old, saved_u = saved
+        da_n = dh * (1.0 - z) * self.tanh.slope(xp, n)
+        da_r = da_n * s * self.sigmoid.slope(xp, r)
+        da_z = dh * (h_old - n) * self.sigmoid.slope(xp, z)
+        ds = da_n * r
+        if self.spec.bias:
+            grads["b_hn"] += xp.sum(ds, axis=0)
+        dv, dproduct = self.recurrent_backward(p, saved_u, xp.concat([da_r, da_z, ds], axis=1), grads)
+        return xp.concat([da_r, da_z, da_n], axis=1), dproduct, dv, State(dh * z, None)
+
+
+class GRUResetBefore(Cell):
+    """The GRU of Cho et al. 2014: the reset gate is applied to h_{t-1} before the candidate's product.
+
+    n = tanh(a_n + (r * h_{t-1}) W_hn), the rest as in `GRU`; so W_h is used in two products, one after the other.
+    """
+
+    def step(self, p: Params, a: Array, v: Array, state: State) -> tuple[State, Saved]:
+        size = self.spec.hidden_size
+        a_r, a_z, a_n = self.split(a)
+        u = self.xp.matmul(v, p["W_h"][:, : 2 * size])
+        r = self.sigmoid(self.xp, a_r + u[:, :size])
+        z = self.sigmoid(self.xp, a_z + u[:, size:])
+        n = self.tanh(self.xp, a_n + self.xp.matmul(r * v, p["W_h"][:, 2 * size :]))
+        return State((1.0 - z) * n + z * state.h, None), (r, z, n, v, state.h)
+
+    def step_backward(
+        self, p: Params, saved: Saved, dh: Array, dc: Array | None, grads: Params
+    ) -> tuple[Array, Array, Array, State]:
+        xp, size = self.xp, self.spec.hidden_size
+        r, z, n, v, h_old = saved
+        da_n = dh * (1.0 - z) * self.tanh.slope(xp, n)
+        drv = xp.matmul(da_n, xp.matrix_transpose(p["W_h"][:, 2 * size :]))
+        da_r = drv * v * self.sigmoid.slope(xp, r)
+        da_z = dh * (h_old - n) * self.sigmoid.slope(xp, z)
+        da = xp.concat([da_r, da_z, da_n], axis=1)
+        dv = drv * r + xp.matmul(da[:, : 2 * size], xp.matrix_transpose(p["W_h"][:, : 2 * size]))
+        return da, da, dv, State(dh * z, None)
+
+    def recurrent_gradients(self, v: Array, dproduct: Array, saved: list[Saved], grads: Params) -> None:
+        xp, size = self.xp, self.spec.hidden_size
+        rv = xp.stack([r * v_t for r, _, _, v_t, _ in saved], axis=0)
+        first, last = dproduct[:, :, : 2 * size], dproduct[:, :, 2 * size :]
+        grads["W_h"] += xp.concat([_outer(xp, v, first), _outer(xp, rv, last)], axis=1)
+
+
+class LayerNorm:
+    """Layer normalisation of rows: (x - mean) / sqrt(variance + epsilon), times a gain (Ba, Kiros & Hinton 2016)."""
+
+    def __init__(self, xp: Any) -> None:
+        self.xp = xp
+
+    def __call__(self, x: Array, gain: Array) -> tuple[Array, Saved]:
+        """Normalises the last axis; returns the value and what the gradient needs."""
+        xp = self.xp
+        centred = x - xp.mean(x, axis=-1, keepdims=True)
+        inverse = 1.0 / xp.sqrt(xp.mean(centred * centred, axis=-1, keepdims=True) + LAYER_NORM_EPSILON)
+        normal = centred * inverse
+        return normal * gain, (normal, inverse)
+
+    def backward(self, saved: Saved, dy: Array, gain: Array) -> tuple[Array, Array]:
+        """(dx, dgain), the gain's summed over all axes but the last."""
+        xp = self.xp
+        normal, inverse = saved
+        dnormal = dy * gain
+        mean, product = (xp.mean(v, axis=-1, keepdims=True) for v in (dnormal, dnormal * normal))
+        dgain = xp.sum(_rows(xp, dy * normal), axis=0)
+        return (dnormal - mean - normal * product) * inverse, dgain
+
+
+class NormalisedProducts(Cell):
+    """Mix-in: both products pass through layer normalisation, a = LN(x W_x) * gain_x + b and u = LN(h W_h) * gain_h."""
+
+    def __init__(self, xp: Any, spec: StackSpec) -> None:
+        super().__init__(xp, spec)
+        self.norm = LayerNorm(xp)
+
+    def input(self, p: Params, x: Array) -> tuple[Array, Saved]:
+        a, saved = self.norm(self.xp.matmul(x, p["W_x"]), p["gain_x"])
+        return a + p["b"], saved
+
+    def input_backward(self, p: Params, saved: Saved, x: Array, da: Array, grads: Params) -> Array:
+        grads["b"] += self.xp.sum(_rows(self.xp, da), axis=0)
+        dproduct, dgain = self.norm.backward(saved, da, p["gain_x"])
+        grads["gain_x"] += dgain
+        grads["W_x"] += _outer(self.xp, x, dproduct)
+        return self.xp.matmul(dproduct, self.xp.matrix_transpose(p["W_x"]))
+
+    def recurrent(self, p: Params, v: Array) -> tuple[Array, Saved]:
+        return self.norm(self.xp.matmul(v, p["W_h"]), p["gain_h"])
+
+    def recurrent_backward(self, p: Params, saved: Saved, du: Array, grads: Params) -> tuple[Array, Array]:
+        dproduct, dgain = self.norm.backward(saved, du, p["gain_h"])
+        grads["gain_h"] += dgain
+        return self.xp.matmul(dproduct, self.xp.matrix_transpose(p["W_h"])), dproduct
+
+
+class LayerNormRNN(NormalisedProducts, RNN):
+    """RNN with normalised products."""
+
+
+class LayerNormGRU(NormalisedProducts, GRU):
+    """GRU (reset after the product) with normalised products."""
+
+
+class LayerNormLSTM(NormalisedProducts, LSTM):
+    """LSTM with normalised products that reads tanh(LN(c) * gain_c + b_c) (Ba et al. 2016, eq. 20-22)."""
+
+    def read(self, p: Params, c: Array) -> tuple[Array, Saved]:
+        y, saved = self.norm(c, p["gain_c"])
+        return self.xp.tanh(y + p["b_c"]), saved
+
+    def read_backward(self, p: Params, saved: Saved, r: Array, dr: Array, grads: Params) -> Array:
+        dy = dr * (1.0 - r * r)
+        grads["b_c"] += self.xp.sum(dy, axis=0)
+        dc, dgain = self.norm.backward(saved, dy, p["gain_c"])
+        grads["gain_c"] += dgain
+        return dc
+
+
+class Projected(Cell):
+    """Any LSTM cell whose h is projected to P units, h_t = m_t W_p (LSTMP, Sak, Senior & Beaufays 2014)."""
+
+    def __init__(self, inner: Cell) -> None:
+        super().__init__(inner.xp, inner.spec)
+        self.inner = inner
+        self.input, self.input_backward = inner.input, inner.input_backward  # type: ignore[method-assign]
+        self.recurrent_gradients = inner.recurrent_gradients  # type: ignore[method-assign]
+
+    def step(self, p: Params, a: Array, v: Array, state: State) -> tuple[State, Saved]:
+        new, saved = self.inner.step(p, a, v, state)
+        return State(self.xp.matmul(new.h, p["W_p"]), new.c), (new.h, saved)
+
+    def step_backward(
+        self, p: Params, saved: Saved, dh: Array, dc: Array | None, grads: Params
+    ) -> tuple[Array, Array, Array, State]:
+        m, inner = saved
+        grads["W_p"] += self.xp.matmul(self.xp.matrix_transpose(m), dh)
+        return self.inner.step_backward(p, inner, self.xp.matmul(dh, self.xp.matrix_transpose(p["W_p"])), dc, grads)
+
+
+def make_cell(xp: Any, spec: StackSpec) -> Cell:
+    """The cell that a spec's options ask for."""
+    kinds: dict[str, type[Cell]] = {
+        "lstm": LSTM,
+        "lstm peepholes": PeepholeLSTM,
+        "lstm coupled": CoupledLSTM,
+        "lstm peepholes coupled": CoupledPeepholeLSTM,
+        "lstm layer_norm": LayerNormLSTM,
+        "gru": GRU,
+        "gru reset_before": GRUResetBefore,
+        "gru layer_norm": LayerNormGRU,
+        "rnn": RNN,
+        "rnn layer_norm": LayerNormRNN,
+    }
+    options = {
+        "peepholes": spec.peepholes,
+        "coupled": spec.coupled,
+        "layer_norm": spec.layer_norm,
+        "reset_before": not spec.reset_after,
+    }
+    cell = kinds[" ".join([spec.cell, *(name for name, on in options.items() if on)])](xp, spec)
+    return Projected(cell) if spec.proj_size else cell
+
+
+def _rows(xp: Any, x: Array) -> Array:
+    """All axes but the last made one."""
+    rows = 1
+    for extent in x.shape[:-1]:
+        rows *= extent
+    return xp.reshape(x, (rows, x.shape[-1]))
+
+
+def _outer(xp: Any, x: Array, dy: Array) -> Array:
+    """Sum over time and batch of x^T dy: the gradient of W in y = x W."""
+    return xp.matmul(xp.matrix_transpose(_rows(xp, x)), _rows(xp, dy))
+
+
+def _thirds(p: Array, count: int) -> list[Array]:
+    """`count` equal parts of a vector."""
+    size = p.shape[0] // count
+    return [p[part * size : (part + 1) * size] for part in range(count)]
