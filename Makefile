@@ -1,0 +1,88 @@
+# Each target starts from nothing: it makes the environment that it needs in $(VENV), then does its work.
+#   make demo    train on a bundled real series and draw its forecast        make test   the whole suite
+#   make lint    style, format, types      make bench   side by side with PyTorch      make docs   pictures, links
+PYTHON ?= python3
+VENV ?= .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip install -q --disable-pip-version-check
+PYTEST := $(PY) -m pytest
+OUT ?= out
+HOSTGPU := tests/hostgpu/hostgpu
+
+# CuPy: with the toolkit libraries (about 2.5 GB) where there is a GPU; the wheel alone (about 100 MB) where the simulator
+# can run it: x86-64 Linux with g++ 12 or later; none elsewhere.
+GPU := $(shell nvidia-smi -L 2>/dev/null | grep -c GPU)
+SIMULATOR := $(shell [ "$$(uname -sm)" = "Linux x86_64" ] && [ "$$(g++ -dumpversion 2>/dev/null | cut -d. -f1 || echo 0)" -ge 12 ] 2>/dev/null && echo yes)
+ifneq ($(filter-out 0,$(GPU)),)
+CUPY := 'cupy-cuda12x[ctk]>=14'
+else ifeq ($(SIMULATOR),yes)
+CUPY := 'cupy-cuda12x>=14'
+endif
+
+.PHONY: demo test test-cpu test-cuda selftest lint format bench docs build venv clean
+
+venv: $(VENV)/.test
+
+$(PY):
+	@echo "== environment in $(VENV)"
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "gpulstm needs Python 3.10 or later; name one: make PYTHON=python3.12")'
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml | $(PY)
+	@echo "== install gpulstm with its plots"
+	@$(PIP) -e '.[plots]'
+	@touch $@
+
+$(VENV)/.test: pyproject.toml | $(PY)
+	@echo "== install gpulstm with its test tools$(if $(CUPY), and CuPy)"
+	@$(PIP) -e '.[test]' $(CUPY)
+	@touch $@ $(VENV)/.demo
+
+$(VENV)/.dev: pyproject.toml | $(PY)
+	@echo "== install gpulstm with its development tools"
+	@$(PIP) -e '.[dev]'
+	@touch $@ $(VENV)/.demo
+
+demo: $(VENV)/.demo
+	@$(VENV)/bin/gpulstm demo --output $(OUT)/demo --force
+
+test: test-cpu test-cuda
+
+test-cpu: $(VENV)/.test
+	@echo "== tests on the CPU"
+	@$(PYTEST) -q -m "not cuda"
+
+# A GPU where CuPy finds one, else the simulator, else none of them, and that is said.
+test-cuda: $(VENV)/.test
+	@if $(PY) -c 'import sys, gpulstm.backend as b; sys.exit(b.cuda_missing() is not None)'; then \
+	  echo "== tests marked cuda, on the GPU"; $(PYTEST) -q -m cuda; \
+	elif [ "$(SIMULATOR)" = yes ]; then \
+	  echo "== tests marked cuda, on the simulator (no GPU here): function, not speed"; $(HOSTGPU) $(PYTEST) -q -m cuda; \
+	else \
+	  echo "==============================================================================="; \
+	  echo "  NOT RUN: the tests marked cuda. This machine has no GPU that CuPy can use, and the"; \
+	  echo "  simulator needs x86-64 Linux with g++ 12 or later. Nothing here says that CUDA works."; \
+	  echo "==============================================================================="; \
+	fi
+
+selftest: $(VENV)/.test
+	@if [ "$(SIMULATOR)" = yes ]; then $(HOSTGPU) $(PY) tests/hostgpu/selftest.py; \
+	else echo "NOT RUN: the simulator needs x86-64 Linux with g++ 12 or later"; fi
+
+lint: $(VENV)/.dev
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+
+format: $(VENV)/.dev
+	@$(PY) -m ruff check -q --fix .
+	@$(PY) -m ruff format -q .
+
+bench: $(VENV)/.demo
+	@$(PY) bench.py --output $(OUT)/bench
+
+build: $(VENV)/.dev
+	@$(PY) -m build --outdir dist .
+
+clean:
+	rm -rf $(VENV) $(OUT) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

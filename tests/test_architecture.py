@@ -1,0 +1,138 @@
+"""The shape of the code: who imports whom, what `import gpulstm` loads, how long a file may be, what is documented."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import gpulstm
+
+PACKAGE = Path(gpulstm.__file__).parent
+CHECKOUT = Path(__file__).parents[1]
+TOP = {"gpulstm", "gpulstm.__main__"}  # these two may import everything
+LAZY = {"cupy", "matplotlib", "mpi4py", "narwhals", "onnx", "pandas", "polars", "pyarrow", "rich", "scipy", "torch"}
+LAZY |= {"safetensors", "tensorboardX", "tqdm", "typer"}
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the package by its dotted name."""
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def documented_order() -> list[str]:
+    """The list in docs/architecture.md as dotted names, top to bottom and left to right.
+
+    A line is names, two spaces or more, what they are for; `folder/first second` are two modules of one folder, and the
+    folder's own `__init__` comes after its modules.
+    """
+    text = (CHECKOUT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    block = re.search(r"\n\n((?:    .+\n)+)", text)
+    assert block, "docs/architecture.md has no indented list of modules"
+    order = []
+    for line in block.group(1).splitlines():
+        names = re.split(r"\s{2,}", line.strip())[0].split()
+        folder, _, names[0] = names[0].rpartition("/")
+        prefix = f"gpulstm.{folder}." if folder else "gpulstm."
+        order += [prefix + name for name in names] + ([prefix[:-1]] if folder else [])
+    return order
+
+
+def imports(name: str, path: Path, known: set[str]) -> set[str]:
+    """The modules of the package that `path` imports, also those it imports inside functions."""
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            source = ".".join([*above, *([node.module] if node.module else [])])
+            members = {f"{source}.{alias.name}" for alias in node.names}
+            found |= members & known
+            if not members <= known:  # a name that is no module: it comes from the package itself
+                found.add(source)
+    return {target for target in found if target.split(".")[0] == "gpulstm"}
+
+
+def test_the_picture_names_every_module_and_no_other() -> None:
+    order = documented_order()
+    assert len(order) == len(set(order))
+    assert set(order) == set(modules()) - TOP
+
+
+def test_imports_go_only_upwards_in_the_list() -> None:
+    rank = {name: place for place, name in enumerate(documented_order())}
+    found = modules()
+    wrong = [
+        f"{name} imports {target}"
+        for name, path in found.items()
+        if name not in TOP
+        for target in sorted(imports(name, path, set(found)))
+        if rank.get(target, len(rank)) >= rank.get(name, len(rank))
+    ]
+    assert not wrong
+
+
+def test_only_the_backend_imports_cupy() -> None:
+    pattern = re.compile(r"^\s*(import|from)\s+cupyx?\b", re.MULTILINE)
+    importers = [name for name, path in modules().items() if pattern.search(path.read_text(encoding="utf-8"))]
+    assert importers == ["gpulstm.backend"]
+
+
+def test_importing_the_package_loads_no_heavy_library() -> None:
+    code = "import json, sys, gpulstm; print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not set(json.loads(run.stdout)) & LAZY
+
+
+@pytest.mark.parametrize("folder", ["gpulstm", "kernels"])
+def test_no_file_is_over_500_lines(folder: str) -> None:
+    files = [path for path in (CHECKOUT / folder).rglob("*") if path.suffix in {".py", ".h", ".cuh", ".cu", ".cpp"}]
+    assert files
+    lengths = {str(path.relative_to(CHECKOUT)): len(path.read_text(encoding="utf-8").splitlines()) for path in files}
+    assert {name: lines for name, lines in lengths.items() if lines > 500} == {}
+
+
+@pytest.mark.parametrize("name", sorted(modules()))
+def test_public_things_have_docstrings(name: str) -> None:
+    if name == "gpulstm.__main__":  # importing it runs the program
+        assert ast.get_docstring(ast.parse(modules()[name].read_text(encoding="utf-8")))
+        return
+    module = importlib.import_module(name)
+    bare = [] if module.__doc__ else ["the module itself"]
+    for key, value in vars(module).items():
+        if key.startswith("_") or getattr(value, "__module__", None) != name:
+            continue
+        if inspect.isclass(value):
+            bare += (
+                [key] if not value.__doc__ or value.__doc__.startswith(f"{key}(") else []
+            )  # a dataclass makes one up
+            bare += [
+                f"{key}.{member}" for member in public_methods(value) if not inspect.getdoc(getattr(value, member))
+            ]
+        elif inspect.isfunction(value) and not value.__doc__:
+            bare.append(key)
+    assert not bare
+
+
+def public_methods(owner: type) -> list[str]:
+    """Names of the methods and properties that a class itself defines; `getdoc` finds the text of a documented base."""
+    kinds = (property, classmethod, staticmethod)
+    return [
+        name
+        for name, member in vars(owner).items()
+        if not name.startswith("_")
+        and (isinstance(member, kinds) or (inspect.isfunction(member) and not member.__name__.startswith("_")))
+    ]
