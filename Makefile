@@ -46,7 +46,8 @@ $(VENV)/.dev: pyproject.toml | $(PY)
 demo: $(VENV)/.demo
 	@$(VENV)/bin/gpulstm demo --output $(OUT)/demo --force
 
-test: test-cpu test-cuda
+test: $(VENV)/.test
+	@$(MAKE) --no-print-directory --keep-going test-cpu test-cuda
 
 test-cpu: $(VENV)/.test
 	@echo "== tests on the CPU"
@@ -80,6 +81,10 @@ format: $(VENV)/.dev
 
 bench: $(VENV)/.demo
 	@$(PY) bench.py --output $(OUT)/bench
+
+docs: $(VENV)/.test
+	@for script in docs/pictures/*.py; do [ -e "$$script" ] || continue; echo "== $$script"; $(PY) "$$script" || exit 1; done
+	@$(PY) docs/check_links.py
 
 build: $(VENV)/.dev
 	@$(PY) -m build --outdir dist .
