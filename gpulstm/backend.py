@@ -21,6 +21,7 @@ from gpulstm.errors import ConfigError, DeviceError, DTypeError, missing_extra
 
 Array = Any  # a NumPy, CuPy or array-api-strict array; which one is known only at run time
 
+_INCLUDE = re.compile(r'^#include "(\w+\.h)"$', re.MULTILINE)
 _DEVICE_PATTERN = re.compile(r"cuda(?::(\d+))?")
 
 
@@ -103,7 +104,9 @@ class NumpyBackend(Backend):
         if not isinstance(value, np.ndarray):
             where = _foreign_device(value)
             if where is not None:
-                raise DeviceError(f"{name} lives on {where} but the model is on cpu; move it with gpulstm.to_host({name})")
+                raise DeviceError(
+                    f"{name} lives on {where} but the model is on cpu; move it with gpulstm.to_host({name})"
+                )
             value = np.from_dlpack(value) if hasattr(value, "__dlpack__") else np.asarray(value)
         if value.dtype.kind not in "fiub":
             raise DTypeError(f"{name} has dtype {value.dtype}, expected real numbers")
@@ -180,6 +183,23 @@ class CupyBackend(Backend):
         """The card's name as the driver gives it."""
         return self.xp.cuda.runtime.getDeviceProperties(self.index)["name"].decode()
 
+    def gemm(
+        self, a: Array, b: Array, out: Array, *, transa: bool = False, transb: bool = False, accumulate: bool = False
+    ) -> None:
+        """out = op(a) op(b), or out += op(a) op(b): one cuBLAS call on C-contiguous matrices, no temporary.
+
+        float16 has no accumulating form here (`cupy.cublas.gemm` knows float32 and float64) and takes a temporary then.
+        """
+        if a.dtype != np.float16:
+            ops = ("NT"[transa], "NT"[transb])
+            self.xp.cublas.gemm(*ops, a, b, out=out, alpha=1.0, beta=1.0 if accumulate else 0.0)
+            return
+        left, right = a.T if transa else a, b.T if transb else b
+        if accumulate:
+            out += self.xp.matmul(left, right)
+        else:
+            self.xp.matmul(left, right, out=out)
+
     def elementwise(self, name: str, inputs: str, outputs: str, body: str, *, headers: tuple[str, ...] = ()) -> Any:
         """A `cupy.ElementwiseKernel`, compiled once per process, whose preamble is the named files of `kernels/`.
 
@@ -194,8 +214,21 @@ class CupyBackend(Backend):
 
 @functools.cache
 def _elementwise(name: str, inputs: str, outputs: str, body: str, headers: tuple[str, ...]) -> Any:
-    preamble = "\n".join(kernel_source(header) for header in headers)
-    return _cupy().ElementwiseKernel(inputs, outputs, body, name, preamble=preamble, loop_prep="")
+    return _cupy().ElementwiseKernel(inputs, outputs, body, name, preamble=kernel_preamble(headers))
+
+
+@functools.cache
+def kernel_preamble(headers: tuple[str, ...]) -> str:
+    """The named headers with all they include, each once: NVRTC is given text and has no include path."""
+    done: list[str] = []
+
+    def text(name: str) -> str:
+        if name in done:
+            return ""
+        done.append(name)
+        return _INCLUDE.sub(lambda match: text(match.group(1)), kernel_source(name))
+
+    return "\n".join(text(header) for header in headers)
 
 
 @functools.cache
@@ -237,7 +270,7 @@ def resolve(device: str | Backend = "auto") -> Backend:
         raise DeviceError(f"device {device!r} cannot be used: {missing}")
     index, count = int(match.group(1) or 0), device_count()
     if index >= count:
-        raise DeviceError(f"device {device!r} is not there: this machine has {count} CUDA device(s), cuda:0 to cuda:{count - 1}")
+        raise DeviceError(f"device {device!r} is not there: this machine has cuda:0 to cuda:{count - 1}")
     return _cuda(index)
 
 
@@ -245,6 +278,11 @@ def backend_of(value: object) -> Backend:
     """The backend that an array belongs to: its device for a CuPy array, else the CPU."""
     interface = getattr(value, "__cuda_array_interface__", None)
     return _NUMPY if interface is None else _cuda(int(getattr(getattr(value, "device", None), "id", 0)))
+
+
+def namespace(value: Array) -> Any:
+    """The array namespace of `value`: the standard's own answer, or CuPy, whose arrays do not give it."""
+    return value.__array_namespace__() if hasattr(value, "__array_namespace__") else backend_of(value).xp
 
 
 def to_host(value: Any) -> np.ndarray:
@@ -283,11 +321,6 @@ def host_generator(seed: int, *stream: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, *stream))))
 
 
-def out_of_memory(backend: Backend) -> tuple[type[BaseException], ...]:
-    """The exceptions that mean the device's memory is full."""
-    return (MemoryError, backend.xp.cuda.memory.OutOfMemoryError) if backend.is_cuda else (MemoryError,)
-
-
 @contextlib.contextmanager
 def one_device(*values: object) -> Iterator[Backend]:
     """Activate the one device that all arrays share; arrays of two devices are refused by name."""
@@ -311,6 +344,7 @@ def _foreign_device(value: object) -> str | None:
 def _cupy() -> Any:
     try:
         import cupy
+        import cupy.cublas  # not loaded by `import cupy` alone
     except ImportError as error:
         raise missing_extra("CuPy", "cuda12", "a CUDA device") from error
     return cupy

@@ -87,7 +87,7 @@ class ParamDict(dict[str, Any]):
         """
         missing, unknown = sorted(self.keys() - values.keys()), sorted(values.keys() - self.keys())
         if missing or unknown:
-            raise ShapeError(f"parameters do not fit: missing {missing or 'none'}, not of this model {unknown or 'none'}")
+            raise ShapeError(f"parameters do not fit: missing {missing or 'none'}, unknown {unknown or 'none'}")
         for name, value in values.items():
             self._check(name, value)
         for name, value in values.items():
@@ -113,4 +113,4 @@ class ParamDict(dict[str, Any]):
     def _fixed(self, *args: Any, **kwargs: Any) -> Any:
         raise TypeError("the names of a ParamDict are fixed; assign to an existing name to change its values")
 
-    __delitem__ = pop = popitem = clear = update = setdefault = __ior__ = _fixed  # type: ignore[assignment]
+    __delitem__ = pop = popitem = clear = update = setdefault = __ior__ = _fixed

@@ -15,7 +15,6 @@ comparison is between integers, so it does not depend on the dtype of the model.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -26,8 +25,6 @@ _MULTIPLIER_0, _MULTIPLIER_1 = 0xD2511F53, 0xCD9E8D57
 _WEYL_0, _WEYL_1 = 0x9E3779B9, 0xBB67AE85
 _ROUNDS = 10
 _WORD = 0xFFFFFFFF
-
-MaskFunction = Callable[[float, tuple[int, ...], Any, "MaskKey", int], Array]
 
 
 class Purpose(IntEnum):
@@ -138,7 +135,8 @@ def keep_mask(backend: Backend, rate: float, shape: tuple[int, ...], key: MaskKe
             blocks = -(-size // 4)
             kernel = backend.elementwise(  # type: ignore[attr-defined]
                 "gpulstm_keep_mask",
-                "int64 blocks, int64 size, uint32 first_step, uint32 k0, uint32 k1, uint32 stream, uint32 call, uint32 least",
+                "int64 blocks, int64 size, uint32 first_step, uint32 k0, uint32 k1, uint32 stream, uint32 call,"
+                " uint32 least",
                 "raw bool kept",
                 _KEEP_BODY,
                 headers=("philox.h",),

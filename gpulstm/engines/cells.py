@@ -11,13 +11,14 @@ what is common to all of them (time, direction, lengths, zoneout) is not here bu
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 from gpulstm.backend import Array
 from gpulstm.engines.spec import StackSpec, State
 
-Params = MutableMapping[str, Array]
+Params = Mapping[str, Array]
+Grads = MutableMapping[str, Array]
 Saved = tuple[Any, ...]
 
 LAYER_NORM_EPSILON = 1e-5
@@ -97,7 +98,7 @@ class Cell:
         a = self.xp.matmul(x, p["W_x"])
         return (a + p["b"] if self.spec.bias else a), ()
 
-    def input_backward(self, p: Params, saved: Saved, x: Array, da: Array, grads: Params) -> Array:
+    def input_backward(self, p: Params, saved: Saved, x: Array, da: Array, grads: Grads) -> Array:
         """dx `(T, B, I)` from da `(T, B, G*H)`; adds to the gradients of W_x and b."""
         if self.spec.bias:
             grads["b"] += self.xp.sum(_rows(self.xp, da), axis=0)
@@ -109,11 +110,11 @@ class Cell:
         """u = v W_h: v `(B, P)` -> `(B, G*H)`."""
         return self.xp.matmul(v, p["W_h"]), ()
 
-    def recurrent_backward(self, p: Params, saved: Saved, du: Array, grads: Params) -> tuple[Array, Array]:
+    def recurrent_backward(self, p: Params, saved: Saved, du: Array, grads: Grads) -> tuple[Array, Array]:
         """From du the gradients of v and of the plain product v W_h, from which that of W_h is taken later."""
         return self.xp.matmul(du, self.xp.matrix_transpose(p["W_h"])), du
 
-    def recurrent_gradients(self, v: Array, dproduct: Array, saved: list[Saved], grads: Params) -> None:
+    def recurrent_gradients(self, v: Array, dproduct: Array, saved: list[Saved], grads: Grads) -> None:
         """Adds to the gradient of W_h: sum over t of v_t^T dproduct_t, with v `(T, B, P)`, dproduct `(T, B, G*H)`.
 
         `saved` is what the steps saved, in the order of the first axis of `v`.
@@ -125,7 +126,7 @@ class Cell:
         raise NotImplementedError
 
     def step_backward(
-        self, p: Params, saved: Saved, dh: Array, dc: Array | None, grads: Params
+        self, p: Params, saved: Saved, dh: Array, dc: Array | None, grads: Grads
     ) -> tuple[Array, Array, Array, State]:
         """(da, dproduct, dv, gradient of the old state apart from its way through v); adds to the other gradients."""
         raise NotImplementedError
@@ -145,7 +146,7 @@ class RNN(Cell):
         return State(h, None), (h, saved_u)
 
     def step_backward(
-        self, p: Params, saved: Saved, dh: Array, dc: Array | None, grads: Params
+        self, p: Params, saved: Saved, dh: Array, dc: Array | None, grads: Grads
     ) -> tuple[Array, Array, Array, State]:
         h, saved_u = saved
         dz = dh * self.tanh.slope(self.xp, h)
@@ -171,7 +172,7 @@ class LSTM(Cell):
         return State(o * r, c), (i, f, g, o, state.c, r, saved_r, saved_u)
 
     def step_backward(
-        self, p: Params, saved: Saved, dh: Array, dc: Array | None, grads: Params
+        self, p: Params, saved: Saved, dh: Array, dc: Array | None, grads: Grads
     ) -> tuple[Array, Array, Array, State]:
         i, f, g, o, c_old, r, saved_r, saved_u = saved
         do = dh * r
@@ -192,7 +193,7 @@ class LSTM(Cell):
         """What the output gate is multiplied with: tanh(c)."""
         return self.xp.tanh(c), ()
 
-    def read_backward(self, p: Params, saved: Saved, r: Array, dr: Array, grads: Params) -> Array:
+    def read_backward(self, p: Params, saved: Saved, r: Array, dr: Array, grads: Grads) -> Array:
         """The gradient of c from that of r = tanh(c)."""
         return dr * (1.0 - r * r)
 
@@ -214,7 +215,7 @@ class PeepholeLSTM(LSTM):
         return State(o * r, c), (i, f, g, o, state.c, c, r, saved_u)
 
     def step_backward(
-        self, p: Params, saved: Saved, dh: Array, dc: Array | None, grads: Params
+        self, p: Params, saved: Saved, dh: Array, dc: Array | None, grads: Grads
     ) -> tuple[Array, Array, Array, State]:
         xp = self.xp
         i, f, g, o, c_old, c, r, saved_u = saved
@@ -244,7 +245,7 @@ class CoupledLSTM(LSTM):
         return State(o * r, c), (i, g, o, state.c, r, saved_u)
 
     def step_backward(
-        self, p: Params, saved: Saved, dh: Array, dc: Array | None, grads: Params
+        self, p: Params, saved: Saved, dh: Array, dc: Array | None, grads: Grads
     ) -> tuple[Array, Array, Array, State]:
         i, g, o, c_old, r, saved_u = saved
         dc = dc + dh * o * (1.0 - r * r)
@@ -275,7 +276,7 @@ class CoupledPeepholeLSTM(LSTM):
         return State(o * r, c), (i, g, o, state.c, c, r, saved_u)
 
     def step_backward(
-        self, p: Params, saved: Saved, dh: Array, dc: Array | None, grads: Params
+        self, p: Params, saved: Saved, dh: Array, dc: Array | None, grads: Grads
     ) -> tuple[Array, Array, Array, State]:
         xp = self.xp
         i, g, o, c_old, c, r, saved_u = saved
@@ -306,7 +307,7 @@ class GRU(Cell):
         return State((1.0 - z) * n + z * state.h, None), (r, z, n, s, state.h, saved_u)
 
     def step_backward(
-        self, p: Params, saved: Saved, dh: Array, dc: Array | None, grads: Params
+        self, p: Params, saved: Saved, dh: Array, dc: Array | None, grads: Grads
     ) -> tuple[Array, Array, Array, State]:
         xp = self.xp
         r, z, n, s, h_old, saved_u = saved
@@ -336,7 +337,7 @@ class GRUResetBefore(Cell):
         return State((1.0 - z) * n + z * state.h, None), (r, z, n, v, state.h)
 
     def step_backward(
-        self, p: Params, saved: Saved, dh: Array, dc: Array | None, grads: Params
+        self, p: Params, saved: Saved, dh: Array, dc: Array | None, grads: Grads
     ) -> tuple[Array, Array, Array, State]:
         xp, size = self.xp, self.spec.hidden_size
         r, z, n, v, h_old = saved
@@ -348,7 +349,7 @@ class GRUResetBefore(Cell):
         dv = drv * r + xp.matmul(da[:, : 2 * size], xp.matrix_transpose(p["W_h"][:, : 2 * size]))
         return da, da, dv, State(dh * z, None)
 
-    def recurrent_gradients(self, v: Array, dproduct: Array, saved: list[Saved], grads: Params) -> None:
+    def recurrent_gradients(self, v: Array, dproduct: Array, saved: list[Saved], grads: Grads) -> None:
         xp, size = self.xp, self.spec.hidden_size
         rv = xp.stack([r * v_t for r, _, _, v_t, _ in saved], axis=0)
         first, last = dproduct[:, :, : 2 * size], dproduct[:, :, 2 * size :]
@@ -390,7 +391,7 @@ class NormalisedProducts(Cell):
         a, saved = self.norm(self.xp.matmul(x, p["W_x"]), p["gain_x"])
         return a + p["b"], saved
 
-    def input_backward(self, p: Params, saved: Saved, x: Array, da: Array, grads: Params) -> Array:
+    def input_backward(self, p: Params, saved: Saved, x: Array, da: Array, grads: Grads) -> Array:
         grads["b"] += self.xp.sum(_rows(self.xp, da), axis=0)
         dproduct, dgain = self.norm.backward(saved, da, p["gain_x"])
         grads["gain_x"] += dgain
@@ -400,7 +401,7 @@ class NormalisedProducts(Cell):
     def recurrent(self, p: Params, v: Array) -> tuple[Array, Saved]:
         return self.norm(self.xp.matmul(v, p["W_h"]), p["gain_h"])
 
-    def recurrent_backward(self, p: Params, saved: Saved, du: Array, grads: Params) -> tuple[Array, Array]:
+    def recurrent_backward(self, p: Params, saved: Saved, du: Array, grads: Grads) -> tuple[Array, Array]:
         dproduct, dgain = self.norm.backward(saved, du, p["gain_h"])
         grads["gain_h"] += dgain
         return self.xp.matmul(dproduct, self.xp.matrix_transpose(p["W_h"])), dproduct
@@ -421,7 +422,7 @@ class LayerNormLSTM(NormalisedProducts, LSTM):
         y, saved = self.norm(c, p["gain_c"])
         return self.xp.tanh(y + p["b_c"]), saved
 
-    def read_backward(self, p: Params, saved: Saved, r: Array, dr: Array, grads: Params) -> Array:
+    def read_backward(self, p: Params, saved: Saved, r: Array, dr: Array, grads: Grads) -> Array:
         dy = dr * (1.0 - r * r)
         grads["b_c"] += self.xp.sum(dy, axis=0)
         dc, dgain = self.norm.backward(saved, dy, p["gain_c"])
@@ -443,7 +444,7 @@ class Projected(Cell):
         return State(self.xp.matmul(new.h, p["W_p"]), new.c), (new.h, saved)
 
     def step_backward(
-        self, p: Params, saved: Saved, dh: Array, dc: Array | None, grads: Params
+        self, p: Params, saved: Saved, dh: Array, dc: Array | None, grads: Grads
     ) -> tuple[Array, Array, Array, State]:
         m, inner = saved
         grads["W_p"] += self.xp.matmul(self.xp.matrix_transpose(m), dh)

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from gpulstm.backend import Array
-from gpulstm.engines.cells import Params, Saved, make_cell
+from gpulstm.backend import Array, namespace
+from gpulstm.engines.cells import Grads, Saved, make_cell
 from gpulstm.engines.spec import Call, State, Task
 
 name = "reference"
@@ -45,7 +45,7 @@ def forward(task: Task, x: Array, state: State) -> tuple[Array, State, _Tape | N
     Returns:
         y `(T, B, P)`, zero outside rows' lengths; the state after each row's last step; the tape when training.
     """
-    xp = _namespace(x)
+    xp = namespace(x)
     cell = make_cell(xp, task.spec)
     a, saved_input = cell.input(task.params, x)
     y = xp.zeros((x.shape[0], x.shape[1], task.spec.state_size), dtype=x.dtype)
@@ -61,7 +61,7 @@ def forward(task: Task, x: Array, state: State) -> tuple[Array, State, _Tape | N
     return y, state, tape
 
 
-def backward(task: Task, tape: _Tape, dy: Array, dstate: State, grads: Params) -> tuple[Array, State]:
+def backward(task: Task, tape: _Tape, dy: Array, dstate: State, grads: Grads) -> tuple[Array, State]:
     """The gradient of `forward`: backpropagation through time (Werbos 1990).
 
     Args:
@@ -74,7 +74,7 @@ def backward(task: Task, tape: _Tape, dy: Array, dstate: State, grads: Params) -
     Returns:
         dx `(T, B, I)` and the gradient of the initial state.
     """
-    xp = _namespace(dy)
+    xp = namespace(dy)
     cell = make_cell(xp, task.spec)
     steps, batch, _ = tape.x.shape
     width = task.spec.gates * task.spec.hidden_size
@@ -82,8 +82,8 @@ def backward(task: Task, tape: _Tape, dy: Array, dstate: State, grads: Params) -
     saved: list[Saved] = [()] * steps
     order = list(task.steps(steps))
     for t, v, step in zip(reversed(order), reversed(tape.v), reversed(tape.steps), strict=True):
-        dh = dstate.h + (dy[t, ...] if task.valid is None else xp.where(task.valid[t, ...], dy[t, ...], xp.zeros_like(dstate.h)))
-        dnew, dkept = _advance_backward(xp, task, t, State(dh, dstate.c))
+        dy_t = dy[t, ...] if task.valid is None else xp.where(task.valid[t, ...], dy[t, ...], xp.zeros_like(dstate.h))
+        dnew, dkept = _advance_backward(xp, task, t, State(dstate.h + dy_t, dstate.c))
         da[t, ...], dproduct[t, ...], dv, dold = cell.step_backward(task.params, step, dnew.h, dnew.c, grads)
         dh = dold.h + (dv if task.recurrent_mask is None else dv * task.recurrent_mask)
         dstate = _add(State(dh, dold.c), dkept)
@@ -140,7 +140,3 @@ def _keep(task: Task, mask: Array | None, t: int) -> Array | None:
 def _hold(task: Task, part: int) -> float:
     """Outside training zoneout is replaced by its expectation (Krueger et al. 2017, section 3)."""
     return 0.0 if task.training else task.spec.zoneout[part]
-
-
-def _namespace(x: Array) -> Any:
-    return x.__array_namespace__()

@@ -221,8 +221,8 @@ class Task:
         lengths: `(B,)` int64 on the device, or None.
         valid: `(T, B, 1)` bool, where a step lies within its row; None with `lengths` None.
         recurrent_mask: `(B, P)` factor on h_{t-1} in the recurrent product, or None.
-        keep_h, keep_c: zoneout in training: `(T, B, P)` and `(T, B, H)` bool, where the old state is dropped for the new
-            one; None for none.
+        keep_h, keep_c: zoneout in training: `(T, B, P)` and `(T, B, H)` bool, where the new state replaces the old
+            one; None for everywhere.
         training: whether `forward` saves what `backward` needs.
     """
 

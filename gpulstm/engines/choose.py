@@ -1,0 +1,78 @@
+"""Which engine serves a call, and why not a faster one."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from types import ModuleType
+
+from gpulstm.engines import cuda, reference
+from gpulstm.engines.spec import Call
+from gpulstm.errors import ConfigError, EngineError
+
+ENGINES: tuple[ModuleType, ...] = (cuda, reference)  # fastest first; the last one serves everything
+VARIABLE = "GPULSTM_ENGINE"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The engine for a call.
+
+    Attributes:
+        engine: module with `forward` and `backward` (see `reference`).
+        path: how it computes, in a few words.
+        refused: name and reason of each faster engine that does not serve the call.
+    """
+
+    engine: ModuleType
+    path: str
+    refused: tuple[tuple[str, str], ...]
+
+
+def choose(call: Call, forced: str | None = None) -> Choice:
+    """The first engine that supports the call, or the one that is forced.
+
+    Args:
+        call: what is asked.
+        forced: an engine's name; None takes the environment variable GPULSTM_ENGINE, and without it the choice is free.
+
+    Raises:
+        ConfigError: there is no engine of that name.
+        EngineError: the forced engine cannot serve the call; the message says why.
+    """
+    forced = forced or os.environ.get(VARIABLE) or None
+    if forced is not None:
+        named = {engine.name: engine for engine in ENGINES}
+        if forced not in named:
+            raise ConfigError(f"engine is {forced!r}, expected one of {', '.join(named)}")
+        reason = named[forced].supports(call)
+        if reason is not None:
+            raise EngineError(f"engine {forced!r} was asked for but cannot serve this call: {reason}")
+        return Choice(named[forced], named[forced].describe(call), ())
+    refused: list[tuple[str, str]] = []
+    for engine in ENGINES:
+        reason = engine.supports(call)
+        if reason is None:
+            return Choice(engine, engine.describe(call), tuple(refused))
+        refused.append((engine.name, reason))
+    raise EngineError(f"no engine serves this call: {refused}")  # cannot happen while the reference serves everything
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will run for a call; print it."""
+
+    call: Call
+    choice: Choice
+
+    def __str__(self) -> str:
+        spec, call = self.call.spec, self.call
+        name = spec.cell.upper() if spec.cell != "rnn" else f"RNN ({spec.nonlinearity})"
+        sizes = {"T": call.steps, "B": call.batch, "I": spec.input_size, "H": spec.hidden_size, "L": spec.num_layers}
+        shape = " ".join(f"{letter}={size}" for letter, size in sizes.items()) + f" D={spec.directions}"
+        lines = [
+            f"{name}  {shape}  {spec.dtype} on {call.device}, {'training' if call.training else 'inference'}",
+            f"  engine: {self.choice.engine.name} ({self.choice.path})",
+        ]
+        lines += [f"  not {engine}: {reason}" for engine, reason in self.choice.refused]
+        return "\n".join(lines)

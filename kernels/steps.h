@@ -1,0 +1,161 @@
+// One time step of a layer as an elementwise kernel: element e of B*H is one hidden unit of one batch row.
+//
+// These functions load, call gates.h, apply what is not the cell's (lengths, zoneout, recurrent dropout) and store.
+// T is the storage type, R the type to compute in (float for half).  A pointer that is null switches its option off;
+// the callers pass literal nullptr there, so the compiler drops the branch.
+//
+// States lie in time order in slots, hs[T+1][B][H]; step t reads slot `from` and writes slot `to` (t and t+1 forwards,
+// t+1 and t backwards in time), so that all h_{t-1} are one matrix for the gradient of W_h, and y is hs without h_0.
+#ifndef GPULSTM_STEPS_H
+#define GPULSTM_STEPS_H
+
+#include "gates.h"
+
+// Where element e of step t lies: `row`, `unit`; `at` in [T][B][H]; `from`, `to` in [T+1][B][H].
+struct GlPlace {
+    long long e, row, unit, units, t, at, from, to;
+};
+
+GL_INLINE GlPlace gl_place(long long e, long long rows, long long units, long long t, bool reverse) {
+    GlPlace p;
+    long long size = rows * units, after = (t + 1) * size + e;
+    p.e = e;
+    p.row = e / units;
+    p.unit = e % units;
+    p.units = units;
+    p.t = t;
+    p.at = t * size + e;
+    p.from = reverse ? after : p.at;
+    p.to = reverse ? p.at : after;
+    return p;
+}
+
+// Element e of gate k in a matrix [T][B][gates * H].
+GL_INLINE long long gl_gate(const GlPlace& p, long long rows, int gates, int k) {
+    return ((p.t * rows + p.row) * gates + k) * p.units + p.unit;
+}
+
+// What a step does besides the cell.  Zoneout is a mask in training and the weight of the old state outside it.
+template <typename T>
+struct GlOptions {
+    const long long* lengths;    // [B]: row b ends before step lengths[b]
+    const bool *keep_h, *keep_c; // [T][B][H]: false keeps the old state
+    double hold_h, hold_c;
+    const T* mask; // [B][H]: factor on h in the recurrent product
+};
+
+template <typename T>
+GL_INLINE bool gl_valid(const GlOptions<T>& o, const GlPlace& p) {
+    return !o.lengths || p.t < o.lengths[p.row];
+}
+
+template <typename R>
+GL_INLINE R gl_blend(R fresh, R old, const bool* keep, double hold, const GlPlace& p) {
+    if (keep) return keep[p.at] ? fresh : old;
+    return hold == 0.0 ? fresh : (R(1) - R(hold)) * fresh + R(hold) * old;
+}
+
+// h for the next step (hs; vs = h * mask for its product) and for the reader (y, zero past a row's end).
+template <typename T, typename R>
+GL_INLINE void gl_store_h(const GlOptions<T>& o, const GlPlace& p, R fresh, R old, T* hs, T* vs, T* y) {
+    bool valid = gl_valid(o, p);
+    R h = valid ? gl_blend(fresh, old, o.keep_h, o.hold_h, p) : old;
+    hs[p.to] = (T)h;
+    if (vs) vs[p.to] = (T)(h * (R)o.mask[p.e]);
+    if (y) y[p.at] = valid ? (T)h : (T)R(0);
+}
+
+// The gradient of h_t: what lies in its slot of dhs, and the product's part where that comes apart (dv).
+template <typename T, typename R>
+GL_INLINE R gl_load_dh(const GlOptions<T>& o, const GlPlace& p, const T* dhs, const T* dv) {
+    R dh = (R)dhs[p.to];
+    if (dv) dh += o.mask ? (R)dv[p.e] * (R)o.mask[p.e] : (R)dv[p.e];
+    return dh;
+}
+
+// ---- forward: gates holds a = x W_x + b, plus the recurrent product where u is null; it is left with the gates ----
+template <typename T, typename R>
+GL_INLINE void gl_lstm_step(const GlOptions<T>& o, const GlPlace& p, long long rows, T* gates, const T* u, T* hs, T* vs,
+                            T* y, const R* c_from, R* c_to) {
+    R z[4];
+    for (int k = 0; k < 4; ++k) {
+        z[k] = (R)gates[gl_gate(p, rows, 4, k)];
+        if (u) z[k] += (R)u[(p.row * 4 + k) * p.units + p.unit];
+    }
+    R c_old = c_from[p.e], c;
+    R h = gl_lstm(z[0], z[1], z[2], z[3], c_old, c);
+    for (int k = 0; k < 4; ++k) gates[gl_gate(p, rows, 4, k)] = (T)z[k];
+    c_to[p.e] = gl_valid(o, p) ? gl_blend(c, c_old, o.keep_c, o.hold_c, p) : c_old;
+    gl_store_h(o, p, h, (R)hs[p.from], hs, vs, y);
+}
+
+template <typename T, typename R>
+GL_INLINE void gl_gru_step(const GlOptions<T>& o, const GlPlace& p, long long rows, T* gates, const T* u, const T* b_hn,
+                           T* s_saved, T* hs, T* vs, T* y) {
+    R z[3];
+    for (int k = 0; k < 3; ++k) z[k] = (R)gates[gl_gate(p, rows, 3, k)];
+    const T* u_row = u + p.row * 3 * p.units + p.unit;
+    R s = (R)u_row[2 * p.units];
+    if (b_hn) s += (R)b_hn[p.unit];
+    z[0] += (R)u_row[0];
+    z[1] += (R)u_row[p.units];
+    R h_old = (R)hs[p.from];
+    R h = gl_gru(z[0], z[1], z[2], s, h_old);
+    for (int k = 0; k < 3; ++k) gates[gl_gate(p, rows, 3, k)] = (T)z[k];
+    if (s_saved) s_saved[p.at] = (T)s;
+    gl_store_h(o, p, h, h_old, hs, vs, y);
+}
+
+template <typename T, typename R>
+GL_INLINE void gl_rnn_step(const GlOptions<T>& o, const GlPlace& p, bool relu, T* gates, const T* u, T* hs, T* vs, T* y) {
+    R z = (R)gates[p.at];
+    if (u) z += (R)u[p.e];
+    R h = gl_rnn(z, relu);
+    gates[p.at] = (T)h;
+    gl_store_h(o, p, h, (R)hs[p.from], hs, vs, y);
+}
+
+// ---- backward: gates is left with their gradients; what reaches h_{t-1} around the product goes to its slot -------
+// Of dh (of the state after the step), the part that reaches the fresh value; the rest stays with the old state.
+template <typename T, typename R>
+GL_INLINE R gl_fresh(const GlOptions<T>& o, const GlPlace& p, const bool* keep, R d) {
+    return gl_valid(o, p) && (!keep || keep[p.at]) ? d : R(0);
+}
+
+template <typename T, typename R>
+GL_INLINE void gl_lstm_step_backward(const GlOptions<T>& o, const GlPlace& p, long long rows, T* gates, const R* c_from,
+                                     T* dhs, const T* dv, R* dc) {
+    R z[4], dh = gl_load_dh<T, R>(o, p, dhs, dv), d = dc[p.e];
+    for (int k = 0; k < 4; ++k) z[k] = (R)gates[gl_gate(p, rows, 4, k)];
+    R fresh_h = gl_fresh(o, p, o.keep_h, dh), fresh_c = gl_fresh(o, p, o.keep_c, d);
+    // The cell's own c_t again, from what was read anyway: zoneout or a row's end may have replaced the stored one.
+    R c_old = c_from[p.e], c = z[1] * c_old + z[0] * z[2];
+    R dc_old = gl_lstm_backward(z[0], z[1], z[2], z[3], c_old, c, fresh_h, fresh_c);
+    for (int k = 0; k < 4; ++k) gates[gl_gate(p, rows, 4, k)] = (T)z[k];
+    dc[p.e] = dc_old + (d - fresh_c);
+    dhs[p.from] = (T)((R)dhs[p.from] + (dh - fresh_h));
+}
+
+template <typename T, typename R>
+GL_INLINE void gl_gru_step_backward(const GlOptions<T>& o, const GlPlace& p, long long rows, T* gates, const T* s_saved,
+                                    T* du, const T* hs, T* dhs, const T* dv) {
+    R z[3], s = (R)s_saved[p.at], dh = gl_load_dh<T, R>(o, p, dhs, dv);
+    for (int k = 0; k < 3; ++k) z[k] = (R)gates[gl_gate(p, rows, 3, k)];
+    R fresh = gl_fresh(o, p, o.keep_h, dh);
+    R dh_old = gl_gru_backward(z[0], z[1], z[2], s, (R)hs[p.from], fresh);
+    for (int k = 0; k < 3; ++k) {
+        gates[gl_gate(p, rows, 3, k)] = (T)z[k];
+        du[gl_gate(p, rows, 3, k)] = (T)(k == 2 ? s : z[k]);
+    }
+    dhs[p.from] = (T)((R)dhs[p.from] + dh_old + (dh - fresh));
+}
+
+template <typename T, typename R>
+GL_INLINE void gl_rnn_step_backward(const GlOptions<T>& o, const GlPlace& p, bool relu, T* gates, T* dhs, const T* dv) {
+    R dh = gl_load_dh<T, R>(o, p, dhs, dv);
+    R fresh = gl_fresh(o, p, o.keep_h, dh);
+    gates[p.at] = (T)gl_rnn_backward((R)gates[p.at], fresh, relu);
+    dhs[p.from] = (T)((R)dhs[p.from] + (dh - fresh));
+}
+
+#endif
