@@ -1,0 +1,306 @@
+"""Losses: what training makes small, and how the numbers of the head are read as a forecast.
+
+Each loss is an object.  Called, it gives its value and the gradient with respect to `raw`, what the head put out; both
+stay on the device.  `predict` reads `raw` as a forecast, in the scale of `raw`.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from gpulstm import options
+from gpulstm.backend import Array, backend_of, one_device
+from gpulstm.errors import ConfigError, DTypeError, ShapeError
+
+
+class Loss(ABC):
+    """Base of all losses: checks, weights and the mean; a subclass says what one target costs.
+
+    Attributes:
+        name: as in a checkpoint and on the command line.
+    """
+
+    name: ClassVar[str]
+
+    @property
+    def outputs(self) -> int:
+        """P, the numbers that the head gives per target and step of the horizon."""
+        return 1
+
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """The quantile levels that `predict` gives; empty for a loss that knows none."""
+        return ()
+
+    def __call__(self, raw: Array, target: Array, weight: Array | None = None) -> tuple[Array, Array]:
+        """The loss and its gradient.
+
+        Args:
+            raw: `(B, horizon, targets, P)`, floating.
+            target: `(B, horizon, targets)`; class indices for `SoftmaxCrossEntropy`.
+            weight: None for all ones, or an array that broadcasts to `target`, of numbers not below zero: zero where a
+                target is missing, and what `target` holds there (a NaN, say) is not looked at.
+
+        Returns:
+            The mean over all targets, weighted, as a 0-d array on the device (zero where all weights are), and its
+            gradient with respect to `raw`, in the shape and dtype of `raw`.  float16 is computed in float32.
+
+        Raises:
+            ShapeError: the shapes do not fit each other or `outputs`, or there is no target at all.
+            DTypeError: `raw` is not floating.
+            DeviceError: the arrays live on different devices.
+        """
+        with one_device(raw, target, *(() if weight is None else (weight,))) as backend:
+            xp = backend.xp
+            self._check_raw(raw)
+            if tuple(target.shape) != tuple(raw.shape[:-1]):
+                raise ShapeError(f"target has shape {tuple(target.shape)}, expected {tuple(raw.shape[:-1])} to fit raw")
+            if target.size == 0:
+                raise ShapeError(f"target has shape {tuple(target.shape)}, expected at least one target")
+            dtype = xp.float32 if raw.dtype == xp.float16 else raw.dtype
+            z, y = raw.astype(dtype, copy=False), target.astype(dtype, copy=False)
+            if weight is None:
+                each, slope = self._each(xp, z, y)
+                value = each.mean()
+                slope *= 1.0 / target.size
+            else:
+                w = self._broadcast(xp, weight, target.shape, dtype)
+                each, slope = self._each(xp, z, xp.where(w > 0, y, xp.zeros((), dtype)))
+                total = w.sum()
+                share = w / xp.where(total > 0, total, xp.ones((), dtype))
+                value = (each * share).sum()
+                slope *= share[..., None]
+            return xp.asarray(value), slope.astype(raw.dtype, copy=False)
+
+    @abstractmethod
+    def _each(self, xp: Any, z: Array, y: Array) -> tuple[Array, Array]:
+        """What each target costs, in the shape of `y`, and the slope of that along `z`, a new array like `z`."""
+
+    def predict(self, raw: Array) -> dict[str, Array]:
+        """`raw` `(B, horizon, targets, P)` as a forecast: `{"mean": (B, horizon, targets)}` unless said otherwise."""
+        self._check_raw(raw)
+        return {"mean": raw[..., 0]}
+
+    def config(self) -> dict[str, Any]:
+        """Name and options, as a checkpoint keeps them; `from_config` takes them back."""
+        return options.to_config(self)
+
+    def _check_raw(self, raw: Array) -> None:
+        if raw.dtype.kind != "f":
+            raise DTypeError(f"raw has dtype {raw.dtype}, expected a floating one")
+        if raw.ndim < 1 or raw.shape[-1] != self.outputs:
+            wanted = f"(B, horizon, targets, {self.outputs})"
+            raise ShapeError(f"raw has shape {tuple(raw.shape)}, expected {wanted} for the loss {self.name!r}")
+
+    @staticmethod
+    def _broadcast(xp: Any, weight: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+        fits = len(weight.shape) <= len(shape) and all(
+            size in (1, wanted) for size, wanted in zip(weight.shape[::-1], shape[::-1], strict=False)
+        )
+        if not fits:
+            raise ShapeError(f"weight has shape {tuple(weight.shape)}, expected one that broadcasts to {tuple(shape)}")
+        return xp.broadcast_to(weight.astype(dtype, copy=False), shape)
+
+
+@dataclass(frozen=True)
+class MSE(Loss):
+    """Squared error `(raw - target)^2`; its best constant forecast is the mean."""
+
+    name: ClassVar[str] = "mse"
+
+    def _each(self, xp: Any, z: Array, y: Array) -> tuple[Array, Array]:
+        error = z[..., 0] - y
+        return error * error, 2 * error[..., None]
+
+
+@dataclass(frozen=True)
+class MAE(Loss):
+    """Absolute error `|raw - target|`; its best constant forecast is the median, which `predict` calls `"mean"` too.
+
+    The slope at zero error is taken as zero.
+    """
+
+    name: ClassVar[str] = "mae"
+
+    def _each(self, xp: Any, z: Array, y: Array) -> tuple[Array, Array]:
+        error = z[..., 0] - y
+        return xp.abs(error), xp.sign(error)[..., None]
+
+
+@dataclass(frozen=True)
+class Huber(Loss):
+    """Squared error near zero and absolute error further out (Huber 1964, "Robust estimation of a location parameter").
+
+    `e^2 / 2` for `|e| <= delta`, else `delta (|e| - delta / 2)`.
+
+    Args:
+        delta: where the one goes over into the other, above 0, in the scale of the target.
+    """
+
+    name: ClassVar[str] = "huber"
+    delta: float = 1.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "delta", options.real("delta", self.delta, above=0))
+
+    def _each(self, xp: Any, z: Array, y: Array) -> tuple[Array, Array]:
+        error = z[..., 0] - y
+        clipped = xp.clip(error, -self.delta, self.delta)
+        # clipped * (e - clipped / 2) is e^2 / 2 inside and delta (|e| - delta / 2) outside
+        return clipped * (error - 0.5 * clipped), clipped[..., None]
+
+
+@dataclass(frozen=True)
+class Pinball(Loss):
+    """Quantile loss (Koenker & Bassett 1978, "Regression quantiles"), the mean over all levels.
+
+    For the level q and the error `e = target - raw`: `q e` for `e > 0`, else `(q - 1) e`.  The slope at zero error is
+    taken as zero.  `predict` gives `{"quantiles": (B, horizon, targets, P)}` sorted along the last axis: quantiles of
+    one target that came out crossed change places, so that they never cross (the rearrangement of Chernozhukov,
+    Fernandez-Val & Galichon 2010, "Quantile and probability curves without crossing", which never moves them further
+    from the true ones).
+
+    Args:
+        quantiles: P levels, strictly rising, between 0 and 1.
+    """
+
+    name: ClassVar[str] = "pinball"
+    quantiles: tuple[float, ...] = (0.1, 0.5, 0.9)
+
+    def __post_init__(self) -> None:
+        found = options.levels("quantiles", self.quantiles)
+        if not found:
+            raise ConfigError("quantiles is empty, expected at least one level between 0 and 1")
+        object.__setattr__(self, "quantiles", found)
+
+    @property
+    def outputs(self) -> int:
+        return len(self.quantiles)
+
+    @property
+    def levels(self) -> tuple[float, ...]:
+        return self.quantiles
+
+    def _each(self, xp: Any, z: Array, y: Array) -> tuple[Array, Array]:
+        level = xp.asarray(self.quantiles, dtype=z.dtype)
+        error = y[..., None] - z
+        over, under = (error > 0).astype(z.dtype), (error < 0).astype(z.dtype)
+        slope = (under * (1 - level) - over * level) / self.outputs  # d/d raw
+        return -(slope * error).sum(axis=-1), slope
+
+    def predict(self, raw: Array) -> dict[str, Array]:
+        self._check_raw(raw)
+        backend = backend_of(raw)
+        with backend.activate():
+            return {"quantiles": backend.xp.sort(raw, axis=-1)}
+
+
+@dataclass(frozen=True)
+class GaussianNLL(Loss):
+    """Negative logarithm of a normal density whose mean and scale the head gives.
+
+    Of `raw[..., 0:2] = (m, r)` the mean is `m` and the scale is `s = softplus(r) + floor`; the loss is
+    `log(2 pi) / 2 + log s + ((target - m) / s)^2 / 2`.  `predict` gives `{"mean", "scale"}`, each
+    `(B, horizon, targets)`, and, with levels, `"quantiles": (B, horizon, targets, Q)`, where the quantile of level q is
+    `m + s z_q` with the standard normal's `z_q`.
+
+    Args:
+        quantiles: Q levels that `predict` gives, strictly rising, between 0 and 1; none by default.
+        floor: the smallest scale, above 0, in the scale of the target: it keeps the loss bounded below.
+    """
+
+    name: ClassVar[str] = "gaussian"
+    quantiles: tuple[float, ...] = ()
+    floor: float = 1e-4
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "quantiles", options.levels("quantiles", self.quantiles))
+        object.__setattr__(self, "floor", options.real("floor", self.floor, above=0))
+
+    @property
+    def outputs(self) -> int:
+        return 2
+
+    @property
+    def levels(self) -> tuple[float, ...]:
+        return self.quantiles
+
+    def _each(self, xp: Any, z: Array, y: Array) -> tuple[Array, Array]:
+        scale = self._scale(xp, z[..., 1])
+        standard = (y - z[..., 0]) / scale
+        each = xp.log(scale) + 0.5 * standard * standard + 0.5 * math.log(2 * math.pi)
+        slope = xp.empty_like(z)
+        slope[..., 0] = -standard / scale
+        sigmoid = 0.5 + 0.5 * xp.tanh(0.5 * z[..., 1])  # the slope of softplus
+        slope[..., 1] = (1 - standard * standard) / scale * sigmoid
+        return each, slope
+
+    def _scale(self, xp: Any, r: Array) -> Array:
+        return xp.logaddexp(r, xp.zeros((), r.dtype)) + self.floor
+
+    def predict(self, raw: Array, quantiles: Sequence[float] | None = None) -> dict[str, Array]:
+        """The forecast; `quantiles` asks for other levels than those of the loss."""
+        self._check_raw(raw)
+        wanted = self.quantiles if quantiles is None else options.levels("quantiles", quantiles)
+        backend = backend_of(raw)
+        xp = backend.xp
+        with backend.activate():
+            found = {"mean": raw[..., 0], "scale": self._scale(xp, raw[..., 1])}
+            if wanted:
+                normal = statistics.NormalDist()
+                z = xp.asarray([normal.inv_cdf(level) for level in wanted], dtype=raw.dtype)
+                found["quantiles"] = found["mean"][..., None] + found["scale"][..., None] * z
+            return found
+
+
+@dataclass(frozen=True)
+class SoftmaxCrossEntropy(Loss):
+    """Negative logarithm of the probability that softmax gives to the true class.
+
+    `target` holds class indices 0 to `classes - 1`.  An index outside of that makes the loss NaN, on every device: to
+    refuse it here would mean to wait for the device.  `predict` gives `{"probabilities": (B, horizon, targets, P)}`.
+
+    Args:
+        classes: P, at least 2.
+    """
+
+    name: ClassVar[str] = "softmax"
+    classes: int = 2
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "classes", options.count("classes", self.classes, at_least=2))
+
+    @property
+    def outputs(self) -> int:
+        return self.classes
+
+    def _each(self, xp: Any, z: Array, y: Array) -> tuple[Array, Array]:
+        log_probability = self._log_softmax(xp, z)
+        hit = xp.arange(self.classes, dtype=z.dtype) == y[..., None]
+        each = -xp.where(hit, log_probability, xp.zeros((), z.dtype)).sum(axis=-1)
+        each = xp.where(hit.any(axis=-1), each, xp.asarray(math.nan, z.dtype))
+        return each, xp.exp(log_probability) - hit
+
+    @staticmethod
+    def _log_softmax(xp: Any, z: Array) -> Array:
+        shifted = z - z.max(axis=-1, keepdims=True)  # the largest is 0, so exp cannot overflow
+        return shifted - xp.log(xp.exp(shifted).sum(axis=-1, keepdims=True))
+
+    def predict(self, raw: Array) -> dict[str, Array]:
+        self._check_raw(raw)
+        backend = backend_of(raw)
+        with backend.activate():
+            return {"probabilities": backend.xp.exp(self._log_softmax(backend.xp, raw))}
+
+
+LOSSES: tuple[type[Loss], ...] = (MSE, MAE, Huber, Pinball, GaussianNLL, SoftmaxCrossEntropy)
+
+
+def from_config(config: Mapping[str, Any]) -> Loss:
+    """The loss that `Loss.config` described."""
+    return options.from_config("loss", LOSSES, config)

@@ -1,0 +1,97 @@
+"""Checks for options, and objects rebuilt from the plain dict that a checkpoint keeps of them.
+
+Every check gives the value back in its plain Python type, or raises `ConfigError` with one sentence that names the
+option, what came and what was expected.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import numbers
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gpulstm.errors import ConfigError
+
+
+def real(
+    name: str,
+    value: Any,
+    *,
+    above: float | None = None,
+    at_least: float | None = None,
+    below: float | None = None,
+    at_most: float | None = None,
+) -> float:
+    """`value` as a finite float within the bounds given."""
+    bounds = [
+        (above, "above", lambda bound: value > bound),
+        (at_least, "at least", lambda bound: value >= bound),
+        (below, "below", lambda bound: value < bound),
+        (at_most, "at most", lambda bound: value <= bound),
+    ]
+    given = [(bound, word, holds) for bound, word, holds in bounds if bound is not None]
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    if not is_number or not all(holds(bound) for bound, _, holds in given):
+        wanted = " and ".join(f"{word} {bound:g}" for bound, word, _ in given)
+        raise ConfigError(f"{name} is {value!r}, expected a finite number{' ' + wanted if wanted else ''}")
+    return float(value)
+
+
+def count(name: str, value: Any, *, at_least: int = 1) -> int:
+    """`value` as an int of at least `at_least`."""
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < at_least:
+        raise ConfigError(f"{name} is {value!r}, expected a whole number of at least {at_least}")
+    return int(value)
+
+
+def flag(name: str, value: Any) -> bool:
+    """`value` as a bool."""
+    if not isinstance(value, bool):
+        raise ConfigError(f"{name} is {value!r}, expected True or False")
+    return value
+
+
+def levels(name: str, value: Any) -> tuple[float, ...]:
+    """Quantile levels: strictly rising numbers between 0 and 1, both ends left out."""
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise ConfigError(f"{name} is {value!r}, expected a sequence of numbers between 0 and 1, as (0.1, 0.5, 0.9)")
+    found = tuple(real(f"{name}[{index}]", level, above=0, below=1) for index, level in enumerate(value))
+    if any(later <= earlier for earlier, later in itertools.pairwise(found)):
+        raise ConfigError(f"{name} is {found}, expected levels that rise strictly")
+    return found
+
+
+def to_config(value: Any) -> dict[str, Any]:
+    """The name of a dataclass object and the options it was built with, as JSON can hold them."""
+    found = {"name": value.name}
+    for field in dataclasses.fields(value):
+        if field.init:
+            option = getattr(value, field.name)
+            found[field.name] = list(option) if isinstance(option, tuple) else option
+    return found
+
+
+def from_config(kind: str, classes: Sequence[type], config: Mapping[str, Any]) -> Any:
+    """The object that `to_config` described.
+
+    Args:
+        kind: what it is, for the message: `"loss"`, `"optimizer"`, `"schedule"`.
+        classes: the classes to choose from, each with a `name`.
+        config: `{"name": ..., option: value, ...}`.
+
+    Raises:
+        ConfigError: no class has that name, or it has no such option.
+    """
+    known = {getattr(cls, "name"): cls for cls in classes}  # noqa: B009
+    name = config.get("name")
+    if name not in known:
+        raise ConfigError(f"{kind} is {name!r}, expected one of: {', '.join(known)}")
+    options = {key: value for key, value in config.items() if key != "name"}
+    allowed = [field.name for field in dataclasses.fields(known[name]) if field.init]
+    unknown = sorted(options.keys() - set(allowed))
+    if unknown:
+        raise ConfigError(f"{kind} {name!r} has no option {unknown[0]!r}; it has: {', '.join(allowed) or 'none'}")
+    return known[name](**options)
