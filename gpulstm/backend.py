@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.util
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,7 +74,7 @@ class Backend:
         raise NotImplementedError
 
     def memory_used(self) -> int:
-        """Bytes in use: resident set of the process on the CPU, blocks handed out by CuPy's pool on a GPU."""
+        """Bytes in use: blocks handed out by CuPy's pool on a GPU; the process's resident set on the CPU (Linux)."""
         raise NotImplementedError
 
     def activate(self) -> contextlib.AbstractContextManager[Any]:
@@ -122,8 +123,11 @@ class NumpyBackend(Backend):
         """NumPy returns only when its work is done."""
 
     def memory_used(self) -> int:
-        with open("/proc/self/statm") as statm:
-            return int(statm.read().split()[1]) * _page_size()
+        try:
+            with open("/proc/self/statm") as statm:
+                return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        except FileNotFoundError as error:
+            raise DeviceError("memory_used on the cpu reads /proc, which this system does not have") from error
 
     def activate(self) -> contextlib.AbstractContextManager[Any]:
         return contextlib.nullcontext()
@@ -353,13 +357,6 @@ def _cupy() -> Any:
 @functools.cache
 def _cuda(index: int) -> CupyBackend:
     return CupyBackend(index)
-
-
-@functools.cache
-def _page_size() -> int:
-    import resource
-
-    return resource.getpagesize()
 
 
 _NUMPY = NumpyBackend()
