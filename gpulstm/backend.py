@@ -309,7 +309,7 @@ def cuda_missing() -> str | None:
         count = cupy.cuda.runtime.getDeviceCount()
     except cupy.cuda.runtime.CUDARuntimeError as error:
         return f"CuPy is installed but finds no usable device ({error})"
-    return None if count else "CuPy is installed but finds no device"
+    return _libraries_missing() if count else "CuPy is installed but finds no device"
 
 
 def device_count() -> int:
@@ -348,14 +348,27 @@ def _foreign_device(value: object) -> str | None:
 def _cupy() -> Any:
     try:
         import cupy
-        import cupy.cublas  # not loaded by `import cupy` alone
     except ImportError as error:
         raise missing_extra("CuPy", "cuda12", "a CUDA device") from error
     return cupy
 
 
 @functools.cache
+def _libraries_missing() -> str | None:
+    """Why cuBLAS cannot be loaded, or None; `import cupy` alone neither loads it nor needs it."""
+    try:
+        import cupy.cublas  # noqa: F401
+    except ImportError as error:
+        reason = str(error).splitlines()[0]
+        return f"CuPy is installed without the libraries of CUDA ({reason}); run: pip install 'gpulstm[cuda12]'"
+    return None
+
+
+@functools.cache
 def _cuda(index: int) -> CupyBackend:
+    missing = _libraries_missing()
+    if missing:
+        raise DeviceError(f"device 'cuda:{index}' cannot be used: {missing}")
     return CupyBackend(index)
 
 
