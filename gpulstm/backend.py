@@ -22,7 +22,7 @@ from gpulstm.errors import ConfigError, DeviceError, DTypeError, missing_extra
 
 Array = Any  # a NumPy, CuPy or array-api-strict array; which one is known only at run time
 
-_INCLUDE = re.compile(r'^#include "(\w+\.h)"$', re.MULTILINE)
+_INCLUDE = re.compile(r'^#include "([\w/]+\.cuh?|[\w/]+\.h)"$', re.MULTILINE)
 _DEVICE_PATTERN = re.compile(r"cuda(?::(\d+))?")
 
 
@@ -182,6 +182,11 @@ class CupyBackend(Backend):
     def activate(self) -> contextlib.AbstractContextManager[Any]:
         return self.xp.cuda.Device(self.index)
 
+    @functools.cached_property
+    def processors(self) -> int:
+        """Multiprocessors of the card."""
+        return int(self.xp.cuda.Device(self.index).attributes["MultiProcessorCount"])
+
     @property
     def device_name(self) -> str:
         """The card's name as the driver gives it."""
@@ -214,6 +219,32 @@ class CupyBackend(Backend):
             headers: file names under `kernels/`, put before the kernel in this order.
         """
         return _elementwise(name, inputs, outputs, body, headers)
+
+    def module(self, file: str, defines: tuple[tuple[str, str], ...], *, cooperative: bool = False) -> Any:
+        """The `cupy.RawModule` of a file of `kernels/` under a choice of macros, compiled at the first use of a kernel.
+
+        Args:
+            file: for example `"cuda/fused.cu"`.
+            defines: macros and their values.
+            cooperative: whether its kernels are launched with all blocks resident, for barriers across the grid.
+        """
+        with self.activate():  # a module belongs to one device
+            return _module(self.index, file, defines, cooperative)
+
+
+@functools.cache
+def _module(index: int, file: str, defines: tuple[tuple[str, str], ...], cooperative: bool) -> Any:
+    return _cupy().RawModule(
+        code=module_source(file, defines), options=("-std=c++17",), enable_cooperative_groups=cooperative
+    )
+
+
+@functools.cache
+def module_source(file: str, defines: tuple[tuple[str, str], ...]) -> str:
+    """The text that is compiled for `file` under a choice of macros: the macros, the file and all that it includes."""
+    half = any(value == "__half" for _, value in defines)
+    head = ["#include <cuda_fp16.h>"] if half else []
+    return "\n".join([*head, *(f"#define {name} {value}" for name, value in defines), kernel_preamble((file,))])
 
 
 @functools.cache

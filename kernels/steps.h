@@ -16,18 +16,22 @@ struct GlPlace {
     long long e, row, unit, units, t, at, from, to;
 };
 
-GL_INLINE GlPlace gl_place(long long e, long long rows, long long units, long long t, bool reverse) {
+GL_INLINE GlPlace gl_place_at(long long row, long long unit, long long rows, long long units, long long t, bool reverse) {
     GlPlace p;
-    long long size = rows * units, after = (t + 1) * size + e;
+    long long size = rows * units, e = row * units + unit, after = (t + 1) * size + e;
     p.e = e;
-    p.row = e / units;
-    p.unit = e % units;
+    p.row = row;
+    p.unit = unit;
     p.units = units;
     p.t = t;
     p.at = t * size + e;
     p.from = reverse ? after : p.at;
     p.to = reverse ? p.at : after;
     return p;
+}
+
+GL_INLINE GlPlace gl_place(long long e, long long rows, long long units, long long t, bool reverse) {
+    return gl_place_at(e / units, e % units, rows, units, t, reverse);
 }
 
 // Element e of gate k in a matrix [T][B][gates * H].
@@ -74,14 +78,12 @@ GL_INLINE R gl_load_dh(const GlOptions<T>& o, const GlPlace& p, const T* dhs, co
 }
 
 // ---- forward: gates holds a = x W_x + b, plus the recurrent product where u is null; it is left with the gates ----
+// The functions named _on take the recurrent product in registers, `u`; those above them load it from memory.
 template <typename T, typename R>
-GL_INLINE void gl_lstm_step(const GlOptions<T>& o, const GlPlace& p, long long rows, T* gates, const T* u, T* hs, T* vs,
-                            T* y, const R* c_from, R* c_to) {
+GL_INLINE void gl_lstm_step_on(const GlOptions<T>& o, const GlPlace& p, long long rows, T* gates, const R* u, T* hs, T* vs,
+                               T* y, const R* c_from, R* c_to) {
     R z[4];
-    for (int k = 0; k < 4; ++k) {
-        z[k] = (R)gates[gl_gate(p, rows, 4, k)];
-        if (u) z[k] += (R)u[(p.row * 4 + k) * p.units + p.unit];
-    }
+    for (int k = 0; k < 4; ++k) z[k] = (R)gates[gl_gate(p, rows, 4, k)] + u[k];
     R c_old = c_from[p.e], c;
     R h = gl_lstm(z[0], z[1], z[2], z[3], c_old, c);
     for (int k = 0; k < 4; ++k) gates[gl_gate(p, rows, 4, k)] = (T)z[k];
@@ -90,15 +92,14 @@ GL_INLINE void gl_lstm_step(const GlOptions<T>& o, const GlPlace& p, long long r
 }
 
 template <typename T, typename R>
-GL_INLINE void gl_gru_step(const GlOptions<T>& o, const GlPlace& p, long long rows, T* gates, const T* u, const T* b_hn,
-                           T* s_saved, T* hs, T* vs, T* y) {
+GL_INLINE void gl_gru_step_on(const GlOptions<T>& o, const GlPlace& p, long long rows, T* gates, const R* u, const T* b_hn,
+                              T* s_saved, T* hs, T* vs, T* y) {
     R z[3];
     for (int k = 0; k < 3; ++k) z[k] = (R)gates[gl_gate(p, rows, 3, k)];
-    const T* u_row = u + p.row * 3 * p.units + p.unit;
-    R s = (R)u_row[2 * p.units];
+    R s = u[2];
     if (b_hn) s += (R)b_hn[p.unit];
-    z[0] += (R)u_row[0];
-    z[1] += (R)u_row[p.units];
+    z[0] += u[0];
+    z[1] += u[1];
     R h_old = (R)hs[p.from];
     R h = gl_gru(z[0], z[1], z[2], s, h_old);
     for (int k = 0; k < 3; ++k) gates[gl_gate(p, rows, 3, k)] = (T)z[k];
@@ -107,12 +108,31 @@ GL_INLINE void gl_gru_step(const GlOptions<T>& o, const GlPlace& p, long long ro
 }
 
 template <typename T, typename R>
-GL_INLINE void gl_rnn_step(const GlOptions<T>& o, const GlPlace& p, bool relu, T* gates, const T* u, T* hs, T* vs, T* y) {
-    R z = (R)gates[p.at];
-    if (u) z += (R)u[p.e];
-    R h = gl_rnn(z, relu);
+GL_INLINE void gl_rnn_step_on(const GlOptions<T>& o, const GlPlace& p, bool relu, T* gates, R u, T* hs, T* vs, T* y) {
+    R h = gl_rnn((R)gates[p.at] + u, relu);
     gates[p.at] = (T)h;
     gl_store_h(o, p, h, (R)hs[p.from], hs, vs, y);
+}
+
+template <typename T, typename R>
+GL_INLINE void gl_lstm_step(const GlOptions<T>& o, const GlPlace& p, long long rows, T* gates, const T* u, T* hs, T* vs,
+                            T* y, const R* c_from, R* c_to) {
+    R product[4];
+    for (int k = 0; k < 4; ++k) product[k] = u ? (R)u[(p.row * 4 + k) * p.units + p.unit] : R(0);
+    gl_lstm_step_on(o, p, rows, gates, product, hs, vs, y, c_from, c_to);
+}
+
+template <typename T, typename R>
+GL_INLINE void gl_gru_step(const GlOptions<T>& o, const GlPlace& p, long long rows, T* gates, const T* u, const T* b_hn,
+                           T* s_saved, T* hs, T* vs, T* y) {
+    R product[3];
+    for (int k = 0; k < 3; ++k) product[k] = (R)u[(p.row * 3 + k) * p.units + p.unit];
+    gl_gru_step_on(o, p, rows, gates, product, b_hn, s_saved, hs, vs, y);
+}
+
+template <typename T, typename R>
+GL_INLINE void gl_rnn_step(const GlOptions<T>& o, const GlPlace& p, bool relu, T* gates, const T* u, T* hs, T* vs, T* y) {
+    gl_rnn_step_on(o, p, relu, gates, u ? (R)u[p.e] : R(0), hs, vs, y);
 }
 
 // ---- backward: gates is left with their gradients; what reaches h_{t-1} around the product goes to its slot -------
@@ -122,40 +142,62 @@ GL_INLINE R gl_fresh(const GlOptions<T>& o, const GlPlace& p, const bool* keep, 
     return gl_valid(o, p) && (!keep || keep[p.at]) ? d : R(0);
 }
 
+// The functions named _on take dh, read the gates in one place and write their gradients in another (which may be the
+// same), and return what reaches h_{t-1} around the product; those below them keep both in dhs.
 template <typename T, typename R>
-GL_INLINE void gl_lstm_step_backward(const GlOptions<T>& o, const GlPlace& p, long long rows, T* gates, const R* c_from,
-                                     T* dhs, const T* dv, R* dc) {
-    R z[4], dh = gl_load_dh<T, R>(o, p, dhs, dv), d = dc[p.e];
+GL_INLINE R gl_lstm_step_backward_on(const GlOptions<T>& o, const GlPlace& p, long long rows, const T* gates, T* dgates,
+                                     const R* c_from, R dh, R* dc) {
+    R z[4], d = dc[p.e];
     for (int k = 0; k < 4; ++k) z[k] = (R)gates[gl_gate(p, rows, 4, k)];
     R fresh_h = gl_fresh(o, p, o.keep_h, dh), fresh_c = gl_fresh(o, p, o.keep_c, d);
     // The cell's own c_t again, from what was read anyway: zoneout or a row's end may have replaced the stored one.
     R c_old = c_from[p.e], c = z[1] * c_old + z[0] * z[2];
     R dc_old = gl_lstm_backward(z[0], z[1], z[2], z[3], c_old, c, fresh_h, fresh_c);
-    for (int k = 0; k < 4; ++k) gates[gl_gate(p, rows, 4, k)] = (T)z[k];
+    for (int k = 0; k < 4; ++k) dgates[gl_gate(p, rows, 4, k)] = (T)z[k];
     dc[p.e] = dc_old + (d - fresh_c);
-    dhs[p.from] = (T)((R)dhs[p.from] + (dh - fresh_h));
+    return dh - fresh_h;
+}
+
+template <typename T, typename R>
+GL_INLINE R gl_gru_step_backward_on(const GlOptions<T>& o, const GlPlace& p, long long rows, const T* gates, T* dgates,
+                                    const T* s_saved, T* du, const T* hs, R dh) {
+    R z[3], s = (R)s_saved[p.at];
+    for (int k = 0; k < 3; ++k) z[k] = (R)gates[gl_gate(p, rows, 3, k)];
+    R fresh = gl_fresh(o, p, o.keep_h, dh);
+    R dh_old = gl_gru_backward(z[0], z[1], z[2], s, (R)hs[p.from], fresh);
+    for (int k = 0; k < 3; ++k) {
+        dgates[gl_gate(p, rows, 3, k)] = (T)z[k];
+        du[gl_gate(p, rows, 3, k)] = (T)(k == 2 ? s : z[k]);
+    }
+    return dh_old + (dh - fresh);
+}
+
+template <typename T, typename R>
+GL_INLINE R gl_rnn_step_backward_on(const GlOptions<T>& o, const GlPlace& p, bool relu, const T* gates, T* dgates, R dh) {
+    R fresh = gl_fresh(o, p, o.keep_h, dh);
+    dgates[p.at] = (T)gl_rnn_backward((R)gates[p.at], fresh, relu);
+    return dh - fresh;
+}
+
+template <typename T, typename R>
+GL_INLINE void gl_lstm_step_backward(const GlOptions<T>& o, const GlPlace& p, long long rows, T* gates, const R* c_from,
+                                     T* dhs, const T* dv, R* dc) {
+    R around = gl_lstm_step_backward_on(o, p, rows, gates, gates, c_from, gl_load_dh<T, R>(o, p, dhs, dv), dc);
+    dhs[p.from] = (T)((R)dhs[p.from] + around);
 }
 
 template <typename T, typename R>
 GL_INLINE void gl_gru_step_backward(const GlOptions<T>& o, const GlPlace& p, long long rows, T* gates, const T* s_saved,
                                     T* du, const T* hs, T* dhs, const T* dv) {
-    R z[3], s = (R)s_saved[p.at], dh = gl_load_dh<T, R>(o, p, dhs, dv);
-    for (int k = 0; k < 3; ++k) z[k] = (R)gates[gl_gate(p, rows, 3, k)];
-    R fresh = gl_fresh(o, p, o.keep_h, dh);
-    R dh_old = gl_gru_backward(z[0], z[1], z[2], s, (R)hs[p.from], fresh);
-    for (int k = 0; k < 3; ++k) {
-        gates[gl_gate(p, rows, 3, k)] = (T)z[k];
-        du[gl_gate(p, rows, 3, k)] = (T)(k == 2 ? s : z[k]);
-    }
-    dhs[p.from] = (T)((R)dhs[p.from] + dh_old + (dh - fresh));
+    R dh = gl_load_dh<T, R>(o, p, dhs, dv);
+    R around = gl_gru_step_backward_on(o, p, rows, gates, gates, s_saved, du, hs, dh);
+    dhs[p.from] = (T)((R)dhs[p.from] + around);
 }
 
 template <typename T, typename R>
 GL_INLINE void gl_rnn_step_backward(const GlOptions<T>& o, const GlPlace& p, bool relu, T* gates, T* dhs, const T* dv) {
-    R dh = gl_load_dh<T, R>(o, p, dhs, dv);
-    R fresh = gl_fresh(o, p, o.keep_h, dh);
-    gates[p.at] = (T)gl_rnn_backward((R)gates[p.at], fresh, relu);
-    dhs[p.from] = (T)((R)dhs[p.from] + (dh - fresh));
+    R around = gl_rnn_step_backward_on(o, p, relu, gates, gates, gl_load_dh<T, R>(o, p, dhs, dv));
+    dhs[p.from] = (T)((R)dhs[p.from] + around);
 }
 
 #endif

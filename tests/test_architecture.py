@@ -35,7 +35,7 @@ def documented_order() -> list[str]:
     """The list in docs/architecture.md as dotted names, top to bottom and left to right.
 
     A line is names, two spaces or more, what they are for; `folder/first second` are two modules of one folder, and the
-    folder's own `__init__` comes after its modules.
+    folder's own `__init__` comes after its modules, behind the last line that has some of them.
     """
     text = (CHECKOUT / "docs" / "architecture.md").read_text(encoding="utf-8")
     block = re.search(r"\n\n((?:    .+\n)+)", text)
@@ -44,7 +44,9 @@ def documented_order() -> list[str]:
     for line in block.group(1).splitlines():
         names = re.split(r"\s{2,}", line.strip())[0].split()
         folder, _, names[0] = names[0].rpartition("/")
-        prefix = f"gpulstm.{folder}." if folder else "gpulstm."
+        prefix = f"gpulstm.{folder.replace('/', '.')}." if folder else "gpulstm."
+        if folder and prefix[:-1] in order:
+            order.remove(prefix[:-1])
         order += [prefix + name for name in names] + ([prefix[:-1]] if folder else [])
     return order
 

@@ -12,18 +12,15 @@ This form is correct at any size and is bound by launches until H*B is large.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 
 from gpulstm.backend import Array, CupyBackend, backend_of
 from gpulstm.engines.cells import Grads
-from gpulstm.engines.spec import Call, State, Task
-
-name = "cuda"
-
-_COMPUTE = {"float16": ("float", "float32"), "float32": ("float", "float32"), "float64": ("double", "float64")}
+from gpulstm.engines.cuda.common import COMPUTE, Tape, sequence_gradients
+from gpulstm.engines.spec import State, Task
+from gpulstm.products import affine, gemm
 
 _PLACE = "GlPlace p = gl_place(i, rows, units, t, reverse);"
 _BODIES = {
@@ -39,39 +36,7 @@ _BODIES = {
 _TYPES = {"lengths": "int64", "keep_h": "bool", "keep_c": "bool", "cs": "{C}", "dc": "{C}"}  # all others hold T
 
 
-def supports(call: Call) -> str | None:
-    """Why this engine cannot serve a call, or None when it can."""
-    spec = call.spec
-    if not call.on_cuda:
-        return "the model is on the CPU"
-    options = {
-        "peepholes": spec.peepholes,
-        "coupled gates": spec.coupled,
-        "layer_norm": spec.layer_norm,
-        "proj_size": bool(spec.proj_size),
-        "clip": spec.clip is not None,
-        "reset_after=False": not spec.reset_after,
-    }
-    used = [option for option, on in options.items() if on]
-    return f"no kernel for {', '.join(used)}" if used else None
-
-
-def describe(call: Call) -> str:
-    """How a layer is computed, in a few words."""
-    return "hoisted input product, then a product and a fused gate kernel a step"
-
-
-@dataclass
-class _Tape:
-    x: Array
-    gates: Array  # (T, B, G*H): activated; turned into their gradients by `backward`
-    hs: Array  # (T+1, B, H): all hidden states in time order
-    vs: Array  # hs, or hs * mask under recurrent dropout
-    cs: Array | None  # (T+1, B, H) in the type to compute in
-    s: Array | None  # (T, B, H): GRU, u_n + b_hn
-
-
-def forward(task: Task, x: Array, state: State) -> tuple[Array, State, _Tape | None]:
+def forward(task: Task, x: Array, state: State) -> tuple[Array, State, Tape | None]:
     """All time steps of one layer and direction; arguments and results as `reference.forward`."""
     backend, spec, params = cast(CupyBackend, backend_of(x)), task.spec, task.params
     steps, rows, units, width = x.shape[0], x.shape[1], spec.hidden_size, spec.gates * spec.hidden_size
@@ -80,7 +45,7 @@ def forward(task: Task, x: Array, state: State) -> tuple[Array, State, _Tape | N
 
     gates = xp.empty((steps, rows, width), dtype)
     x = xp.ascontiguousarray(x)
-    _affine(backend, x, params["W_x"], params.get("b"), gates)
+    affine(backend, x, params["W_x"], params.get("b"), gates)
     hs = xp.empty((steps + 1, rows, units), dtype)
     hs[first] = state.h
     vs = hs if task.recurrent_mask is None else xp.empty_like(hs)
@@ -89,7 +54,7 @@ def forward(task: Task, x: Array, state: State) -> tuple[Array, State, _Tape | N
     slots = task.training and spec.has_memory
     cs = None
     if spec.has_memory:
-        cs = xp.empty((steps + 1 if slots else 1, rows, units), _COMPUTE[dtype.name][1])
+        cs = xp.empty((steps + 1 if slots else 1, rows, units), COMPUTE[dtype.name][1])
         cs[first if slots else 0] = state.c
     apart = spec.cell == "gru" or dtype == np.float16  # the recurrent product in a buffer of its own
     arrays: dict[str, Array | None] = {
@@ -109,17 +74,17 @@ def forward(task: Task, x: Array, state: State) -> tuple[Array, State, _Tape | N
     for t in task.steps(steps):
         v = vs[t + 1 if task.reverse else t]
         if u is None:
-            backend.gemm(v, w_h, gates[t], accumulate=True)
+            gemm(backend, v, w_h, gates[t], accumulate=True)
         else:
-            backend.gemm(v, w_h, u)
+            gemm(backend, v, w_h, u)
         kernel(rows, units, t, task.reverse, slots, *hold, *operands, size=rows * units)
     outputs = hs[:steps] if task.reverse else hs[1:]
     final = State(hs[last].copy(), None if cs is None else cs[last if slots else 0].astype(dtype))
-    tape = _Tape(x, gates, hs, vs, cs, arrays["s"]) if task.training else None
+    tape = Tape(x, gates, hs, vs, cs, arrays["s"]) if task.training else None
     return outputs if arrays["y"] is None else arrays["y"], final, tape
 
 
-def backward(task: Task, tape: _Tape, dy: Array, dstate: State, grads: Grads) -> tuple[Array, State]:
+def backward(task: Task, tape: Tape, dy: Array, dstate: State, grads: Grads) -> tuple[Array, State]:
     """The gradient of `forward`; arguments and results as `reference.backward`.
 
     The gates saved in the tape are copied, not overwritten, so that a tape can be used again.
@@ -144,7 +109,7 @@ def backward(task: Task, tape: _Tape, dy: Array, dstate: State, grads: Grads) ->
         "hs": tape.hs if spec.cell == "gru" else None,
         "dhs": dhs,
         "dv": xp.zeros((rows, units), dtype) if apart else None,
-        "dc": None if dstate.c is None else dstate.c.astype(_COMPUTE[dtype.name][1]),
+        "dc": None if dstate.c is None else dstate.c.astype(COMPUTE[dtype.name][1]),
     }
     kernel, operands = _kernel(backend, f"{spec.cell} backward", dtype.name, spec.nonlinearity == "relu", arrays)
     products = dgates if arrays["du"] is None else arrays["du"]  # gradient of v W_h, per step
@@ -152,48 +117,14 @@ def backward(task: Task, tape: _Tape, dy: Array, dstate: State, grads: Grads) ->
     for t in reversed(list(task.steps(steps))):
         kernel(rows, units, t, task.reverse, True, 0.0, 0.0, *operands, size=rows * units)
         if dv is None:
-            backend.gemm(products[t], w_h, dhs[t + 1 if task.reverse else t], transb=True, accumulate=True)
+            gemm(backend, products[t], w_h, dhs[t + 1 if task.reverse else t], transb=True, accumulate=True)
         else:
-            backend.gemm(products[t], w_h, dv, transb=True)
+            gemm(backend, products[t], w_h, dv, transb=True)
     dh = dhs[first].copy()
     if dv is not None and steps:
         dh += dv if task.recurrent_mask is None else dv * task.recurrent_mask
-    dx = _whole_sequence_gradients(backend, task, tape, dgates, products, grads)
+    dx = sequence_gradients(backend, task, tape, dgates, products, grads)
     return dx, State(dh, None if arrays["dc"] is None else arrays["dc"].astype(dtype))
-
-
-def _whole_sequence_gradients(
-    backend: CupyBackend, task: Task, tape: _Tape, da: Array, products: Array, grads: Grads
-) -> Array:
-    """dx, and the gradients of W_x, W_h and the biases, each one product or sum over all time steps."""
-    steps = da.shape[0]
-    dx = backend.xp.empty_like(tape.x)
-    if not steps:
-        return dx
-    v = tape.vs[1:] if task.reverse else tape.vs[:steps]
-    rows = steps * da.shape[1]
-    flat_da, flat_products = da.reshape(rows, -1), products.reshape(rows, -1)
-    backend.gemm(tape.x.reshape(rows, -1), flat_da, grads["W_x"], transa=True, accumulate=True)
-    backend.gemm(v.reshape(rows, -1), flat_products, grads["W_h"], transa=True, accumulate=True)
-    backend.gemm(flat_da, task.params["W_x"], dx.reshape(rows, -1), transb=True)
-    if "b" in grads:
-        grads["b"] += flat_da.sum(axis=0)
-    if "b_hn" in grads:
-        grads["b_hn"] += flat_products[:, 2 * task.spec.hidden_size :].sum(axis=0)
-    return dx
-
-
-def _affine(backend: CupyBackend, x: Array, w: Array, b: Array | None, out: Array) -> None:
-    """out = x w + b over all time steps; in float32 and float64 the product adds to b in place."""
-    if not out.size:
-        return
-    rows, columns = out.shape[0] * out.shape[1], out.shape[2]
-    flat_x, flat_out = x.reshape(rows, -1), out.reshape(rows, columns)
-    if b is None:
-        backend.gemm(flat_x, w, flat_out)
-    else:
-        flat_out[...] = b
-        backend.gemm(flat_x, w, flat_out, accumulate=True)
 
 
 def _options(task: Task) -> dict[str, Array | None]:
@@ -215,7 +146,7 @@ def _kernel(
 
 @functools.cache
 def _compiled(backend: CupyBackend, step: str, dtype: str, relu: bool, names: tuple[str, ...]) -> Any:
-    compute, compute_dtype = _COMPUTE[dtype]
+    compute, compute_dtype = COMPUTE[dtype]
     pointers = {array: f"&{array}[0]" if array in names else "nullptr" for array in _ALL}
     body = _BODIES[step].format(R=compute, relu=str(relu).lower(), **pointers)
     options = "GlOptions<T> o = {{{lengths}, {keep_h}, {keep_c}, hold_h, hold_c, {mask}}};".format(**pointers)

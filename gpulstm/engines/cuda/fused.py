@@ -1,0 +1,51 @@
+"""One launch a step: a tile of the recurrent product with the gates as its epilogue (`kernels/cuda/fused.cu`).
+
+The recurrent product of a step never reaches memory: the four gates of a hidden unit are sums in one thread's
+registers, and the nonlinearities, the state update and what lengths, zoneout and recurrent dropout do follow there.
+Backward,
+the product of the step before is the part of dh that the gates' gradients need, so that is one launch a step too, and
+one more for the gradient of the initial state.  Results repeat bit for bit.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from gpulstm.backend import Array, CupyBackend, backend_of
+from gpulstm.engines.cells import Grads
+from gpulstm.engines.cuda.common import Tape
+from gpulstm.engines.cuda.steps import BackwardPass, ForwardPass, columns, defines
+from gpulstm.engines.spec import State, Task
+from gpulstm.products import blocks, threads, tile
+
+Shape = tuple[int, ...]
+
+
+def forward(task: Task, x: Array, state: State, shape: Shape) -> tuple[Array, State, Tape | None]:
+    """All time steps of one layer and direction, in tiles of `shape`; the rest as `reference.forward`."""
+    backend = cast(CupyBackend, backend_of(x))
+    work = ForwardPass(backend, task, x, state)
+    kernel = compiled(backend, task, work.dtype, shape, "gpulstm_forward")
+    grid, block = blocks(shape, work.rows, columns(task)), (threads(shape),)
+    for t in work.order:
+        kernel(grid, block, (work.arguments, t))
+    return work.results()
+
+
+def backward(task: Task, tape: Tape, dy: Array, dstate: State, grads: Grads, shape: Shape) -> tuple[Array, State]:
+    """The gradient of `forward`, in tiles of `shape`; the rest as `reference.backward`."""
+    backend = cast(CupyBackend, backend_of(dy))
+    work = BackwardPass(backend, task, tape, dy, dstate)
+    kernel = compiled(backend, task, work.dtype, shape, "gpulstm_backward")
+    grid, block = blocks(shape, work.rows, work.units), (threads(shape),)
+    after = -1
+    for t in (*work.order, -1):
+        kernel(grid, block, (work.arguments, t, after))
+        after = t
+    return work.results(grads)
+
+
+def compiled(backend: CupyBackend, task: Task, dtype: str, shape: Shape, name: str) -> Any:
+    """The kernel `name` of `kernels/cuda/fused.cu` for a cell, a dtype and a tile."""
+    macros = (*defines(task, dtype), ("GL_SHAPE", tile(shape, dtype)))
+    return backend.module("cuda/fused.cu", macros).get_function(name)

@@ -1,0 +1,74 @@
+"""Which form of the CUDA engine serves a call."""
+
+from __future__ import annotations
+
+import functools
+import os
+from dataclasses import dataclass
+from typing import cast
+
+from gpulstm.backend import Array, CupyBackend, backend_of, resolve
+from gpulstm.engines.spec import Call, Task
+from gpulstm.errors import ConfigError
+from gpulstm.products import TILES, choose_tile
+
+FORM = "GPULSTM_CUDA_FORM"
+TILE = "GPULSTM_CUDA_TILE"
+FORMS = ("first", "fused")
+
+
+@dataclass(frozen=True)
+class CudaPlan:
+    """How a layer of a call is computed; print it.
+
+    Attributes:
+        form: "first" or "fused".
+        forward_tile, backward_tile: tiles of the fused step (`kernels/cuda/tile.cuh`).
+    """
+
+    form: str
+    forward_tile: tuple[int, ...]
+    backward_tile: tuple[int, ...]
+
+    def __str__(self) -> str:
+        if self.form == "first":
+            return "hoisted input product, then a product and a fused gate kernel a step"
+        return (
+            f"hoisted input product, then one fused kernel a step, tiles {self.forward_tile[0]}x{self.forward_tile[1]}"
+        )
+
+
+def call_of(task: Task, x: Array) -> Call:
+    """The call that a task belongs to."""
+    return Call(task.spec, backend_of(x).device, x.shape[0], x.shape[1], task.training, task.lengths is not None)
+
+
+def never(form: str, cell: str, dtype: str) -> str | None:
+    """Why a form serves no call of a cell and dtype, or None where it serves some."""
+    return None
+
+
+def refusal(call: Call) -> str | None:
+    """Why a form that was asked for cannot serve a call, or None."""
+    plan(call)
+    return None
+
+
+def plan(call: Call) -> CudaPlan:
+    """The form for a call; GPULSTM_CUDA_FORM and GPULSTM_CUDA_TILE override it."""
+    return _plan(call, os.environ.get(FORM), os.environ.get(TILE))
+
+
+@functools.lru_cache(maxsize=1024)
+def _plan(call: Call, form: str | None, tile: str | None) -> CudaPlan:
+    if form and form not in FORMS:
+        raise ConfigError(f"{FORM} is {form!r}, expected one of {', '.join(FORMS)}")
+    processors = cast(CupyBackend, resolve(call.device)).processors
+    wide = 1 if call.spec.cell == "rnn" else 4
+    hidden = call.spec.hidden_size
+    tiles = [choose_tile(call.batch, n, processors) for n in (hidden * wide, hidden)]
+    if tile:
+        if not tile.isdigit() or int(tile) >= len(TILES):
+            raise ConfigError(f"{TILE} is {tile!r}, expected 0 to {len(TILES) - 1}")
+        tiles = [TILES[int(tile)]] * 2
+    return CudaPlan(form or "fused", *tiles)

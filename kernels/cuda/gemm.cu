@@ -1,0 +1,39 @@
+// Whole-sequence products and sums as kernels of this project, for a CUDA graph: CuPy refuses cuBLAS in a capture.
+//
+// Compiled for one choice of macros: GL_T, GL_R, GL_SHAPE, GL_TA, GL_TB (tile.cuh).
+#include "cuda/tile.cuh"
+
+typedef GlShape<GL_SHAPE> Shape;
+
+template <typename T, typename R>
+struct GlStoreC {
+    T* c;
+    const T* bias;
+    long long pitch, m0, n0, M, N;
+    bool accumulate;
+
+    GL_INLINE void operator()(int row, int column, const R* sums) const {
+        long long m = m0 + row, n = n0 + column;
+        if (m >= M) return;
+        for (int j = 0; j < 4 && n + j < N; ++j) {
+            R value = sums[j] + (bias ? (R)bias[n + j] : R(0));
+            T* to = c + m * pitch + n + j;
+            *to = (T)(accumulate ? (R)*to + value : value);
+        }
+    }
+};
+
+// C [M][N] = op(A) op(B) (+ bias of the columns) (+ C).  Grid: (N / BN, M / BM).
+extern "C" __global__ void __launch_bounds__(Shape::threads)
+    gpulstm_gemm(const GL_T* a, const GL_T* b, GL_T* c, const GL_T* bias, long long M, long long N, long long K,
+                 long long pitch_a, long long pitch_b, long long pitch_c, long long accumulate) {
+    __shared__ alignas(16) unsigned char shared[GlShared<GL_T, GL_R, Shape, false>::bytes];
+    GL_R acc[Shape::TM][Shape::TG][4] = {};
+    const int m0 = blockIdx.y * Shape::BM, n0 = blockIdx.x * Shape::BN;
+    gl_product<GL_T, GL_R, Shape, GL_TA, GL_TB, 4, false>(
+        acc, GL_TA ? gl_matrix(a, pitch_a, (int)K, (int)M) : gl_matrix(a, pitch_a, (int)M, (int)K),
+        GL_TB ? gl_matrix(b, pitch_b, (int)N, (int)K) : gl_matrix(b, pitch_b, (int)K, (int)N), m0, n0, (int)K, shared,
+        nullptr);
+    gl_finish<GL_R, Shape>(acc, shared,
+                           GlStoreC<GL_T, GL_R>{c, bias, pitch_c, m0, n0, M, N, accumulate != 0});
+}

@@ -1,0 +1,199 @@
+// The matrix product all kernels of this folder are built on: one block computes a tile of C = A B.
+//
+// A thread holds TM rows of TG groups of four neighbouring columns in registers.  What a group of four means is the
+// caller's matter: in a forward step they are the gates of one hidden unit, so that the gates' nonlinearities follow
+// on the same registers.  The threads of a block may share the depth K (KS slices), which gives a small product enough
+// threads; the slices are added in a fixed order.  The next tile is read from memory while this one is multiplied.
+//
+// T is the storage type, R the type to compute in (float for half).  No size needs to be a multiple of anything.
+#ifndef GPULSTM_TILE_CUH
+#define GPULSTM_TILE_CUH
+
+#include "philox.h"
+
+// Four neighbours, loaded at once: 16 bytes of float, 8 of half, two times 16 of double.
+template <typename T>
+struct alignas(sizeof(T) * 4 < 16 ? sizeof(T) * 4 : 16) GlFour {
+    T v[4];
+};
+
+// BM x BN: the tile of C; BK: depth of a tile in shared memory; TM, TG, KS: as above.
+template <int BM_, int BN_, int BK_, int TM_, int TG_, int KS_>
+struct GlShape {
+    enum : int {
+        BM = BM_, BN = BN_, BK = BK_, TM = TM_, TG = TG_, KS = KS_,
+        across = BN / (4 * TG), // threads side by side
+        down = BM / TM,
+        group = across * down,
+        threads = group * KS,
+        depth = BK / KS, // of the tile's depth, the part of one slice
+        pitch_a = BM + 4,
+        pitch_b = BN + 4,
+        quads_a = BM * BK / 4,
+        quads_b = BK * BN / 4,
+        loads_a = (quads_a + threads - 1) / threads,
+        loads_b = (quads_b + threads - 1) / threads
+    };
+};
+
+// A matrix in memory: `q` runs along it, `p` across.  `quad` says that four neighbours can be loaded at once.
+template <typename T>
+struct GlMatrix {
+    const T* at;
+    long long pitch;
+    int ps, qs;
+    bool quad;
+};
+
+template <typename T>
+GL_INLINE GlMatrix<T> gl_matrix(const T* at, long long pitch, int ps, int qs) {
+    bool aligned = (unsigned long long)at % (sizeof(T) * 4 < 16 ? sizeof(T) * 4 : 16) == 0;
+    GlMatrix<T> m = {at, pitch, ps, qs, aligned && pitch % 4 == 0};
+    return m;
+}
+
+// Elements (p, q..q+3); zero outside the matrix.
+template <typename T>
+GL_INLINE GlFour<T> gl_fetch(const GlMatrix<T>& m, int p, int q) {
+    if (m.quad && p < m.ps && q + 3 < m.qs) return *(const GlFour<T>*)(m.at + p * m.pitch + q);
+    GlFour<T> four;
+#pragma unroll
+    for (int j = 0; j < 4; ++j) four.v[j] = p < m.ps && q + j < m.qs ? m.at[p * m.pitch + q + j] : (T)0.0f;
+    return four;
+}
+
+// Shared memory of a product in bytes: two tiles of A and B, or the slices' sums, whichever is more.
+template <typename T, typename R, class S, bool RESIDENT>
+struct GlShared {
+    enum : int {
+        a = S::BK * S::pitch_a * (int)sizeof(R),
+        b = RESIDENT ? 0 : S::BK * S::pitch_b * (int)sizeof(T),
+        sums = S::KS > 1 ? S::KS * S::BM * S::BN * (int)sizeof(R) : 0,
+        bytes = 2 * (a + b) > sums ? 2 * (a + b) : sums
+    };
+};
+
+// acc += A B for the tile at row m0, column n0.
+//   TA: A lies as [K][M], else [M][K].   TB: B lies as [N][K], else [K][N].
+//   USED: of each four columns, how many hold anything (3 for the gates of a GRU).
+//   RESIDENT: the tile's columns of B lie in shared memory already, [K][BN], and `b` is not looked at.
+template <typename T, typename R, class S, bool TA, bool TB, int USED, bool RESIDENT>
+GL_INLINE void gl_product(R (&acc)[S::TM][S::TG][4], const GlMatrix<T>& a, const GlMatrix<T>& b, int m0, int n0, int K,
+                          unsigned char* shared, const T* resident) {
+    typedef GlShared<T, R, S, RESIDENT> Layout;
+    const int tid = threadIdx.x, slice = tid / S::group, lane = tid % S::group;
+    const int row = lane / S::across * S::TM, column = lane % S::across * 4;
+    GlFour<T> next_a[S::loads_a], next_b[RESIDENT ? 1 : S::loads_b];
+
+    auto fetch = [&](int k0) {
+#pragma unroll
+        for (int l = 0; l < S::loads_a; ++l) {
+            int quad = tid + l * S::threads;
+            if (S::quads_a % S::threads && quad >= S::quads_a) continue;
+            if (TA) next_a[l] = gl_fetch(a, k0 + quad / (S::BM / 4), m0 + quad % (S::BM / 4) * 4);
+            else next_a[l] = gl_fetch(a, m0 + quad / (S::BK / 4), k0 + quad % (S::BK / 4) * 4);
+        }
+        if (RESIDENT) return;
+#pragma unroll
+        for (int l = 0; l < S::loads_b; ++l) {
+            int quad = tid + l * S::threads;
+            if (S::quads_b % S::threads && quad >= S::quads_b) continue;
+            if (TB) next_b[l] = gl_fetch(b, n0 + quad / (S::BK / 4), k0 + quad % (S::BK / 4) * 4);
+            else next_b[l] = gl_fetch(b, k0 + quad / (S::BN / 4), n0 + quad % (S::BN / 4) * 4);
+        }
+    };
+    auto put = [&](int half) {
+        R* tile_a = (R*)(shared + half * (Layout::a + Layout::b));
+        T* tile_b = (T*)(shared + half * (Layout::a + Layout::b) + Layout::a);
+#pragma unroll
+        for (int l = 0; l < S::loads_a; ++l) {
+            int quad = tid + l * S::threads;
+            if (S::quads_a % S::threads && quad >= S::quads_a) continue;
+#pragma unroll
+            for (int j = 0; j < 4; ++j) {
+                if (TA) tile_a[quad / (S::BM / 4) * S::pitch_a + quad % (S::BM / 4) * 4 + j] = (R)next_a[l].v[j];
+                else tile_a[(quad % (S::BK / 4) * 4 + j) * S::pitch_a + quad / (S::BK / 4)] = (R)next_a[l].v[j];
+            }
+        }
+        if (RESIDENT) return;
+#pragma unroll
+        for (int l = 0; l < S::loads_b; ++l) {
+            int quad = tid + l * S::threads;
+            if (S::quads_b % S::threads && quad >= S::quads_b) continue;
+            if (TB) {
+#pragma unroll
+                for (int j = 0; j < 4; ++j)
+                    tile_b[(quad % (S::BK / 4) * 4 + j) * S::pitch_b + quad / (S::BK / 4)] = next_b[l].v[j];
+            } else {
+                *(GlFour<T>*)(tile_b + quad / (S::BN / 4) * S::pitch_b + quad % (S::BN / 4) * 4) = next_b[l];
+            }
+        }
+    };
+
+    fetch(0);
+    put(0);
+    __syncthreads();
+    for (int k0 = 0, half = 0; k0 < K; k0 += S::BK, half ^= 1) {
+        const bool more = k0 + S::BK < K;
+        if (more) fetch(k0 + S::BK);
+        const R* tile_a = (const R*)(shared + half * (Layout::a + Layout::b)) + row;
+        const T* tile_b = RESIDENT ? resident + (long long)k0 * S::BN + column
+                                   : (const T*)(shared + half * (Layout::a + Layout::b) + Layout::a) + column;
+        const int pitch_b = RESIDENT ? (int)S::BN : (int)S::pitch_b;
+        const int from = slice * S::depth;
+#pragma unroll
+        for (int kk = 0; kk < S::depth; ++kk) {
+            const int k = from + kk;
+            if (RESIDENT && k0 + k >= K) break; // the resident part ends with K
+            R left[S::TM];
+#pragma unroll
+            for (int m = 0; m < S::TM; ++m) left[m] = tile_a[k * S::pitch_a + m];
+#pragma unroll
+            for (int g = 0; g < S::TG; ++g) {
+                GlFour<T> right = *(const GlFour<T>*)(tile_b + k * pitch_b + g * S::across * 4);
+#pragma unroll
+                for (int m = 0; m < S::TM; ++m)
+#pragma unroll
+                    for (int j = 0; j < USED; ++j) acc[m][g][j] += left[m] * (R)right.v[j];
+            }
+        }
+        if (more) put(half ^ 1);
+        __syncthreads();
+    }
+}
+
+// Hand each four sums of the tile to `write(row, column, sums)`, row and column within the tile, each to one thread.
+template <typename R, class S, class Write>
+GL_INLINE void gl_finish(R (&acc)[S::TM][S::TG][4], unsigned char* shared, const Write& write) {
+    const int tid = threadIdx.x, slice = tid / S::group, lane = tid % S::group;
+    const int row = lane / S::across * S::TM, column = lane % S::across * 4;
+    if (S::KS == 1) {
+#pragma unroll
+        for (int m = 0; m < S::TM; ++m)
+#pragma unroll
+            for (int g = 0; g < S::TG; ++g) write(row + m, g * S::across * 4 + column, acc[m][g]);
+        return;
+    }
+    R* sums = (R*)shared; // free: the product ends with a barrier
+#pragma unroll
+    for (int m = 0; m < S::TM; ++m)
+#pragma unroll
+        for (int g = 0; g < S::TG; ++g)
+#pragma unroll
+            for (int j = 0; j < 4; ++j)
+                sums[(slice * S::BM + row + m) * S::BN + g * S::across * 4 + column + j] = acc[m][g][j];
+    __syncthreads();
+    for (int quad = tid; quad < S::BM * S::BN / 4; quad += S::threads) {
+        R total[4];
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+            total[j] = sums[quad * 4 + j];
+#pragma unroll
+            for (int other = 1; other < S::KS; ++other) total[j] += sums[other * S::BM * S::BN + quad * 4 + j];
+        }
+        write(quad / (S::BN / 4), quad % (S::BN / 4) * 4, total);
+    }
+    __syncthreads(); // the next product of this block may write there
+}
+
+#endif
