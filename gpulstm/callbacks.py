@@ -158,7 +158,8 @@ class Progress(Callback):
     @staticmethod
     def _validation(run: Run) -> str:
         rows = run.history.rows
-        return f", validation {rows[-1]['validation_loss']:.4g}" if rows and rows[-1]["validation_loss"] else ""
+        judged = rows[-1]["validation_loss"] if rows else None
+        return "" if judged is None else f", validation {judged:.4g}"
 
 
 class HistoryCSV(Callback):

@@ -50,13 +50,20 @@ class RunState:
         callbacks: Sequence[Callback],
         extra: Mapping[str, Any] | None,
     ) -> None:
-        self.network, self.loss = network, loss
-        self.optimizer = Adam() if optimizer is None else optimizer
+        optimizer = Adam() if optimizer is None else optimizer
+        for name, value, kind in (
+            ("network", network, Network),
+            ("loss", loss, Loss),
+            ("optimizer", optimizer, Optimizer),
+        ):
+            if not isinstance(value, kind):
+                raise ConfigError(f"{name} is {value!r}, expected an object of a class of {kind.__module__}")
+        self.network, self.loss, self.optimizer = network, loss, optimizer
         self.schedule = schedule if isinstance(schedule, Schedule) else Constant(schedule)
         self.batch_size = options.count("batch_size", batch_size)
         self.clip_norm = None if clip_norm is None else options.real("clip_norm", clip_norm, above=0)
         self.seed = options.count("seed", seed, at_least=0)
-        self.callbacks = sorted(callbacks, key=lambda callback: callback.last)  # stable
+        self.callbacks = _in_order(callbacks)
         self.extra = dict(extra or {})
         if loss.outputs != network.config.outputs:
             raise ConfigError(
@@ -194,6 +201,18 @@ class RunState:
         named = self.network.params.like()
         named.load(values)
         return named.flat
+
+
+def _in_order(callbacks: Sequence[Callback]) -> list[Callback]:
+    """The callbacks as given, but those that save after the others; two with state must have names of their own."""
+    for callback in callbacks:
+        if not isinstance(callback, Callback):
+            raise ConfigError(f"callbacks holds {callback!r}, expected objects of a class of gpulstm.callbacks")
+    names = [callback.name for callback in callbacks if callback.scalars()]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"callbacks has two named {name!r}, whose state a checkpoint could not tell apart")
+    return sorted(callbacks, key=lambda callback: callback.last)
 
 
 def _part(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:

@@ -514,6 +514,9 @@ def test_other_windows_within_an_epoch_are_refused() -> None:
         ({"log_every": 0}, "log_every is 0"),
         ({"schedule": -0.1}, "base is -0.1"),
         ({"restore_best": "yes"}, "restore_best is 'yes', expected True or False"),
+        ({"optimizer": "adam"}, "optimizer is 'adam', expected an object of a class of gpulstm.optimizers"),
+        ({"callbacks": [print]}, "callbacks holds <built-in .*>, expected objects of a class of gpulstm.callbacks"),
+        ({"callbacks": [EarlyStopping(), EarlyStopping()]}, "callbacks has two named 'early_stopping'"),
     ],
 )
 def test_bad_options(options: dict[str, Any], message: str) -> None:
@@ -522,6 +525,8 @@ def test_bad_options(options: dict[str, Any], message: str) -> None:
 
 
 def test_what_does_not_fit_is_refused_before_any_step() -> None:
+    with pytest.raises(ConfigError, match=r"loss is 'mse', expected an object of a class of gpulstm.losses"):
+        Trainer(network(), "mse")
     with pytest.raises(ConfigError, match="the loss 'pinball' needs 3 outputs per target, the network gives 1"):
         Trainer(network(), losses.Pinball())
     trainer = make()
