@@ -230,8 +230,9 @@ def machine(suite: str) -> dict[str, Any]:
     import numpy
 
     facts: dict[str, Any] = {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "load": round(os.getloadavg()[0], 2),
         "system": platform.platform(),
         "python": platform.python_version(),
         "numpy": numpy.__version__,
@@ -336,7 +337,7 @@ class _Process:
         return json.loads(line)
 
 
-def _processor() -> str:
+def processor() -> str:
     """The processor's name as Linux gives it, else what Python knows."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
