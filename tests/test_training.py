@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,14 @@ from gpulstm.training import Trainer, data_order
 from gpulstm.windows import WindowSet
 
 SMALL: dict[str, Any] = {"context": 6, "horizon": 2}
+
+
+@pytest.fixture(autouse=True)
+def _terminal() -> Iterator[None]:
+    """Ctrl-C as a program in a terminal finds it, also where the runner of the tests has set it otherwise."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def windows(rows: int = 40, dtype: str = "float64", missing: bool = False, **options: Any) -> WindowSet:
