@@ -82,6 +82,10 @@ class Backend:
         """A context in which new arrays and launches go to this device."""
         raise NotImplementedError
 
+    def constant(self, values: tuple[float, ...], dtype: str) -> Array:
+        """A short vector that never changes; a GPU gets it once, so that asking again moves nothing."""
+        return self.xp.asarray(values, dtype=dtype)
+
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
         """An uninitialised array."""
         with self.activate():
@@ -174,6 +178,12 @@ class CupyBackend(Backend):
 
     def to_host(self, value: Array) -> np.ndarray:
         return self.xp.asnumpy(value)
+
+    @functools.lru_cache(maxsize=256)  # noqa: B019 (backends live as long as the process)
+    def constant(self, values: tuple[float, ...], dtype: str) -> Array:
+        array = self.from_host(values, dtype)
+        self.synchronize()  # another stream may read it next
+        return array
 
     def synchronize(self) -> None:
         with self.activate():

@@ -14,6 +14,7 @@ from gpulstm.engines.spec import StackSpec
 from gpulstm.errors import DTypeError
 from gpulstm.initialise import dense_values
 from gpulstm.params import ParamDict
+from gpulstm.products import matmul
 from gpulstm.stack import Recurrent
 
 
@@ -157,13 +158,13 @@ class Dense:
 
     def forward(self, x: Array) -> Array:
         """x `(B, I)` -> y `(B, O)`."""
-        return x @ self.params["W"] + self.params["b"]
+        return matmul(self.params.backend, x, self.params["W"]) + self.params["b"]
 
     def backward(self, x: Array, dy: Array, grads: ParamDict) -> Array:
         """dx `(B, I)` from the input and dy `(B, O)`; adds to the gradients of W and b."""
-        grads["W"] += x.T @ dy
+        grads["W"] += matmul(self.params.backend, x, dy, transa=True)
         grads["b"] += dy.sum(axis=0)
-        return dy @ self.params["W"].T
+        return matmul(self.params.backend, dy, self.params["W"], transb=True)
 
 
 def _pair(zoneout: Any) -> Any:

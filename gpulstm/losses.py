@@ -187,7 +187,7 @@ class Pinball(Loss):
         return self.quantiles
 
     def _each(self, xp: Any, z: Array, y: Array) -> tuple[Array, Array]:
-        level = xp.asarray(self.quantiles, dtype=z.dtype)
+        level = backend_of(z).constant(self.quantiles, z.dtype.name)
         error = y[..., None] - z
         over, under = (error > 0).astype(z.dtype), (error < 0).astype(z.dtype)
         slope = (under * (1 - level) - over * level) / self.outputs  # d/d raw

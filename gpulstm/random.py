@@ -43,24 +43,25 @@ class MaskKey:
 
     Args:
         seed: any integer; its low 64 bits are the key.
-        call: the count of training forward passes before this one.
+        call: the count of training forward passes before this one; while a CUDA graph is recorded, a `(1,)` uint32
+            array on the device that holds it.
         layer: layer times directions plus direction.
         purpose: what the mask is for.
     """
 
     seed: int
-    call: int
+    call: int | Array
     layer: int
     purpose: Purpose
 
     @property
-    def words(self) -> tuple[int, int, int, int]:
+    def words(self) -> tuple[int, int, int, Any]:
         """Key words 0 and 1, then counter words 2 (stream) and 3 (call)."""
         return (
             self.seed & _WORD,
             (self.seed >> 32) & _WORD,
             (self.layer * 16 + int(self.purpose)) & _WORD,
-            self.call & _WORD,
+            self.call & _WORD if isinstance(self.call, int) else self.call,
         )
 
 
@@ -133,12 +134,13 @@ def keep_mask(backend: Backend, rate: float, shape: tuple[int, ...], key: MaskKe
         kept = backend.xp.empty(shape, dtype=backend.xp.bool_)
         if kept.size:
             blocks = -(-size // 4)
+            on_host = isinstance(key.call, int)
             kernel = backend.elementwise(  # type: ignore[attr-defined]
                 "gpulstm_keep_mask",
-                "int64 blocks, int64 size, uint32 first_step, uint32 k0, uint32 k1, uint32 stream, uint32 call,"
-                " uint32 least",
+                "int64 blocks, int64 size, uint32 first_step, uint32 k0, uint32 k1, uint32 stream,"
+                f" {'' if on_host else 'raw '}uint32 call, uint32 least",
                 "raw bool kept",
-                _KEEP_BODY,
+                _KEEP_BODY.replace("CALL", "call" if on_host else "call[0]"),
                 headers=("philox.h",),
             )
             kernel(blocks, size, first_step, *key.words, threshold(rate), kept, size=shape[0] * blocks)
@@ -148,7 +150,7 @@ def keep_mask(backend: Backend, rate: float, shape: tuple[int, ...], key: MaskKe
 _KEEP_BODY = """
     long long step = i / blocks, block = i % blocks;
     unsigned int word[4];
-    gl_philox((unsigned int)block, first_step + (unsigned int)step, stream, call, k0, k1, word);
+    gl_philox((unsigned int)block, first_step + (unsigned int)step, stream, CALL, k0, k1, word);
     for (int w = 0; w < 4; ++w) {
         long long element = block * 4 + w;
         if (element < size) kept[step * size + element] = word[w] >= least;

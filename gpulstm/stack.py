@@ -7,7 +7,8 @@ state, and the last layer's sequence is the output.  Who computes a layer is dec
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,6 +65,7 @@ class Recurrent:
         self.backend = resolve(device)
         self.seed = options.count("seed", seed, at_least=0)
         self.calls = 0
+        self._call_on_device: Array | None = None
         self.engine = None if engine is None else by_name(engine).name
         options.real("forget_bias", forget_bias)
         if spec.dtype == "float16" and not self.backend.is_cuda:
@@ -135,7 +137,8 @@ class Recurrent:
             if rows is not None:
                 valid = (self.backend.xp.arange(steps)[:, None] < rows[None, :])[:, :, None]
                 x = self.backend.xp.where(valid, x, self.backend.xp.zeros_like(x))
-            call, self.calls = self.calls, self.calls + bool(training)
+            call = self.calls if self._call_on_device is None else self._call_on_device
+            self.calls += bool(training)
             tape = Tape(self, choice, (steps, batch), outputs, rows, [], [])
             final: list[State] = []
             for layer in range(spec.num_layers):
@@ -198,6 +201,15 @@ class Recurrent:
                 mask = tape.between[layer]
                 dy = dy if mask is None else dy * mask
             return dy, self._join(starts), grads
+
+    @contextlib.contextmanager
+    def masks_of_pass(self, call: Array) -> Iterator[None]:
+        """Within this context masks are those of the pass whose number lies on the device, `(1,)` uint32."""
+        self._call_on_device = call
+        try:
+            yield
+        finally:
+            self._call_on_device = None
 
     def stream(self, batch_size: int = 1) -> Stream:
         """A stateful step function: `y_t = step(x_t)` with x_t `(B, I)` and y_t `(B, H)`; see `Stream`."""
@@ -288,7 +300,7 @@ class Recurrent:
         batch: int,
         lengths: Array | None,
         valid: Array | None,
-        call: int,
+        call: int | Array,
         training: bool,
     ) -> Task:
         spec, index = self.spec, layer * self.spec.directions + direction
@@ -309,7 +321,7 @@ class Recurrent:
             task.keep_c = random.keep_mask(self.backend, spec.zoneout[1], (steps, batch, spec.hidden_size), key)
         return task
 
-    def _between(self, layer: int, x: Array, call: int) -> Array | None:
+    def _between(self, layer: int, x: Array, call: int | Array) -> Array | None:
         if not layer or not self.spec.dropout:
             return None
         key = MaskKey(self.seed, call, layer * self.spec.directions, Purpose.BETWEEN_LAYERS)

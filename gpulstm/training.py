@@ -23,10 +23,11 @@ from gpulstm import options
 from gpulstm.backend import Array, host_generator
 from gpulstm.callbacks import Callback
 from gpulstm.errors import ShapeError, TrainingError
+from gpulstm.gradients import GradientPass, Result
 from gpulstm.history import History
 from gpulstm.losses import Loss
 from gpulstm.model import Network
-from gpulstm.optimizers import Optimizer, clip_scale
+from gpulstm.optimizers import Optimizer
 from gpulstm.runstate import RunState
 from gpulstm.schedules import Schedule
 from gpulstm.steplog import StepLog, first_bad, means
@@ -105,6 +106,7 @@ class Trainer(RunState):
             extra=extra,
         )
         self._grads = network.params.like()
+        self._pass = GradientPass(network, loss, self._grads, self.clip_norm)
         self._train: WindowSet | None = None  # while a loop runs
         self._stop = ""
 
@@ -202,11 +204,10 @@ class Trainer(RunState):
         network, calls, done = self.network, self.network.calls, False
         try:
             batch = train.gather(indices, network.backend)
-            value = self._gradients(batch)
-            norm, scale = clip_scale(self._grads, math.inf if self.clip_norm is None else self.clip_norm)
-            amount = batch.target.size if batch.weight is None else batch.weight.sum()
+            found = self._gradients(batch)
+            amount = batch.target.size if found.amount is None else found.amount
             self._whole = False
-            scale = self._live.record(self.batch, value, norm, scale, amount)
+            scale = self._live.record(self.batch, found.value, found.norm, found.scale, amount)
             self.optimizer.step(network.params, self._grads, rate=self.schedule.rate(self.step), scale=scale)
             self.batch += 1
             self._whole = done = True
@@ -218,14 +219,11 @@ class Trainer(RunState):
             if not done:
                 network.calls = calls
 
-    def _gradients(self, batch: Batch) -> Array:
-        """The loss of a batch; its gradients are in `_grads` afterwards."""
-        raw, _, tape = self.network.forward(batch.x, batch.future, training=True)
-        assert tape is not None
-        value, draw = self.loss(raw, batch.target, batch.weight)
-        self._grads.flat[...] = 0
-        self.network.backward(tape, draw, self._grads)
-        return value
+    def _gradients(self, batch: Batch) -> Result:
+        """The loss of a batch and the norm of its gradients, which are in `_grads` afterwards."""
+        if self._pass.loss is not self.loss:
+            self._pass = GradientPass(self.network, self.loss, self._grads, self.clip_norm)
+        return self._pass(batch.x, batch.target, batch.future, batch.weight)
 
     def _check_finite(self) -> np.ndarray:
         """Let the host see the losses of the epoch so far; a step that was not finite ends the run."""

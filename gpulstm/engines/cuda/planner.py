@@ -14,6 +14,7 @@ from gpulstm.products import TILES, choose_tile
 
 FORM = "GPULSTM_CUDA_FORM"
 TILE = "GPULSTM_CUDA_TILE"
+GRAPH = "GPULSTM_CUDA_GRAPH"
 FORMS = ("first", "fused")
 
 
@@ -36,6 +37,16 @@ class CudaPlan:
         return (
             f"hoisted input product, then one fused kernel a step, tiles {self.forward_tile[0]}x{self.forward_tile[1]}"
         )
+
+
+def graph_refusal(call: Call, engine: str) -> str | None:
+    """Why a training pass is not replayed as a CUDA graph, or None where it is; GPULSTM_CUDA_GRAPH=0 or 1 overrides."""
+    asked = os.environ.get(GRAPH)
+    if asked not in (None, "", "0", "1"):
+        raise ConfigError(f"{GRAPH} is {asked!r}, expected 0 or 1")
+    if asked == "0":
+        return f"{GRAPH} is 0"
+    return None if engine == "cuda" else f"the {engine} engine's work cannot be recorded"
 
 
 def call_of(task: Task, x: Array) -> Call:
