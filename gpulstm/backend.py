@@ -115,8 +115,10 @@ class NumpyBackend(Backend):
                 )
             try:
                 value = np.from_dlpack(value) if hasattr(value, "__dlpack__") else np.asarray(value)
-            except ValueError as error:  # nested lists whose parts differ in length
-                raise ShapeError(f"{name} cannot be read as an array: {error}") from error
+            except ValueError as error:
+                raise ShapeError(
+                    f"{name} is a {type(value).__name__} whose parts differ in length, expected an array"
+                ) from error
         if value.dtype.kind not in "fiub":
             raise DTypeError(f"{name} has dtype {value.dtype}, expected real numbers")
         return value if dtype is None else value.astype(dtype, copy=False)

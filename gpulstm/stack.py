@@ -91,6 +91,7 @@ class Recurrent:
 
     def explain(self, steps: int, batch: int, *, training: bool = False, lengths: bool = False) -> Plan:
         """Which engine and path will serve a call of T `steps` and B `batch` rows, and why no faster one; print it."""
+        steps, batch = options.count("steps", steps, at_least=0), options.count("batch", batch)
         call = Call(self.spec, self.backend.device, steps, batch, training, lengths)
         return Plan(call, choose(call, self.engine))
 
@@ -217,6 +218,7 @@ class Recurrent:
 
     def zero_state(self, batch: int) -> StackState:
         """The state of zeros for `batch` rows."""
+        batch = options.count("batch", batch)
         with self.backend.activate():
             return self._join(self._states("state", None, batch))
 
