@@ -203,6 +203,16 @@ class CupyBackend(Backend):
         """Multiprocessors of the card."""
         return int(self.xp.cuda.Device(self.index).attributes["MultiProcessorCount"])
 
+    @functools.cached_property
+    def shared_memory(self) -> int:
+        """Bytes of shared memory that a block may ask for."""
+        return int(self.xp.cuda.Device(self.index).attributes["MaxSharedMemoryPerBlockOptin"])
+
+    @functools.cached_property
+    def cooperative(self) -> bool:
+        """Whether a kernel can be launched with all its blocks on the card at once."""
+        return bool(self.xp.cuda.Device(self.index).attributes["CooperativeLaunch"])
+
     @property
     def device_name(self) -> str:
         """The card's name as the driver gives it."""

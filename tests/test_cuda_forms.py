@@ -12,8 +12,10 @@ from parity import cuda_forms
 import gpulstm
 import hostgpu
 from gpulstm.backend import resolve
-from gpulstm.engines.cuda import planner
-from gpulstm.errors import ConfigError
+from gpulstm.engines.choose import Plan, choose
+from gpulstm.engines.cuda import persistent, planner
+from gpulstm.engines.spec import Call, StackSpec
+from gpulstm.errors import ConfigError, EngineError
 
 MODES = {
     "lazy streams": {"HOSTGPU_LAZY": "1"},
@@ -68,3 +70,72 @@ def test_a_step_is_one_launch(monkeypatch: pytest.MonkeyPatch) -> None:
     assert count["kernels"]["gpulstm_forward"] == 7
     assert count["kernels"]["gpulstm_backward"] == 8
     assert count["mallocs"] == count["sync_stream"] == count["sync_implicit"] == count["copies_d2h"] == 0
+
+
+@pytest.mark.cuda
+def test_the_persistent_form_says_why_it_declines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(planner.FORM, "persistent")
+    for options, why in (
+        ({"dtype": "float64"}, "the persistent kernel has no float64"),
+        ({"hidden_size": 60000}, "needs 1875 blocks of 32 units at once"),
+    ):
+        layer = StackSpec(**{"cell": "lstm", "input_size": 2, "hidden_size": 8, **options})  # type: ignore[arg-type]
+        call = Call(layer, "cuda:0", 4, 3)
+        with pytest.raises(EngineError, match=f"GPULSTM_CUDA_FORM is 'persistent', but .*{why}"):
+            choose(call, "cuda")
+        assert why in str(Plan(call, choose(call)))
+
+
+@pytest.mark.parametrize(
+    ("batch", "hidden", "processors", "shared", "expected"),
+    [
+        (64, 256, 132, 232448, (4, 64, 2)),  # H100: two groups of 64 blocks
+        (1, 1024, 132, 232448, (8, 128, 1)),
+        (64, 1024, 128, 101376, "shared memory"),  # RTX 4090: 4 MiB of weights do not fit
+        (64, 256, 4, 232448, "at once, the card has 4"),
+    ],
+)
+def test_where_the_weights_stay(batch: int, hidden: int, processors: int, shared: int, expected: object) -> None:
+    found = persistent.layout("lstm", "float32", batch, hidden, processors, shared)
+    if isinstance(expected, str):
+        assert isinstance(found, str)
+        assert expected in found
+        return
+    assert isinstance(found, persistent.Layout)
+    assert (found.units, found.panels, found.groups) == expected
+    assert max(found.forward_bytes, found.backward_bytes) <= shared
+
+
+@pytest.mark.cuda
+def test_a_grid_that_does_not_fit_is_refused_before_it_is_launched() -> None:
+    backend = resolve("cuda")
+    macros = (("GL_T", "float"), ("GL_R", "float"), ("GL_CELL", "0"), ("GL_SHAPE", "32,16,64,4,1,8"))
+    with pytest.raises(EngineError, match=r"needs 1000000 blocks at once and .* holds \d+"):
+        persistent._compiled(backend, macros, "gpulstm_forward_all", 256, 4096, 1000000)
+
+
+SHRUNK = """
+import numpy as np
+import gpulstm
+from gpulstm.engines.cuda import persistent, planner
+from gpulstm.backend import resolve
+launch = persistent._compiled
+def fewer(*args):
+    kernel = launch(*args)
+    return lambda grid, *rest, **more: kernel((grid[0] - 1,), *rest, **more)  # what CuPy does to a grid that is too large
+persistent._compiled = fewer
+backend = resolve("cuda")
+layer = gpulstm.LSTM(2, 8, device="cuda")
+layer(backend.xp.ones((2, 3, 2), "f"))
+backend.synchronize()
+"""
+
+
+@pytest.mark.cuda
+def test_a_grid_that_came_out_smaller_stops_instead_of_computing_a_part() -> None:
+    """In a process of its own: a kernel that stops so leaves the device unusable."""
+    run = subprocess.run(
+        [sys.executable, "-c", SHRUNK], capture_output=True, text=True, env={**os.environ, planner.FORM: "persistent"}
+    )
+    assert run.returncode != 0
+    assert "CUDA" in run.stderr and "Error" in run.stderr

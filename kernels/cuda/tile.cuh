@@ -83,7 +83,8 @@ GL_INLINE void gl_product(R (&acc)[S::TM][S::TG][4], const GlMatrix<T>& a, const
     typedef GlShared<T, R, S, RESIDENT> Layout;
     const int tid = threadIdx.x, slice = tid / S::group, lane = tid % S::group;
     const int row = lane / S::across * S::TM, column = lane % S::across * 4;
-    GlFour<T> next_a[S::loads_a], next_b[RESIDENT ? 1 : S::loads_b];
+    constexpr int loads_b = RESIDENT ? 0 : (int)S::loads_b;
+    GlFour<T> next_a[S::loads_a], next_b[RESIDENT ? 1 : (int)S::loads_b];
 
     auto fetch = [&](int k0) {
 #pragma unroll
@@ -93,9 +94,8 @@ GL_INLINE void gl_product(R (&acc)[S::TM][S::TG][4], const GlMatrix<T>& a, const
             if (TA) next_a[l] = gl_fetch(a, k0 + quad / (S::BM / 4), m0 + quad % (S::BM / 4) * 4);
             else next_a[l] = gl_fetch(a, m0 + quad / (S::BK / 4), k0 + quad % (S::BK / 4) * 4);
         }
-        if (RESIDENT) return;
 #pragma unroll
-        for (int l = 0; l < S::loads_b; ++l) {
+        for (int l = 0; l < loads_b; ++l) {
             int quad = tid + l * S::threads;
             if (S::quads_b % S::threads && quad >= S::quads_b) continue;
             if (TB) next_b[l] = gl_fetch(b, n0 + quad / (S::BK / 4), k0 + quad % (S::BK / 4) * 4);
@@ -115,9 +115,8 @@ GL_INLINE void gl_product(R (&acc)[S::TM][S::TG][4], const GlMatrix<T>& a, const
                 else tile_a[(quad % (S::BK / 4) * 4 + j) * S::pitch_a + quad / (S::BK / 4)] = (R)next_a[l].v[j];
             }
         }
-        if (RESIDENT) return;
 #pragma unroll
-        for (int l = 0; l < S::loads_b; ++l) {
+        for (int l = 0; l < loads_b; ++l) {
             int quad = tid + l * S::threads;
             if (S::quads_b % S::threads && quad >= S::quads_b) continue;
             if (TB) {
@@ -147,7 +146,11 @@ GL_INLINE void gl_product(R (&acc)[S::TM][S::TG][4], const GlMatrix<T>& a, const
             if (RESIDENT && k0 + k >= K) break; // the resident part ends with K
             R left[S::TM];
 #pragma unroll
-            for (int m = 0; m < S::TM; ++m) left[m] = tile_a[k * S::pitch_a + m];
+            for (int m = 0; m < S::TM; m += 4) { // TM is a multiple of four
+                GlFour<R> four = *(const GlFour<R>*)(tile_a + k * S::pitch_a + m);
+#pragma unroll
+                for (int j = 0; j < 4; ++j) left[m + j] = four.v[j];
+            }
 #pragma unroll
             for (int g = 0; g < S::TG; ++g) {
                 GlFour<T> right = *(const GlFour<T>*)(tile_b + k * pitch_b + g * S::across * 4);

@@ -25,6 +25,8 @@ SHAPE = (100, 64, 64, 256, 2)  # T, B, I, H, L
 FORMS = {
     "first form": {planner.FORM: "first", planner.GRAPH: "0"},
     "fused step": {planner.FORM: "fused", planner.GRAPH: "0"},
+    "persistent": {planner.FORM: "persistent", planner.GRAPH: "0"},
+    "persistent, graph": {planner.FORM: "persistent", planner.GRAPH: "1"},
     "fused step, graph": {planner.FORM: "fused", planner.GRAPH: "1"},
 }
 COLUMNS = ("launches", "blas", "graph_launches", "graph_nodes", "copies", "syncs", "mallocs")

@@ -60,7 +60,7 @@ def cases(form: str) -> Iterator[Case]:
                 if planner.never(form, cell, dtype) is None:
                     yield Case(form, tile, cell, dtype, options=options[number % 4], lengths=number % 3 == 0)
                     number += 1
-    for sizes in ((0, 3, 2, 5), (1, 1, 1, 1), (3, 33, 2, 19), (2, 9, 4, 64), (2, 3, 2, 130)):
+    for sizes in ((0, 3, 2, 5), (1, 1, 1, 1), (3, 33, 2, 19), (2, 9, 4, 64), (2, 3, 2, 130), (3, 70, 2, 8)):
         yield Case(form, "", "lstm", "float32", sizes)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gpulstm.backend import Array
 from gpulstm.engines.cells import Grads
-from gpulstm.engines.cuda import first_form, fused, planner
+from gpulstm.engines.cuda import first_form, fused, persistent, planner
 from gpulstm.engines.cuda.common import Tape
 from gpulstm.engines.spec import Call, State, Task
 
@@ -38,6 +38,8 @@ def forward(task: Task, x: Array, state: State) -> tuple[Array, State, Tape | No
     plan = planner.plan(planner.call_of(task, x))
     if plan.form == "first" or not x.shape[0]:
         return first_form.forward(task, x, state)
+    if plan.layout is not None:
+        return persistent.forward(task, x, state, plan.layout)
     return fused.forward(task, x, state, plan.forward_tile)
 
 
@@ -46,4 +48,6 @@ def backward(task: Task, tape: Tape, dy: Array, dstate: State, grads: Grads) -> 
     plan = planner.plan(planner.call_of(task, tape.x))
     if plan.form == "first" or not dy.shape[0]:
         return first_form.backward(task, tape, dy, dstate, grads)
+    if plan.layout is not None:
+        return persistent.backward(task, tape, dy, dstate, grads, plan.layout)
     return fused.backward(task, tape, dy, dstate, grads, plan.backward_tile)

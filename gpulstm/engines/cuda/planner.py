@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from gpulstm.backend import Array, CupyBackend, backend_of, resolve
+from gpulstm.engines.cuda import persistent
 from gpulstm.engines.spec import Call, Task
 from gpulstm.errors import ConfigError
 from gpulstm.products import TILES, choose_tile
@@ -15,7 +16,7 @@ from gpulstm.products import TILES, choose_tile
 FORM = "GPULSTM_CUDA_FORM"
 TILE = "GPULSTM_CUDA_TILE"
 GRAPH = "GPULSTM_CUDA_GRAPH"
-FORMS = ("first", "fused")
+FORMS = ("first", "fused", "persistent")
 
 
 @dataclass(frozen=True)
@@ -23,13 +24,15 @@ class CudaPlan:
     """How a layer of a call is computed; print it.
 
     Attributes:
-        form: "first" or "fused".
+        form: "first", "fused" or "persistent".
         forward_tile, backward_tile: tiles of the fused step (`kernels/cuda/tile.cuh`).
+        layout: of the persistent kernel.
     """
 
     form: str
     forward_tile: tuple[int, ...]
     backward_tile: tuple[int, ...]
+    layout: persistent.Layout | None = None
 
     def __str__(self) -> str:
         if self.form == "first":
@@ -56,13 +59,30 @@ def call_of(task: Task, x: Array) -> Call:
 
 def never(form: str, cell: str, dtype: str) -> str | None:
     """Why a form serves no call of a cell and dtype, or None where it serves some."""
+    if form == "persistent" and dtype == "float64":
+        return "the persistent kernel has no float64"
     return None
 
 
 def refusal(call: Call) -> str | None:
-    """Why a form that was asked for cannot serve a call, or None."""
+    """Why the form that GPULSTM_CUDA_FORM asks for cannot serve a call, or None."""
+    form = os.environ.get(FORM)
+    if form == "persistent":
+        found = layout(call)
+        if isinstance(found, str):
+            return f"{FORM} is 'persistent', but {found}"
     plan(call)
     return None
+
+
+def layout(call: Call) -> persistent.Layout | str:
+    """Where the weights of a call's layers can stay on the card, or why they cannot."""
+    backend = cast(CupyBackend, resolve(call.device))
+    if not backend.cooperative:
+        return "the card cannot launch cooperatively"
+    spec = call.spec
+    card = backend.processors, backend.shared_memory
+    return persistent.layout(spec.cell, spec.dtype, call.batch, spec.hidden_size, *card)
 
 
 def plan(call: Call) -> CudaPlan:
@@ -82,4 +102,6 @@ def _plan(call: Call, form: str | None, tile: str | None) -> CudaPlan:
         if not tile.isdigit() or int(tile) >= len(TILES):
             raise ConfigError(f"{TILE} is {tile!r}, expected 0 to {len(TILES) - 1}")
         tiles = [TILES[int(tile)]] * 2
-    return CudaPlan(form or "fused", *tiles)
+    form = form or "fused"
+    where = layout(call) if form == "persistent" else None
+    return CudaPlan(form, *tiles, None if isinstance(where, str) else where)
