@@ -378,6 +378,8 @@ def _frame(data: Any) -> Source:
         index = None
         if type(data.index).__name__ == "DatetimeIndex":
             index = "index" if data.index.name is None else str(data.index.name)
+            if index in data.columns:
+                raise DataError(f"the frame has a column {index!r} and a time index of that name; rename one of them")
             data = data.rename_axis(index).reset_index()
         names = _check_names([str(name) for name in data.columns], "the frame")
         return _Frame(_narwhals().from_native(data.set_axis(names, axis=1), eager_only=True), names, index=index)
@@ -435,6 +437,8 @@ class _Arrays:
 
     @classmethod
     def of_array(cls, data: Any) -> _Arrays:
+        if isinstance(data, np.ma.MaskedArray):
+            data = np.ma.filled(data.astype(np.float64), np.nan)
         try:
             array = np.asarray(data)
         except ValueError as error:
