@@ -23,7 +23,7 @@ from gpulstm.errors import DataError, missing_extra
 
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none"})  # cells that mean "no value", in lower case
 TIME = "datetime64[us]"
-_CHUNK = 65_536  # rows of a CSV that exist as Python strings at one time
+_CHUNK = 1024  # rows of a CSV that exist as Python strings at one time; few enough to stay in the cache
 
 
 @dataclass
@@ -190,12 +190,12 @@ class _Csv:
                 if rows:
                     if width == 1:
                         rows = [row or [""] for row in rows]  # a blank row of one column is one missing value
-                    for offset, row in enumerate(rows):
-                        if len(row) != width:
-                            raise DataError(
-                                f"row {first + offset} of {self.label} has {len(row)} cells, "
-                                f"expected {width} as in the first row"
-                            )
+                    if set(map(len, rows)) != {width}:
+                        offset, wrong = next((at, row) for at, row in enumerate(rows) if len(row) != width)
+                        raise DataError(
+                            f"row {first + offset} of {self.label} has {len(wrong)} cells, "
+                            f"expected {width} as in the first row"
+                        )
                     yield first, list(zip(*rows, strict=True))
                     first += len(rows)
                 if not more:
