@@ -15,9 +15,9 @@ import numpy as np
 from gpulstm.engines.spec import StackSpec, State, Task
 
 # Relative to the norm of each array.  In float64 engines agree to 1e-12.  float32 and float16 are compared with the
-# reference computed in float64 on the same numbers.  float16 is storage with float32 arithmetic: each step stores states,
-# gates and gradients rounded to 11 bits (relative 5e-4).  "half" is the reference itself in float16, which rounds each
-# operation, and where a bound of `clip` may then hold on one side and not on the other.
+# reference computed in float64 on the same numbers.  float16 is storage with float32 arithmetic: each step stores
+# states, gates and gradients rounded to 11 bits (relative 5e-4).  "half" is the reference itself in float16, which
+# rounds each operation, and where a bound of `clip` may then hold on one side and not on the other.
 FORWARD = {"float64": 1e-12, "float32": 1e-5, "float16": 2e-3, "half": 5e-3}
 GRADIENT = {"float64": 1e-12, "float32": 1e-4, "float16": 1e-2, "half": 5e-2}
 
