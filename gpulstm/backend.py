@@ -45,6 +45,10 @@ class Backend:
     def __repr__(self) -> str:
         return f"Backend({self.device!r})"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles are the one backend of that device."""
+        return resolve, (self.device,)
+
     def owns(self, value: object) -> bool:
         """Whether `value` is an array of this library on this device."""
         raise NotImplementedError  # abstract: answered by the two classes below

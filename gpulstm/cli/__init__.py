@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import gpulstm
-from gpulstm.cli import machine
+from gpulstm.cli import demo, machine, series
 
 HELP = """Stacked LSTMs for time series, on the CPU and on NVIDIA GPUs.
 
@@ -33,6 +33,10 @@ def _common(
     pass
 
 
+app.command()(demo.demo)
+app.command()(series.train)
+app.command()(series.forecast)
+app.command()(series.backtest)
 app.command()(machine.info)
 app.command()(machine.bench)
 
