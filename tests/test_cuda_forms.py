@@ -122,7 +122,7 @@ from gpulstm.backend import resolve
 launch = persistent._compiled
 def fewer(*args):
     kernel = launch(*args)
-    return lambda grid, *rest, **more: kernel((grid[0] - 1,), *rest, **more)  # what CuPy does to a grid that is too large
+    return lambda grid, *rest, **more: kernel((grid[0] - 1,), *rest, **more)  # as CuPy does where it is too large
 persistent._compiled = fewer
 backend = resolve("cuda")
 layer = gpulstm.LSTM(2, 8, device="cuda")

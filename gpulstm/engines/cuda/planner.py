@@ -104,4 +104,4 @@ def _plan(call: Call, form: str | None, tile: str | None) -> CudaPlan:
         tiles = [TILES[int(tile)]] * 2
     form = form or "fused"
     where = layout(call) if form == "persistent" else None
-    return CudaPlan(form, *tiles, None if isinstance(where, str) else where)
+    return CudaPlan(form, tiles[0], tiles[1], None if isinstance(where, str) else where)
