@@ -10,6 +10,7 @@ import numpy as np
 import typer
 
 from gpulstm import datasets, plots
+from gpulstm.backend import resolve
 from gpulstm.calendars import format_time
 from gpulstm.callbacks import Callback, HistoryCSV, Run, TensorBoard
 from gpulstm.charts import draw_backtest, draw_forecast
@@ -25,6 +26,8 @@ from gpulstm.cli.show import (
     say,
 )
 from gpulstm.cli.show import table as words
+from gpulstm.engines.choose import choose
+from gpulstm.engines.spec import Call
 from gpulstm.errors import ConfigError
 from gpulstm.forecast import Forecaster
 from gpulstm.history import Row
@@ -184,8 +187,11 @@ def fit(
     draws = can_draw()
     names = [MODEL, HISTORY, *(["history.png"] if draws else []), RUN]
     model, history, *picture, run = new_files(output, names, force or resume)
+    where = resolve(forecaster.device).device
+    task = Call(forecaster.stack(1), where, forecaster.context, forecaster.batch_size, True, False)
+    choose(task, forecaster.engine)  # an engine that is forced and cannot serve is found before anything is written
     bar = not quiet and sys.stderr.isatty()
-    watchers: list[Callback] = [HistoryCSV(history)]
+    watchers: list[Callback] = [_Folder(output), HistoryCSV(history)]
     if not quiet and not bar:
         watchers.append(EpochLines())
     if tensorboard is not None:
@@ -211,13 +217,24 @@ def fit(
         raise typer.Exit(INTERRUPTED)
 
 
+class _Folder(Callback):
+    """Makes the folder of a run once everything about the run is known to be right."""
+
+    name = "folder"
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_start(self, run: Run) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+
+
 class EpochLines(Callback):
     """A line an epoch on stderr, where that is a file or a pipe and a bar would fill it."""
 
     name = "epoch_lines"
 
     def on_epoch(self, run: Run, row: Row) -> None:
-        """Say how the epoch went."""
         judged = "" if row["validation_loss"] is None else f", validation {row['validation_loss']:.4g}"
         say(f"epoch {run.epoch}/{run.epochs}: loss {row['train_loss']:.4g}{judged}, {row['seconds']:.1f} s")
 
@@ -245,6 +262,7 @@ def forecast(
     result = forecaster.predict(horizon or None, future, data=None if data is None else past)
     drawn = names_of("forecast", result.names, result.targets, pictures) if can_draw() else {}
     table, *paths = new_files(output, ["forecast.csv", *drawn.values()], force)
+    output.mkdir(parents=True, exist_ok=True)
     result.to_csv(table)
     for (series, target), path in zip(drawn, paths, strict=True):
         draw_forecast(path, result, past, series=series, target=target, label=unit)
@@ -280,6 +298,7 @@ def backtest(
     result = forecaster.backtest(series, origins=origins or None, stride=stride or None)
     drawn = names_of("backtest", result.names, result.targets, pictures) if can_draw() else {}
     table, *paths = new_files(output, ["backtest.csv", *drawn.values()], force)
+    output.mkdir(parents=True, exist_ok=True)
     result.to_csv(table)
     for (row, target), path in zip(drawn, paths, strict=True):
         draw_backtest(path, result, series, series=row, target=target, label=unit)

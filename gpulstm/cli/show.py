@@ -98,7 +98,6 @@ def new_files(folder: Path, names: Sequence[str], force: bool) -> list[Path]:
         raise ConfigError(
             f"{folder} already holds {', '.join(there)}; name another --output, or overwrite with --force"
         )
-    folder.mkdir(parents=True, exist_ok=True)
     return paths
 
 
