@@ -72,7 +72,9 @@ def test_without_bias(name: str) -> None:
 @pytest.mark.parametrize("around", ["plain", "all"])
 @pytest.mark.parametrize("name", CELLS)
 def test_lower_precision(name: str, around: str, dtype: str) -> None:
-    for shape in ("odd", "ones", "one-row", "no-step"):
+    # rounding to float16 takes a relu of the odd shape to the other side of its kink, where the slope is another one
+    kink = name == "rnn-relu" and dtype == "float16"
+    for shape in ("small" if kink else "odd", "ones", "one-row", "no-step"):
         check(name, SHAPES[shape], AROUND[around], dtype=dtype)
 
 
