@@ -213,6 +213,11 @@ class CupyBackend(Backend):
         return int(self.xp.cuda.Device(self.index).attributes["MaxSharedMemoryPerBlockOptin"])
 
     @functools.cached_property
+    def capability(self) -> int:
+        """Compute capability, ten times the major number plus the minor one."""
+        return int(self.xp.cuda.Device(self.index).compute_capability)
+
+    @functools.cached_property
     def cooperative(self) -> bool:
         """Whether a kernel can be launched with all its blocks on the card at once."""
         return bool(self.xp.cuda.Device(self.index).attributes["CooperativeLaunch"])
@@ -273,7 +278,7 @@ def _module(index: int, file: str, defines: tuple[tuple[str, str], ...], coopera
 def module_source(file: str, defines: tuple[tuple[str, str], ...]) -> str:
     """The text that is compiled for `file` under a choice of macros: the macros, the file and all that it includes."""
     half = any(value == "__half" for _, value in defines)
-    head = ["#include <cuda_fp16.h>"] if half else []
+    head = ["#include <cuda_fp16.h>", "#define GL_HALF"] if half else []
     return "\n".join([*head, *(f"#define {name} {value}" for name, value in defines), kernel_preamble((file,))])
 
 

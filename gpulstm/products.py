@@ -7,6 +7,7 @@ every product goes through `kernels/cuda/gemm.cu`, elsewhere through cuBLAS.
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Iterator
 from typing import Any, cast
@@ -16,7 +17,13 @@ import numpy as np
 from gpulstm.backend import Array, Backend, CupyBackend
 
 TYPES = {"float16": ("__half", "float"), "float32": ("float", "float"), "float64": ("double", "double")}
-TILES = ((4, 32, 64, 4, 1, 16), (8, 64, 32, 4, 1, 4), (32, 64, 16, 4, 1, 1), (64, 128, 16, 8, 2, 1))
+Tile = tuple[int, ...]
+TENSOR_TILES: tuple[Tile, ...] = (
+    (16, 64, 32, 1, 4),
+    (32, 64, 32, 2, 2),
+    (64, 128, 32, 2, 4),
+)  # kernels/cuda/tensor.cuh
+TILES: tuple[Tile, ...] = ((4, 32, 64, 4, 1, 16), (8, 64, 32, 4, 1, 4), (32, 64, 16, 4, 1, 1), (64, 128, 16, 8, 2, 1))
 
 _STATE = threading.local()
 
@@ -37,31 +44,52 @@ def uses_own_kernels() -> bool:
     return getattr(_STATE, "own", False)
 
 
-def tile(shape: tuple[int, ...], dtype: str) -> str:
-    """A tile's six numbers (`kernels/cuda/tile.cuh`) as a macro; in double a large tile is half as deep, to fit."""
+def tile(shape: Tile, dtype: str) -> tuple[tuple[str, str], ...]:
+    """A tile as macros; where its numbers are large (float64, TF32) it is half as deep, to fit into shared memory."""
     rows, columns, depth, *rest = shape
-    if dtype == "float64" and (rows + columns) * depth > 2048:
+    if (dtype == "float64" and (rows + columns) * depth > 2048) or (is_tensor(shape) and dtype == "float32"):
         depth //= 2
-    return ",".join(map(str, (rows, columns, depth, *rest)))
+    numbers = ("GL_SHAPE", ",".join(map(str, (rows, columns, depth, *rest))))
+    return (numbers, ("GL_TENSOR", "1")) if is_tensor(shape) else (numbers,)
 
 
-def threads(shape: tuple[int, ...]) -> int:
+def is_tensor(shape: Tile) -> bool:
+    """Whether a tile is computed on tensor cores."""
+    return len(shape) == 5
+
+
+def threads(shape: Tile) -> int:
     """Threads of a block that computes such a tile."""
+    if is_tensor(shape):
+        return 32 * shape[3] * shape[4]
     rows, columns, _, per_row, groups, slices = shape
     return (rows // per_row) * (columns // (4 * groups)) * slices
 
 
-def blocks(shape: tuple[int, ...], rows: int, columns: int) -> tuple[int, int]:
+def blocks(shape: Tile, rows: int, columns: int) -> tuple[int, int]:
     """The grid that covers a product of `rows` x `columns`."""
     return -(-columns // shape[1]), -(-rows // shape[0])
 
 
-def choose_tile(rows: int, columns: int, processors: int) -> tuple[int, ...]:
+def wants_tensor(backend: CupyBackend, dtype: str) -> bool:
+    """Whether products of a dtype go to tensor cores: float16 where there are some, float32 if CuPy is told so too.
+
+    CUPY_TF32=1 asks CuPy's own products for TF32, which rounds the factors to 10 bits; it means the same here.
+    """
+    if dtype == "float16":
+        return backend.capability >= 70
+    return dtype == "float32" and os.environ.get("CUPY_TF32") == "1" and backend.capability >= 80
+
+
+def choose_tile(rows: int, columns: int, processors: int, tensor: bool = False) -> Tile:
     """The largest tile that still gives every multiprocessor a block, else the smallest that is not mostly empty."""
-    for shape in reversed(TILES[1:]):
+    tiles = TENSOR_TILES if tensor else TILES[1:]
+    for shape in reversed(tiles):
         across, down = blocks(shape, rows, columns)
         if across * down >= processors:
             return shape
+    if tensor:
+        return tiles[0]
     return TILES[0] if rows <= TILES[0][0] else TILES[1]
 
 
@@ -85,19 +113,19 @@ def gemm(
         return
     inner = a.shape[0] if transa else a.shape[1]
     dtype = out.dtype.name
-    shape = choose_tile(rows, columns, cuda.processors)
+    shape = choose_tile(rows, columns, cuda.processors, wants_tensor(cuda, dtype))
     kernel = gemm_kernel(cuda, dtype, shape, transa, transb)
     numbers = (rows, columns, inner, a.shape[1], b.shape[1], columns, int(accumulate))
     kernel(blocks(shape, rows, columns), (threads(shape),), (a, b, out, 0, *numbers))
 
 
-def gemm_kernel(backend: CupyBackend, dtype: str, shape: tuple[int, ...], transa: bool, transb: bool) -> Any:
+def gemm_kernel(backend: CupyBackend, dtype: str, shape: Tile, transa: bool, transb: bool) -> Any:
     """The compiled product for a dtype, a tile and two orders of storage."""
     storage, compute = TYPES[dtype]
     defines = (
         ("GL_T", storage),
         ("GL_R", compute),
-        ("GL_SHAPE", tile(shape, dtype)),
+        *tile(shape, dtype),
         ("GL_TA", str(transa).lower()),
         ("GL_TB", str(transb).lower()),
     )
@@ -125,7 +153,7 @@ def affine(backend: Backend, x: Array, w: Array, b: Array | None, out: Array) ->
         gemm(backend, flat_x, w, flat_out)
     elif uses_own_kernels():
         cuda = cast(CupyBackend, backend)
-        shape = choose_tile(rows, columns, cuda.processors)
+        shape = choose_tile(rows, columns, cuda.processors, wants_tensor(cuda, out.dtype.name))
         kernel = gemm_kernel(cuda, out.dtype.name, shape, False, False)
         inner = flat_x.shape[1]
         numbers = (rows, columns, inner, inner, columns, columns, 0)

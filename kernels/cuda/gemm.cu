@@ -1,9 +1,15 @@
 // Whole-sequence products and sums as kernels of this project, for a CUDA graph: CuPy refuses cuBLAS in a capture.
 //
-// Compiled for one choice of macros: GL_T, GL_R, GL_SHAPE, GL_TA, GL_TB (tile.cuh).
+// Compiled for one choice of macros: GL_T, GL_R, GL_TA, GL_TB, GL_SHAPE (tile.cuh), or with GL_TENSOR (tensor.cuh).
 #include "cuda/tile.cuh"
 
-typedef GlShape<GL_SHAPE> Shape;
+#ifdef GL_TENSOR
+#include "cuda/tensor.cuh"
+
+typedef GlTensorTile<GL_T, GL_SHAPE> Tile;
+#else
+typedef GlTile<GL_T, GL_R, 4, GL_SHAPE> Tile;
+#endif
 
 template <typename T, typename R>
 struct GlStoreC {
@@ -24,16 +30,14 @@ struct GlStoreC {
 };
 
 // C [M][N] = op(A) op(B) (+ bias of the columns) (+ C).  Grid: (N / BN, M / BM).
-extern "C" __global__ void __launch_bounds__(Shape::threads)
+extern "C" __global__ void __launch_bounds__(Tile::threads)
     gpulstm_gemm(const GL_T* a, const GL_T* b, GL_T* c, const GL_T* bias, long long M, long long N, long long K,
                  long long pitch_a, long long pitch_b, long long pitch_c, long long accumulate) {
-    __shared__ alignas(16) unsigned char shared[GlShared<GL_T, GL_R, Shape, false>::bytes];
-    GL_R acc[Shape::TM][Shape::TG][4] = {};
-    const int m0 = blockIdx.y * Shape::BM, n0 = blockIdx.x * Shape::BN;
-    gl_product<GL_T, GL_R, Shape, GL_TA, GL_TB, 4, false>(
-        acc, GL_TA ? gl_matrix(a, pitch_a, (int)K, (int)M) : gl_matrix(a, pitch_a, (int)M, (int)K),
-        GL_TB ? gl_matrix(b, pitch_b, (int)N, (int)K) : gl_matrix(b, pitch_b, (int)K, (int)N), m0, n0, (int)K, shared,
-        nullptr);
-    gl_finish<GL_R, Shape>(acc, shared,
-                           GlStoreC<GL_T, GL_R>{c, bias, pitch_c, m0, n0, M, N, accumulate != 0});
+    __shared__ alignas(32) unsigned char shared[Tile::bytes];
+    const int m0 = blockIdx.y * Tile::BM, n0 = blockIdx.x * Tile::BN;
+    Tile tile;
+    tile.product<GL_TA, GL_TB>(GL_TA ? gl_matrix(a, pitch_a, (int)K, (int)M) : gl_matrix(a, pitch_a, (int)M, (int)K),
+                               GL_TB ? gl_matrix(b, pitch_b, (int)N, (int)K) : gl_matrix(b, pitch_b, (int)K, (int)N), m0,
+                               n0, (int)K, shared);
+    tile.finish(shared, true, GlStoreC<GL_T, GL_R>{c, bias, pitch_c, m0, n0, M, N, accumulate != 0});
 }

@@ -199,4 +199,22 @@ GL_INLINE void gl_finish(R (&acc)[S::TM][S::TG][4], unsigned char* shared, const
     __syncthreads(); // the next product of this block may write there
 }
 
+// The two above as one: a tile of a product on ordinary arithmetic units, with what `tensor.cuh` has for tensor cores.
+template <typename T, typename R, int USED, int BM_, int BN_, int BK_, int TM_, int TG_, int KS_>
+struct GlTile {
+    typedef GlShape<BM_, BN_, BK_, TM_, TG_, KS_> S;
+    enum : int { BM = BM_, BN = BN_, threads = S::threads, bytes = GlShared<T, R, S, false>::bytes };
+    R acc[S::TM][S::TG][4] = {};
+
+    template <bool TA, bool TB>
+    GL_INLINE void product(const GlMatrix<T>& a, const GlMatrix<T>& b, int m0, int n0, int K, unsigned char* shared) {
+        gl_product<T, R, S, TA, TB, USED, false>(acc, a, b, m0, n0, K, shared, nullptr);
+    }
+
+    template <class Write>
+    GL_INLINE void finish(unsigned char* shared, bool any, const Write& write) {
+        gl_finish<R, S>(acc, shared, write);
+    }
+};
+
 #endif

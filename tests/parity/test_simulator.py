@@ -73,7 +73,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_time_step_is_one_product_and_one_kernel(cell: str, options: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the first form, per layer and direction, forward and backward; what is around the cell adds no launch to a step."""
+    """In the first form, per layer and direction, both ways; what is around the cell adds no launch to a step."""
     monkeypatch.setenv(planner.FORM, "first")
     layers = 4 if options == "deep" else 1
     short, long = count(cell, 5, **OPTIONS[options]), count(cell, 12, **OPTIONS[options])
@@ -85,7 +85,7 @@ def test_a_time_step_is_one_product_and_one_kernel(cell: str, options: str, monk
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_launches_of_a_training_step_around_the_time_steps(cell: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the first form: the input product forward; three whole-sequence products backward; a few copies and sums, however long T is."""
+    """The input product forward; three whole-sequence products backward; a few copies and sums, however long T is."""
     monkeypatch.setenv(planner.FORM, "first")
     forward, backward = count(cell, 5)
     assert forward["blas"] - 5 == 1

@@ -16,12 +16,10 @@ from gpulstm.engines.cells import Grads
 from gpulstm.engines.cuda.common import Tape
 from gpulstm.engines.cuda.steps import BackwardPass, ForwardPass, columns, defines
 from gpulstm.engines.spec import State, Task
-from gpulstm.products import blocks, threads, tile
-
-Shape = tuple[int, ...]
+from gpulstm.products import Tile, blocks, threads, tile
 
 
-def forward(task: Task, x: Array, state: State, shape: Shape) -> tuple[Array, State, Tape | None]:
+def forward(task: Task, x: Array, state: State, shape: Tile) -> tuple[Array, State, Tape | None]:
     """All time steps of one layer and direction, in tiles of `shape`; the rest as `reference.forward`."""
     backend = cast(CupyBackend, backend_of(x))
     work = ForwardPass(backend, task, x, state)
@@ -32,7 +30,7 @@ def forward(task: Task, x: Array, state: State, shape: Shape) -> tuple[Array, St
     return work.results()
 
 
-def backward(task: Task, tape: Tape, dy: Array, dstate: State, grads: Grads, shape: Shape) -> tuple[Array, State]:
+def backward(task: Task, tape: Tape, dy: Array, dstate: State, grads: Grads, shape: Tile) -> tuple[Array, State]:
     """The gradient of `forward`, in tiles of `shape`; the rest as `reference.backward`."""
     backend = cast(CupyBackend, backend_of(dy))
     work = BackwardPass(backend, task, tape, dy, dstate)
@@ -45,7 +43,7 @@ def backward(task: Task, tape: Tape, dy: Array, dstate: State, grads: Grads, sha
     return work.results(grads)
 
 
-def compiled(backend: CupyBackend, task: Task, dtype: str, shape: Shape, name: str) -> Any:
+def compiled(backend: CupyBackend, task: Task, dtype: str, shape: Tile, name: str) -> Any:
     """The kernel `name` of `kernels/cuda/fused.cu` for a cell, a dtype and a tile."""
-    macros = (*defines(task, dtype), ("GL_SHAPE", tile(shape, dtype)))
+    macros = (*defines(task, dtype), *tile(shape, dtype))
     return backend.module("cuda/fused.cu", macros).get_function(name)

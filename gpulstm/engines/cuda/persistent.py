@@ -93,7 +93,7 @@ def forward(task: Task, x: Array, state: State, where: Layout) -> tuple[Array, S
     """All time steps of one layer and direction in one launch; the rest as `reference.forward`."""
     backend = cast(CupyBackend, backend_of(x))
     work = ForwardPass(backend, task, x, state)
-    macros = (*defines(task, work.dtype), ("GL_SHAPE", tile(where.forward, work.dtype)))
+    macros = (*defines(task, work.dtype), *tile(where.forward, work.dtype))
     _launch(backend, macros, "gpulstm_forward_all", where.forward, where.forward_bytes, where, work)
     return work.results()
 
@@ -102,7 +102,7 @@ def backward(task: Task, tape: Tape, dy: Array, dstate: State, grads: Grads, whe
     """The gradient of `forward` in one launch; the rest as `reference.backward`."""
     backend = cast(CupyBackend, backend_of(dy))
     work = BackwardPass(backend, task, tape, dy, dstate)
-    macros = (*defines(task, work.dtype), ("GL_SHAPE", tile(where.backward, work.dtype)))
+    macros = (*defines(task, work.dtype), *tile(where.backward, work.dtype))
     _launch(backend, macros, "gpulstm_backward_all", where.backward, where.backward_bytes, where, work)
     return work.results(grads)
 

@@ -11,7 +11,7 @@ from gpulstm.backend import Array, CupyBackend, backend_of, resolve
 from gpulstm.engines.cuda import persistent
 from gpulstm.engines.spec import Call, Task
 from gpulstm.errors import ConfigError
-from gpulstm.products import TILES, choose_tile
+from gpulstm.products import TENSOR_TILES, TILES, Tile, choose_tile, wants_tensor
 
 FORM = "GPULSTM_CUDA_FORM"
 TILE = "GPULSTM_CUDA_TILE"
@@ -30,8 +30,8 @@ class CudaPlan:
     """
 
     form: str
-    forward_tile: tuple[int, ...]
-    backward_tile: tuple[int, ...]
+    forward_tile: Tile
+    backward_tile: Tile
     layout: persistent.Layout | None = None
 
     def __str__(self) -> str:
@@ -87,21 +87,27 @@ def layout(call: Call) -> persistent.Layout | str:
 
 def plan(call: Call) -> CudaPlan:
     """The form for a call; GPULSTM_CUDA_FORM and GPULSTM_CUDA_TILE override it."""
-    return _plan(call, os.environ.get(FORM), os.environ.get(TILE))
+    return _plan(call, os.environ.get(FORM), os.environ.get(TILE), os.environ.get("CUPY_TF32"))
 
 
 @functools.lru_cache(maxsize=1024)
-def _plan(call: Call, form: str | None, tile: str | None) -> CudaPlan:
+def _plan(call: Call, form: str | None, tile: str | None, tf32: str | None) -> CudaPlan:
     if form and form not in FORMS:
         raise ConfigError(f"{FORM} is {form!r}, expected one of {', '.join(FORMS)}")
-    processors = cast(CupyBackend, resolve(call.device)).processors
+    backend = cast(CupyBackend, resolve(call.device))
     wide = 1 if call.spec.cell == "rnn" else 4
-    hidden = call.spec.hidden_size
-    tiles = [choose_tile(call.batch, n, processors) for n in (hidden * wide, hidden)]
+    hidden, tensor = call.spec.hidden_size, wants_tensor(backend, call.spec.dtype)
+    tiles = [choose_tile(call.batch, n, backend.processors, tensor) for n in (hidden * wide, hidden)]
     if tile:
-        if not tile.isdigit() or int(tile) >= len(TILES):
-            raise ConfigError(f"{TILE} is {tile!r}, expected 0 to {len(TILES) - 1}")
-        tiles = [TILES[int(tile)]] * 2
+        allowed = tiles_of(call.spec.dtype)
+        if not tile.isdigit() or int(tile) >= len(allowed):
+            raise ConfigError(f"{TILE} is {tile!r}, expected 0 to {len(allowed) - 1} for {call.spec.dtype}")
+        tiles = [allowed[int(tile)]] * 2
     form = form or "fused"
     where = layout(call) if form == "persistent" else None
     return CudaPlan(form, tiles[0], tiles[1], None if isinstance(where, str) else where)
+
+
+def tiles_of(dtype: str) -> tuple[Tile, ...]:
+    """The tiles of a dtype by number, those of tensor cores behind the others."""
+    return TILES if dtype == "float64" else TILES + TENSOR_TILES
