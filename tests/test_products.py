@@ -1,4 +1,4 @@
-"""This project's own matrix product against NumPy: every tile, order of storage and dtype, at sizes that fit no tile."""
+"""This project's own matrix product against NumPy: every tile, storage order and dtype, at sizes that fit no tile."""
 
 from __future__ import annotations
 
@@ -81,5 +81,7 @@ def test_own_kernels_hold_within_their_context_and_thread() -> None:
         (1, 1024, 132, products.TILES[0]),
     ],
 )
-def test_the_largest_tile_that_fills_the_card(rows: int, columns: int, processors: int, expected: products.Tile) -> None:
+def test_the_largest_tile_that_fills_the_card(
+    rows: int, columns: int, processors: int, expected: products.Tile
+) -> None:
     assert products.choose_tile(rows, columns, processors) == expected
