@@ -75,13 +75,11 @@ def test_own_kernels_hold_within_their_context_and_thread() -> None:
 @pytest.mark.parametrize(
     ("rows", "columns", "processors", "expected"),
     [
-        (64, 1024, 132, products.TILES[1]),  # 128 blocks of the smallest are the most there are
-        (256, 4096, 132, products.TILES[2]),
-        (512, 8192, 132, products.TILES[3]),
+        (64, 1024, 132, products.TILES[1]),  # a wave of small ones is over before one of large ones
+        (256, 4096, 132, products.TILES[3]),
         (1, 1024, 132, products.TILES[0]),
+        (256, 1024, 132, products.TILES[2]),
     ],
 )
-def test_the_largest_tile_that_fills_the_card(
-    rows: int, columns: int, processors: int, expected: products.Tile
-) -> None:
+def test_the_tile_that_is_done_first(rows: int, columns: int, processors: int, expected: products.Tile) -> None:
     assert products.choose_tile(rows, columns, processors) == expected

@@ -15,7 +15,7 @@ typedef GlTile<GL_T, GL_R, 4, GL_SHAPE> Backward;
 #endif
 
 // h_t from h_{t-1}: the product is (B, H) (H, G*H).
-extern "C" __global__ void __launch_bounds__(Forward::threads) gpulstm_forward(GlForward<GL_T, GL_R> a, long long t) {
+extern "C" __global__ void __launch_bounds__(Forward::threads, 1) gpulstm_forward(GlForward<GL_T, GL_R> a, long long t) {
     __shared__ alignas(32) unsigned char shared[Forward::bytes];
     const int m0 = blockIdx.y * Forward::BM, n0 = blockIdx.x * Forward::BN, K = (int)a.units;
     Forward tile;
@@ -26,7 +26,7 @@ extern "C" __global__ void __launch_bounds__(Forward::threads) gpulstm_forward(G
 
 // The gates' gradients of step t, from those of the step that came after it in the layer's order (`after`, -1 for none):
 // the product is (B, G*H) (G*H, H).
-extern "C" __global__ void __launch_bounds__(Backward::threads)
+extern "C" __global__ void __launch_bounds__(Backward::threads, 1)
     gpulstm_backward(GlBackward<GL_T, GL_R> a, long long t, long long after) {
     __shared__ alignas(32) unsigned char shared[Backward::bytes];
     const int m0 = blockIdx.y * Backward::BM, n0 = blockIdx.x * Backward::BN;

@@ -30,7 +30,7 @@ struct GlStoreC {
 };
 
 // C [M][N] = op(A) op(B) (+ bias of the columns) (+ C).  Grid: (N / BN, M / BM).
-extern "C" __global__ void __launch_bounds__(Tile::threads)
+extern "C" __global__ void __launch_bounds__(Tile::threads, 1)
     gpulstm_gemm(const GL_T* a, const GL_T* b, GL_T* c, const GL_T* bias, long long M, long long N, long long K,
                  long long pitch_a, long long pitch_b, long long pitch_c, long long accumulate) {
     __shared__ alignas(32) unsigned char shared[Tile::bytes];

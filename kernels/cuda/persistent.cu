@@ -30,7 +30,7 @@ GL_INLINE void gl_check_grid(long long panels, long long groups) {
     if (gridDim.x != panels * groups) __trap();
 }
 
-extern "C" __global__ void __launch_bounds__(Shape::threads)
+extern "C" __global__ void __launch_bounds__(Shape::threads, 1)
     gpulstm_forward_all(GlForward<GL_T, GL_R> a, long long steps, long long panels, long long groups) {
     gl_check_grid(panels, groups);
     const int n0 = (int)(blockIdx.x % panels) * Shape::BN, group = (int)(blockIdx.x / panels), K = (int)a.units;
@@ -48,7 +48,7 @@ extern "C" __global__ void __launch_bounds__(Shape::threads)
     }
 }
 
-extern "C" __global__ void __launch_bounds__(Shape::threads)
+extern "C" __global__ void __launch_bounds__(Shape::threads, 1)
     gpulstm_backward_all(GlBackward<GL_T, GL_R> a, long long steps, long long panels, long long groups) {
     gl_check_grid(panels, groups);
     const int n0 = (int)(blockIdx.x % panels) * Shape::BN, group = (int)(blockIdx.x / panels);

@@ -191,7 +191,7 @@ GL_INLINE void gl_finish(R (&acc)[S::TM][S::TG][4], unsigned char* shared, const
 #pragma unroll
         for (int j = 0; j < 4; ++j) {
             total[j] = sums[quad * 4 + j];
-#pragma unroll
+#pragma unroll 4
             for (int other = 1; other < S::KS; ++other) total[j] += sums[other * S::BM * S::BN + quad * 4 + j];
         }
         write(quad / (S::BN / 4), quad % (S::BN / 4) * 4, total);

@@ -20,8 +20,8 @@ from gpulstm.errors import EngineError
 from gpulstm.products import threads, tile
 
 THREADS = 256
-_ROWS = (4, 32)  # rows of a tile: few for a small batch
-_UNITS = (4, 8, 16, 32)  # hidden units of a block
+ROWS = (4, 32)  # rows of a tile: few for a small batch
+UNITS = (4, 8, 16, 32)  # hidden units of a block
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,9 @@ def layout(cell: str, dtype: str, batch: int, hidden: int, processors: int, shar
     if dtype == "float64":
         return "the persistent kernel has no float64"
     gates, wide = {"lstm": (4, 4), "gru": (3, 4), "rnn": (1, 1)}[cell]
-    rows = _ROWS[0] if batch <= _ROWS[0] else _ROWS[1]
+    rows = ROWS[0] if batch <= ROWS[0] else ROWS[1]
     least = 0
-    for units in _UNITS:
+    for units in UNITS:
         columns = max(units * wide, 4)
         forward, backward = shape(rows, columns), shape(rows, units)
         needs = (
@@ -72,7 +72,7 @@ def layout(cell: str, dtype: str, batch: int, hidden: int, processors: int, shar
             return Layout(units, panels, groups, forward, backward, *needs)
         least = max(needs) if panels <= processors else least
     if not least:
-        return f"H={hidden} needs {panels} blocks of {_UNITS[-1]} units at once, the card has {processors}"
+        return f"H={hidden} needs {panels} blocks of {UNITS[-1]} units at once, the card has {processors}"
     return f"the weights of a block need {least} bytes of shared memory, the card has {shared}"
 
 

@@ -1,4 +1,8 @@
-"""Which form of the CUDA engine serves a call."""
+"""Which form of the CUDA engine serves a call: the one that the cost model finds fastest, unless the user names one.
+
+`GPULSTM_CUDA_FORM`, `GPULSTM_CUDA_TILE` and `GPULSTM_CUDA_GRAPH` override the choice.  The choice is a function of the
+call and the card alone, so the same run takes the same path, and gives the same bits, every time.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +12,17 @@ from dataclasses import dataclass
 from typing import cast
 
 from gpulstm.backend import Array, CupyBackend, backend_of, resolve
-from gpulstm.engines.cuda import persistent
-from gpulstm.engines.spec import Call, Task
+from gpulstm.engines.cuda import cost, persistent
+from gpulstm.engines.spec import Call, StackSpec, Task
 from gpulstm.errors import ConfigError
-from gpulstm.products import TENSOR_TILES, TILES, Tile, choose_tile, wants_tensor
+from gpulstm.products import TENSOR_TILES, TILES, Tile, is_tensor, wants_tensor
 
 FORM = "GPULSTM_CUDA_FORM"
 TILE = "GPULSTM_CUDA_TILE"
 GRAPH = "GPULSTM_CUDA_GRAPH"
 FORMS = ("first", "fused", "persistent")
+MARGIN = 1.25  # a graph may be predicted to be slower by this factor: it leaves the host free for the next batch
+AROUND = 20  # launches of a training pass for each layer beside its products and steps: loss, head, sums, copies
 
 
 @dataclass(frozen=True)
@@ -26,30 +32,51 @@ class CudaPlan:
     Attributes:
         form: "first", "fused" or "persistent".
         forward_tile, backward_tile: tiles of the fused step (`kernels/cuda/tile.cuh`).
-        layout: of the persistent kernel.
+        layout: of the persistent kernel, None for the other forms.
+        seconds: what the model predicts for the recurrence of the stack, by form.
+        declined: why there is no persistent kernel, if there is none.
     """
 
     form: str
     forward_tile: Tile
     backward_tile: Tile
-    layout: persistent.Layout | None = None
+    layout: persistent.Layout | None
+    seconds: tuple[tuple[str, float], ...]
+    declined: str | None
 
     def __str__(self) -> str:
         if self.form == "first":
-            return "hoisted input product, then a product and a fused gate kernel a step"
-        return (
-            f"hoisted input product, then one fused kernel a step, tiles {self.forward_tile[0]}x{self.forward_tile[1]}"
-        )
+            how = "a product and a fused gate kernel a step"
+        elif self.layout is not None:
+            where = self.layout
+            how = f"all steps in one persistent kernel, {where.panels * where.groups} blocks of {where.units} units"
+        else:
+            rows, columns = self.forward_tile[:2]
+            tensor = " on tensor cores" if is_tensor(self.forward_tile) else ""
+            how = f"one fused kernel a step, tiles {rows}x{columns}{tensor}"
+        others = ", ".join(f"{form} {1e3 * seconds:.3g} ms" for form, seconds in self.seconds)
+        declined = f"; not persistent: {self.declined}" if self.declined else ""
+        return f"hoisted input product, then {how}; predicted for the recurrence: {others}{declined}"
 
 
 def graph_refusal(call: Call, engine: str) -> str | None:
-    """Why a training pass is not replayed as a CUDA graph, or None where it is; GPULSTM_CUDA_GRAPH=0 or 1 overrides."""
+    """Why a training pass is not replayed as a CUDA graph, or None where it is; GPULSTM_CUDA_GRAPH=0 or 1 overrides.
+
+    A graph can hold no cuBLAS call, so where the products are large own kernels cost more than the launches saved.
+    """
     asked = os.environ.get(GRAPH)
     if asked not in (None, "", "0", "1"):
         raise ConfigError(f"{GRAPH} is {asked!r}, expected 0 or 1")
     if asked == "0":
         return f"{GRAPH} is 0"
-    return None if engine == "cuda" else f"the {engine} engine's work cannot be recorded"
+    if engine != "cuda":
+        return f"the {engine} engine's work cannot be recorded"
+    if asked == "1":
+        return None
+    replayed, launched = graph_seconds(call.spec, call.steps, call.batch, plan(call), card_of(call.device))
+    if replayed <= MARGIN * launched:
+        return None
+    return f"replayed as a graph it is predicted to take {1e3 * replayed:.3g} ms, launched {1e3 * launched:.3g} ms"
 
 
 def call_of(task: Task, x: Array) -> Call:
@@ -66,48 +93,136 @@ def never(form: str, cell: str, dtype: str) -> str | None:
 
 def refusal(call: Call) -> str | None:
     """Why the form that GPULSTM_CUDA_FORM asks for cannot serve a call, or None."""
-    form = os.environ.get(FORM)
-    if form == "persistent":
-        found = layout(call)
-        if isinstance(found, str):
-            return f"{FORM} is 'persistent', but {found}"
-    plan(call)
+    found = plan(call)
+    if os.environ.get(FORM) == "persistent" and found.layout is None:
+        return f"{FORM} is 'persistent', but {found.declined}"
     return None
 
 
-def layout(call: Call) -> persistent.Layout | str:
-    """Where the weights of a call's layers can stay on the card, or why they cannot."""
-    backend = cast(CupyBackend, resolve(call.device))
-    if not backend.cooperative:
-        return "the card cannot launch cooperatively"
-    spec = call.spec
-    card = backend.processors, backend.shared_memory
-    return persistent.layout(spec.cell, spec.dtype, call.batch, spec.hidden_size, *card)
-
-
 def plan(call: Call) -> CudaPlan:
-    """The form for a call; GPULSTM_CUDA_FORM and GPULSTM_CUDA_TILE override it."""
-    return _plan(call, os.environ.get(FORM), os.environ.get(TILE), os.environ.get("CUPY_TF32"))
+    """The form for a call."""
+    form, tile = os.environ.get(FORM) or None, os.environ.get(TILE) or None
+    tensor = wants_tensor(cast(CupyBackend, resolve(call.device)), call.spec.dtype)
+    return _plan(call.spec, call.steps, call.batch, call.training, card_of(call.device), tensor, form, tile)
 
 
-@functools.lru_cache(maxsize=1024)
-def _plan(call: Call, form: str | None, tile: str | None, tf32: str | None) -> CudaPlan:
-    if form and form not in FORMS:
-        raise ConfigError(f"{FORM} is {form!r}, expected one of {', '.join(FORMS)}")
-    backend = cast(CupyBackend, resolve(call.device))
-    wide = 1 if call.spec.cell == "rnn" else 4
-    hidden, tensor = call.spec.hidden_size, wants_tensor(backend, call.spec.dtype)
-    tiles = [choose_tile(call.batch, n, backend.processors, tensor) for n in (hidden * wide, hidden)]
-    if tile:
-        allowed = tiles_of(call.spec.dtype)
-        if not tile.isdigit() or int(tile) >= len(allowed):
-            raise ConfigError(f"{TILE} is {tile!r}, expected 0 to {len(allowed) - 1} for {call.spec.dtype}")
-        tiles = [allowed[int(tile)]] * 2
-    form = form or "fused"
-    where = layout(call) if form == "persistent" else None
-    return CudaPlan(form, tiles[0], tiles[1], None if isinstance(where, str) else where)
+@functools.cache
+def card_of(device: str) -> cost.Card:
+    """What the cost model knows of a device."""
+    return cost.card(cast(CupyBackend, resolve(device)))
+
+
+def plan_for(
+    spec: StackSpec, steps: int, batch: int, training: bool, card: cost.Card, tensor: bool = False
+) -> CudaPlan:
+    """The plan that a card would get, which need not be there."""
+    return _plan(spec, steps, batch, training, card, tensor, None, None)
 
 
 def tiles_of(dtype: str) -> tuple[Tile, ...]:
     """The tiles of a dtype by number, those of tensor cores behind the others."""
     return TILES if dtype == "float64" else TILES + TENSOR_TILES
+
+
+def layers(spec: StackSpec, steps: int, batch: int) -> list[cost.Layer]:
+    """Every layer and direction of a stack, as the cost model sees them."""
+    sizes = [spec.layer_input_size(layer) for layer in range(spec.num_layers) for _ in range(spec.directions)]
+    return [cost.Layer(steps, batch, inputs, spec.hidden_size, spec.gates, spec.dtype) for inputs in sizes]
+
+
+def graph_seconds(spec: StackSpec, steps: int, batch: int, plan: CudaPlan, card: cost.Card) -> tuple[float, float]:
+    """(replayed as a graph, launched piece by piece): predicted seconds of a training pass through the stack."""
+    replayed = launched = 0.0
+    tensor = is_tensor(plan.forward_tile)
+    for layer in layers(spec, steps, batch):
+        device, host = cost.around(card, layer, training=True, own=False, tensor=tensor)
+        steps_launched = _recurrence(card, layer, plan, training=True, recorded=False)
+        launched += max(device, host) + steps_launched + AROUND * cost.HOST_KERNEL
+        device, _ = cost.around(card, layer, training=True, own=True, tensor=tensor)
+        replayed += device + _recurrence(card, layer, plan, training=True, recorded=True) + AROUND * cost.GAP
+    return replayed, launched
+
+
+def _recurrence(card: cost.Card, layer: cost.Layer, plan: CudaPlan, training: bool, recorded: bool) -> float:
+    """Predicted seconds of the steps of one layer and direction."""
+    total = 0.0
+    for backward in (False, True)[: 1 + training]:
+        if plan.form == "first":
+            step = cost.step_first(card, layer, backward)
+        elif plan.layout is not None:
+            tile = plan.layout.backward if backward else plan.layout.forward
+            step = cost.step_persistent(card, layer, tile, plan.layout.groups, backward)
+        else:
+            tile = plan.backward_tile if backward else plan.forward_tile
+            step = cost.step_fused(card, layer, tile, backward, recorded)
+        total += layer.steps * step
+    return total
+
+
+@functools.lru_cache(maxsize=1024)
+def _cached(
+    spec: StackSpec, steps: int, batch: int, training: bool, card_name: str, tensor: bool, form: str, tile: str
+) -> CudaPlan:
+    return _decide(spec, steps, batch, training, _CARDS[card_name], tensor, form or None, tile or None)
+
+
+_CARDS: dict[str, cost.Card] = {}
+
+
+def _plan(
+    spec: StackSpec,
+    steps: int,
+    batch: int,
+    training: bool,
+    card: cost.Card,
+    tensor: bool,
+    form: str | None,
+    tile: str | None,
+) -> CudaPlan:
+    _CARDS.setdefault(card.name, card)  # a card holds a dict and cannot be a key itself
+    return _cached(spec, steps, batch, training, card.name, tensor, form or "", tile or "")
+
+
+def _decide(
+    spec: StackSpec,
+    steps: int,
+    batch: int,
+    training: bool,
+    card: cost.Card,
+    tensor: bool,
+    form: str | None,
+    tile: str | None,
+) -> CudaPlan:
+    if form and form not in FORMS:
+        raise ConfigError(f"{FORM} is {form!r}, expected one of {', '.join(FORMS)}")
+    all_layers, tiles = layers(spec, steps, batch), tiles_of(spec.dtype)
+    choice: tuple[Tile, ...]
+    if tile is not None:
+        if not tile.isdigit() or int(tile) >= len(tiles):
+            raise ConfigError(f"{TILE} is {tile!r}, expected 0 to {len(tiles) - 1} for {spec.dtype}")
+        choice = (tiles[int(tile)],)
+    else:
+        choice = TENSOR_TILES if tensor else TILES
+    best = [
+        min(choice, key=lambda shape: cost.step_fused(card, all_layers[0], shape, backward, recorded=True))
+        for backward in (False, True)
+    ]
+    found: persistent.Layout | str
+    if card.cooperative:
+        found = persistent.layout(spec.cell, spec.dtype, batch, spec.hidden_size, card.processors, card.shared)
+    else:
+        found = "the card cannot launch cooperatively"
+    where = None if isinstance(found, str) else found
+
+    def candidate(name: str) -> CudaPlan:
+        return CudaPlan(name, best[0], best[1], where if name == "persistent" else None, (), None)
+
+    names = [name for name in FORMS if name != "persistent" or where is not None]
+    seconds = {
+        name: sum(_recurrence(card, layer, candidate(name), training, recorded=False) for layer in all_layers)
+        for name in names
+    }
+    chosen = form or min(names, key=lambda name: seconds[name])
+    declined = found if isinstance(found, str) else None
+    layout = where if chosen == "persistent" else None
+    return CudaPlan(chosen, best[0], best[1], layout, tuple(seconds.items()), declined)
