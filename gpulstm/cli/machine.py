@@ -19,7 +19,7 @@ from gpulstm import plots
 from gpulstm.backend import CupyBackend, cuda_missing, device_count, resolve
 from gpulstm.bench import suites
 from gpulstm.bench.suites import Case, Result
-from gpulstm.cli.show import console, new_files, number, polite, say, table
+from gpulstm.cli.show import aside, console, new_files, number, polite, say, table
 from gpulstm.engines.choose import ENGINES, VARIABLE
 from gpulstm.engines.spec import Call, StackSpec
 from gpulstm.errors import ConfigError, EngineError
@@ -161,7 +161,9 @@ def bench(
     if facts["load"] > 0.3:
         say(f"this machine is busy (load {facts['load']:.1f}): threads that wait for one another will look slow")
     out = console()
-    with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), transient=True) as progress:
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    stderr = aside()
+    with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as progress:
         waiting = progress.add_task(f"0 of {len(chosen)} cases")
         done = 0
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import typer
 from rich.console import Console, Group
 from rich.table import Table
@@ -25,9 +26,14 @@ def console() -> Console:
     return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 
 
+def aside() -> Console:
+    """Where everything goes that is not a result: stderr."""
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
 def say(text: str) -> None:
     """A line for the person who waits, on stderr."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
+    aside().print(text, markup=False)
 
 
 def polite(command: Command) -> Command:
@@ -70,10 +76,9 @@ def table(
 
 def number(value: float, digits: int = 3) -> str:
     """A figure for a table: `digits` significant ones, without an exponent; a dash where there is none."""
-    if value != value:
+    if np.isnan(value):
         return "-"
-    size = f"{value:.{digits}g}"
-    return f"{float(size):.0f}" if "e" in size else size
+    return np.format_float_positional(float(f"{value:.{digits}g}"), trim="-")
 
 
 def new_files(folder: Path, names: Sequence[str], force: bool) -> list[Path]:
