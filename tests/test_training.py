@@ -100,6 +100,12 @@ def test_training_learns(device: str) -> None:
     assert history.best_loss < first and history.restored
 
 
+def test_rates_of_the_history_are_those_of_the_last_steps() -> None:
+    schedule = schedules.Cosine(base=0.1, steps=15)
+    history = make(schedule=schedule, epochs=3).fit(windows())
+    assert history.columns()["rate"] == [schedule.rate(4), schedule.rate(9), schedule.rate(14)]
+
+
 def test_order_is_a_function_of_seed_and_epoch() -> None:
     """The literals hold the order for good: another would not go on from old checkpoints."""
     assert data_order(0, 0, 8).tolist() == [4, 1, 3, 6, 0, 7, 2, 5]
@@ -346,7 +352,7 @@ def test_a_loss_that_is_not_finite_names_its_step(call: int, where: str, value: 
     with pytest.raises(TrainingError, match=where) as caught:
         trainer.fit(windows())
     assert f"the loss is {value}" in str(caught.value)
-    assert trainer.history.stopped == "failed" and trainer.step == call - 1
+    assert trainer.history.stopped == "failed" and trainer.step == net.calls == call - 1
     np.testing.assert_array_equal(to_host(net.params.flat), seen[call - 1])
     assert np.isfinite(to_host(net.params.flat)).all()
 
@@ -414,6 +420,7 @@ def test_full_memory_names_the_batch_size() -> None:
     trainer = Trainer(network(), Hungry(), batch_size=16)
     with pytest.raises(TrainingError, match="memory is full at step 1 with batch_size 16"):
         trainer.fit(windows())
+    assert trainer.step == trainer.network.calls == 0
     trainer.loss = losses.MSE()
     assert trainer.fit(windows()).stopped == "epochs"  # nothing was lost by it
 
