@@ -42,9 +42,9 @@ def training_bytes(engine: ModuleType, call: Call, segments: Sequence[Segment], 
         inner = group is not groups[-1]
         for chain in group:
             prints = [engine.footprint(spec, layer, call.batch) for layer in range(chain.first, chain.stop)]
-            tapes = sum(each.saved for each in prints) * longest
+            tapes = sum(each.saved + each.outputs for each in prints) * longest
             if outputs == "last" and not inner:  # the outputs of the last layer are dropped but for one step
-                tapes -= row * spec.state_size * longest
+                tapes -= prints[-1].outputs * longest
             masks = row * spec.output_size * longest * (chain.stop - max(chain.first, 1)) * 2 * bool(spec.dropout)
             own_dy = [
                 layer < chain.stop - 1 or (outputs == "last" and not inner) for layer in range(chain.first, chain.stop)
@@ -102,7 +102,7 @@ def segment_length(engine: ModuleType, call: Call, memory: Memory, outputs: str)
 def _lengths(steps: int, block: int) -> list[int]:
     """Lengths worth trying: for each number of segments the shortest that makes so many, and the whole."""
     blocks = max(1, math.ceil(steps / block))
-    return sorted({max(steps, 1)} | {block * math.ceil(blocks / count) for count in range(1, blocks + 1)})
+    return sorted({max(steps, 1)} | {block * math.ceil(blocks / count) for count in range(2, blocks + 1)})
 
 
 def parse_bytes(memory: str | int) -> int:

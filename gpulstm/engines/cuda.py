@@ -75,7 +75,7 @@ def footprint(spec: StackSpec, layer: int, batch: int) -> Footprint:
     saved = gates * size + units * size * (1 + bool(spec.recurrent_dropout) + (spec.cell == "gru"))
     saved += units * compute * spec.has_memory + units * ((spec.zoneout[0] > 0) + (spec.zoneout[1] > 0))
     fixed = units * (2 * size + compute)
-    return Footprint(batch * saved, batch * gates * size * (1 + (spec.cell == "gru")), batch * fixed)
+    return Footprint(batch * saved, 0, batch * gates * size * (1 + (spec.cell == "gru")), batch * fixed)
 
 
 @dataclass

@@ -61,7 +61,8 @@ def footprint(spec: StackSpec, layer: int, batch: int) -> Footprint:
     masks = spec.state_size * bool(spec.zoneout[0]) + spec.hidden_size * bool(spec.zoneout[1])
     block = block_steps(batch) * batch
     return Footprint(
-        saved=batch * ((kept[1] - kept[0]) // 2 + size * spec.state_size + masks),
+        saved=batch * ((kept[1] - kept[0]) // 2 + masks),
+        outputs=batch * size * spec.state_size,
         work=0,
         fixed=block * size * ((5 if spec.layer_norm else 2) * gates + spec.state_size + inputs)
         + size * (inputs + spec.state_size) * gates,
@@ -82,7 +83,7 @@ def _bytes(value: Any, seen: set[int]) -> int:
     return sum(_bytes(each, seen) for each in value) if isinstance(value, (list, tuple)) else 0
 
 
-def forward(task: Task, x: Array, state: State) -> tuple[Array, State, list[_Block]]:
+def forward(task: Task, x: Array, state: State) -> tuple[Array, State, list[_Block] | None]:
     """All time steps of one layer and direction.
 
     Args:
@@ -91,7 +92,7 @@ def forward(task: Task, x: Array, state: State) -> tuple[Array, State, list[_Blo
         state: h `(B, P)` and c `(B, H)` (None without memory) before the first step.
 
     Returns:
-        y `(T, B, P)`, zero outside rows' lengths; the state after each row's last step; the tape, empty unless the
+        y `(T, B, P)`, zero outside rows' lengths; the state after each row's last step; the tape, None unless the
         task says to save.
     """
     xp, (count, batch, _) = namespace(x), x.shape
@@ -105,13 +106,13 @@ def forward(task: Task, x: Array, state: State) -> tuple[Array, State, list[_Blo
             v = state.h if task.recurrent_mask is None else state.h * task.recurrent_mask
             new, saved = cell.step(task.params, a[t - start, ...], v, state)
             state = _advance(xp, task, t, new, state)
-            y[t, ...] = state.h if task.valid is None else xp.where(task.valid[t, ...], state.h, xp.zeros_like(state.h))
+            y[t, ...] = _within(xp, task, t, state.h)
             if task.save:
                 block.v.append(v)
                 block.steps.append(saved)
         if task.save:
             tape.append(block)
-    return y, state, tape
+    return y, state, tape if task.save else None
 
 
 def backward(task: Task, tape: list[_Block], dy: Array, dstate: State, grads: Grads) -> tuple[Array, State]:
@@ -135,10 +136,8 @@ def backward(task: Task, tape: list[_Block], dy: Array, dstate: State, grads: Gr
         rows = (stop - start, batch)
         da, dproduct = (xp.zeros((*rows, spec.gates * spec.hidden_size), dtype=dy.dtype) for _ in range(2))
         for t, saved in zip(reversed(task.steps(start, stop)), reversed(block.steps), strict=True):
-            dy_t = (
-                dy[t, ...] if task.valid is None else xp.where(task.valid[t, ...], dy[t, ...], xp.zeros_like(dstate.h))
-            )
-            dnew, dkept = _advance_backward(xp, task, t, State(dstate.h + dy_t, dstate.c))
+            dh = dstate.h + _within(xp, task, t, dy[t, ...])
+            dnew, dkept = _advance_backward(xp, task, t, State(dh, dstate.c))
             at = t - start
             da[at, ...], dproduct[at, ...], dv, dold = cell.step_backward(task.params, saved, dnew.h, dnew.c, grads)
             dh = dold.h + (dv if task.recurrent_mask is None else dv * task.recurrent_mask)
@@ -147,6 +146,11 @@ def backward(task: Task, tape: list[_Block], dy: Array, dstate: State, grads: Gr
         cell.recurrent_gradients(xp.stack(block.v[in_time]), dproduct, block.steps[in_time], grads)
         dx[start:stop, ...] = cell.input_backward(task.params, block.input, block.x, da, grads)
     return dx, dstate
+
+
+def _within(xp: Any, task: Task, t: int, value: Array) -> Array:
+    """`value` `(B, P)`, but zero for rows that are past their end."""
+    return value if task.valid is None else xp.where(task.valid[t, ...], value, xp.zeros_like(value))
 
 
 def _advance(xp: Any, task: Task, t: int, new: State, old: State) -> State:

@@ -217,12 +217,14 @@ class Footprint:
     """Bytes that one layer and direction takes in training, for a given batch.
 
     Args:
-        saved: kept for backward per time step, the outputs with it.
+        saved: kept for backward per time step.
+        outputs: y per time step, where it is not among what is saved.
         work: needed by backward beside that, per time step, without dy and dx.
         fixed: needed by backward whatever the number of steps.
     """
 
     saved: int
+    outputs: int
     work: int
     fixed: int
 
