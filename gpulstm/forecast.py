@@ -304,7 +304,7 @@ class Forecaster(Settings):
     # -- series ------------------------------------------------------------------------------------------------------
     @property
     def tail(self) -> SeriesSet:
-        """The end of the fitted series, from which `predict` goes on; row numbers stand for times that are not there."""
+        """The end of the fitted series, from which `predict` goes on; row numbers stand in for times."""
         return self._need().tail
 
     def read(self, data: Any) -> SeriesSet:

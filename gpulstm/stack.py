@@ -96,6 +96,7 @@ class Recurrent:
         outputs: str = "all",
     ) -> Plan:
         """What will serve a call of T `steps` and B `batch` rows: engine, path, why no faster one, memory; print it."""
+        steps, batch = options.count("steps", steps, at_least=0), options.count("batch", batch)
         call = Call(self.spec, self.backend.device, steps, batch, training, lengths)
         choice = choose(call, self.engine)
         length = segment_length(choice.engine, call, memory, outputs)
@@ -211,6 +212,7 @@ class Recurrent:
 
     def zero_state(self, batch: int) -> StackState:
         """The state of zeros for `batch` rows."""
+        batch = options.count("batch", batch)
         with self.backend.activate():
             return self._join(self._states("state", None, batch))
 

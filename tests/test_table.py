@@ -95,6 +95,15 @@ def test_long_format_interleaved_series_are_grouped(csv_file) -> None:
     assert np.shares_memory(one.values, series.values)
 
 
+def test_tails_keep_the_numbers_of_their_rows(rng) -> None:
+    series = load_series(rng.normal(size=(2, 6, 1)))
+    tail = series.tail(np.array([4, 11]))
+    np.testing.assert_array_equal(tail.offsets, [0, 2, 3])
+    np.testing.assert_array_equal(tail.values, series.values[[4, 5, 11]])
+    np.testing.assert_array_equal(tail.time, [4, 5, 5])
+    np.testing.assert_array_equal(tail.select(0).extended(2).time, [4, 5, 6, 7])
+
+
 def frames() -> list[object]:
     columns = {"when": DAYS, "y": [1.0, 2, 3, 4, 5, 6], "z": [6, 5, 4, 3, 2, 1]}
     return [
