@@ -6,8 +6,11 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install -q --disable-pip-version-check
 PYTEST := $(PY) -m pytest
-OUT ?= out
+OUT ?= runs
 HOSTGPU := tests/hostgpu/hostgpu
+
+# One BLAS thread in tests: their products are small, and threads that wait for one another crawl on a busy machine.
+test-cpu test-cuda: export OPENBLAS_NUM_THREADS = 1
 
 # CuPy: with the toolkit libraries (about 2.5 GB) where there is a GPU; the wheel alone (about 100 MB) where the simulator
 # can run it: x86-64 Linux with g++ 12 or later; none elsewhere.

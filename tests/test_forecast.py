@@ -132,6 +132,19 @@ def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
         small(hidden_size=6, epochs=4, roles={"resume": run})
 
 
+def test_without_validation_the_last_weights_stay() -> None:
+    model = small(validation=0, epochs=3)
+    assert all(row["validation_loss"] is None for row in model.history.rows)
+    assert np.isfinite(model.predict().mean).all()
+
+
+def test_uneven_rows_are_noted() -> None:
+    data = {name: np.delete(column, 70) for name, column in dated().items()}
+    model = small(data, roles={"target": "y", "time": "day"})
+    assert model.notes == ["rows not evenly spaced, so that forecasts are dated by the most frequent step: series"]
+    np.testing.assert_array_equal(np.diff(model.predict().index[0]), np.timedelta64(1, "D"))
+
+
 # forecasting
 
 

@@ -32,7 +32,8 @@ class StackSpec:
         num_layers: L.
         bidirectional: a second direction per layer that reads the sequence backwards; outputs are concatenated.
         bias: whether gates have biases.
-        dtype: "float32", "float64", or "float16" (storage on CUDA, arithmetic in float32).
+        dtype: "float32", "float64", or "float16" (storage on CUDA; arithmetic in float32 where the CUDA engine serves
+            the call, while the reference rounds each operation).
         dropout: rate on the sequence between two layers (Zaremba et al. 2014, arXiv:1409.2329).
         recurrent_dropout: rate on h_{t-1} inside the recurrent product, one mask for all steps of a pass
             (Gal & Ghahramani 2016, arXiv:1512.05287, eq. 7).
