@@ -6,6 +6,7 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install -q --disable-pip-version-check
 PYTEST := $(PY) -m pytest
+PEERS ?= .venv-peers
 OUT ?= runs
 HOSTGPU := tests/hostgpu/hostgpu
 
@@ -22,7 +23,7 @@ else ifeq ($(SIMULATOR),yes)
 CUPY := 'cupy-cuda12x>=14'
 endif
 
-.PHONY: demo test test-cpu test-cuda selftest lint format bench docs build venv clean
+.PHONY: demo test test-cpu test-cuda selftest lint format peers bench docs build venv clean
 
 venv: $(VENV)/.test
 
@@ -82,15 +83,25 @@ format: $(VENV)/.dev
 	@$(PY) -m ruff check -q --fix .
 	@$(PY) -m ruff format -q .
 
+# PyTorch comes into an environment of its own, about 2.5 GB on Linux; GPULSTM_TORCH_PYTHON names another interpreter.
+peers: $(PEERS)/.done
+
+$(PEERS)/.done: pyproject.toml
+	@$(PYTHON) -m venv $(PEERS)
+	@$(PEERS)/bin/python -m pip install -q --disable-pip-version-check numpy "$$(sed -n 's/^peers = \["\([^"]*\)"\].*/\1/p' pyproject.toml)"
+	@touch $@
+
 bench: $(VENV)/.demo
-	@$(PY) bench.py --output $(OUT)/bench
+	@[ -n "$$GPULSTM_TORCH_PYTHON" ] || [ -x $(PEERS)/bin/python ] || echo "PyTorch will not be measured; 'make peers' installs it"
+	@GPULSTM_TORCH_PYTHON=$${GPULSTM_TORCH_PYTHON:-$$([ -x $(PEERS)/bin/python ] && echo $(PEERS)/bin/python)} \
+	  $(PY) bench.py --output $(OUT)/bench --force
 
 docs: $(VENV)/.test
-	@for script in docs/pictures/*.py; do [ -e "$$script" ] || continue; echo "== $$script"; $(PY) "$$script" || exit 1; done
+	@for script in $$(grep -l __main__ docs/pictures/*.py); do echo "== $$script"; $(PY) "$$script" || exit 1; done
 	@$(PY) docs/check_links.py
 
 build: $(VENV)/.dev
 	@$(PY) -m build --outdir dist .
 
 clean:
-	rm -rf $(VENV) $(OUT) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) $(OUT) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
