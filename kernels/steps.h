@@ -69,12 +69,12 @@ GL_INLINE void gl_store_h(const GlOptions<T>& o, const GlPlace& p, R fresh, R ol
     if (y) y[p.at] = valid ? (T)h : (T)R(0);
 }
 
-// The gradient of h_t: what lies in its slot of dhs, and the product's part where that comes apart (dv).
+// The gradient of h_t: what came from step t+1 (dh around its product, dv through it where that lies apart) and dy_t.
 template <typename T, typename R>
-GL_INLINE R gl_load_dh(const GlOptions<T>& o, const GlPlace& p, const T* dhs, const T* dv) {
-    R dh = (R)dhs[p.to];
-    if (dv) dh += o.mask ? (R)dv[p.e] * (R)o.mask[p.e] : (R)dv[p.e];
-    return dh;
+GL_INLINE R gl_load_dh(const GlOptions<T>& o, const GlPlace& p, const T* dh, const T* dv, const T* dy) {
+    R d = (R)dh[p.e];
+    if (dv) d += o.mask ? (R)dv[p.e] * (R)o.mask[p.e] : (R)dv[p.e];
+    return gl_valid(o, p) ? d + (R)dy[p.at] : d;
 }
 
 // ---- forward: gates holds a = x W_x + b, plus the recurrent product where u is null; it is left with the gates ----
@@ -135,7 +135,7 @@ GL_INLINE void gl_rnn_step(const GlOptions<T>& o, const GlPlace& p, bool relu, T
     gl_rnn_step_on(o, p, relu, gates, u ? (R)u[p.e] : R(0), hs, vs, y);
 }
 
-// ---- backward: gates is left with their gradients; what reaches h_{t-1} around the product goes to its slot -------
+// ---- backward: gates is left with their gradients, dh with what reaches h_{t-1} around the product ---------------
 // Of dh (of the state after the step), the part that reaches the fresh value; the rest stays with the old state.
 template <typename T, typename R>
 GL_INLINE R gl_fresh(const GlOptions<T>& o, const GlPlace& p, const bool* keep, R d) {
@@ -143,7 +143,7 @@ GL_INLINE R gl_fresh(const GlOptions<T>& o, const GlPlace& p, const bool* keep, 
 }
 
 // The functions named _on take dh, read the gates in one place and write their gradients in another (which may be the
-// same), and return what reaches h_{t-1} around the product; those below them keep both in dhs.
+// same), and return what reaches h_{t-1} around the product; those below them keep it in dh.
 template <typename T, typename R>
 GL_INLINE R gl_lstm_step_backward_on(const GlOptions<T>& o, const GlPlace& p, long long rows, const T* gates, T* dgates,
                                      const R* c_from, R dh, R* dc) {
@@ -181,23 +181,21 @@ GL_INLINE R gl_rnn_step_backward_on(const GlOptions<T>& o, const GlPlace& p, boo
 
 template <typename T, typename R>
 GL_INLINE void gl_lstm_step_backward(const GlOptions<T>& o, const GlPlace& p, long long rows, T* gates, const R* c_from,
-                                     T* dhs, const T* dv, R* dc) {
-    R around = gl_lstm_step_backward_on(o, p, rows, gates, gates, c_from, gl_load_dh<T, R>(o, p, dhs, dv), dc);
-    dhs[p.from] = (T)((R)dhs[p.from] + around);
+                                     T* dh, const T* dv, const T* dy, R* dc) {
+    dh[p.e] = (T)gl_lstm_step_backward_on(o, p, rows, gates, gates, c_from, gl_load_dh<T, R>(o, p, dh, dv, dy), dc);
 }
 
 template <typename T, typename R>
 GL_INLINE void gl_gru_step_backward(const GlOptions<T>& o, const GlPlace& p, long long rows, T* gates, const T* s_saved,
-                                    T* du, const T* hs, T* dhs, const T* dv) {
-    R dh = gl_load_dh<T, R>(o, p, dhs, dv);
-    R around = gl_gru_step_backward_on(o, p, rows, gates, gates, s_saved, du, hs, dh);
-    dhs[p.from] = (T)((R)dhs[p.from] + around);
+                                    T* du, const T* hs, T* dh, const T* dv, const T* dy) {
+    R dh_t = gl_load_dh<T, R>(o, p, dh, dv, dy);
+    dh[p.e] = (T)gl_gru_step_backward_on(o, p, rows, gates, gates, s_saved, du, hs, dh_t);
 }
 
 template <typename T, typename R>
-GL_INLINE void gl_rnn_step_backward(const GlOptions<T>& o, const GlPlace& p, bool relu, T* gates, T* dhs, const T* dv) {
-    R around = gl_rnn_step_backward_on(o, p, relu, gates, gates, gl_load_dh<T, R>(o, p, dhs, dv));
-    dhs[p.from] = (T)((R)dhs[p.from] + around);
+GL_INLINE void gl_rnn_step_backward(const GlOptions<T>& o, const GlPlace& p, bool relu, T* gates, T* dh, const T* dv,
+                                    const T* dy) {
+    dh[p.e] = (T)gl_rnn_step_backward_on(o, p, relu, gates, gates, gl_load_dh<T, R>(o, p, dh, dv, dy));
 }
 
 #endif

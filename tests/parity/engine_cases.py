@@ -77,7 +77,7 @@ class EngineCase:
 
         scale = 1.0 / np.sqrt(units + inputs)
         params = {name: normal(*extents, scale=scale) for name, extents in spec.layer_shapes(0).items()}
-        task = Task(spec, 0, reverse, params, training=training)
+        task = Task(spec, 0, reverse, params, training=training, save=training)
         x = normal(steps, rows, inputs)
         if around.lengths:
             lengths = rng.integers(0, steps + 1, rows)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from gpulstm.backend import Array
 from gpulstm.engines.cells import Grads
 from gpulstm.engines.cuda import first_form, fused, persistent, planner
-from gpulstm.engines.cuda.common import Tape
-from gpulstm.engines.spec import Call, State, Task
+from gpulstm.engines.cuda.common import BLOCK_ROWS, COMPUTE, Tape, block_steps
+from gpulstm.engines.spec import Call, Footprint, StackSpec, State, Task
 
 name = "cuda"
+
+__all__ = ["BLOCK_ROWS", "backward", "block_steps", "describe", "footprint", "forward", "name", "supports"]
 
 
 def supports(call: Call) -> str | None:
@@ -31,6 +35,17 @@ def supports(call: Call) -> str | None:
 def describe(call: Call) -> str:
     """How a layer is computed, in a few words."""
     return str(planner.plan(call))
+
+
+def footprint(spec: StackSpec, layer: int, batch: int) -> Footprint:
+    """What a layer takes in training, in the form that takes most."""
+    size, gates, units = np.dtype(spec.dtype).itemsize, spec.gates * spec.hidden_size, spec.hidden_size
+    compute = np.dtype(COMPUTE[spec.dtype][1]).itemsize
+    saved = gates * size + units * size * (1 + bool(spec.recurrent_dropout) + (spec.cell == "gru"))
+    saved += units * compute * spec.has_memory + units * ((spec.zoneout[0] > 0) + (spec.zoneout[1] > 0))
+    fixed = units * (2 * size + 2 * compute)
+    packed = units * units * (1 if spec.cell == "rnn" else 4) * size
+    return Footprint(batch * saved, 0, batch * gates * size * (1 + (spec.cell == "gru")), batch * fixed + packed)
 
 
 def forward(task: Task, x: Array, state: State) -> tuple[Array, State, Tape | None]:

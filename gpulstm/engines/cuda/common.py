@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from gpulstm.backend import Array, CupyBackend
 from gpulstm.engines.cells import Grads
 from gpulstm.engines.spec import Task
-from gpulstm.products import gemm
+from gpulstm.products import affine, gemm
 
+BLOCK_ROWS = 16384  # of a product over time and batch; see `Task.blocks`
 COMPUTE = {"float16": ("float", "float32"), "float32": ("float", "float32"), "float64": ("double", "float64")}
 
 
@@ -24,8 +25,19 @@ class Tape:
     s: Array | None  # (T, B, H): GRU, u_n + b_hn
 
 
+def block_steps(batch: int) -> int:
+    """Time steps whose products are taken at once."""
+    return max(1, BLOCK_ROWS // batch)
+
+
+def input_product(backend: CupyBackend, task: Task, x: Array, out: Array) -> None:
+    """out = x W_x + b `(T, B, G*H)`, block by block."""
+    for start, stop in task.blocks(x.shape[0], block_steps(x.shape[1])):
+        affine(backend, x[start:stop], task.params["W_x"], task.params.get("b"), out[start:stop])
+
+
 def sequence_gradients(backend: CupyBackend, task: Task, tape: Tape, da: Array, products: Array, grads: Grads) -> Array:
-    """dx, and the gradients of W_x, W_h and the biases, each one product or sum over all time steps.
+    """dx, and the gradients of W_x, W_h and the biases, a product or sum each per block of time steps.
 
     Args:
         backend: of the arrays.
@@ -35,18 +47,18 @@ def sequence_gradients(backend: CupyBackend, task: Task, tape: Tape, da: Array, 
         products: `(T, B, G*H)`, gradient of the recurrent product.
         grads: added to.
     """
-    steps = da.shape[0]
+    steps, batch, _ = da.shape
     dx = backend.xp.empty_like(tape.x)
-    if not steps:
-        return dx
     v = tape.vs[1:] if task.reverse else tape.vs[:steps]
-    rows = steps * da.shape[1]
-    flat_da, flat_products = da.reshape(rows, -1), products.reshape(rows, -1)
-    gemm(backend, tape.x.reshape(rows, -1), flat_da, grads["W_x"], transa=True, accumulate=True)
-    gemm(backend, v.reshape(rows, -1), flat_products, grads["W_h"], transa=True, accumulate=True)
-    gemm(backend, flat_da, task.params["W_x"], dx.reshape(rows, -1), transb=True)
-    if "b" in grads:
-        grads["b"] += flat_da.sum(axis=0)
-    if "b_hn" in grads:
-        grads["b_hn"] += flat_products[:, 2 * task.spec.hidden_size :].sum(axis=0)
+    for start, stop in reversed(task.blocks(steps, block_steps(batch))):
+        x_rows, v_rows, da_rows, product_rows, dx_rows = (
+            array[start:stop].reshape((stop - start) * batch, -1) for array in (tape.x, v, da, products, dx)
+        )
+        gemm(backend, x_rows, da_rows, grads["W_x"], transa=True, accumulate=True)
+        gemm(backend, v_rows, product_rows, grads["W_h"], transa=True, accumulate=True)
+        gemm(backend, da_rows, task.params["W_x"], dx_rows, transb=True)
+        if "b" in grads:
+            grads["b"] += da_rows.sum(axis=0)
+        if "b_hn" in grads:
+            grads["b_hn"] += product_rows[:, 2 * task.spec.hidden_size :].sum(axis=0)
     return dx

@@ -18,9 +18,9 @@ import numpy as np
 
 from gpulstm.backend import Array, CupyBackend, backend_of
 from gpulstm.engines.cells import Grads
-from gpulstm.engines.cuda.common import COMPUTE, Tape, sequence_gradients
+from gpulstm.engines.cuda.common import COMPUTE, Tape, input_product, sequence_gradients
 from gpulstm.engines.spec import State, Task
-from gpulstm.products import affine, gemm
+from gpulstm.products import gemm
 
 _PLACE = "GlPlace p = gl_place(i, rows, units, t, reverse);"
 _BODIES = {
@@ -28,10 +28,10 @@ _BODIES = {
     " &cs[0] + (slots ? p.from - p.e : 0), &cs[0] + (slots ? p.to - p.e : 0));",
     "gru": "gl_gru_step<T, {R}>(o, p, rows, &gates[0], &u[0], {b_hn}, {s}, &hs[0], {vs}, {y});",
     "rnn": "gl_rnn_step<T, {R}>(o, p, {relu}, &gates[0], {u}, &hs[0], {vs}, {y});",
-    "lstm backward": "gl_lstm_step_backward<T, {R}>(o, p, rows, &gates[0], &cs[0] + (p.from - p.e), &dhs[0], {dv},"
-    " &dc[0]);",
-    "gru backward": "gl_gru_step_backward<T, {R}>(o, p, rows, &gates[0], &s[0], &du[0], &hs[0], &dhs[0], {dv});",
-    "rnn backward": "gl_rnn_step_backward<T, {R}>(o, p, {relu}, &gates[0], &dhs[0], {dv});",
+    "lstm backward": "gl_lstm_step_backward<T, {R}>(o, p, rows, &gates[0], &cs[0] + (p.from - p.e), &dh[0], {dv},"
+    " &dy[0], &dc[0]);",
+    "gru backward": "gl_gru_step_backward<T, {R}>(o, p, rows, &gates[0], &s[0], &du[0], &hs[0], &dh[0], {dv}, &dy[0]);",
+    "rnn backward": "gl_rnn_step_backward<T, {R}>(o, p, {relu}, &gates[0], &dh[0], {dv}, &dy[0]);",
 }
 _TYPES = {"lengths": "int64", "keep_h": "bool", "keep_c": "bool", "cs": "{C}", "dc": "{C}"}  # all others hold T
 
@@ -45,13 +45,13 @@ def forward(task: Task, x: Array, state: State) -> tuple[Array, State, Tape | No
 
     gates = xp.empty((steps, rows, width), dtype)
     x = xp.ascontiguousarray(x)
-    affine(backend, x, params["W_x"], params.get("b"), gates)
+    input_product(backend, task, x, gates)
     hs = xp.empty((steps + 1, rows, units), dtype)
     hs[first] = state.h
     vs = hs if task.recurrent_mask is None else xp.empty_like(hs)
     if task.recurrent_mask is not None:
         xp.multiply(state.h, task.recurrent_mask, out=vs[first])
-    slots = task.training and spec.has_memory
+    slots = task.save and spec.has_memory
     cs = None
     if spec.has_memory:
         cs = xp.empty((steps + 1 if slots else 1, rows, units), COMPUTE[dtype.name][1])
@@ -66,12 +66,12 @@ def forward(task: Task, x: Array, state: State) -> tuple[Array, State, Tape | No
         "y": None if task.lengths is None else xp.empty((steps, rows, units), dtype),
         "cs": cs,
         "b_hn": params.get("b_hn"),
-        "s": xp.empty((steps, rows, units), dtype) if task.training and spec.cell == "gru" else None,
+        "s": xp.empty((steps, rows, units), dtype) if task.save and spec.cell == "gru" else None,
     }
     kernel, operands = _kernel(backend, spec.cell, dtype.name, spec.nonlinearity == "relu", arrays)
     hold = (0.0, 0.0) if task.training else spec.zoneout
     u, w_h = arrays["u"], params["W_h"]
-    for t in task.steps(steps):
+    for t in task.steps(0, steps):
         v = vs[t + 1 if task.reverse else t]
         if u is None:
             gemm(backend, v, w_h, gates[t], accumulate=True)
@@ -80,7 +80,7 @@ def forward(task: Task, x: Array, state: State) -> tuple[Array, State, Tape | No
         kernel(rows, units, t, task.reverse, slots, *hold, *operands, size=rows * units)
     outputs = hs[:steps] if task.reverse else hs[1:]
     final = State(hs[last].copy(), None if cs is None else cs[last if slots else 0].astype(dtype))
-    tape = Tape(x, gates, hs, vs, cs, arrays["s"]) if task.training else None
+    tape = Tape(x, gates, hs, vs, cs, arrays["s"]) if task.save else None
     return outputs if arrays["y"] is None else arrays["y"], final, tape
 
 
@@ -91,14 +91,7 @@ def backward(task: Task, tape: Tape, dy: Array, dstate: State, grads: Grads) -> 
     """
     backend, spec, params = cast(CupyBackend, backend_of(dy)), task.spec, task.params
     xp, dtype, (steps, rows, units) = backend.xp, dy.dtype, dy.shape
-    first, last = (steps, 0) if task.reverse else (0, steps)
-
-    dgates = tape.gates.copy()
-    dhs = xp.empty((steps + 1, rows, units), dtype)
-    dhs[first] = 0
-    dhs_steps = dhs[:steps] if task.reverse else dhs[1:]
-    dhs_steps[...] = dy if task.valid is None else xp.where(task.valid, dy, xp.zeros_like(dy))
-    dhs[last] += dstate.h
+    dgates, dh = tape.gates.copy(), dstate.h.copy()
     apart = task.recurrent_mask is not None or dtype == np.float16  # the product's part of dh in a buffer of its own
     arrays: dict[str, Array | None] = {
         **_options(task),
@@ -107,21 +100,18 @@ def backward(task: Task, tape: Tape, dy: Array, dstate: State, grads: Grads) -> 
         "s": tape.s,
         "du": xp.empty_like(dgates) if spec.cell == "gru" else None,
         "hs": tape.hs if spec.cell == "gru" else None,
-        "dhs": dhs,
+        "dh": dh,
         "dv": xp.zeros((rows, units), dtype) if apart else None,
-        "dc": None if dstate.c is None else dstate.c.astype(COMPUTE[dtype.name][1]),
+        "dy": xp.ascontiguousarray(dy),
+        "dc": None if dstate.c is None else xp.array(dstate.c, COMPUTE[dtype.name][1]),
     }
     kernel, operands = _kernel(backend, f"{spec.cell} backward", dtype.name, spec.nonlinearity == "relu", arrays)
     products = dgates if arrays["du"] is None else arrays["du"]  # gradient of v W_h, per step
     dv, w_h = arrays["dv"], params["W_h"]
-    for t in reversed(list(task.steps(steps))):
+    for t in reversed(task.steps(0, steps)):
         kernel(rows, units, t, task.reverse, True, 0.0, 0.0, *operands, size=rows * units)
-        if dv is None:
-            gemm(backend, products[t], w_h, dhs[t + 1 if task.reverse else t], transb=True, accumulate=True)
-        else:
-            gemm(backend, products[t], w_h, dv, transb=True)
-    dh = dhs[first].copy()
-    if dv is not None and steps:
+        gemm(backend, products[t], w_h, dh if dv is None else dv, transb=True, accumulate=dv is None)
+    if dv is not None:
         dh += dv if task.recurrent_mask is None else dv * task.recurrent_mask
     dx = sequence_gradients(backend, task, tape, dgates, products, grads)
     return dx, State(dh, None if arrays["dc"] is None else arrays["dc"].astype(dtype))
@@ -162,5 +152,5 @@ def _compiled(backend: CupyBackend, step: str, dtype: str, relu: bool, names: tu
 
 _ALL = (
     *("lengths", "keep_h", "keep_c", "mask", "gates", "u", "hs", "vs", "y"),
-    *("cs", "b_hn", "s", "du", "dhs", "dv", "dc"),
+    *("cs", "b_hn", "s", "du", "dh", "dv", "dy", "dc"),
 )

@@ -12,9 +12,9 @@ import numpy as np
 
 from gpulstm.backend import Array, CupyBackend
 from gpulstm.engines.cells import Grads
-from gpulstm.engines.cuda.common import COMPUTE, Tape, sequence_gradients
+from gpulstm.engines.cuda.common import COMPUTE, Tape, input_product, sequence_gradients
 from gpulstm.engines.spec import State, Task
-from gpulstm.products import TYPES, affine
+from gpulstm.products import TYPES
 
 CELLS = {"lstm": 0, "gru": 1, "rnn": 2}
 _THREADS = 256
@@ -67,21 +67,21 @@ class ForwardPass:
         spec, params, xp, dtype = task.spec, task.params, backend.xp, x.dtype
         self.backend, self.task, self.dtype = backend, task, dtype.name
         self.steps, self.rows, self.units = x.shape[0], x.shape[1], spec.hidden_size
-        shape, slots = (self.rows, self.units), task.training and spec.has_memory
+        shape, slots = (self.rows, self.units), task.save and spec.has_memory
         self.first: int = self.steps if task.reverse else 0
         self.last: int = 0 if task.reverse else self.steps
         self.slots = slots
         self.x = xp.ascontiguousarray(x)
         self.gates = xp.empty((self.steps, self.rows, spec.gates * self.units), dtype)
-        affine(backend, self.x, params["W_x"], params.get("b"), self.gates)
+        input_product(backend, task, self.x, self.gates)
         self.hs = xp.empty((self.steps + 1, *shape), dtype)
         self.vs = None if task.recurrent_mask is None else xp.empty_like(self.hs)
         self.y = None if task.lengths is None else xp.empty((self.steps, *shape), dtype)
         self.cs = None
         if spec.has_memory:
             self.cs = xp.empty((self.steps + 1 if slots else 1, *shape), COMPUTE[self.dtype][1])
-        self.s = xp.empty((self.steps, *shape), dtype) if task.training and spec.cell == "gru" else None
-        self.order = list(task.steps(self.steps))
+        self.s = xp.empty((self.steps, *shape), dtype) if task.save and spec.cell == "gru" else None
+        self.order = list(task.steps(0, self.steps))
         self.packed, pitch = self._pack()
         self._begin(state)
         hold = (0.0, 0.0) if task.training else spec.zoneout
@@ -139,7 +139,7 @@ class ForwardPass:
         if cs is not None:
             final_c = cs[self.last if self.slots else 0].astype(self.dtype)
         final = State(self.hs[self.last].copy(), final_c)
-        if not self.task.training:
+        if not self.task.save:
             return outputs, final, None
         vs = self.hs if self.vs is None else self.vs
         return outputs, final, Tape(self.x, self.gates, self.hs, vs, cs, self.s)
@@ -166,7 +166,7 @@ class BackwardPass:
         self.around = xp.empty(shape, compute)
         self.dc = None if dstate.c is None else xp.empty(shape, compute)
         self.dh = xp.empty(shape, dtype)
-        self.order = list(task.steps(self.steps))[::-1]
+        self.order = list(task.steps(0, self.steps))[::-1]
         self.packed, pitch = self._pack()
         self._begin(dstate)
         self.arguments = struct(
