@@ -24,7 +24,7 @@ else ifeq ($(SIMULATOR),yes)
 CUPY := 'cupy-cuda12x>=14'
 endif
 
-.PHONY: demo test test-cpu test-cuda selftest lint format peers bench docs build venv clean
+.PHONY: kernels gpu-check demo test test-cpu test-cuda selftest lint format peers bench docs build venv clean
 
 venv: $(VENV)/.test
 
@@ -100,6 +100,15 @@ bench: $(VENV)/.demo
 docs: $(VENV)/.test
 	@for script in $$(grep -l __main__ docs/pictures/*.py); do echo "== $$script"; $(PY) "$$script" || exit 1; done
 	@$(PY) docs/check_links.py
+
+# Every CUDA kernel compiled for real architectures, with nvcc or NVRTC from its wheel; no GPU needed.
+kernels: $(VENV)/.test
+	@command -v nvcc >/dev/null || $(PIP) nvidia-cuda-nvrtc-cu12 nvidia-cuda-runtime-cu12
+	@$(PY) docs/tables/kernels.py $(ARCH:%=--arch %)
+
+# On a machine with a GPU: the tests marked cuda, the forms and PyTorch timed with device events, one report file.
+gpu-check: $(VENV)/.test
+	@$(PY) docs/tables/gpu_check.py --output $(OUT)/gpu-check.md
 
 build: $(VENV)/.dev
 	@$(PY) -m build --outdir dist .

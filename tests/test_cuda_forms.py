@@ -11,7 +11,7 @@ from parity import cuda_forms
 
 import gpulstm
 import hostgpu
-from gpulstm.backend import resolve
+from gpulstm.backend import resolve, to_host
 from gpulstm.engines.choose import Plan, choose
 from gpulstm.engines.cuda import persistent, planner
 from gpulstm.engines.spec import Call, StackSpec
@@ -118,7 +118,7 @@ SHRUNK = """
 import numpy as np
 import gpulstm
 from gpulstm.engines.cuda import persistent, planner
-from gpulstm.backend import resolve
+from gpulstm.backend import resolve, to_host
 launch = persistent._compiled
 def fewer(*args):
     kernel = launch(*args)
@@ -139,3 +139,13 @@ def test_a_grid_that_came_out_smaller_stops_instead_of_computing_a_part() -> Non
     )
     assert run.returncode != 0
     assert "CUDA" in run.stderr and "Error" in run.stderr
+
+
+@pytest.mark.cuda
+def test_layers_of_several_sizes_share_a_persistent_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one size asks of the kernel, its shared memory above all, must not stand in the way of another."""
+    monkeypatch.setenv(planner.FORM, "persistent")
+    ones = resolve("cuda").xp.ones
+    layers = [gpulstm.LSTM(2, size, device="cuda", seed=1) for size in (24, 8, 24)]
+    outputs = [layer(ones((3, 2, 2), "f"))[0] for layer in layers]
+    assert to_host(outputs[0]).tobytes() == to_host(outputs[2]).tobytes()

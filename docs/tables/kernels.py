@@ -1,8 +1,8 @@
 """Compile every kernel of the CUDA engine for real architectures and write what the compiler says: `make kernels`.
 
-nvcc where there is one, else NVRTC from its wheel (nvidia-cuda-nvrtc, found among the installed packages).  All variants
-of a file are compiled as one text per architecture.  Writes docs/cuda-kernels.md; ends with status 1 when a kernel does
-not compile, spills registers or uses local memory.  No GPU is needed.
+nvcc where there is one, else NVRTC from its wheel (`nvrtc.py` beside this file).  All variants of a file are compiled
+as one text per architecture.  Writes docs/cuda-kernels.md; ends with status 1 when a kernel does not compile, spills
+registers or uses local memory.  No GPU is needed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ INCLUDE = re.compile(r"^#include .*$", re.MULTILINE)
 
 
 class Card(NamedTuple):
-    """Limits of a compute capability (CUDA C++ Programming Guide, "Technical Specifications per Compute Capability")."""
+    """Limits of a compute capability (CUDA C++ Programming Guide, table of technical specifications)."""
 
     example: str
     threads: int
@@ -82,8 +82,8 @@ def variants() -> Iterator[Variant]:
             continue
         for rows, units in itertools.product(persistent.ROWS, persistent.UNITS):
             size = 2 if dtype == "float16" else 4
-            gates, columns = {"lstm": (4, 4 * units), "gru": (3, 4 * units), "rnn": (1, units)}[cell]
-            for name, columns, depth in (("forward", columns, 256), ("backward", units, 256 * gates)):
+            gates, wide = {"lstm": (4, 4 * units), "gru": (3, 4 * units), "rnn": (1, units)}[cell]
+            for name, columns, depth in (("forward", wide, 256), ("backward", units, 256 * gates)):
                 shape = persistent.shape(rows, columns)
                 shared = persistent.bytes_of(shape, depth * columns * size)
                 where = f"{cell} {dtype} {rows} rows, {units} units"
@@ -172,9 +172,10 @@ def occupancy(card: Card, report: Report, block: int, dynamic: int) -> int:
 def main() -> int:
     """Compile, print what is wrong, write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--arch", type=int, nargs="*", default=list(CARDS), help="compute capabilities times ten")
+    parser.add_argument("--arch", type=int, action="append", help="a compute capability times ten; all by default")
     parser.add_argument("--check", action="store_true", help="compile and judge, write nothing")
     arguments = parser.parse_args()
+    archs = arguments.arch or list(CARDS)
     chosen = list(enumerate(variants()))
     files = sorted({variant.file for _, variant in chosen})
     if shutil.which("nvcc"):
@@ -185,7 +186,7 @@ def main() -> int:
         import nvrtc
 
         compiler, named = nvrtc.compiled, f"NVRTC {nvrtc.version()}"
-    jobs = [(file, arch, half) for file in files for arch in arguments.arch for half in (False, True)]
+    jobs = [(file, arch, half) for file in files for arch in archs for half in (False, True)]
 
     def build(job: tuple[str, int, bool]) -> dict[tuple[int, int, str], Report]:
         file, arch, half = job
@@ -203,22 +204,13 @@ def main() -> int:
     with ThreadPoolExecutor(2) as pool:
         for part in pool.map(build, jobs):
             found |= part
-    spilling = [(arch, chosen[number][1].label, name) for (arch, number, name), r in found.items() if r.spills]
-    for arch, label, name in spilling:
-        print(
-            f"sm_{arch}: {name} ({label}) uses {found_spills(found, arch, label, name, chosen)} bytes of local memory"
-        )
+    spilling = {key: report.spills for key, report in found.items() if report.spills}
+    for (arch, number, name), spills in spilling.items():
+        print(f"sm_{arch}: {name} ({chosen[number][1].label}) uses {spills} bytes of local memory")
     if not arguments.check:
-        PAGE.write_text(page(chosen, found, arguments.arch, named), encoding="utf-8")
-    print(f"{len(found)} kernels compiled with {named} for {len(arguments.arch)} architectures, {len(spilling)} spill")
+        PAGE.write_text(page(chosen, found, archs, named), encoding="utf-8")
+    print(f"{len(found)} kernels compiled with {named} for {len(archs)} architectures, {len(spilling)} spill")
     return 1 if spilling else 0
-
-
-def found_spills(
-    found: dict[tuple[int, int, str], Report], arch: int, label: str, name: str, chosen: list[tuple[int, Variant]]
-) -> int:
-    """Bytes of stack and spills of a kernel."""
-    return next(r.spills for (a, n, k), r in found.items() if (a, k) == (arch, name) and chosen[n][1].label == label)
 
 
 def page(
@@ -230,9 +222,9 @@ def page(
         "",
         f"Written by `make kernels` with {named}: every kernel of the [CUDA engine](cuda-engine.md), compiled for real",
         "architectures. A cell is registers a thread, bytes of shared memory a block (static and dynamic; persistent",
-        "kernels at H = 256), and theoretical occupancy: the share of a multiprocessor's threads that registers, shared",
-        "memory and block limits let it hold at once. `-` is a combination that an architecture does not have or cannot",
-        "hold. No kernel spills registers or uses local memory, unless a row says so. Nothing here has been run on a GPU.",
+        "kernels at H = 256), and theoretical occupancy: the share of a multiprocessor's threads that registers,",
+        "shared memory and block limits let it hold at once. `-` is what an architecture does not have or cannot hold.",
+        "No kernel spills registers or uses local memory, unless its cell says so. Nothing here was run on a GPU.",
         "",
     ]
     for file in sorted({variant.file for _, variant in chosen}):

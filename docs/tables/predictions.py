@@ -1,4 +1,4 @@
-"""The predictions of the cost model for two cards, the tables of docs/cuda-engine.md: `python docs/tables/predictions.py`."""
+"""The predictions of the cost model for two cards: the tables of docs/cuda-engine.md."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SHAPES = (
 def rows(card: cost.Card, dtype: str) -> list[str]:
     """A table's lines: a training pass through the stack, in milliseconds."""
     lines = [
-        f"| {card.name}, {dtype}: T,B,I,H,L | arithmetic | bytes | first | fused | persistent | chosen | launched | graph |",
+        f"| {card.name}, {dtype} | arithmetic | bytes | first | fused | persistent | chosen | launched | graph |",
         "| --- | ---: | ---: | ---: | ---: | ---: | --- | ---: | ---: |",
     ]
     for steps, batch, inputs, hidden, layers in SHAPES:

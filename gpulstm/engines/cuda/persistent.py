@@ -127,7 +127,8 @@ def _compiled(
 ) -> Any:
     """The kernel, once it is known that the card holds the whole grid at once."""
     kernel = backend.module("cuda/persistent.cu", macros, cooperative=True).get_function(name)
-    kernel.max_dynamic_shared_size_bytes = shared
+    # all that a block may have, not what this size needs: the kernel is shared by layers of all sizes
+    kernel.max_dynamic_shared_size_bytes = backend.shared_memory
     driver = backend.xp.cuda.driver
     room = driver.occupancyMaxActiveBlocksPerMultiprocessor(kernel.kernel.ptr, block, shared) * backend.processors
     if room < grid:  # CuPy would launch a smaller grid and only warn
