@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import runpy
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -93,3 +97,34 @@ def test_the_plan_of_the_device_at_hand_is_explained(monkeypatch: pytest.MonkeyP
     assert card.processors > 0
     assert card.clock > 0
     assert planner.plan(Call(layer.spec, "cuda:0", 20, 4)).form == "first"
+
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def test_the_documented_predictions_are_those_of_the_model() -> None:
+    tables = runpy.run_path(str(DOCS / "tables" / "predictions.py"))["tables"]()
+    assert tables in (DOCS / "cuda-engine.md").read_text(encoding="utf-8")
+
+
+def test_every_variant_of_a_kernel_is_in_the_table() -> None:
+    """Written by `make kernels`; six architectures, no spill."""
+    variants = list(runpy.run_path(str(DOCS / "tables" / "kernels.py"), run_name="kernels")["variants"]())
+    page = (DOCS / "cuda-kernels.md").read_text(encoding="utf-8")
+    assert "sm_75" in page and "sm_120" in page
+    assert " B local" not in page
+    for variant in variants:
+        for name in variant.kernels:
+            assert f"| {name.removeprefix('gpulstm_')} {variant.label} |" in page
+
+
+@pytest.mark.cuda
+def test_the_gpu_check_runs(tmp_path: Path) -> None:
+    """Its own program, at tiny sizes; on a GPU the real thing is `make gpu-check`."""
+    report = tmp_path / "report.md"
+    command = [sys.executable, str(DOCS / "tables" / "gpu_check.py"), "--quick", "--output", str(report)]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    text = report.read_text(encoding="utf-8")
+    assert text.count("| 3,2,2,8,1 | float") == 2
+    assert "persistent, graph" in text
