@@ -5,7 +5,8 @@ from __future__ import annotations
 from gpulstm import errors
 from gpulstm.backend import to_device, to_host
 from gpulstm.layers import GRU, LSTM, RNN, Dense
+from gpulstm.threads import get_num_threads, set_num_threads
 
 __version__ = "0.1.0"
 
-__all__ = ["GRU", "LSTM", "RNN", "Dense", "errors", "to_device", "to_host"]
+__all__ = ["GRU", "LSTM", "RNN", "Dense", "errors", "get_num_threads", "set_num_threads", "to_device", "to_host"]

@@ -1,0 +1,141 @@
+"""The CPU engine: a whole layer over all time steps in one native call, forward and backward.
+
+The arithmetic is C++ under kernels/cpu, on the gate header that the CUDA kernels use too.  It is compiled for several
+instruction sets, of which the best one that the processor has is taken; GPULSTM_CPU_ISA names another.  Weights are
+packed once per call, the gates and the state update run on the sums of the recurrent product, and threads divide the
+rows of the batch (they never meet) or, where those are few, the hidden units (they meet once a step).
+
+Results do not depend on the number of threads, bit for bit.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from gpulstm.backend import Array
+from gpulstm.engines.cells import Grads
+from gpulstm.engines.spec import Call, StackSpec, State, Task
+from gpulstm.errors import ConfigError
+from gpulstm.threads import get_num_threads
+
+name = "cpu"
+VARIABLE = "GPULSTM_CPU_ISA"
+SPLITS = {"automatic": 0, "rows": 1, "units": 2}  # for tests: the results are the same
+
+split = "automatic"
+
+
+def supports(call: Call) -> str | None:
+    """Why this engine cannot serve a call, or None when it can."""
+    spec = call.spec
+    if call.on_cuda:
+        return "the model is on a GPU"
+    options = {
+        "zoneout": any(spec.zoneout),
+        "peepholes": spec.peepholes,
+        "coupled gates": spec.coupled,
+        "layer_norm": spec.layer_norm,
+        "proj_size": bool(spec.proj_size),
+        "clip": spec.clip is not None,
+        "reset_after=False": not spec.reset_after,
+    }
+    used = [option for option, on in options.items() if on]
+    if used:
+        return f"no native code for {', '.join(used)}"
+    return None if _native() else "this installation has no native code: it was built without a C++ compiler"
+
+
+def describe(call: Call) -> str:
+    """How a layer is computed, in a few words."""
+    native = _native()
+    isa = native.instruction_set() if native else "no"
+    count = get_num_threads()
+    return f"native, {isa} instructions, up to {count} thread{'s' if count > 1 else ''}"
+
+
+@dataclass
+class _Tape:
+    x: Array
+    state: State  # the initial one
+    y: Array
+    gates: Array | None  # in the engine's own order, see kernels/cpu/pack.h
+    cells: Array | None
+
+
+def forward(task: Task, x: Array, state: State) -> tuple[Array, State, _Tape | None]:
+    """All time steps of one layer and direction; arguments and results as `reference.forward`."""
+    spec, (steps, rows, _), p = task.spec, x.shape, task.params
+    native, cell, double = _module(), _cell(spec), x.dtype == np.float64
+    x, state = np.ascontiguousarray(x), State(*(_contiguous(part) for part in state))
+    y = np.empty((steps, rows, spec.hidden_size), x.dtype)
+    end = State(np.empty_like(state.h), None if state.c is None else np.empty_like(state.c))
+    gates = cells = None
+    if task.training and spec.cell != "rnn":
+        width, padded = native.saved_sizes(cell, spec.hidden_size, double)
+        gates = np.empty((steps, rows, width), x.dtype)
+        cells = np.empty((steps, rows, padded), x.dtype) if spec.has_memory else None
+    run = native.forward_double if double else native.forward_float
+    run(
+        *(cell, task.reverse, x, *_weights(task), _contiguous(p.get("b")), _contiguous(p.get("b_hn")), *state),
+        *(_contiguous(task.recurrent_mask), _contiguous(task.lengths), y, *end, gates, cells),
+        *(get_num_threads(), SPLITS[split]),
+    )
+    return y, end, _Tape(x, state, y, gates, cells) if task.training else None
+
+
+def backward(task: Task, tape: _Tape, dy: Array, dstate: State, grads: Grads) -> tuple[Array, State]:
+    """The gradient of `forward`; arguments and results as `reference.backward`."""
+    spec, native, double = task.spec, _module(), dy.dtype == np.float64
+    dx = np.empty_like(tape.x)
+    dstart = State(np.empty_like(dstate.h), None if dstate.c is None else np.empty_like(dstate.c))
+    run = native.backward_double if double else native.backward_float
+    run(
+        *(_cell(spec), task.reverse, tape.x, *_weights(task), *tape.state),
+        *(_contiguous(task.recurrent_mask), _contiguous(task.lengths), tape.y, tape.gates, tape.cells),
+        *(np.ascontiguousarray(dy), *(_contiguous(part) for part in dstate), dx, *dstart),
+        *(grads["W_x"], grads["W_h"], grads.get("b"), grads.get("b_hn")),
+        *(get_num_threads(), SPLITS[split]),
+    )
+    return dx, dstart
+
+
+def _weights(task: Task) -> tuple[Array, Array]:
+    return np.ascontiguousarray(task.params["W_x"]), np.ascontiguousarray(task.params["W_h"])
+
+
+def _contiguous(value: Array | None) -> Any:
+    return None if value is None else np.ascontiguousarray(value)
+
+
+def _cell(spec: StackSpec) -> int:
+    """The cell's number in kernels/cpu/layer.h."""
+    return {"lstm": 0, "gru": 1, "rnn": 2}[spec.cell] + (spec.nonlinearity == "relu")
+
+
+def _module() -> Any:
+    native = _native()
+    if native is None:  # `supports` has said so before
+        raise ConfigError("this installation has no native code: it was built without a C++ compiler")
+    return native
+
+
+@functools.cache
+def _native() -> ModuleType | None:
+    """The compiled module, set to the instruction set that GPULSTM_CPU_ISA names; None where there is none."""
+    try:
+        from gpulstm import _cpu
+    except ModuleNotFoundError:
+        return None
+    isa = os.environ.get(VARIABLE)
+    if isa:
+        if isa not in _cpu.instruction_sets():
+            there = ", ".join(_cpu.instruction_sets())
+            raise ConfigError(f"{VARIABLE} is {isa!r}, expected one that this machine has: {there}")
+        _cpu.use(isa)
+    return _cpu
