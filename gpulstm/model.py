@@ -1,0 +1,209 @@
+"""The network: a recurrent stack that reads a window, and a dense head that turns its last output into the targets.
+
+The head sees the last valid output of the last layer and, beside it, the covariates that are known for the horizon:
+
+    raw (B, horizon, targets, P) = [ y_last (B, D*H) | future (B, horizon*K) ] W + b
+
+What the P numbers of each target and step mean is the loss's matter: a point, quantiles, a mean and a scale, classes.
+All parameters, of the stack and the head, lie in one flat buffer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from gpulstm.backend import Array, Backend, resolve
+from gpulstm.engines.choose import Plan
+from gpulstm.engines.spec import StackSpec
+from gpulstm.errors import ConfigError, ShapeError
+from gpulstm.layers import Dense
+from gpulstm.params import ParamDict
+from gpulstm.stack import Recurrent, StackState, Tape
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Everything that fixes a network's shape; goes into a checkpoint as JSON.
+
+    Args:
+        stack: the recurrent layers.
+        horizon: steps ahead that the head gives.
+        targets: series that it gives them for.
+        outputs: P, numbers per target and step (`Loss.outputs`).
+        future_size: K, covariates known for each step of the horizon.
+        forget_bias: initial bias of the LSTM's forget gate.
+    """
+
+    stack: StackSpec
+    horizon: int = 1
+    targets: int = 1
+    outputs: int = 1
+    future_size: int = 0
+    forget_bias: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, least in (("horizon", 1), ("targets", 1), ("outputs", 1), ("future_size", 0)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ConfigError(f"{name} is {value!r}, expected an integer of at least {least}")
+
+    @property
+    def head_inputs(self) -> int:
+        """Features that the head reads."""
+        return self.stack.output_size + self.horizon * self.future_size
+
+    @property
+    def head_outputs(self) -> int:
+        """Numbers that the head gives per row."""
+        return self.horizon * self.targets * self.outputs
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> NetworkConfig:
+        """The config that `to_dict` described.
+
+        Raises:
+            ConfigError: a key is missing or unknown, or a value is out of range.
+        """
+        stack = dict(_known(StackSpec, values.get("stack", {}), "stack"))
+        stack["zoneout"] = tuple(stack.get("zoneout", (0.0, 0.0)))
+        return cls(**{**_known(cls, values, "network"), "stack": StackSpec(**stack)})
+
+
+@dataclass
+class NetworkTape:
+    """What `Network.forward` keeps for `Network.backward`; opaque."""
+
+    stack: Tape
+    read: Array  # (B, D*H + horizon*K), the head's input
+
+
+class Network:
+    """A recurrent stack and a dense head over one flat buffer of parameters.
+
+    Args:
+        config: shapes and options.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        seed: of the initial weights and of the dropout masks.
+        engine: force an engine for the stack; None chooses.
+        initial: draw initial weights; False leaves zeros, for parameters about to be loaded.
+
+    Attributes:
+        params: names `rnn.*` and `head.*`, views into `params.flat`.
+    """
+
+    def __init__(
+        self,
+        config: NetworkConfig,
+        *,
+        device: str | Backend = "auto",
+        seed: int = 0,
+        engine: str | None = None,
+        initial: bool = True,
+    ) -> None:
+        self.config, self.seed = config, seed
+        self.backend = resolve(device)
+        head = Dense.shapes(config.head_inputs, config.head_outputs)
+        shapes = {f"rnn.{name}": shape for name, shape in config.stack.shapes().items()}
+        shapes |= {f"head.{name}": shape for name, shape in head.items()}
+        self.params = ParamDict.allocate(self.backend, shapes, config.stack.dtype)
+        self.rnn = Recurrent(
+            config.stack,
+            device=self.backend,
+            seed=seed,
+            forget_bias=config.forget_bias,
+            engine=engine,
+            params=self.params.sub("rnn."),
+            initial=initial,
+        )
+        self.head = Dense(self.params.sub("head."), seed if initial else None)
+
+    def __repr__(self) -> str:
+        config = self.config
+        shape = f"horizon={config.horizon}, targets={config.targets}, outputs={config.outputs}"
+        return f"Network({self.rnn!r} -> Dense({config.head_inputs}, {config.head_outputs}), {shape})"
+
+    @property
+    def calls(self) -> int:
+        """Training forward passes so far; keys the dropout masks and belongs into a checkpoint."""
+        return self.rnn.calls
+
+    @calls.setter
+    def calls(self, value: int) -> None:
+        self.rnn.calls = value
+
+    def explain(self, steps: int, batch: int, *, training: bool = False) -> Plan:
+        """Which engine will run the stack, and why no faster one; print it."""
+        return self.rnn.explain(steps, batch, training=training)
+
+    def forward(
+        self,
+        x: Any,
+        future: Any = None,
+        state: StackState = None,
+        lengths: Any = None,
+        training: bool = False,
+    ) -> tuple[Array, StackState, NetworkTape | None]:
+        """Read windows, give what the loss reads.
+
+        Args:
+            x: `(T, B, I)`.
+            future: `(B, horizon, K)` covariates known for the horizon; None when K is 0.
+            state, lengths: as `Recurrent.forward`.
+            training: apply dropout and keep a tape.
+
+        Returns:
+            raw `(B, horizon, targets, P)`, the stack's final state, the tape (None unless training).
+        """
+        config = self.config
+        with self.backend.activate():
+            last, state, tape = self.rnn.forward(x, state, lengths, training=training, outputs="last")
+            read = last
+            if config.future_size or future is not None:
+                read = self.backend.xp.concatenate([last, self._future(future, last.shape[0])], axis=1)
+            raw = self.head.forward(read).reshape(-1, config.horizon, config.targets, config.outputs)
+        return raw, state, None if tape is None else NetworkTape(tape, read)
+
+    def backward(self, tape: NetworkTape, draw: Any, grads: ParamDict | None = None) -> ParamDict:
+        """The gradients of all parameters from that of raw.
+
+        Args:
+            tape: what `forward(..., training=True)` returned.
+            draw: `(B, horizon, targets, P)`, gradient of raw.
+            grads: added to; new zeros if None.
+
+        Returns:
+            `grads`, named as `params`.
+        """
+        config, grads = self.config, self.params.like() if grads is None else grads
+        draw = self.backend.asarray(draw, config.stack.dtype, name="draw")
+        expected = (tape.read.shape[0], config.horizon, config.targets, config.outputs)
+        if draw.shape != expected:
+            raise ShapeError(f"draw has shape {draw.shape}, expected {expected}, the shape of raw")
+        with self.backend.activate():
+            dread = self.head.backward(tape.read, draw.reshape(expected[0], -1), grads.sub("head."))
+            self.rnn.backward(tape.stack, dread[:, : config.stack.output_size], grads=grads.sub("rnn."))
+        return grads
+
+    def _future(self, future: Any, batch: int) -> Array:
+        config = self.config
+        expected = (batch, config.horizon, config.future_size)
+        if future is None:
+            raise ShapeError(f"future is missing, expected an array of shape {expected}")
+        future = self.backend.asarray(future, config.stack.dtype, name="future")
+        if future.shape != expected:
+            raise ShapeError(f"future has shape {tuple(future.shape)}, expected {expected}")
+        return future.reshape(batch, -1)
+
+
+def _known(kind: type, values: Mapping[str, Any], what: str) -> dict[str, Any]:
+    names = {field.name for field in fields(kind)}
+    unknown = sorted(values.keys() - names)
+    if unknown:
+        raise ConfigError(f"the {what} config has unknown entries: {', '.join(unknown)}")
+    return dict(values)

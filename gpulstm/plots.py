@@ -1,0 +1,397 @@
+"""Pictures: how training went, a forecast with its bands, a backtest beside its baselines, a comparison of timings.
+
+Everything comes as plain arrays and mappings, so that the pictures also serve for numbers that were not made here.
+matplotlib (the extra `plots`) draws them without a display and without its global state.  Colours are those of Okabe
+and Ito (2008, "Color Universal Design"), which stay apart for colour-blind readers; lines differ in style as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpulstm.errors import ShapeError, missing_extra
+
+BLACK, GREY = "#202020", "#767676"
+BLUE, VERMILLION, GREEN, ORANGE, SKY, PURPLE = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7"
+CYCLE = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
+DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1)), (0, (1, 1)))
+
+STYLE: Any = {
+    "axes.axisbelow": True,
+    "axes.edgecolor": GREY,
+    "axes.grid": True,
+    "axes.labelcolor": BLACK,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": "medium",
+    "axes.titleweight": "bold",
+    "figure.constrained_layout.use": True,
+    "figure.dpi": 130,
+    "figure.titlesize": "large",
+    "figure.titleweight": "bold",
+    "font.size": 10,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.8,
+    "legend.frameon": False,
+    "savefig.dpi": 130,
+    "xtick.color": GREY,
+    "xtick.labelcolor": BLACK,
+    "ytick.color": GREY,
+    "ytick.labelcolor": BLACK,
+}
+
+
+@dataclass(frozen=True)
+class Fan:
+    """A forecast from one origin.
+
+    Attributes:
+        time: `(horizon,)` datetime64 or numbers.
+        quantiles: `(horizon,)` values by level, for example `{0.1: ..., 0.5: ..., 0.9: ...}`; may be empty.
+        mean: `(horizon,)` point forecast, drawn where there is no median.
+    """
+
+    time: np.ndarray
+    quantiles: Mapping[float, np.ndarray]
+    mean: np.ndarray | None = None
+
+    @property
+    def centre(self) -> np.ndarray | None:
+        """The median where there is one, else the mean."""
+        return self.quantiles.get(0.5, self.mean)
+
+    @property
+    def bands(self) -> list[tuple[float, np.ndarray, np.ndarray]]:
+        """`(coverage, low, high)` for each pair of levels that lie evenly around one half, the widest first."""
+        levels = {round(level, 6): values for level, values in self.quantiles.items()}
+        pairs = [(level, round(1 - level, 6)) for level in sorted(levels) if level < 0.5]
+        return [(high - low, levels[low], levels[high]) for low, high in pairs if high in levels]
+
+
+def history(path: str | Path, columns: Mapping[str, Sequence[float]], *, title: str = "Training") -> Path:
+    """Losses over epochs, the best epoch marked, and the learning rate below where it changed.
+
+    Args:
+        path: the PNG to write.
+        columns: `train_loss` and, where there are any, `epoch`, `validation_loss` and `rate`, all of one length; NaN
+            where an epoch has no value.
+        title: the headline.
+
+    Raises:
+        ShapeError: the columns differ in length, or none holds a loss.
+        MissingExtraError: matplotlib is not installed.
+    """
+    values = {name: np.asarray(column, dtype=np.float64) for name, column in columns.items()}
+    losses = {
+        label: values[name] for name, label in _LOSSES.items() if name in values and np.isfinite(values[name]).any()
+    }
+    lengths = {column.shape for column in values.values()}
+    if not losses or len(lengths) != 1:
+        raise ShapeError(f"history needs a column train_loss and columns of one length, got {_lengths(values)}")
+    epoch = values.get("epoch", np.arange(1.0, 1 + lengths.pop()[0]))
+    rate = values.get("rate")
+    varied = rate is not None and np.ptp(rate) > 0
+    with _figure(path, (8, 5.6 if varied else 4.4)) as figure:
+        figure.suptitle(title, x=0.01, ha="left")
+        upper, *lower = figure.subplots(1 + varied, 1, sharex=True, squeeze=False, height_ratios=[3, 1][: 1 + varied])[
+            :, 0
+        ]
+        marker = "o" if epoch.size < 25 else None
+        for (label, loss), colour, dash in zip(losses.items(), (BLUE, VERMILLION), DASHES, strict=False):
+            upper.plot(epoch, loss, dash, color=colour, marker=marker, markersize=3.5, label=label)
+        judged = list(losses.values())[-1]
+        best = int(np.nanargmin(judged))
+        upper.axvline(epoch[best], color=GREY, linewidth=1, linestyle=":")
+        upper.plot(
+            epoch[best],
+            judged[best],
+            "o",
+            color=BLACK,
+            markersize=6,
+            label=f"best: {judged[best]:.4g}, epoch {epoch[best]:.0f}",
+        )
+        finite = np.concatenate([loss[np.isfinite(loss)] for loss in losses.values()])
+        if finite.min() > 0 and finite.max() > 8 * finite.min():
+            _plain_log(upper)
+        upper.set_ylabel("loss (scaled units)")
+        _legend_outside(upper)
+        if lower and rate is not None:
+            lower[0].plot(epoch, rate, color=GREEN, marker=marker, markersize=3.5)
+            lower[0].set_ylabel("learning rate")
+            lower[0].set_ylim(bottom=0)
+        _whole_numbers((lower or [upper])[0])
+        (lower or [upper])[0].set_xlabel("epoch")
+    return Path(path)
+
+
+def forecast(
+    path: str | Path,
+    fan: Fan,
+    *,
+    time: np.ndarray,
+    observed: np.ndarray,
+    actual: np.ndarray | None = None,
+    baselines: Mapping[str, np.ndarray] | None = None,
+    title: str = "Forecast",
+    label: str = "value",
+) -> Path:
+    """The end of a series and its forecast, with a shaded band for each pair of quantiles.
+
+    Args:
+        path: the PNG to write.
+        fan: the forecast.
+        time: `(n,)` datetime64 or numbers, of the observed part that is to be shown.
+        observed: `(n,)` values, NaN where missing.
+        actual: `(horizon,)` what came afterwards, where it is known.
+        baselines: `(horizon,)` forecasts to compare with, by name.
+        title: the headline.
+        label: the vertical axis: the quantity and its unit.
+
+    Raises:
+        ShapeError: arrays that belong together differ in length.
+        MissingExtraError: matplotlib is not installed.
+    """
+    _same_length({"time": time, "observed": observed})
+    _same_length(
+        {"the times of the forecast": fan.time, **_named(fan), **({} if actual is None else {"actual": actual})}
+    )
+    with _figure(path, (10, 4.8)) as figure:
+        axes = figure.subplots()
+        figure.suptitle(title, x=0.01, ha="left")
+        axes.plot(time, observed, color=BLACK, linewidth=1.2, label="observed")
+        _bands(axes, fan, labelled=True)
+        for (name, values), dash in zip((baselines or {}).items(), DASHES[1:], strict=False):
+            axes.plot(fan.time, values, linestyle=dash, color=GREY, linewidth=1.2, label=name)
+        if actual is not None:
+            axes.plot(fan.time, actual, color=BLACK, linewidth=1.2, linestyle=(0, (1, 1)), label="what came")
+        if fan.centre is not None:
+            axes.plot(
+                fan.time, fan.centre, color=BLUE, linewidth=1.8, label="median" if 0.5 in fan.quantiles else "mean"
+            )
+        axes.axvline(time[-1], color=GREY, linewidth=1, linestyle=":")
+        axes.set_ylabel(label)
+        _time_axis(axes, fan.time)
+        _legend_outside(axes)
+    return Path(path)
+
+
+def backtest(
+    path: str | Path,
+    fans: Sequence[Fan],
+    *,
+    time: np.ndarray,
+    observed: np.ndarray,
+    errors: Mapping[str, np.ndarray],
+    scores: Mapping[str, float],
+    score: str = "MASE",
+    title: str = "Backtest",
+    label: str = "value",
+) -> Path:
+    """Forecasts from rolling origins over what came, the error by forecast step, and the score beside the baselines.
+
+    Args:
+        path: the PNG to write.
+        fans: one forecast for each origin that is to be shown.
+        time, observed: `(n,)` the part of the series that is to be shown.
+        errors: `(horizon,)` mean absolute error by forecast step, in the unit of the series, by method; ours first.
+        scores: one number a method, smaller is better, by the same names.
+        score: what those numbers are.
+        title: the headline.
+        label: the quantity and its unit.
+
+    Raises:
+        ShapeError: arrays that belong together differ in length.
+        MissingExtraError: matplotlib is not installed.
+    """
+    _same_length({"time": time, "observed": observed})
+    for fan in fans:
+        _same_length({"the times of a forecast": fan.time, **_named(fan)})
+    _same_length({f"errors[{name!r}]": values for name, values in errors.items()})
+    with _figure(path, (10, 7)) as figure:
+        figure.suptitle(title, x=0.01, ha="left")
+        grid = figure.add_gridspec(2, 2, height_ratios=[1.25, 1], width_ratios=[1.6, 1])
+        upper = figure.add_subplot(grid[0, :])
+        upper.plot(time, observed, color=BLACK, linewidth=1.1, label="observed")
+        for number, fan in enumerate(fans):
+            colour = (BLUE, VERMILLION)[number % 2]
+            _bands(upper, fan, labelled=False, colour=colour)
+            if fan.centre is not None:
+                name = f"forecast ({len(fans)} origin{'s' if len(fans) > 1 else ''} shown)" if number == 0 else None
+                upper.plot(fan.time, fan.centre, color=colour, linewidth=1.5, label=name)
+                upper.plot(fan.time[0], fan.centre[0], "o", color=colour, markersize=3.5)
+        upper.set_ylabel(label)
+        _time_axis(upper, time)
+        _legend_outside(upper)
+
+        left = figure.add_subplot(grid[1, 0])
+        for (name, values), colour, dash in zip(errors.items(), CYCLE, DASHES, strict=False):
+            left.plot(np.arange(1, len(values) + 1), values, linestyle=dash, color=colour, linewidth=1.8, label=name)
+        left.set(xlabel="steps ahead", ylabel=f"mean absolute error\n{label}", title="Error by forecast step")
+        left.set_ylim(0, 1.25 * max(float(np.nanmax(values)) for values in errors.values()))  # room for the legend
+        _whole_numbers(left)
+        left.legend(loc="upper left", ncols=3)
+
+        right = figure.add_subplot(grid[1, 1])
+        names, colours = list(scores), [CYCLE[place % len(CYCLE)] for place in range(len(scores))]
+        _bars(right, names, [scores[name] for name in names], colours)
+        right.axvline(1.0, color=BLACK, linewidth=1, linestyle=":")
+        right.set(title=f"{score} (smaller is better)")
+    return Path(path)
+
+
+def timings(
+    path: str | Path,
+    cases: Sequence[str],
+    ratios: Mapping[str, Sequence[float]],
+    *,
+    baseline: str,
+    title: str = "Timings",
+) -> Path:
+    """Time relative to one contender, a group of bars a case, on a logarithmic axis.
+
+    Args:
+        path: the PNG to write.
+        cases: names of the cases.
+        ratios: `(cases,)` median time over the baseline's, by contender; NaN where it was not run.
+        baseline: the contender that all are divided by.
+        title: the headline.
+
+    Raises:
+        ShapeError: a contender has not one ratio for each case.
+        MissingExtraError: matplotlib is not installed.
+    """
+    _same_length({"cases": np.empty(len(cases)), **{name: np.asarray(values) for name, values in ratios.items()}})
+    ratios = {name: values for name, values in ratios.items() if name != baseline}  # the baseline is the line at 1
+    from_top = np.arange(len(cases), dtype=np.float64)
+    thickness = 0.8 / max(1, len(ratios))
+    with _figure(path, (9, 1.6 + len(cases) * (0.2 + 0.24 * len(ratios)))) as figure:
+        axes = figure.subplots()
+        figure.suptitle(title, x=0.01, ha="left")
+        for place, ((name, values), colour) in enumerate(zip(ratios.items(), CYCLE, strict=False)):
+            heights = from_top + (place - (len(ratios) - 1) / 2) * thickness
+            # on a logarithmic axis bars start at 1, the baseline: to the left is faster, to the right slower
+            bars = axes.barh(
+                heights, np.asarray(values, dtype=np.float64) - 1, thickness * 0.92, left=1, color=colour, label=name
+            )
+            for bar, ratio in zip(bars, values, strict=True):
+                if np.isfinite(ratio):
+                    place_of_text = (
+                        {"ha": "left", "xytext": (4, 0)} if ratio >= 1 else {"ha": "right", "xytext": (-4, 0)}
+                    )
+                    middle = (ratio, bar.get_y() + bar.get_height() / 2)
+                    axes.annotate(
+                        f"{ratio:.2f}", middle, textcoords="offset points", va="center", size=8, **place_of_text
+                    )
+        axes.set_xscale("log")
+        finite = np.array([value for values in ratios.values() for value in values if np.isfinite(value)] or [1.0])
+        axes.set_xlim(min(0.5, finite.min() / 1.6), max(2.0, finite.max() * 1.6))
+        ticks = [
+            tick
+            for tick in (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
+            if axes.get_xlim()[0] <= tick <= axes.get_xlim()[1]
+        ]
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.minorticks_off()
+        axes.axvline(1.0, color=BLACK, linewidth=1, label=baseline)
+        axes.set_yticks(from_top, list(cases))
+        axes.invert_yaxis()
+        axes.grid(axis="y", visible=False)
+        axes.set_xlabel(f"time relative to {baseline} (below 1 is faster)")
+        _legend_outside(axes)
+    return Path(path)
+
+
+_LOSSES = {"train_loss": "training", "validation_loss": "validation"}
+
+
+@contextmanager
+def _figure(path: str | Path, size: tuple[float, float]) -> Iterator[Any]:
+    """A figure in this module's style, written to `path` (folders made) when the block ends without an error."""
+    try:
+        import matplotlib
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise missing_extra("matplotlib", "plots", "drawing a picture") from error
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=size)
+        yield figure
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, format="png")
+
+
+def _bands(axes: Any, fan: Fan, *, labelled: bool, colour: str = BLUE) -> None:
+    """Shaded areas between pairs of quantiles, the narrower the darker."""
+    for place, (coverage, low, high) in enumerate(fan.bands):
+        text = f"{100 * coverage:.0f} % interval" if labelled else None
+        axes.fill_between(fan.time, low, high, color=colour, alpha=0.18 + 0.12 * place, linewidth=0, label=text)
+
+
+def _bars(axes: Any, names: Sequence[str], values: Sequence[float], colours: Sequence[str]) -> None:
+    """Horizontal bars from top to bottom, each with its value."""
+    places = np.arange(len(names))
+    axes.barh(places, values, 0.62, color=colours)
+    for place, value in zip(places, values, strict=True):
+        axes.annotate(f"{value:.3g}", (value, place), (4, 0), textcoords="offset points", va="center")
+    axes.set_yticks(places, names)
+    axes.invert_yaxis()
+    axes.grid(axis="y", visible=False)
+    axes.set_xlim(0, 1.18 * max([1.0, *(value for value in values if np.isfinite(value))]))
+
+
+def _time_axis(axes: Any, time: np.ndarray) -> None:
+    """Short dates for times, plain numbers else; no empty margin on either side."""
+    axes.margins(x=0.01)
+    if np.issubdtype(np.asarray(time).dtype, np.datetime64):
+        from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+        locator = AutoDateLocator(minticks=4, maxticks=9)
+        axes.xaxis.set_major_locator(locator)
+        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    else:
+        axes.set_xlabel("time step")
+
+
+def _whole_numbers(axes: Any) -> None:
+    """Ticks at integers only: epochs and steps have no halves."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _plain_log(axes: Any) -> None:
+    """A logarithmic vertical axis with ticks at 1, 2 and 5 of each decade, written as plain numbers."""
+    from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+
+
+def _legend_outside(axes: Any) -> None:
+    """The legend in a row above the axes, where it hides no data."""
+    axes.legend(
+        loc="lower right", bbox_to_anchor=(1, 1), ncols=6, columnspacing=1.4, handlelength=1.8, borderaxespad=0.2
+    )
+
+
+def _named(fan: Fan) -> dict[str, np.ndarray]:
+    named = {f"the quantile {level:g}": values for level, values in fan.quantiles.items()}
+    return named if fan.mean is None else {**named, "the mean": fan.mean}
+
+
+def _lengths(arrays: Mapping[str, np.ndarray]) -> str:
+    return ", ".join(f"{name} {np.shape(values)}" for name, values in arrays.items()) or "none"
+
+
+def _same_length(arrays: Mapping[str, Any]) -> None:
+    shapes = {np.shape(values) for values in arrays.values()}
+    if len(shapes) > 1 or any(len(shape) != 1 or shape[0] == 0 for shape in shapes):
+        raise ShapeError(f"a picture needs one-dimensional arrays of one length, got {_lengths(arrays)}")

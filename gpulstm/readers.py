@@ -1,0 +1,486 @@
+"""Where columns come from: CSV files, Parquet files, data frames, dicts of columns and plain arrays.
+
+A source knows the names of its columns and reads the ones that are asked for: numbers as float64 with NaN where a cell
+is missing, times as `datetime64[us]` or float64, and names of series as integer codes.  Only the columns asked for are
+held, and a CSV is parsed in chunks, so memory grows with the numbers kept and not with the text of the file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import difflib
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from gpulstm.errors import DataError, missing_extra
+
+MISSING = frozenset({"", "na", "n/a", "nan", "null", "none"})  # cells that mean "no value", in lower case
+TIME = "datetime64[us]"
+_CHUNK = 65_536  # rows of a CSV that exist as Python strings at one time
+
+
+@dataclass
+class Columns:
+    """What was read from a source.
+
+    Attributes:
+        numbers: `(rows,)` float64 arrays by column, NaN where missing.
+        time: `(rows,)` datetime64[us] or float64, or None.
+        codes: `(rows,)` int64, which entry of `labels` each row belongs to, or None for one series.
+        labels: names of the series in the order of their first rows.
+        word, first: how rows are named in messages: `"row"` from 2 in a file (the header is row 1), `"position"` from 0
+            else.
+    """
+
+    numbers: dict[str, np.ndarray]
+    time: np.ndarray | None
+    codes: np.ndarray | None
+    labels: list[str]
+    word: str
+    first: int
+
+    def where(self, index: int) -> str:
+        """How to name row `index` to a user."""
+        return f"{self.word} {self.first + int(index)}"
+
+
+class Source(Protocol):
+    """A table that is not read yet."""
+
+    label: str
+
+    @property
+    def names(self) -> list[str]:
+        """The columns' names in their order."""
+        ...
+
+    def read(self, numbers: Sequence[str], time: str | None, series: str | None) -> Columns:
+        """Read the named columns."""
+        ...
+
+
+def open_source(data: Any, *, delimiter: str | None = None) -> Source:
+    """The source for a path, a frame, a dict of columns or an array.
+
+    Raises:
+        DataError: the file is not there or not readable, column names repeat, or the object is none of these.
+        MissingExtraError: a Parquet file needs pyarrow, which is not installed.
+    """
+    if isinstance(data, (str, Path)):
+        return _open_file(Path(data), delimiter)
+    if isinstance(data, Mapping):
+        return _Arrays.of_mapping(data)
+    if hasattr(data, "__cuda_array_interface__"):
+        raise DataError(
+            "the series is an array on a CUDA device; tables are read on the host, pass gpulstm.to_host(series)"
+        )
+    if isinstance(data, (np.ndarray, list, tuple)):
+        return _Arrays.of_array(data)
+    return _frame(data)
+
+
+def need(name: str, names: Sequence[str], label: str) -> str:
+    """`name` if the table has it.
+
+    Raises:
+        DataError: no such column; the message gives the nearest names, or all of a few.
+    """
+    if name in names:
+        return name
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5) or list(names[:8])
+    raise DataError(f"{label} has no column {name!r}; the nearest are: {', '.join(map(repr, near))}")
+
+
+def _check_names(names: Sequence[str], label: str) -> list[str]:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise DataError(f"{label} has two columns named {name!r}; rename one of them")
+        seen.add(name)
+    if not names:
+        raise DataError(f"{label} has no columns")
+    return list(names)
+
+
+def _open_file(path: Path, delimiter: str | None) -> Source:
+    if not path.exists():
+        raise DataError(f"there is no file {str(path)!r}")
+    if path.is_dir():
+        raise DataError(f"{str(path)!r} is a folder, expected a CSV or Parquet file")
+    suffix = path.suffix.lower()
+    if suffix in (".csv", ".tsv", ".txt"):
+        return _Csv.open(path, delimiter)
+    if suffix in (".parquet", ".pq"):
+        return _Parquet.open(path)
+    raise DataError(f"{str(path)!r} ends in {suffix or 'nothing'!r}, expected .csv, .tsv, .txt, .parquet or .pq")
+
+
+# CSV
+
+
+@dataclass
+class _Csv:
+    """A delimited text file in UTF-8 whose first row names the columns."""
+
+    path: Path
+    delimiter: str
+    names: list[str]
+    label: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.label = self.path.name
+
+    @classmethod
+    def open(cls, path: Path, delimiter: str | None) -> _Csv:
+        with _decoding(path), open(path, encoding="utf-8-sig", newline="") as file:
+            line = file.readline()
+        if not line.strip():
+            raise DataError(f"{path.name} is empty, expected a first row with the names of the columns")
+        if delimiter is None:
+            delimiter = max(",;\t|", key=line.count) if any(mark in line for mark in ",;\t|") else ","
+        names = [name.strip() for name in next(csv.reader([line], delimiter=delimiter))]
+        for position, name in enumerate(names, start=1):
+            if not name:
+                raise DataError(f"column {position} of {path.name} has no name in the first row")
+        return cls(path, delimiter, _check_names(names, path.name))
+
+    def read(self, numbers: Sequence[str], time: str | None, series: str | None) -> Columns:
+        wanted = {name: self.names.index(name) for name in numbers}
+        parts: dict[str, list[np.ndarray]] = {name: [] for name in numbers}
+        times: list[np.ndarray] = []
+        codes: list[np.ndarray] = []
+        known: dict[str, int] = {}
+        for first, columns in self._chunks():
+            for name, column in wanted.items():
+                parts[name].append(_numbers(columns[column], name, self.label, first))
+            if time is not None:
+                times.append(_times(columns[self.names.index(time)], time, self.label, first))
+            if series is not None:
+                codes.append(_codes(columns[self.names.index(series)], known, series, self.label, first))
+        if not any(parts.values()):
+            raise DataError(f"{self.label} has no rows below the names of the columns")
+        return Columns(
+            {name: np.concatenate(part) for name, part in parts.items()},
+            _join_times(times, time, self.label) if time is not None else None,
+            np.concatenate(codes) if series is not None else None,
+            list(known),
+            "row",
+            2,
+        )
+
+    def _chunks(self) -> Iterator[tuple[int, list[tuple[str, ...]]]]:
+        """The number of the first row, and the columns, of each run of rows; blank rows at the end are dropped."""
+        with _decoding(self.path), open(self.path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, delimiter=self.delimiter)
+            next(reader)
+            first, blank = 2, 0  # `blank`: rows without a cell that may turn out to be the end of the file
+            width = len(self.names)
+            while True:
+                rows: list[list[str]] = [[]] * blank + list(itertools.islice(reader, _CHUNK))
+                more = len(rows) > blank
+                blank = sum(1 for _ in itertools.takewhile(lambda row: not row, reversed(rows)))
+                rows = rows[: len(rows) - blank]
+                if rows:
+                    if width == 1:
+                        rows = [row or [""] for row in rows]  # a blank row of one column is one missing value
+                    for offset, row in enumerate(rows):
+                        if len(row) != width:
+                            raise DataError(
+                                f"row {first + offset} of {self.label} has {len(row)} cells, "
+                                f"expected {width} as in the first row"
+                            )
+                    yield first, list(zip(*rows, strict=True))
+                    first += len(rows)
+                if not more:
+                    return
+
+
+@contextlib.contextmanager
+def _decoding(path: Path) -> Iterator[None]:
+    """Say in one sentence what keeps a text file from being read."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path.name} is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+    except csv.Error as error:
+        raise DataError(f"{path.name} cannot be read as CSV: {error}") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _numbers(cells: Sequence[str], name: str, label: str, first: int) -> np.ndarray:
+    """Cells as float64; cells of `MISSING` become NaN."""
+    try:
+        if "_" in "".join(cells):  # float() takes 1_000, which no file of numbers means
+            raise ValueError
+        return np.fromiter(map(float, cells), np.float64, len(cells))
+    except ValueError:
+        values = np.empty(len(cells))
+        for row, cell in enumerate(cells):
+            text = cell.strip()
+            if text.lower() in MISSING:
+                values[row] = np.nan
+                continue
+            try:
+                if "_" in text:
+                    raise ValueError
+                values[row] = float(text)
+            except ValueError:
+                raise DataError(
+                    f"column {name!r}, row {first + row} of {label} holds {text!r}, expected a number"
+                ) from None
+        return values
+
+
+def _times(cells: Sequence[str], name: str, label: str, first: int) -> np.ndarray:
+    """Cells as float64 where all are numbers, else as ISO 8601 dates and times; offsets are turned into UTC."""
+    try:
+        return np.fromiter(map(float, cells), np.float64, len(cells))
+    except ValueError:
+        pass
+    values = np.empty(len(cells), TIME)
+    for row, cell in enumerate(cells):
+        text = cell.strip()
+        try:
+            values[row] = _moment(text)
+        except ValueError:
+            raise DataError(
+                f"time column {name!r}, row {first + row} of {label} holds {text!r}, "
+                "expected a number or an ISO date such as 2024-01-31"
+            ) from None
+    return values
+
+
+def _moment(text: str) -> np.datetime64:
+    """One ISO 8601 date, month or time; ValueError for anything else."""
+    if len(text) == 7 and text[4] == "-":  # a month: 2024-01
+        return np.datetime64(text, "us")
+    moment = datetime.fromisoformat(text[:-1] + "+00:00" if text.endswith("Z") else text)
+    if moment.tzinfo is not None:
+        moment = moment.astimezone(timezone.utc).replace(tzinfo=None)
+    return np.datetime64(moment, "us")
+
+
+def _join_times(parts: list[np.ndarray], name: str, label: str) -> np.ndarray:
+    kinds = {part.dtype.kind for part in parts}
+    if len(kinds) > 1:
+        raise DataError(f"time column {name!r} of {label} holds numbers in some rows and dates in others")
+    return np.concatenate(parts)
+
+
+def _codes(cells: Sequence[Any], known: dict[str, int], name: str, label: str, first: int) -> np.ndarray:
+    """The number of each cell's series; new names are added to `known`."""
+    codes = np.empty(len(cells), np.int64)
+    for row, cell in enumerate(cells):
+        text = "" if cell is None else str(cell).strip()
+        if not text:
+            raise DataError(
+                f"series column {name!r}, row {first + row} of {label} is empty, expected the name of a series"
+            )
+        codes[row] = known.setdefault(text, len(known))
+    return codes
+
+
+# Parquet and frames
+
+
+@dataclass
+class _Parquet:
+    """A Parquet file; only the wanted columns are read."""
+
+    path: Path
+    names: list[str]
+    label: str
+
+    @classmethod
+    def open(cls, path: Path) -> _Parquet:
+        parquet = _pyarrow_parquet()
+        try:
+            names = parquet.read_schema(path).names
+        except (OSError, ValueError) as error:  # pyarrow's own errors derive from these two
+            raise DataError(f"{path.name} cannot be read as Parquet: {error}") from error
+        return cls(path, _check_names(names, path.name), path.name)
+
+    def read(self, numbers: Sequence[str], time: str | None, series: str | None) -> Columns:
+        wanted = [*numbers, *(name for name in (time, series) if name is not None)]
+        try:
+            table = _pyarrow_parquet().read_table(self.path, columns=wanted)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{self.label} cannot be read as Parquet: {error}") from error
+        return _Frame(_narwhals().from_native(table, eager_only=True), self.names, self.label).read(
+            numbers, time, series
+        )
+
+
+@dataclass
+class _Frame:
+    """A pandas, polars or pyarrow frame, seen through narwhals."""
+
+    frame: Any
+    names: list[str]
+    label: str = "the frame"
+    index: str | None = None  # name under which a pandas time index was made a column
+
+    def read(self, numbers: Sequence[str], time: str | None, series: str | None) -> Columns:
+        if len(self.frame) == 0:
+            raise DataError(f"{self.label} has no rows")
+        columns = {name: self._number(name) for name in numbers}
+        known: dict[str, int] = {}
+        codes = None if series is None else _codes(self.frame[series].to_list(), known, series, self.label, 0)
+        return Columns(columns, None if time is None else self._time(time), codes, list(known), "position", 0)
+
+    def _number(self, name: str) -> np.ndarray:
+        nw, column = _narwhals(), self.frame[name]
+        if column.dtype.is_numeric() or column.dtype == nw.Boolean:
+            return _floats(column.cast(nw.Float64).to_numpy())
+        cells = ["" if cell is None else str(cell) for cell in column.to_list()]
+        return _cells_of_frame(_numbers, cells, name, self.label)
+
+    def _time(self, name: str) -> np.ndarray:
+        nw, column = _narwhals(), self.frame[name]
+        if column.dtype.is_numeric():
+            return _floats(column.cast(nw.Float64).to_numpy())
+        if column.dtype == nw.Date:
+            return np.asarray(column.to_list(), dtype=TIME)
+        if column.dtype == nw.Datetime:
+            if column.dtype.time_zone is not None:
+                column = column.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
+            return column.to_numpy().astype(TIME)
+        cells = ["" if cell is None else str(cell) for cell in column.to_list()]
+        return _cells_of_frame(_times, cells, name, self.label)
+
+
+def _cells_of_frame(parse: Any, cells: list[str], name: str, label: str) -> np.ndarray:
+    try:
+        return parse(cells, name, label, 0)
+    except DataError as error:
+        raise DataError(str(error).replace(", row ", ", position ")) from None
+
+
+def _floats(values: np.ndarray) -> np.ndarray:
+    return np.array(values, dtype=np.float64)  # a copy: frames hand out read-only views of their own memory
+
+
+def _frame(data: Any) -> Source:
+    native = data
+    if type(data).__module__.partition(".")[0] == "pandas":
+        if hasattr(data, "to_frame") and not hasattr(data, "columns"):  # a pandas Series
+            data = data.to_frame(name="value" if data.name is None else str(data.name))
+        if type(data.index).__name__ == "PeriodIndex":
+            data = data.set_axis(data.index.to_timestamp())
+        index = None
+        if type(data.index).__name__ == "DatetimeIndex":
+            index = "index" if data.index.name is None else str(data.index.name)
+            data = data.rename_axis(index).reset_index()
+        names = _check_names([str(name) for name in data.columns], "the frame")
+        return _Frame(_narwhals().from_native(data.set_axis(names, axis=1), eager_only=True), names, index=index)
+    try:
+        frame = _narwhals().from_native(native, eager_only=True, allow_series=True)
+    except TypeError:
+        raise DataError(
+            f"the series came as {type(native).__name__}, expected a path, a frame (pandas, polars, pyarrow), "
+            "a dict of columns or an array"
+        ) from None
+    if not hasattr(frame, "columns"):
+        frame = frame.alias(frame.name or "value").to_frame()
+    return _Frame(frame, _check_names(list(frame.columns), "the frame"))
+
+
+def _narwhals() -> Any:
+    import narwhals  # here, because it takes a while to import and arrays and CSV files do without
+
+    return narwhals
+
+
+def _pyarrow_parquet() -> Any:
+    try:
+        import pyarrow.parquet
+    except ImportError as error:
+        raise missing_extra("pyarrow", "tables", "reading a Parquet file") from error
+    return pyarrow.parquet
+
+
+# arrays
+
+
+@dataclass
+class _Arrays:
+    """A dict of columns, or an array `(time,)`, `(time, features)` or `(series, time, features)` cut into columns."""
+
+    columns: dict[str, Any]
+    label: str
+    series: int = 1  # how many equally long series the rows hold one after another
+
+    @property
+    def names(self) -> list[str]:
+        return list(self.columns)
+
+    @classmethod
+    def of_mapping(cls, data: Mapping[Any, Any]) -> _Arrays:
+        columns = {str(name): values for name, values in data.items()}
+        if len(columns) != len(data):
+            raise DataError("the dict has two columns with the same name as text; rename one of them")
+        _check_names(list(columns), "the dict")
+        lengths = {name: len(values) for name, values in columns.items()}
+        if len(set(lengths.values())) > 1:
+            raise DataError(f"the columns of the dict have different lengths: {lengths}")
+        return cls(columns, "the dict")
+
+    @classmethod
+    def of_array(cls, data: Any) -> _Arrays:
+        try:
+            array = np.asarray(data)
+        except ValueError as error:
+            raise DataError(f"the series is a {type(data).__name__} that is no array of numbers: {error}") from error
+        if array.dtype.kind not in "fiub":
+            raise DataError(f"the series has dtype {array.dtype}, expected real numbers")
+        if array.ndim not in (1, 2, 3):
+            raise DataError(
+                f"the series has shape {array.shape}, expected (time,), (time, features) or (series, time, features)"
+            )
+        if array.size == 0:
+            raise DataError(f"the series has shape {array.shape}, expected at least one value")
+        series = array.shape[0] if array.ndim == 3 else 1
+        table = array.reshape(-1, 1 if array.ndim == 1 else array.shape[-1])
+        return cls({str(column): table[:, column] for column in range(table.shape[1])}, "the array", series)
+
+    def read(self, numbers: Sequence[str], time: str | None, series: str | None) -> Columns:
+        if self.columns and len(next(iter(self.columns.values()))) == 0:
+            raise DataError(f"{self.label} has no rows")
+        columns = {name: self._number(name) for name in numbers}
+        known: dict[str, int] = {}
+        codes = None
+        if series is not None:
+            codes = _codes(list(self.columns[series]), known, series, self.label, 0)
+        elif self.series > 1:
+            rows = len(next(iter(columns.values())))
+            codes = np.repeat(np.arange(self.series), rows // self.series)
+            known = {str(index): index for index in range(self.series)}
+        return Columns(columns, None if time is None else self._time(time), codes, list(known), "position", 0)
+
+    def _number(self, name: str) -> np.ndarray:
+        values = np.asarray(self.columns[name])
+        if values.ndim != 1:
+            raise DataError(f"column {name!r} has shape {values.shape}, expected (rows,)")
+        if values.dtype.kind in "fiub":
+            return _floats(values)
+        return _cells_of_frame(
+            _numbers, ["" if cell is None else str(cell) for cell in values.tolist()], name, self.label
+        )
+
+    def _time(self, name: str) -> np.ndarray:
+        values = np.asarray(self.columns[name])
+        if values.dtype.kind in "fiu":
+            return _floats(values)
+        if values.dtype.kind == "M":
+            return values.astype(TIME)
+        return _cells_of_frame(
+            _times, ["" if cell is None else str(cell) for cell in values.tolist()], name, self.label
+        )

@@ -1,0 +1,411 @@
+"""From a file, frame or array to series: which columns play which role, what is refused, and how gaps are filled.
+
+All series of a set lie one after another in one `(rows, features)` float64 array, with an offset per series, so that
+windows of any of them are index arithmetic on one array that is uploaded to a GPU once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from gpulstm.calendars import calendar_columns, calendar_names, continue_time, format_time
+from gpulstm.errors import ConfigError, DataError
+from gpulstm.readers import Columns, Source, need, open_source
+
+RULES = ("refuse", "interpolate", "forward", "mask")
+
+Names = str | int | Sequence[str | int]
+
+
+@dataclass(frozen=True)
+class SeriesSet:
+    """One or many series with the same columns.
+
+    Attributes:
+        values: `(rows, features)` float64, NaN where a cell is missing; the columns are targets, then past covariates
+            (known up to now), then future covariates (known ahead; calendar covariates are the last of them).
+        offsets: `(series + 1,)` int64; series s lies in the rows `offsets[s]` to `offsets[s + 1]`.
+        columns: names of the features.
+        targets, past, future: how many columns play each role.
+        time: `(rows,)` datetime64[us] or float64, or None.
+        names: names of the series.
+        calendar: the calendar covariates among the future ones.
+        missing: the rule that `filled` applies.
+        time_name, series_name: the columns that times and names came from, or None.
+    """
+
+    values: np.ndarray
+    offsets: np.ndarray
+    columns: tuple[str, ...]
+    targets: int
+    past: int = 0
+    future: int = 0
+    time: np.ndarray | None = None
+    names: tuple[str, ...] = ("series",)
+    calendar: tuple[str, ...] = ()
+    missing: str = "refuse"
+    time_name: str | None = None
+    series_name: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def rows(self) -> int:
+        """Rows of all series together."""
+        return self.values.shape[0]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """`(series,)` int64: rows of each series."""
+        return np.diff(self.offsets)
+
+    @property
+    def target_names(self) -> tuple[str, ...]:
+        """Names of the target columns."""
+        return self.columns[: self.targets]
+
+    @property
+    def has_missing(self) -> bool:
+        """Whether any cell is missing."""
+        return bool(np.isnan(self.values).any())
+
+    def series(self, index: int) -> np.ndarray:
+        """The `(rows, features)` view of one series."""
+        return self.values[self.offsets[index] : self.offsets[index + 1]]
+
+    def time_of(self, index: int) -> np.ndarray:
+        """The times of one series; row numbers from 0 where there is no time column."""
+        if self.time is None:
+            return np.arange(self.lengths[index], dtype=np.float64)
+        return self.time[self.offsets[index] : self.offsets[index + 1]]
+
+    def filled(self, cuts: Sequence[np.ndarray] = ()) -> np.ndarray:
+        """The values with gaps filled by the rule `missing`; the same array where nothing is missing.
+
+        `"interpolate"` draws a straight line between the neighbours of a gap and carries the nearest value outward at
+        the ends; `"forward"` carries the last value on (and the first one back to the start of its series, where
+        nothing precedes it); `"mask"` puts the last value, which the network is told not to trust.
+
+        Args:
+            cuts: arrays `(series,)` of rows, absolute as `offsets`.  No value before a cut is made from rows after it:
+                the part of a gap that lies before a cut is filled forward.
+
+        Raises:
+            DataError: a column has no value at all in a series.
+        """
+        missing = np.isnan(self.values)
+        if not missing.any():
+            return self.values
+        values = self.values.copy()
+        for index in range(len(self)):
+            start, stop = int(self.offsets[index]), int(self.offsets[index + 1])
+            edges = sorted({start, stop, *(int(np.clip(cut[index], start, stop)) for cut in cuts)})
+            for column in np.flatnonzero(missing[start:stop].any(axis=0)):
+                if missing[start:stop, column].all():
+                    raise DataError(
+                        f"column {self.columns[column]!r} of series {self.names[index]!r} has no value at all"
+                    )
+                for first, last in pairwise(edges):
+                    before = values[first - 1, column] if first > start else np.nan
+                    _fill(values[first:last, column], before, self.missing)
+        if np.isnan(values).any():
+            row, column = np.argwhere(np.isnan(values))[0]
+            raise DataError(
+                f"column {self.columns[column]!r} has no value in the training rows of series "
+                f"{self.names[int(np.searchsorted(self.offsets, row, side='right')) - 1]!r}"
+            )
+        return values
+
+    def select(self, index: int) -> SeriesSet:
+        """One series as a set of its own, over the same memory."""
+        start, stop = self.offsets[index], self.offsets[index + 1]
+        return replace(
+            self,
+            values=self.values[start:stop],
+            offsets=np.array([0, stop - start], dtype=np.int64),
+            time=None if self.time is None else self.time[start:stop],
+            names=(self.names[index],),
+        )
+
+    def tail(self, starts: np.ndarray) -> SeriesSet:
+        """The rows of each series from the absolute row `starts[s]` on; where there are no times, they become row
+        numbers.
+
+        Row numbers count from the first row of the whole series, so that what follows the tail is still numbered
+        rightly.
+        """
+        parts = [slice(int(start), int(stop)) for start, stop in zip(starts, self.offsets[1:], strict=True)]
+        times = [self.time_of(index)[part.start - self.offsets[index] :] for index, part in enumerate(parts)]
+        return replace(
+            self,
+            values=np.concatenate([self.values[part] for part in parts]),
+            offsets=np.concatenate([[0], np.cumsum([part.stop - part.start for part in parts])]).astype(np.int64),
+            time=np.concatenate(times),
+        )
+
+    def extended(self, count: int, future: Any = None) -> SeriesSet:
+        """The set with `count` more rows a series: targets and past covariates missing, times continued.
+
+        Args:
+            future: values of the future covariates in those rows, needed where the set has any besides the calendar's:
+                a table with their columns (and those of time and series, where the set has them; its times must be the
+                ones that follow), or an array `(count, columns)` or `(series, count, columns)`.
+
+        Raises:
+            DataError: the future covariates are missing, of another length, or at other times.
+        """
+        own = self.future - 2 * len(self.calendar)
+        known = np.empty((len(self), count, 0))
+        if own:
+            if future is None:
+                names = ", ".join(self.columns[self.targets + self.past : self.targets + self.past + own])
+                raise DataError(
+                    f"future is missing: the forecast needs the next {count} rows of the future covariates {names}"
+                )
+            known = self._known_ahead(count, own, future)
+        elif future is not None:
+            raise DataError("future was given, but the series have no future covariates besides the calendar's")
+        values, times = [], []
+        for index in range(len(self)):
+            tail = np.full((count, self.values.shape[1]), np.nan)
+            tail[:, self.targets + self.past : self.targets + self.past + own] = known[index]
+            if self.time is not None:
+                after = continue_time(self.time_of(index), count)
+                tail[:, self.targets + self.past + own :] = (
+                    calendar_columns(after, self.calendar) if self.calendar else 0
+                )
+                times += [self.time_of(index), after]
+            values += [self.series(index), tail]
+        offsets = self.offsets + count * np.arange(len(self) + 1)
+        time = None if self.time is None else np.concatenate(times)
+        return replace(self, values=np.concatenate(values), offsets=offsets, time=time)
+
+    def _known_ahead(self, count: int, own: int, future: Any) -> np.ndarray:
+        """`(series, count, own)`: the future covariates that a caller gave for the rows after the last."""
+        first = self.targets + self.past
+        names = self.columns[first : first + own]
+        if isinstance(future, (np.ndarray, list, tuple)):
+            array = np.asarray(future, dtype=np.float64)
+            if array.ndim == 1 and own == 1:
+                array = array[:, None]
+            if array.ndim == 2:
+                array = array[None]
+            if array.ndim != 3 or array.shape[0] != len(self) or array.shape[1] < count or array.shape[2] != own:
+                raise DataError(
+                    f"future has shape {np.shape(future)}, expected ({len(self)}, {count}, {own}): "
+                    f"series, steps, columns {', '.join(names)}"
+                )
+            array = array[:, :count]
+        else:
+            table = load_series(future, target=names, time=self.time_name, series=self.series_name)
+            array = np.empty((len(self), count, own))
+            for index, name in enumerate(self.names):
+                if name not in table.names:
+                    raise DataError(f"future has no rows for series {name!r}")
+                other = table.names.index(name)
+                if table.lengths[other] < count:
+                    raise DataError(
+                        f"future has {table.lengths[other]} rows for series {name!r}, the forecast needs {count}"
+                    )
+                if self.time is not None and self.time_name is not None:
+                    expected, came = continue_time(self.time_of(index), count), table.time_of(other)[:count]
+                    wrong = np.flatnonzero(expected != came)
+                    if wrong.size:
+                        raise DataError(
+                            f"future row {wrong[0] + 1} of series {name!r} is at {format_time(came[wrong[0]])}, "
+                            f"expected {format_time(expected[wrong[0]])}, the time that follows the series"
+                        )
+                array[index] = table.series(other)[:count]
+        if not np.isfinite(array).all():
+            raise DataError(
+                f"future holds values that are missing or not finite; "
+                f"{', '.join(names)} must be known for all {count} steps"
+            )
+        return array
+
+
+def load_series(
+    data: Any,
+    *,
+    target: Names | None = None,
+    past: Names = (),
+    future: Names = (),
+    time: str | int | None = None,
+    series: str | int | None = None,
+    calendar: str | Sequence[str] = (),
+    missing: str = "refuse",
+    delimiter: str | None = None,
+) -> SeriesSet:
+    """Read series from a CSV or Parquet path, a frame, a dict of columns or an array.
+
+    Args:
+        data: the table; several series stand below one another (long format) with a column of their names, or come as
+            an array `(series, time, features)`; arrays `(time,)` and `(time, features)` are one series, and their
+            columns are numbered from 0.  A pandas frame with a time index needs no `time`.
+        target: the column or columns to forecast; by default all that have no other role.
+        past: covariates known up to now.
+        future: covariates known ahead.
+        time: the column of times: numbers, or ISO 8601 dates, strictly increasing within each series.
+        series: the column that names each row's series.
+        calendar: covariates made from the dates: `"yearly"`, `"monthly"`, `"weekly"`, `"daily"`.
+        missing: `"refuse"`, `"interpolate"`, `"forward"` or `"mask"`; see `SeriesSet.filled`.  Rows that are absent
+            from the table are not noticed here: a missing week is a missing row only if its date is there.
+        delimiter: of a CSV; by default the most frequent of comma, semicolon, tab and bar in its first row.
+
+    Raises:
+        DataError: a file, column, cell or time that cannot be used; the message names it.
+        ConfigError: roles or rules that no table can have.
+    """
+    if isinstance(data, SeriesSet):
+        if target is not None or past or future or time is not None or series is not None or calendar:
+            raise ConfigError("the series were read already; roles of columns are given when they are read")
+        return data
+    if missing not in RULES:
+        raise ConfigError(f"missing is {missing!r}, expected any of {', '.join(map(repr, RULES))}")
+    calendar = (calendar,) if isinstance(calendar, str) else tuple(calendar)
+    made = calendar_names(calendar)
+    source = open_source(data, delimiter=delimiter)
+    time_name = getattr(source, "index", None) if time is None else str(time)
+    series_name = None if series is None else str(series)
+    for name in (time_name, series_name):
+        if name is not None:
+            need(name, source.names, source.label)
+    targets, pasts, futures = _roles(source, target, past, future, time_name, series_name, made)
+    if calendar and time_name is None:
+        raise ConfigError("calendar needs a time column; give its name as time")
+    columns = source.read([*targets, *pasts, *futures], time_name, series_name)
+    order = _grouping(columns)
+    _check_values(columns, source.label, missing, futures)
+    values = np.stack(list(columns.numbers.values()), axis=1)
+    columns.numbers.clear()
+    times, codes = columns.time, columns.codes
+    if times is not None:
+        _check_times(columns, order, str(time_name), source.label)
+    if order is not None and codes is not None:
+        values, codes = values[order], codes[order]
+        times = None if times is None else times[order]
+    if calendar and times is not None:
+        values = np.concatenate([values, calendar_columns(times, calendar)], axis=1)
+    counts = np.array([len(values)]) if codes is None else np.bincount(codes, minlength=len(columns.labels))
+    return SeriesSet(
+        values=np.ascontiguousarray(values),
+        offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        columns=(*targets, *pasts, *futures, *made),
+        targets=len(targets),
+        past=len(pasts),
+        future=len(futures) + len(made),
+        time=times,
+        names=tuple(columns.labels) if codes is not None else ("series",),
+        calendar=calendar,
+        missing=missing,
+        time_name=time_name,
+        series_name=series_name,
+    )
+
+
+def _roles(
+    source: Source,
+    target: Names | None,
+    past: Names,
+    future: Names,
+    time: str | None,
+    series: str | None,
+    made: tuple[str, ...],
+) -> tuple[list[str], list[str], list[str]]:
+    """The names of the target, past and future columns, each there and each in one role."""
+    pasts, futures = _names(past), _names(future)
+    given = [*pasts, *futures, *(name for name in (time, series) if name is not None)]
+    targets = [name for name in source.names if name not in given] if target is None else _names(target)
+    if not targets:
+        raise DataError(f"{source.label} has no column left to forecast; give the target column")
+    used: set[str] = set()
+    for name in [*targets, *given]:
+        need(name, source.names, source.label)
+        if name in used:
+            raise ConfigError(f"column {name!r} is given two roles among target, past, future, time and series")
+        if name in made:
+            raise ConfigError(f"column {name!r} has the name of a calendar covariate; rename it")
+        used.add(name)
+    return targets, pasts, futures
+
+
+def _names(names: Names) -> list[str]:
+    return [str(names)] if isinstance(names, (str, int)) else [str(name) for name in names]
+
+
+def _grouping(columns: Columns) -> np.ndarray | None:
+    """The order that puts the rows of each series together, or None where they are."""
+    if columns.codes is None or np.all(np.diff(columns.codes) >= 0):
+        return None
+    return np.argsort(columns.codes, kind="stable")
+
+
+def _check_values(columns: Columns, label: str, missing: str, futures: Sequence[str]) -> None:
+    """Refuse infinities, and missing values where the rule does."""
+    for name, values in columns.numbers.items():
+        infinite = np.flatnonzero(np.isinf(values))
+        if infinite.size:
+            raise DataError(
+                f"column {name!r}, {columns.where(infinite[0])} of {label} is infinite ({infinite.size} such)"
+            )
+        absent = np.flatnonzero(np.isnan(values))
+        if absent.size and missing == "refuse":
+            raise DataError(
+                f"column {name!r} of {label} has {absent.size} missing value{'s' if absent.size > 1 else ''}, "
+                f"the first in {columns.where(absent[0])}; fill the cells, or choose "
+                "missing='interpolate', 'forward' or 'mask'"
+            )
+        if absent.size and missing == "mask" and name in futures:
+            raise DataError(
+                f"future covariate {name!r} of {label} has no value in {columns.where(absent[0])}; "
+                "missing='mask' covers targets and past covariates only"
+            )
+
+
+def _check_times(columns: Columns, order: np.ndarray | None, name: str, label: str) -> None:
+    """Refuse times that are missing, equal to or before the time of the row before, series by series."""
+    assert columns.time is not None
+    absent = np.flatnonzero(np.isnat(columns.time) if columns.time.dtype.kind == "M" else ~np.isfinite(columns.time))
+    if absent.size:
+        raise DataError(f"time column {name!r}, {columns.where(absent[0])} of {label} is missing or not finite")
+    time = columns.time if order is None else columns.time[order]
+    later = time[1:] > time[:-1]
+    if columns.codes is not None:
+        codes = columns.codes if order is None else columns.codes[order]
+        later |= codes[1:] != codes[:-1]
+    wrong = np.flatnonzero(~later)
+    if not wrong.size:
+        return
+    before, row = (int(index if order is None else order[index]) for index in (wrong[0], wrong[0] + 1))
+    old, new = format_time(columns.time[before]), format_time(columns.time[row])
+    of = "" if columns.codes is None else f" of series {columns.labels[columns.codes[row]]!r}"
+    problem = "repeats" if old == new else "is earlier than"
+    hint = "; name the column of the series with series=..." if columns.codes is None else ""
+    raise DataError(
+        f"time column {name!r}, {columns.where(row)} of {label}{of} holds {new}, which {problem} {old} in "
+        f"{columns.where(before)}; times must increase strictly{hint}"
+    )
+
+
+def _fill(column: np.ndarray, before: float, rule: str) -> None:
+    """Fill the NaNs of a `(rows,)` view in place; `before` is the value of the row ahead of it, or NaN."""
+    present = np.flatnonzero(~np.isnan(column))
+    rows = np.arange(len(column))
+    if not present.size:
+        column[:] = before
+        return
+    if rule == "interpolate" and np.isnan(before):
+        column[:] = np.interp(rows, present, column[present])
+        return
+    if rule == "interpolate":
+        column[:] = np.interp(rows, np.concatenate([[-1], present]), np.concatenate([[before], column[present]]))
+        return
+    last = np.maximum.accumulate(np.where(np.isnan(column), -1, rows))
+    start = column[present[0]] if np.isnan(before) else before
+    column[:] = np.where(last >= 0, column[np.maximum(last, 0)], start)
