@@ -1,7 +1,7 @@
 """How many threads the native CPU engine may use.
 
-The default is what the process may use: the CPUs of its affinity mask, or GPULSTM_NUM_THREADS.  Results do not depend on
-the number.  NumPy's own BLAS has a setting of its own, which this leaves alone.
+The default is what the process may use: the CPUs of its affinity mask, or GPULSTM_NUM_THREADS.  Results do not depend
+on the number.  NumPy's own BLAS has a setting of its own, which this leaves alone.
 """
 
 from __future__ import annotations

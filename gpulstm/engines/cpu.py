@@ -11,6 +11,7 @@ Results do not depend on the number of threads, bit for bit.
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
 from dataclasses import dataclass
 from types import ModuleType
@@ -128,10 +129,10 @@ def _module() -> Any:
 @functools.cache
 def _native() -> ModuleType | None:
     """The compiled module, set to the instruction set that GPULSTM_CPU_ISA names; None where there is none."""
-    try:
-        from gpulstm import _cpu
-    except ModuleNotFoundError:
+    if importlib.util.find_spec("gpulstm._cpu") is None:
         return None
+    from gpulstm import _cpu
+
     isa = os.environ.get(VARIABLE)
     if isa:
         if isa not in _cpu.instruction_sets():
