@@ -35,11 +35,6 @@ struct BackwardPass {
     }
 
     long time(long step) const { return call.reverse ? call.T - 1 - step : step; }
-    // The step of the sequence that a row takes first, -1 for a row without any.
-    long first_time(long b) const {
-        if (!call.reverse) return 0;
-        return (call.lengths && call.lengths[b] < call.T ? call.lengths[b] : call.T) - 1;
-    }
     bool carries() const { return call.cell == Cell::gru || call.lengths; }
 
     static void work(void* self, int thread) { static_cast<BackwardPass*>(self)->run(thread); }
@@ -86,20 +81,9 @@ struct BackwardPass {
         const long line = nv * L, u0 = q * units.nv * L;
         const bool last = s + 1 == call.T;
         if (!last) {
-            Product<R> m;
-            m.in = nullptr;
-            m.in_row = 0;
-            m.out = own;
-            m.out_row = line;
-            m.io_panel = 0;
-            m.a = dz + (time(s + 1) * call.B + b0) * shape.width + shape.h.first * L;
-            m.a_row = shape.width;
-            m.a_segment = 4 * L;
-            const bool dense = shape.h.count == 4;  // then the segments of all panels are one run
-            m.segments = dense ? 1 : shape.panels;
-            m.run = dense ? shape.width : shape.h.count * L;
-            m.b = w_h + units.offset(q, shape.panels * shape.h.count * L);
-            m.b_panel = 0;
+            Product<R> m = plain_product(dz + (time(s + 1) * call.B + b0) * shape.width + shape.h.first * L, shape.width,
+                                         shape.width, w_h + units.offset(q, shape.panels * shape.h.count * L), line, own, line);
+            by_panels(m, shape.h);
             product(m, rows, nv);
         }
         for (long r = 0; r < rows; ++r)
@@ -128,7 +112,7 @@ struct BackwardPass {
             return;
         }
         dh = dh + V::load(call.dy + row * call.H + u, left);
-        const bool first = t == first_time(b);
+        const bool first = t == first_time(call, b);
         const long old_row = (call.reverse ? t + 1 : t - 1) * call.B + b;
         const R* z = shape.is_rnn() ? nullptr : call.gates + row * shape.width + 4 * u;
         V kept(R(0));
@@ -154,6 +138,14 @@ struct BackwardPass {
         if (carries()) kept.store(around + at);
     }
 
+    // Of a row of slots only those of the part, panel by panel, where they are not all.
+    void by_panels(Product<R>& m, const Part& part) const {
+        if (part.count == 4) return;
+        m.segments = shape.panels;
+        m.a_segment = 4 * L;
+        m.run = part.count * L;
+    }
+
     // dx = dz W_x^T, the rows of all steps divided among all threads.
     void input_gradient(int thread, R* own) {
         const long all = call.T * call.B, K = shape.panels * shape.x.count * L;
@@ -163,20 +155,9 @@ struct BackwardPass {
             const long n0 = q * inputs.nv * L;
             for (long r = r0; r < r1; r += CHUNK_ROWS) {
                 const long rows = r1 - r < CHUNK_ROWS ? r1 - r : CHUNK_ROWS;
-                Product<R> m;
-                m.in = nullptr;
-                m.in_row = 0;
-                m.out = own;
-                m.out_row = nv * L;
-                m.io_panel = 0;
-                m.a = dz + r * shape.width + shape.x.first * L;
-                m.a_row = shape.width;
-                m.a_segment = 4 * L;
-                const bool dense = shape.x.count == 4;
-                m.segments = dense ? 1 : shape.panels;
-                m.run = dense ? shape.width : shape.x.count * L;
-                m.b = w_x + inputs.offset(q, K);
-                m.b_panel = 0;
+                Product<R> m = plain_product(dz + r * shape.width + shape.x.first * L, shape.width, shape.width,
+                                             w_x + inputs.offset(q, K), nv * L, own, nv * L);
+                by_panels(m, shape.x);
                 product(m, rows, nv);
                 for (long e = 0; e < rows; ++e)
                     for (long j = 0; j < nv; ++j) {

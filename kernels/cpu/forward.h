@@ -100,19 +100,10 @@ struct ForwardPass {
         for (long p = q0; p < q1; ++p)
             for (long i = 0; i < runs; ++i)
                 for (long r = 0; r < length; r += CHUNK_ROWS) {
-                    Product<R> q;
+                    Product<R> q = plain_product(call.x + ((t0 + i) * call.B + place.r0 + r) * call.I, call.I, call.I,
+                                                 w_x + p * call.I * shape.x.count * L, shape.x.count * L,
+                                                 ahead_row(place, i * rows + r) + p * 4 * L, shape.width);
                     q.in = bias + p * 4 * L;
-                    q.in_row = 0;
-                    q.out = ahead_row(place, 0) + (i * rows + r) * shape.width + p * 4 * L;
-                    q.out_row = shape.width;
-                    q.io_panel = 0;
-                    q.a = call.x + ((t0 + i) * call.B + place.r0 + r) * call.I;
-                    q.a_row = call.I;
-                    q.a_segment = 0;
-                    q.segments = 1;
-                    q.run = call.I;
-                    q.b = w_x + p * call.I * shape.x.count * L;
-                    q.b_panel = 0;
                     product(q, length - r < CHUNK_ROWS ? length - r : CHUNK_ROWS, shape.x.count);
                 }
         if (call.cell != Cell::gru) return;
@@ -160,6 +151,7 @@ struct ForwardPass {
             const R* weights = (which ? w_h : w_x) + p * K * per;
             const long length = tiles > 1 ? block_length(K, per * long(sizeof(R))) : K;
             q.b_panel = K * per;
+            q.b_row = per;
             q.a_row = which ? shape.padded : call.I;
             const R* a = which ? v[s & 1] + b0 * shape.padded : call.x + (t * call.B + b0) * call.I;
             for (long k = 0; k < K; k += length) {

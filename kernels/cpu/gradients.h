@@ -1,9 +1,9 @@
-// The gradients of the weights: sums over all steps and rows, each one product, added to what is there.
+// The gradients of the weights: sums over all steps and rows, each a whole-sequence product, added to what is there.
 //
 //     dW_x += x^T dz      dW_h += v^T dz, v = h_{t-1} as the recurrent product saw it      db += sum of dz
 //
-// The panels of dz are divided among the threads; each sum runs over time in fixed blocks, so it does not depend on their
-// number.
+// All three in one pass over dz, whose panels are divided among the threads.  Each sum runs over the rows in order, in
+// blocks that depend on the shapes alone, so it does not depend on the number of threads.
 #ifndef GPULSTM_CPU_GRADIENTS_H
 #define GPULSTM_CPU_GRADIENTS_H
 
@@ -12,8 +12,16 @@
 namespace gpulstm {
 namespace GPULSTM_ISA {
 
-constexpr long GRADIENT_ROWS = 256;    // rows of a block: summed before they are added to the gradient
-constexpr long GRADIENT_COLUMNS = 384;  // of x or v taken at a time: with the rows, half a second-level cache
+constexpr long GRADIENT_ROWS = 256;           // rows of a block, and
+constexpr long MANY_GRADIENT_ROWS = 1024;     // where the gradients themselves leave the second-level cache:
+constexpr long GRADIENT_BYTES = 2 << 20;      // each block reads and writes all of them once
+
+// The step that row b takes first, -1 for a row of length 0.
+template <typename R>
+static long first_time(const BackwardCall<R>& call, long b) {
+    if (!call.reverse) return 0;
+    return (call.lengths && call.lengths[b] < call.T ? call.lengths[b] : call.T) - 1;
+}
 
 template <typename R>
 struct Gradients {
@@ -23,113 +31,105 @@ struct Gradients {
     const BackwardCall<R>& call;
     const Shape<R>& shape;
     const int threads;
-    R *left, *right, *sums;  // of each thread: packed blocks of v^T and dz, and their product
+    const long columns, depth_most;  // of x and v together; rows of a block
+    R *left, *right, *sums, *biases;  // of each thread: packed blocks of x and v, of dz, and a tile's sums
 
-    Gradients(const BackwardCall<R>& c, const Shape<R>& s, int count) : call(c), shape(s), threads(count) {}
+    Gradients(const BackwardCall<R>& c, const Shape<R>& s, int count)
+        : call(c), shape(s), threads(count), columns(c.I + c.H), depth_most(block_rows(c, s)) {}
+
+    static long block_rows(const BackwardCall<R>& c, const Shape<R>& s) {
+        const bool large = (c.I + c.H) * s.width * long(sizeof(R)) > GRADIENT_BYTES;
+        const long most = large ? MANY_GRADIENT_ROWS : GRADIENT_ROWS, all = c.T * c.B;
+        return all < most ? all : most;
+    }
 
     void lay_out(Layout& m) {
-        left = m.take<R>(threads * GRADIENT_ROWS * (GRADIENT_COLUMNS + ROWS));
-        right = m.take<R>(threads * GRADIENT_ROWS * 4 * L);
+        left = m.take<R>(threads * depth_most * columns);
+        right = m.take<R>(threads * depth_most * 4 * L);
         sums = m.take<R>(threads * ROWS * 4 * L);
+        biases = m.take<R>(shape.width);
     }
 
     void run(int thread, const R* dz) {
         const long p0 = share(shape.panels, threads, thread), p1 = share(shape.panels, threads, thread + 1);
-        if (p0 == p1 || !call.T) return;
-        const long rows = (call.T - 1) * call.B, step = call.B * shape.width;
-        add(thread, shape.x, call.x, call.I, nullptr, dz, nullptr, rows + call.B, call.dw_x, p0, p1);
-        if (call.reverse) {
-            add(thread, shape.h, call.y + call.B * call.H, call.H, call.mask, dz, nullptr, rows, call.dw_h, p0, p1);
-            if (call.lengths) add(thread, shape.h, call.h0, call.H, call.mask, dz, call.lengths, call.B, call.dw_h, p0, p1);
-            else add(thread, shape.h, call.h0, call.H, call.mask, dz + rows * shape.width, nullptr, call.B, call.dw_h, p0, p1);
-        } else {
-            add(thread, shape.h, call.h0, call.H, call.mask, dz, nullptr, call.B, call.dw_h, p0, p1);
-            add(thread, shape.h, call.y, call.H, call.mask, dz + step, nullptr, rows, call.dw_h, p0, p1);
-        }
-        if (call.db) add_biases(dz, p0, p1);
-    }
-
-    // dw [M][G*H] += a^T dz for a [rows][M], its rows times those of `mask` [B][M] again and again; with `ends`, row b of a
-    // meets dz of step ends[b] - 1 instead.
-    void add(int thread, const Part& part, const R* a, long M, const R* mask, const R* dz, const int64_t* ends, long rows,
-             R* dw, long p0, long p1) {
-        R* packed_a = left + thread * GRADIENT_ROWS * (GRADIENT_COLUMNS + ROWS);
-        R* packed_z = right + thread * GRADIENT_ROWS * 4 * L;
-        R* sum = sums + thread * ROWS * 4 * L;
-        for (long k = 0; k < rows; k += GRADIENT_ROWS) {
-            const long depth = rows - k < GRADIENT_ROWS ? rows - k : GRADIENT_ROWS;
-            for (long m = 0; m < M; m += GRADIENT_COLUMNS) {
-                const long columns = M - m < GRADIENT_COLUMNS ? M - m : GRADIENT_COLUMNS, tiles = tiles_for(columns);
-                pack_left(a, M, mask, k, depth, m, columns, packed_a);
-                for (long p = p0; p < p1; ++p) {
-                    pack_right(part, dz, ends, k, depth, p, packed_z);
-                    for (long i = 0; i < tiles; ++i) {
-                        const long c = share(columns, tiles, i), count = share(columns, tiles, i + 1) - c;
-                        Product<R> q;
-                        q.in = nullptr;
-                        q.in_row = 0;
-                        q.out = sum;
-                        q.out_row = part.count * L;
-                        q.io_panel = 0;
-                        q.a = packed_a + c * depth;
-                        q.a_row = 0;
-                        q.a_segment = 0;
-                        q.segments = 1;
-                        q.run = depth;
-                        q.b = packed_z;
-                        q.b_panel = 0;
-                        one_panel<R, true>(int(count), part.count)(q);
-                        for (long e = 0; e < count; ++e) add_row(part, p, sum + e * q.out_row, dw + (m + c + e) * shape.gates * shape.H);
-                    }
-                }
+        const long all = call.T * call.B;
+        R* x = left + thread * depth_most * columns;
+        R* z = right + thread * depth_most * 4 * L;
+        for (long u = p0 * 4 * L; u < p1 * 4 * L; u += L) V(R(0)).store(biases + u);
+        for (long k = 0; k < all && p0 < p1; k += depth_most) {
+            const long depth = all - k < depth_most ? all - k : depth_most;
+            R* v = x + depth * call.I;
+            for (long d = 0; d < depth; ++d) {
+                pack_row(call.x + (k + d) * call.I, nullptr, call.I, depth, x, d);
+                const long b = (k + d) % call.B;
+                pack_row(before((k + d) / call.B, b), call.mask ? call.mask + b * call.H : nullptr, call.H, depth, v, d);
+            }
+            for (long p = p0; p < p1; ++p) {
+                pack_panel(dz + (k * shape.panels + p) * 4 * L, depth, z, biases + p * 4 * L);
+                add(shape.x, x, call.I, depth, z, p, call.dw_x, thread);
+                add(shape.h, v, call.H, depth, z, p, call.dw_h, thread);
             }
         }
+        for (long p = p0; p < p1 && call.db; ++p) {
+            const R* sum = biases + p * 4 * L;
+            add_row(shape.x, p, sum + shape.x.first * L, call.db);
+            const long room = shape.H - p * L;
+            if (call.db_hn && room > 0) (V::load(call.db_hn + p * L, room) + V::load(sum + 3 * L)).store(call.db_hn + p * L, room);
+        }
     }
 
-    void add_row(const Part& part, long p, const R* from, R* row) {
+    // h of row b before step t.  Where the step is beyond the row's end dz is zero, and any h will do.
+    const R* before(long t, long b) const {
+        const long old = call.reverse ? t + 1 : t - 1;
+        const bool first = t == first_time(call, b) || old < 0 || old == call.T;
+        return first ? call.h0 + b * call.H : call.y + (old * call.B + b) * call.H;
+    }
+
+    // Row d of a block, times `factor`, by tile of its columns: [tile][d][columns of the tile].
+    static void pack_row(const R* from, const R* factor, long count, long depth, R* out, long d) {
+        const long tiles = tiles_for(count);
+        for (long i = 0; i < tiles; ++i) {
+            const long c = share(count, tiles, i), now = share(count, tiles, i + 1) - c;
+            R* to = out + c * depth + d * now;
+            if (factor)
+                for (long e = 0; e < now; ++e) to[e] = from[c + e] * factor[c + e];
+            else if (now == ROWS) __builtin_memcpy(to, from + c, ROWS * sizeof(R));
+            else
+                for (long e = 0; e < now; ++e) to[e] = from[c + e];
+        }
+    }
+
+    // One panel of dz for a block of rows, and its sum over them added to `sum`.
+    void pack_panel(const R* from, long depth, R* out, R* sum) const {
+        V total[4];
+        for (int j = 0; j < 4; ++j) total[j] = V::load(sum + j * L);
+        for (long d = 0; d < depth; ++d)
+            for (int j = 0; j < 4; ++j) {
+                V z = V::load(from + d * shape.width + j * L);
+                z.store(out + (d * 4 + j) * L);
+                total[j] = total[j] + z;
+            }
+        for (int j = 0; j < 4; ++j) total[j].store(sum + j * L);
+    }
+
+    // dw [M][G*H] += a^T z, the columns of one panel.
+    void add(const Part& part, const R* a, long M, long depth, const R* z, long p, R* dw, int thread) {
+        R* sum = sums + thread * ROWS * 4 * L;
+        const long tiles = tiles_for(M), row = shape.gates * shape.H;
+        for (long i = 0; i < tiles; ++i) {
+            const long c = share(M, tiles, i), count = share(M, tiles, i + 1) - c;
+            const Product<R> q = plain_product(a + c * depth, 0, depth, z + part.first * L, 4 * L, sum, part.count * L);
+            one_panel<R, true>(int(count), part.count)(q);
+            for (long e = 0; e < count; ++e) add_row(part, p, sum + e * part.count * L, dw + (c + e) * row);
+        }
+    }
+
+    void add_row(const Part& part, long p, const R* from, R* row) const {
         for (int j = 0; j < part.count; ++j) {
             const long room = shape.H - shape.unit(p, j);
             if (room <= 0) continue;
             R* to = row + shape.column(part, p, j);
             (V::load(to, room) + V::load(from + j * L)).store(to, room);
-        }
-    }
-
-    // Columns m .. m+columns of `depth` rows, by tile: [tile][k][columns of the tile].
-    void pack_left(const R* a, long M, const R* mask, long k, long depth, long m, long columns, R* out) {
-        const long tiles = tiles_for(columns);
-        for (long d = 0; d < depth; ++d) {
-            const R* from = a + (k + d) * M + m;
-            const R* factor = mask ? mask + (k + d) % call.B * M + m : nullptr;
-            for (long i = 0; i < tiles; ++i) {
-                const long c = share(columns, tiles, i), count = share(columns, tiles, i + 1) - c;
-                R* to = out + c * depth + d * count;
-                for (long e = 0; e < count; ++e) to[e] = factor ? from[c + e] * factor[c + e] : from[c + e];
-            }
-        }
-    }
-
-    void pack_right(const Part& part, const R* dz, const int64_t* ends, long k, long depth, long p, R* out) {
-        for (long d = 0; d < depth; ++d, out += part.count * L) {
-            long row = k + d;
-            if (ends) row += (ends[row] < call.T ? ends[row] - 1 : call.T - 1) * call.B;
-            const bool none = row < 0 || (ends && ends[k + d] <= 0);
-            const R* from = none ? nullptr : dz + row * shape.width + (p * 4 + part.first) * L;
-            for (int j = 0; j < part.count; ++j) (none ? V(R(0)) : V::load(from + j * L)).store(out + j * L);
-        }
-    }
-
-    void add_biases(const R* dz, long p0, long p1) {
-        for (long p = p0; p < p1; ++p) {
-            V sum[4];
-            for (int j = 0; j < 4; ++j) sum[j] = V(R(0));
-            for (long r = 0; r < call.T * call.B; ++r)
-                for (int j = 0; j < 4; ++j) sum[j] = sum[j] + V::load(dz + r * shape.width + (p * 4 + j) * L);
-            R line[4 * L];
-            for (int j = 0; j < 4; ++j) sum[j].store(line + j * L);
-            add_row(shape.x, p, line + shape.x.first * L, call.db);
-            const long room = shape.H - p * L;
-            if (call.db_hn && room > 0) (V::load(call.db_hn + p * L, room) + sum[3]).store(call.db_hn + p * L, room);
         }
     }
 };

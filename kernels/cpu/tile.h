@@ -21,8 +21,8 @@ struct Product {
     const R* a;  // [row][k], the k in `segments` runs of `run`, `a_segment` apart; packed: [segment][k][ROWS of the tile]
     long a_row, a_segment;
     long segments, run;
-    const R* b;  // [panel][k][NV registers]
-    long b_panel;
+    const R* b;  // [panel][k][NV registers], `b_row` from one k to the next
+    long b_panel, b_row;
 };
 
 template <typename R, int RS, int NV, int P, bool PACKED>
@@ -39,7 +39,7 @@ static void tile(const Product<R>& q) {
         const R* a[RS];
 #pragma GCC unroll 8
         for (int r = 0; r < RS; ++r) a[r] = q.a + s * q.a_segment + (PACKED ? r : r * q.a_row);
-        for (long k = 0; k < q.run; ++k, b += NV * L) {
+        for (long k = 0; k < q.run; ++k, b += q.b_row) {
 #pragma GCC unroll 4
             for (int p = 0; p < P; ++p) {
                 V w[NV];
@@ -110,6 +110,12 @@ static Tile<R> some_panels(int rows, int nv, int panels) {
     if (rows == 3) return four ? tile<R, 3, 4, 2, false> : tile<R, 3, 3, 2, false>;
 #endif
     return nullptr;
+}
+
+// One panel from memory of its own: sums of zero, one run of k.
+template <typename R>
+static Product<R> plain_product(const R* a, long a_row, long run, const R* b, long b_row, R* out, long out_row) {
+    return Product<R>{nullptr, 0, out, out_row, 0, a, a_row, 0, 1, run, b, 0, b_row};
 }
 
 // `count` rows in tiles of nearly equal size: where part `index` of `parts` begins.

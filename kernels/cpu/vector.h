@@ -8,7 +8,12 @@
 
 #include <stddef.h>
 #include <stdint.h>
-#include <string.h>
+#if defined(__AVX2__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC 12 warns of its own header
+#include <immintrin.h>
+#pragma GCC diagnostic pop
+#endif
 
 #define GPULSTM_OWN_TANH
 #include "../gates.h"
@@ -53,7 +58,8 @@ struct Vec {
     typename Raw<R>::V v;
 
     Vec() = default;
-    explicit inline __attribute__((always_inline)) Vec(R s) : v(typename Raw<R>::V{} + s) {}
+    // A broadcast: s - 0 is s, also for -0 and NaN, so the compiler drops the subtraction (it would have to keep s + 0).
+    explicit inline __attribute__((always_inline)) Vec(R s) : v(s - typename Raw<R>::V{}) {}
     explicit inline __attribute__((always_inline)) Vec(typename Raw<R>::V raw) : v(raw) {}
 
     static inline __attribute__((always_inline)) Vec load(const R* p) {
@@ -88,10 +94,15 @@ static inline __attribute__((always_inline)) Vec<R> gl_where_positive(Vec<R> x, 
     return Vec<R>(x.v > zero ? v.v : zero);
 }
 
-// Bounded to [-limit, limit]; a NaN stays one.
+// Bounded to [-limit, limit]; a NaN stays one (x86: the second operand is the result then, as in the expression below).
 template <typename R>
 static inline __attribute__((always_inline)) Vec<R> clamp(Vec<R> x, R limit) {
     typename Raw<R>::V high = Vec<R>(limit).v, low = Vec<R>(-limit).v;
+#if defined(__AVX512F__)
+    if constexpr (sizeof(R) == 4) return Vec<R>(_mm512_max_ps(low, _mm512_min_ps(high, x.v)));
+#elif defined(__AVX2__)
+    if constexpr (sizeof(R) == 4) return Vec<R>(_mm256_max_ps(low, _mm256_min_ps(high, x.v)));
+#endif
     typename Raw<R>::V y = x.v > high ? high : x.v;
     return Vec<R>(y < low ? low : y);
 }
