@@ -9,19 +9,25 @@ from __future__ import annotations
 import importlib.util
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from gpulstm import datasets, plots
+from gpulstm import charts, datasets, plots
+from gpulstm.callbacks import Callback
 from gpulstm.forecast import Forecaster
-from gpulstm.results import MODEL, Backtest, Forecast
-from gpulstm.table import SeriesSet
+from gpulstm.results import Backtest, Forecast
 
 UNIT = "carbon dioxide (ppm)"
 YEARS = 6  # what the test part holds
-SHOWN = 3  # forecasts in the picture of the backtest
+EPOCHS = 20
+TABLES = {
+    "model": "co2.safetensors",
+    "forecast": "forecast.csv",
+    "backtest": "backtest.csv",
+    "history": "history.csv",
+}
+PICTURES = {f"{name} picture": f"{name}.png" for name in ("history", "forecast", "backtest")}
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,12 @@ class DemoResult:
     seconds: dict[str, float]
 
 
-def forecaster(*, device: str = "auto", seed: int = 0) -> Forecaster:
+def file_names() -> dict[str, str]:
+    """What `run` writes into its folder, by kind: tables, and pictures where matplotlib is there."""
+    return TABLES | (PICTURES if importlib.util.find_spec("matplotlib") is not None else {})
+
+
+def forecaster(*, device: str = "auto", seed: int = 0, epochs: int = EPOCHS) -> Forecaster:
     """The forecaster of the demonstration, not yet fitted: a year ahead from three years, two layers of 64 units."""
     return Forecaster(
         horizon=52,
@@ -52,7 +63,7 @@ def forecaster(*, device: str = "auto", seed: int = 0) -> Forecaster:
         num_layers=2,
         device=device,
         seed=seed,
-        epochs=20,
+        epochs=epochs,
         patience=None,
         validation=3 * 52,
         test=YEARS * 52,
@@ -61,75 +72,41 @@ def forecaster(*, device: str = "auto", seed: int = 0) -> Forecaster:
 
 
 def run(
-    output_folder: str | os.PathLike[str], quiet: bool = False, *, device: str = "auto", seed: int = 0
+    output_folder: str | os.PathLike[str],
+    quiet: bool = False,
+    *,
+    device: str = "auto",
+    seed: int = 0,
+    epochs: int = EPOCHS,
+    callbacks: Sequence[Callback] = (),
 ) -> DemoResult:
     """Train, backtest, forecast, and write model, tables and pictures into a folder, which is made.
 
     Args:
         output_folder: where to write; the pictures only with matplotlib (extra `plots`).
         quiet: no progress bar.
-        device, seed: of the forecaster.
+        device, seed, epochs: of the forecaster.
+        callbacks: of its training.
     """
     began = time.perf_counter()
     folder = Path(output_folder)
     folder.mkdir(parents=True, exist_ok=True)
     series = datasets.co2()
-    model = forecaster(device=device, seed=seed).fit(series, progress=not quiet)
+    model = forecaster(device=device, seed=seed, epochs=epochs).fit(series, progress=not quiet, callbacks=callbacks)
     trained = time.perf_counter()
     backtest, forecast = model.backtest(), model.predict()
-    files = {
-        "model": folder / "co2.safetensors",
-        "forecast": folder / "forecast.csv",
-        "backtest": folder / "backtest.csv",
-        "history": folder / "history.csv",
-    }
+    files = {kind: folder / name for kind, name in file_names().items()}
     model.save(files["model"])
     forecast.to_csv(files["forecast"])
     backtest.to_csv(files["backtest"])
     model.history.to_csv(files["history"])
-    if importlib.util.find_spec("matplotlib") is not None:
-        files |= _pictures(folder, series, model, forecast, backtest)
+    if "forecast picture" in files:
+        where = "Weekly carbon dioxide at Mauna Loa"
+        plots.history(files["history picture"], model.history.columns(), title=f"{where}: training")
+        charts.draw_forecast(
+            files["forecast picture"], forecast, series, title=f"{where}: the 52 weeks after the series", label=UNIT
+        )
+        title = f"{where}: {len(backtest.origins)} forecasts of 52 weeks"
+        charts.draw_backtest(files["backtest picture"], backtest, series, title=title, label=UNIT)
     seconds = {"training": trained - began, "all": time.perf_counter() - began}
     return DemoResult(model, forecast, backtest, files, seconds)
-
-
-def _pictures(
-    folder: Path, series: SeriesSet, model: Forecaster, forecast: Forecast, backtest: Backtest
-) -> dict[str, Path]:
-    """Draw training, forecast and backtest."""
-    files = {f"{name} picture": folder / f"{name}.png" for name in ("history", "forecast", "backtest")}
-    plots.history(files["history picture"], model.history.columns())
-    time_index, observed = series.time_of(0), series.values[:, 0]
-    recent = slice(-3 * 52, None)
-    plots.forecast(
-        files["forecast picture"],
-        _fan(forecast.index[0], forecast.mean[0, :, 0], forecast.levels, forecast.quantiles, 0),
-        time=time_index[recent],
-        observed=observed[recent],
-        title="Weekly carbon dioxide at Mauna Loa: the 52 weeks after the series",
-        label=UNIT,
-    )
-    shown = np.arange(0, len(backtest.origins), max(1, len(backtest.origins) // SHOWN))[:SHOWN]
-    part = slice(int(backtest.origins[shown[0]]) - 52, None)
-    scores = backtest.metrics()
-    plots.backtest(
-        files["backtest picture"],
-        [
-            _fan(backtest.index[n], backtest.forecasts[MODEL][n, :, 0], backtest.levels, backtest.quantiles, n)
-            for n in shown
-        ],
-        time=time_index[part],
-        observed=observed[part],
-        errors=backtest.errors_by_step(),
-        scores={name: values["MASE"] for name, values in scores.items()},
-        title=f"Weekly carbon dioxide at Mauna Loa: {len(backtest.origins)} forecasts of 52 weeks",
-        label=UNIT,
-    )
-    return files
-
-
-def _fan(
-    index: np.ndarray, mean: np.ndarray, levels: tuple[float, ...], quantiles: np.ndarray | None, row: int
-) -> plots.Fan:
-    bands = {} if quantiles is None else {level: quantiles[row, :, 0, place] for place, level in enumerate(levels)}
-    return plots.Fan(index, bands, mean)

@@ -146,6 +146,7 @@ class Forecaster(Settings):
         self.notes = scaler.notes()
         if train.skipped:
             self.notes.append(f"too short to learn from: {', '.join(train.skipped)}")
+        self.notes += _uneven(read)
         self.history = trainer.fit(train, judge)
         times = [read.time_of(index) for index in range(len(read))]
         until = np.array(
@@ -304,7 +305,7 @@ class Forecaster(Settings):
     # -- series ------------------------------------------------------------------------------------------------------
     @property
     def tail(self) -> SeriesSet:
-        """The end of the fitted series, from which `predict` goes on; row numbers stand for times that are not there."""
+        """The end of the fitted series, from which `predict` goes on; row numbers stand in for times."""
         return self._need().tail
 
     def read(self, data: Any) -> SeriesSet:
@@ -403,3 +404,17 @@ class Forecaster(Settings):
         for name, rows in zip(series.names, series.lengths, strict=True):
             if rows < self.context:
                 raise DataError(f"series {name!r} has {rows} rows, fewer than the context of {self.context}")
+
+
+def _uneven(series: SeriesSet) -> list[str]:
+    """A sentence on series whose rows are not evenly spaced in time."""
+    if series.time is None:
+        return []
+    found = [
+        name
+        for index, name in enumerate(series.names)
+        if series.lengths[index] > 1 and not step_of(series.time_of(index)).regular
+    ]
+    if not found:
+        return []
+    return [f"rows not evenly spaced, so that forecasts are dated by the most frequent step: {', '.join(found)}"]

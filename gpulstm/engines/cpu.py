@@ -11,6 +11,7 @@ Results do not depend on the number of threads, bit for bit.
 from __future__ import annotations
 
 import functools
+import importlib
 import importlib.util
 import math
 import os
@@ -22,13 +23,15 @@ import numpy as np
 
 from gpulstm.backend import Array
 from gpulstm.engines.cells import Grads
-from gpulstm.engines.spec import Call, StackSpec, State, Task
+from gpulstm.engines.spec import Call, Footprint, StackSpec, State, Task
 from gpulstm.errors import ConfigError
 from gpulstm.threads import get_num_threads
 
 name = "cpu"
 VARIABLE = "GPULSTM_CPU_ISA"
 SPLITS = {"automatic": 0, "rows": 1, "units": 2}  # for tests: the results are the same
+
+BLOCK_ROWS = 1024  # GRADIENT_BLOCK in kernels/cpu/gradients.h
 
 split = "automatic"
 
@@ -61,6 +64,20 @@ def describe(call: Call) -> str:
     return f"native, {isa} instructions, up to {count} thread{'s' if count > 1 else ''}"
 
 
+def block_steps(batch: int) -> int:
+    """Time steps whose part of the weights' gradients is summed at once."""
+    return max(1, BLOCK_ROWS // batch)
+
+
+def footprint(spec: StackSpec, layer: int, batch: int) -> Footprint:
+    """What a layer takes in training."""
+    size, inputs = np.dtype(spec.dtype).itemsize, spec.layer_input_size(layer)
+    width, padded = _module().saved_sizes(_cell(spec), spec.hidden_size, size == 8)
+    saved = spec.hidden_size + (width if spec.cell != "rnn" else 0) + padded * spec.has_memory
+    packed = 2 * (inputs + padded) * width + get_num_threads() * BLOCK_ROWS * (inputs + 2 * padded + 256)
+    return Footprint(batch * size * saved, 0, batch * size * width, size * (packed + 8 * batch * padded))
+
+
 @dataclass
 class _Tape:
     x: Array
@@ -88,7 +105,8 @@ class _Spare:
             block = blocks.pop() if blocks else None
         except IndexError:  # another thread was faster
             block = None
-        if block is None:
+        if block is None:  # the sizes have changed, and what is kept may never fit again
+            self.blocks, self.size = {}, 0
             return np.empty(shape, dtype)
         self.size -= block.nbytes
         return block.reshape(shape)
@@ -111,7 +129,7 @@ def forward(task: Task, x: Array, state: State) -> tuple[Array, State, _Tape | N
     y = np.empty((steps, rows, spec.hidden_size), x.dtype)
     end = State(np.empty_like(state.h), None if state.c is None else np.empty_like(state.c))
     gates = cells = None
-    if task.training and spec.cell != "rnn":
+    if task.save and spec.cell != "rnn":
         width, padded = native.saved_sizes(cell, spec.hidden_size, double)
         gates = _spare.take((steps, rows, width), x.dtype)
         cells = _spare.take((steps, rows, padded), x.dtype) if spec.has_memory else None
@@ -121,7 +139,7 @@ def forward(task: Task, x: Array, state: State) -> tuple[Array, State, _Tape | N
         *(_contiguous(task.recurrent_mask), _contiguous(task.lengths), y, *end, gates, cells),
         *(get_num_threads(), SPLITS[split]),
     )
-    return y, end, _Tape(x, state, y, gates, cells) if task.training else None
+    return y, end, _Tape(x, state, y, gates, cells) if task.save else None
 
 
 def backward(task: Task, tape: _Tape, dy: Array, dstate: State, grads: Grads) -> tuple[Array, State]:
@@ -165,12 +183,11 @@ def _native() -> ModuleType | None:
     """The compiled module, set to the instruction set that GPULSTM_CPU_ISA names; None where there is none."""
     if importlib.util.find_spec("gpulstm._cpu") is None:
         return None
-    from gpulstm import _cpu
-
+    native = importlib.import_module("gpulstm._cpu")
     isa = os.environ.get(VARIABLE)
     if isa:
-        if isa not in _cpu.instruction_sets():
-            there = ", ".join(_cpu.instruction_sets())
+        if isa not in native.instruction_sets():
+            there = ", ".join(native.instruction_sets())
             raise ConfigError(f"{VARIABLE} is {isa!r}, expected one that this machine has: {there}")
-        _cpu.use(isa)
-    return _cpu
+        native.use(isa)
+    return native

@@ -2,8 +2,10 @@
 //
 //     dW_x += x^T dz      dW_h += v^T dz, v = h_{t-1} as the recurrent product saw it      db += sum of dz
 //
-// All three in one pass over dz, whose panels are divided among the threads.  Each sum runs over the rows in order, in
-// blocks that depend on the shapes alone, so it does not depend on the number of threads.
+// All three in one pass over dz, whose panels are divided among the threads.  Each sum runs over the rows of a block in
+// order, and the blocks are added in the order in which backpropagation meets them.  Blocks begin at multiples of a number
+// of steps that depends on the batch alone (`block_steps` in gpulstm/engines/cpu.py): so a sum depends neither on the number
+// of threads nor on whether the sequence was cut at such a multiple.
 #ifndef GPULSTM_CPU_GRADIENTS_H
 #define GPULSTM_CPU_GRADIENTS_H
 
@@ -12,9 +14,10 @@
 namespace gpulstm {
 namespace GPULSTM_ISA {
 
-constexpr long GRADIENT_ROWS = 256;           // rows of a block, and
-constexpr long MANY_GRADIENT_ROWS = 1024;     // where the gradients themselves leave the second-level cache:
-constexpr long GRADIENT_BYTES = 2 << 20;      // each block reads and writes all of them once
+constexpr long GRADIENT_BLOCK = 1024;     // rows of a block (of one step at least), summed in parts of so many rows:
+constexpr long FEW_GRADIENT_ROWS = 256;   // where the gradients stay in the second-level cache, and otherwise
+constexpr long MANY_GRADIENT_ROWS = 1024; // more, as each part reads and writes all of them once
+constexpr long GRADIENT_BYTES = 2 << 20;
 
 // The step that row b takes first, -1 for a row of length 0.
 template <typename R>
@@ -31,15 +34,15 @@ struct Gradients {
     const BackwardCall<R>& call;
     const Shape<R>& shape;
     const int threads;
-    const long columns, depth_most;  // of x and v together; rows of a block
-    R *left, *right, *sums, *biases;  // of each thread: packed blocks of x and v, of dz, and a tile's sums
+    const long columns, depth_most;  // of x and v together; rows of a part
+    R *left, *right, *sums;  // of each thread: packed parts of x and v, of dz, and a tile's sums
 
     Gradients(const BackwardCall<R>& c, const Shape<R>& s, int count)
-        : call(c), shape(s), threads(count), columns(c.I + c.H), depth_most(block_rows(c, s)) {}
+        : call(c), shape(s), threads(count), columns(c.I + c.H), depth_most(part_rows(c, s)) {}
 
-    static long block_rows(const BackwardCall<R>& c, const Shape<R>& s) {
+    static long part_rows(const BackwardCall<R>& c, const Shape<R>& s) {
         const bool large = (c.I + c.H) * s.width * long(sizeof(R)) > GRADIENT_BYTES;
-        const long most = large ? MANY_GRADIENT_ROWS : GRADIENT_ROWS, all = c.T * c.B;
+        const long most = large ? MANY_GRADIENT_ROWS : FEW_GRADIENT_ROWS, all = c.T * c.B;
         return all < most ? all : most;
     }
 
@@ -47,32 +50,35 @@ struct Gradients {
         left = m.take<R>(threads * depth_most * columns);
         right = m.take<R>(threads * depth_most * 4 * L);
         sums = m.take<R>(threads * ROWS * 4 * L);
-        biases = m.take<R>(shape.width);
     }
 
     void run(int thread, const R* dz) {
         const long p0 = share(shape.panels, threads, thread), p1 = share(shape.panels, threads, thread + 1);
-        const long all = call.T * call.B;
-        R* x = left + thread * depth_most * columns;
-        R* z = right + thread * depth_most * 4 * L;
-        for (long u = p0 * 4 * L; u < p1 * 4 * L; u += L) V(R(0)).store(biases + u);
-        for (long k = 0; k < all && p0 < p1; k += depth_most) {
-            const long depth = all - k < depth_most ? all - k : depth_most;
-            R* v = x + depth * call.I;
-            for (long d = 0; d < depth; ++d) {
-                pack_row(call.x + (k + d) * call.I, nullptr, call.I, depth, x, d);
-                const long b = (k + d) % call.B;
-                pack_row(before((k + d) / call.B, b), call.mask ? call.mask + b * call.H : nullptr, call.H, depth, v, d);
-            }
-            for (long p = p0; p < p1; ++p) {
-                pack_panel(dz + (k * shape.panels + p) * 4 * L, depth, z, biases + p * 4 * L);
-                add(shape.x, x, call.I, depth, z, p, call.dw_x, thread);
-                add(shape.h, v, call.H, depth, z, p, call.dw_h, thread);
-            }
+        const long all = call.T * call.B, steps = GRADIENT_BLOCK / call.B ? GRADIENT_BLOCK / call.B : 1;
+        const long block = steps * call.B, blocks = (all + block - 1) / block;
+        for (long i = 0; i < blocks && p0 < p1; ++i) {
+            const long start = (call.reverse ? i : blocks - 1 - i) * block;
+            const long stop = start + block < all ? start + block : all;
+            for (long k = start; k < stop; k += depth_most)
+                part(thread, dz, k, stop - k < depth_most ? stop - k : depth_most, p0, p1);
         }
-        for (long p = p0; p < p1 && call.db; ++p) {
-            const R* sum = biases + p * 4 * L;
-            add_row(shape.x, p, sum + shape.x.first * L, call.db);
+    }
+
+    void part(int thread, const R* dz, long k, long depth, long p0, long p1) {
+        R* x = left + thread * depth_most * columns;
+        R* v = x + depth * call.I;
+        R* z = right + thread * depth_most * 4 * L;
+        for (long d = 0; d < depth; ++d) {
+            pack_row(call.x + (k + d) * call.I, nullptr, call.I, depth, x, d);
+            const long b = (k + d) % call.B;
+            pack_row(before((k + d) / call.B, b), call.mask ? call.mask + b * call.H : nullptr, call.H, depth, v, d);
+        }
+        for (long p = p0; p < p1; ++p) {
+            R sum[4 * L];
+            pack_panel(dz + (k * shape.panels + p) * 4 * L, depth, z, sum);
+            add(shape.x, x, call.I, depth, z, p, call.dw_x, thread);
+            add(shape.h, v, call.H, depth, z, p, call.dw_h, thread);
+            if (call.db) add_row(shape.x, p, sum + shape.x.first * L, call.db);
             const long room = shape.H - p * L;
             if (call.db_hn && room > 0) (V::load(call.db_hn + p * L, room) + V::load(sum + 3 * L)).store(call.db_hn + p * L, room);
         }
@@ -85,7 +91,7 @@ struct Gradients {
         return first ? call.h0 + b * call.H : call.y + (old * call.B + b) * call.H;
     }
 
-    // Row d of a block, times `factor`, by tile of its columns: [tile][d][columns of the tile].
+    // Row d of a part, times `factor`, by tile of its columns: [tile][d][columns of the tile].
     static void pack_row(const R* from, const R* factor, long count, long depth, R* out, long d) {
         const long tiles = tiles_for(count);
         for (long i = 0; i < tiles; ++i) {
@@ -99,10 +105,10 @@ struct Gradients {
         }
     }
 
-    // One panel of dz for a block of rows, and its sum over them added to `sum`.
+    // One panel of dz for some rows, and its sum over them.
     void pack_panel(const R* from, long depth, R* out, R* sum) const {
         V total[4];
-        for (int j = 0; j < 4; ++j) total[j] = V::load(sum + j * L);
+        for (int j = 0; j < 4; ++j) total[j] = V(R(0));
         for (long d = 0; d < depth; ++d)
             for (int j = 0; j < 4; ++j) {
                 V z = V::load(from + d * shape.width + j * L);

@@ -124,6 +124,25 @@ def test_results_do_not_depend_on_threads_or_on_how_the_work_is_split(cell: str,
                 assert np.array_equal(other[name], value), (shape, name)
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_sequence_in_segments_gives_the_same_bits(cell: str, reverse: bool) -> None:
+    rng = np.random.default_rng(2)
+    x, dy = (rng.standard_normal((11, 300, size)).astype("float32") for size in (5, 21 * (1 + reverse)))
+    lengths = rng.integers(0, 12, 300)
+    assert cpu.block_steps(300) == 3
+    results = []
+    for memory in (None, "sqrt"):
+        model = CELLS[cell](
+            5, 21, num_layers=2, bidirectional=reverse, recurrent_dropout=0.2, device="cpu", engine="cpu"
+        )
+        y, _, tape = model.forward(x, None, lengths, memory=memory)
+        dx, _, grads = model.backward(tape, dy)
+        results.append([y, dx, grads.flat])
+    for whole, cut in zip(*results, strict=True):
+        assert np.array_equal(whole, cut)
+
+
 @pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
 def test_every_instruction_set_of_this_machine_agrees(isa: str) -> None:
     there = cpu._module().instruction_sets()
