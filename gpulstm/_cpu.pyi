@@ -74,3 +74,30 @@ def backward_float(
 
 def forward_double(*args: Any) -> None: ...
 def backward_double(*args: Any) -> None: ...
+
+class StreamFloat:
+    """Packed weights and the state of a stack, one step a call."""
+
+    def __init__(
+        self,
+        cell: int,
+        batch: int,
+        inputs: int,
+        hidden: int,
+        w_x: list[Array],
+        w_h: list[Array],
+        b: list[Array],
+        b_hn: list[Array],
+        threads: int,
+        /,
+    ) -> None: ...
+    def step(self, x: Array, y: Array, /) -> None:
+        """x (B, I) -> y (B, H)."""
+
+    def read(self, h: Array, c: Array | None, /) -> None:
+        """Writes the state to h and c, each (L, B, H)."""
+
+    def write(self, h: Array, c: Array | None, /) -> None:
+        """Takes the state from h and c."""
+
+class StreamDouble(StreamFloat): ...

@@ -15,6 +15,7 @@ import importlib
 import importlib.util
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -24,7 +25,7 @@ import numpy as np
 from gpulstm.backend import Array
 from gpulstm.engines.cells import Grads
 from gpulstm.engines.spec import Call, Footprint, StackSpec, State, Task
-from gpulstm.errors import ConfigError
+from gpulstm.errors import ConfigError, ShapeError
 from gpulstm.threads import get_num_threads
 
 name = "cpu"
@@ -156,6 +157,54 @@ def backward(task: Task, tape: _Tape, dy: Array, dstate: State, grads: Grads) ->
         *(get_num_threads(), SPLITS[split]),
     )
     return dx, dstart
+
+
+class PackedStream:
+    """A stack whose weights are packed and whose state is kept, one time step a call; made by `stream`."""
+
+    def __init__(self, spec: StackSpec, params: Mapping[str, Array], batch: int) -> None:
+        native, double = _module(), spec.dtype == "float64"
+        names = [[name + suffix for suffix in spec.suffixes] for name in ("W_x", "W_h", "b", "b_hn")]
+        weights = [[params[full] for full in each if full in params] for each in names]  # no biases: none
+        kind = native.StreamDouble if double else native.StreamFloat
+        sizes = (batch, spec.input_size, spec.hidden_size)
+        self._stream = kind(_cell(spec), *sizes, *weights, get_num_threads())
+        self._output, self._dtype = (batch, spec.hidden_size), np.dtype(spec.dtype)
+        self._states = (spec.num_layers, batch, spec.hidden_size)
+        self._memory = spec.has_memory
+        zeros = np.zeros(self._states, self._dtype)
+        self._stream.write(zeros, zeros if self._memory else None)
+
+    def __call__(self, x: Array, out: Array | None) -> Array:
+        """One step: x `(B, I)` -> y `(B, H)`."""
+        if out is None:
+            out = np.empty(self._output, self._dtype)
+        elif np.may_share_memory(x, out):
+            raise ShapeError("out overlaps x, expected an array of its own")
+        elif not out.flags.c_contiguous or not out.flags.writeable:
+            raise ShapeError("out is not C-contiguous and writeable, expected an array that is")
+        if not x.flags.c_contiguous:
+            x = np.ascontiguousarray(x)
+        self._stream.step(x, out)
+        return out
+
+    @property
+    def state(self) -> Any:
+        """(h, c) for the LSTM, h for GRU and RNN, each `(L, B, H)`; copies."""
+        h = np.empty(self._states, self._dtype)
+        c = np.empty_like(h) if self._memory else None
+        self._stream.read(h, c)
+        return (h, c) if self._memory else h
+
+    @state.setter
+    def state(self, state: Any) -> None:
+        h, c = state if self._memory else (state, None)
+        self._stream.write(np.ascontiguousarray(h), _contiguous(c))
+
+
+def stream(spec: StackSpec, params: Mapping[str, Array], batch: int) -> PackedStream:
+    """A stack of one direction, its weights as they are now, from the state of zeros."""
+    return PackedStream(spec, params, batch)
 
 
 def _weights(task: Task) -> tuple[Array, Array]:

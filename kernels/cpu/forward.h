@@ -66,7 +66,7 @@ struct ForwardPass {
         R* own = scratch + thread * CHUNK_ROWS * SCRATCH_ROW * L;
         for (long s = 0; s < call.T; ++s) {
             if (hoist && s % hoist == 0) look_ahead(place, s, q0, q1);
-            step(place, s, q0, q1, own);
+            step(place, s, time(s), q0, q1, own);
             meet_group(plan, place);
         }
         for (long b = place.r0; b < place.r1; ++b) end_row(b, q0, q1);
@@ -116,8 +116,9 @@ struct ForwardPass {
     }
 
     // ---- one step ------------------------------------------------------------------------------------------------
-    void step(const Place& place, long s, long q0, long q1, R* own) {
-        const long t = time(s), rows = place.r1 - place.r0;
+    // The step at time t, the s-th since the initial state.
+    void step(const Place& place, long s, long t, long q0, long q1, R* own) {
+        const long rows = place.r1 - place.r0;
         const long first = s - (hoist ? s % hoist : 0), last = hoist && first + hoist < call.T ? first + hoist : call.T;
         const long slot = call.reverse ? last - 1 - s : s - first;  // of this step among those looked ahead
         for (long p = q0; p < q1;) {

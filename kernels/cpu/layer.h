@@ -37,6 +37,24 @@ struct BackwardCall {
     R *dw_x, *dw_h, *db, *db_hn;  // added to; db null without biases
 };
 
+// All layers of a stack, for one time step after another: the weights are packed when it is made, the state stays inside.
+// Arrays of pointers have one for each layer, w_x of the first [I][G*H], of the others [H][G*H].
+template <typename R>
+struct StreamCall {
+    Cell cell;
+    long B, I, H, layers;
+    const R *const *w_x, *const *w_h, *const *b, *const *b_hn;
+    int threads;
+};
+
+template <typename R>
+struct Stream {
+    virtual ~Stream() {}
+    virtual void step(const R* x, R* y) = 0;             // x [B][I] -> y [B][H]; allocates nothing
+    virtual void read(R* h, R* c) const = 0;             // [layers][B][H]; c null without
+    virtual void write(const R* h, const R* c) = 0;
+};
+
 // How the work is divided: rows of the batch (threads never meet), or units (they meet once a step).
 enum class Split { automatic, rows, units };
 
@@ -48,6 +66,8 @@ struct Engine {
     bool (*forward_double)(const ForwardCall<double>&, int threads, Split);
     bool (*backward_float)(const BackwardCall<float>&, int threads, Split);
     bool (*backward_double)(const BackwardCall<double>&, int threads, Split);
+    Stream<float>* (*stream_float)(const StreamCall<float>&);  // null when memory is short; to be deleted
+    Stream<double>* (*stream_double)(const StreamCall<double>&);
 };
 
 }  // namespace gpulstm

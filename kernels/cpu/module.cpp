@@ -7,6 +7,8 @@
 #include <nanobind/stl/vector.h>
 
 #include <initializer_list>
+#include <memory>
+#include <mutex>
 #include <new>
 #include <stdexcept>
 
@@ -166,6 +168,73 @@ void backward(int cell, bool reverse, const In& x, const In& w_x, const In& w_h,
     else done(engine->backward_float(call, threads, Split(split)));
 }
 
+// A stack that keeps its state; several Python threads take turns.
+template <typename R>
+class PyStream {
+    std::unique_ptr<Stream<R>> stream;
+    std::mutex turn;
+    long B, I, H, layers;
+    bool memory;
+
+    static std::vector<const R*> all(const char* name, const std::vector<In>& arrays, long count, long first, long rest,
+                                     long row) {
+        if (long(arrays.size()) != count) throw std::invalid_argument(std::string(name) + " has not one array a layer");
+        std::vector<const R*> pointers;
+        for (const In& one : arrays) {
+            const long rows = pointers.empty() ? first : rest;
+            pointers.push_back(rows ? data<R>(name, one, {rows, row}) : data<R>(name, one, {row}));
+        }
+        return pointers;
+    }
+
+  public:
+    PyStream(int cell, long batch, long inputs, long hidden, const std::vector<In>& w_x, const std::vector<In>& w_h,
+             const std::vector<In>& b, const std::vector<In>& b_hn, int threads)
+        : B(batch), I(inputs), H(hidden), layers(long(w_x.size())), memory(Cell(cell) == Cell::lstm) {
+        const long row = gates(Cell(cell)) * H, count = layers;
+        auto x = all("w_x", w_x, count, I, H, row), h = all("w_h", w_h, count, H, H, row);
+        std::vector<const R*> none(count, nullptr);
+        auto bias = b.empty() ? none : all("b", b, count, 0, 0, row);
+        auto bias_hn = b_hn.empty() ? none : all("b_hn", b_hn, count, 0, 0, H);
+        const StreamCall<R> call = {Cell(cell), B, I, H, count, x.data(), h.data(), bias.data(), bias_hn.data(), threads};
+        if constexpr (sizeof(R) == 8) stream.reset(engine->stream_double(call));
+        else stream.reset(engine->stream_float(call));
+        done(stream != nullptr);
+    }
+    void step(const In& x, const Out& y) {
+        const R* from = data<R>("x", x, {B, I});
+        R* to = data<R>("y", y, {B, H});
+        nb::gil_scoped_release released;
+        std::lock_guard<std::mutex> lock(turn);
+        stream->step(from, to);
+    }
+    void read(const Out& h, const MaybeOut& c) {
+        R *to_h = data<R>("h", h, {layers, B, H}), *to_c = data<R>("c", c, {layers, B, H});
+        if (memory != (to_c != nullptr)) throw std::invalid_argument("c is for the LSTM and for it alone");
+        nb::gil_scoped_release released;
+        std::lock_guard<std::mutex> lock(turn);
+        stream->read(to_h, to_c);
+    }
+    void write(const In& h, const MaybeIn& c) {
+        const R *from_h = data<R>("h", h, {layers, B, H}), *from_c = data<R>("c", c, {layers, B, H});
+        if (memory != (from_c != nullptr)) throw std::invalid_argument("c is for the LSTM and for it alone");
+        nb::gil_scoped_release released;
+        std::lock_guard<std::mutex> lock(turn);
+        stream->write(from_h, from_c);
+    }
+};
+
+template <typename R>
+void add_stream(nb::module_& m, const char* name) {
+    typedef PyStream<R> S;
+    nb::class_<S>(m, name)
+        .def(nb::init<int, long, long, long, const std::vector<In>&, const std::vector<In>&, const std::vector<In>&,
+                      const std::vector<In>&, int>())
+        .def("step", &S::step)
+        .def("read", &S::read, nb::arg(), nb::arg().none())
+        .def("write", &S::write, nb::arg(), nb::arg().none());
+}
+
 }  // namespace
 }  // namespace gpulstm
 
@@ -183,4 +252,6 @@ NB_MODULE(_cpu, m) {
     m.def("forward_double", &forward<double>);
     m.def("backward_float", &backward<float>);
     m.def("backward_double", &backward<double>);
+    add_stream<float>(m, "StreamFloat");
+    add_stream<double>(m, "StreamDouble");
 }

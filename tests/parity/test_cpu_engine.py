@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 
 import gpulstm as gl
 from gpulstm.engines import cpu
-from gpulstm.errors import ConfigError, EngineError
+from gpulstm.errors import ConfigError, EngineError, ShapeError
 from gpulstm.stack import Recurrent
 
 FORWARD = {"float64": 1e-12, "float32": 1e-5}
@@ -122,6 +123,53 @@ def test_results_do_not_depend_on_threads_or_on_how_the_work_is_split(cell: str,
         for other in results[1:]:
             for name, value in results[0].items():
                 assert np.array_equal(other[name], value), (shape, name)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize(("batch", "hidden"), [(1, 21), (5, 48), (1, 800)])
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_stream_gives_the_bits_of_the_whole_sequence(cell: str, batch: int, hidden: int, dtype: str) -> None:
+    model = CELLS[cell](6, hidden, num_layers=3, dtype=dtype, device="cpu", engine="cpu")
+    x = np.random.default_rng(4).standard_normal((7, batch, 6)).astype(dtype)
+    y, state = model(x)
+    step = model.stream(batch)
+    assert np.array_equal(np.stack([step(x_t) for x_t in x]), y)
+    for found, expected in zip(np.atleast_1d(step.state), np.atleast_1d(state), strict=True):
+        assert np.array_equal(found, expected)
+    half = model(x[:4])[1]
+    step.reset()
+    step.state = half
+    out = np.empty((batch, hidden), dtype)
+    for x_t, y_t in zip(x[4:], y[4:], strict=True):
+        assert step(x_t, out=out) is out
+        assert np.array_equal(out, y_t)
+
+
+def test_a_step_allocates_nothing() -> None:
+    step = gl.LSTM(8, 128, 2, device="cpu", engine="cpu").stream(1)
+    x, out = np.ones((1, 8), np.float32), np.empty((1, 128), np.float32)
+    for _ in range(10):
+        step(x, out=out)
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        tracemalloc.reset_peak()
+        for _ in range(1000):
+            step(x, out=out)
+        after, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 1024  # of 1000 steps: nothing is left, and
+    assert peak - before < 2048  # no array of theirs was ever there beside x and out
+
+
+def test_a_stream_refuses_an_out_that_does_not_fit() -> None:
+    step = gl.LSTM(8, 8, device="cpu", engine="cpu").stream(2)
+    x = np.ones((2, 8), np.float32)
+    wrong = (np.empty((2, 9), np.float32), np.empty((2, 8)), [0.0], x, np.empty((8, 2), np.float32).T)
+    for out in wrong:
+        with pytest.raises(ShapeError, match="out"):
+            step(x, out=out)
 
 
 @pytest.mark.parametrize("reverse", [False, True])
