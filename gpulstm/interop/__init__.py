@@ -1,0 +1,7 @@
+"""Models of other libraries in and out: PyTorch, Keras, ONNX.  None of them is imported, none has to be installed."""
+
+from __future__ import annotations
+
+from gpulstm.interop.torch import from_torch, to_torch
+
+__all__ = ["from_torch", "to_torch"]
