@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from gpulstm.errors import ConfigError, DeviceError, DTypeError, missing_extra
+from gpulstm.errors import ConfigError, DeviceError, DTypeError, ShapeError, missing_extra
 
 Array = Any  # a NumPy, CuPy or array-api-strict array; which one is known only at run time
 
@@ -58,6 +58,7 @@ class Backend:
         Raises:
             DeviceError: `value` lives on another device; it names both and the call that would move it.
             DTypeError: `value` holds no real numbers.
+            ShapeError: `value` is a nested list whose parts differ in length.
         """
         raise NotImplementedError
 
@@ -103,12 +104,15 @@ class NumpyBackend(Backend):
 
     def asarray(self, value: Any, dtype: Any = None, *, name: str = "array") -> Array:
         if not isinstance(value, np.ndarray):
-            where = _foreign_device(value)
+            where = foreign_device(value)
             if where is not None:
                 raise DeviceError(
                     f"{name} lives on {where} but the model is on cpu; move it with gpulstm.to_host({name})"
                 )
-            value = np.from_dlpack(value) if hasattr(value, "__dlpack__") else np.asarray(value)
+            try:
+                value = np.from_dlpack(value) if hasattr(value, "__dlpack__") else np.asarray(value)
+            except ValueError as error:  # nested lists whose parts differ in length
+                raise ShapeError(f"{name} cannot be read as an array: {error}") from error
         if value.dtype.kind not in "fiub":
             raise DTypeError(f"{name} has dtype {value.dtype}, expected real numbers")
         return value if dtype is None else value.astype(dtype, copy=False)
@@ -148,7 +152,7 @@ class CupyBackend(Backend):
         if not isinstance(value, self.xp.ndarray):
             if hasattr(value, "__cuda_array_interface__"):
                 value = self.xp.asarray(value)
-            elif _foreign_device(value) is not None:
+            elif foreign_device(value) is not None:
                 value = self.xp.from_dlpack(value)
             else:
                 raise DeviceError(
@@ -309,7 +313,7 @@ def cuda_missing() -> str | None:
         count = cupy.cuda.runtime.getDeviceCount()
     except cupy.cuda.runtime.CUDARuntimeError as error:
         return f"CuPy is installed but finds no usable device ({error})"
-    return None if count else "CuPy is installed but finds no device"
+    return _libraries_missing() if count else "CuPy is installed but finds no device"
 
 
 def device_count() -> int:
@@ -336,8 +340,8 @@ def one_device(*values: object) -> Iterator[Backend]:
         yield backend
 
 
-def _foreign_device(value: object) -> str | None:
-    """The device of a DLPack or CUDA-array object that is not on the host, else None."""
+def foreign_device(value: object) -> str | None:
+    """The device of an array that is not on the host, of any library that speaks DLPack or CUDA arrays; else None."""
     if hasattr(value, "__dlpack_device__"):
         kind, index = value.__dlpack_device__()
         return None if int(kind) == 1 else f"cuda:{index}"
@@ -348,14 +352,27 @@ def _foreign_device(value: object) -> str | None:
 def _cupy() -> Any:
     try:
         import cupy
-        import cupy.cublas  # not loaded by `import cupy` alone
     except ImportError as error:
         raise missing_extra("CuPy", "cuda12", "a CUDA device") from error
     return cupy
 
 
 @functools.cache
+def _libraries_missing() -> str | None:
+    """Why cuBLAS cannot be loaded, or None; `import cupy` alone neither loads it nor needs it."""
+    try:
+        import cupy.cublas  # noqa: F401
+    except ImportError as error:
+        reason = str(error).splitlines()[0]
+        return f"CuPy is installed without the libraries of CUDA ({reason}); run: pip install 'gpulstm[cuda12]'"
+    return None
+
+
+@functools.cache
 def _cuda(index: int) -> CupyBackend:
+    missing = _libraries_missing()
+    if missing:
+        raise DeviceError(f"device 'cuda:{index}' cannot be used: {missing}")
     return CupyBackend(index)
 
 

@@ -176,11 +176,13 @@ class Dense:
 
 
 def _pair(zoneout: Any) -> Any:
-    return (zoneout, zoneout) if isinstance(zoneout, (int, float)) else tuple(zoneout)
+    return tuple(zoneout) if isinstance(zoneout, (tuple, list)) else (zoneout, zoneout)
 
 
 def _dtype_name(dtype: Any) -> str:
     try:
+        if dtype is None:  # NumPy takes it for float64
+            raise TypeError
         return np.dtype(dtype).name
     except TypeError as error:
         raise DTypeError(f"dtype is {dtype!r}, expected 'float32', 'float64' or 'float16'") from error

@@ -10,7 +10,7 @@ import dataclasses
 import itertools
 import math
 import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from gpulstm.errors import ConfigError
@@ -56,7 +56,7 @@ def flag(name: str, value: Any) -> bool:
 
 def levels(name: str, value: Any) -> tuple[float, ...]:
     """Quantile levels: strictly rising numbers between 0 and 1, both ends left out."""
-    if isinstance(value, str) or not isinstance(value, Sequence):
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
         raise ConfigError(f"{name} is {value!r}, expected a sequence of numbers between 0 and 1, as (0.1, 0.5, 0.9)")
     found = tuple(real(f"{name}[{index}]", level, above=0, below=1) for index, level in enumerate(value))
     if any(later <= earlier for earlier, later in itertools.pairwise(found)):

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from gpulstm.backend import Array, Backend
+from gpulstm.backend import Array, Backend, foreign_device, resolve
 from gpulstm.errors import ShapeError
 
 ALIGNMENT = 64  # bytes: each view starts on a cache line, so vector loads of any engine are aligned
@@ -21,9 +21,9 @@ Shapes = Mapping[str, tuple[int, ...]]
 class ParamDict(dict[str, Any]):
     """A dict of arrays that are views into one flat buffer.
 
-    Assigning to a name copies the values into its view (shape and device checked), so the views never come apart from
-    the buffer; names cannot be added or removed.  The gaps that alignment leaves in `flat` are zero and stay zero under
-    every optimizer.
+    Assigning to a name copies the values into its view (shape, dtype and device checked), so the views never come apart
+    from the buffer; names cannot be added or removed.  The gaps that alignment leaves in `flat` are zero and stay zero
+    under every optimizer.
 
     Attributes:
         flat: `(size,)` array over which all views lie.
@@ -84,31 +84,35 @@ class ParamDict(dict[str, Any]):
 
         Raises:
             ShapeError: a name is missing or unknown, or a shape differs.
+            DTypeError: a value holds no real numbers.
+            DeviceError: a value lives on another CUDA device.
         """
         missing, unknown = sorted(self.keys() - values.keys()), sorted(values.keys() - self.keys())
         if missing or unknown:
             raise ShapeError(f"parameters do not fit: missing {missing or 'none'}, unknown {unknown or 'none'}")
-        for name, value in values.items():
-            self._check(name, value)
-        for name, value in values.items():
+        checked = {name: self._checked(name, value) for name, value in values.items()}
+        for name, value in checked.items():
             self[name] = value
 
     def host(self) -> dict[str, Any]:
         """A copy of every array on the host, by name."""
         return {name: self.backend.to_host(value).copy() for name, value in self.items()}
 
-    def _check(self, name: str, value: Any) -> None:
+    def _checked(self, name: str, value: Any) -> Any:
+        """`value` as an array of this backend or of the host."""
         if name not in self.shapes:
             raise ShapeError(f"parameter {name!r} is unknown; there are: {', '.join(self.shapes)}")
         shape = tuple(getattr(value, "shape", ()))
         if shape != self.shapes[name]:
             raise ShapeError(f"parameter {name!r} has shape {shape}, expected {self.shapes[name]}")
+        source = self.backend if foreign_device(value) else resolve("cpu")
+        return source.asarray(value, name=f"parameter {name!r}")
 
     def __setitem__(self, name: str, value: Any) -> None:
-        self._check(name, value)
-        view = self[name]
-        if value is not view:
-            view[...] = value if self.backend.owns(value) else self.backend.from_host(value, dtype=view.dtype)
+        if name in self.shapes and value is self[name]:  # what `params[name] += change` assigns
+            return
+        value, view = self._checked(name, value), self[name]
+        view[...] = value if self.backend.owns(value) else self.backend.from_host(value, dtype=view.dtype)
 
     def _fixed(self, *args: Any, **kwargs: Any) -> Any:
         raise TypeError("the names of a ParamDict are fixed; assign to an existing name to change its values")

@@ -123,7 +123,7 @@ def history(path: str | Path, columns: Mapping[str, Sequence[float]], *, title: 
         upper.set_ylabel("loss (scaled units)")
         _legend_outside(upper)
         if lower and rate is not None:
-            lower[0].plot(epoch, rate, color=GREEN, drawstyle="steps-post")
+            lower[0].plot(epoch, rate, color=GREEN, marker=marker, markersize=3.5)
             lower[0].set_ylabel("learning rate")
             lower[0].set_ylim(bottom=0)
         _whole_numbers((lower or [upper])[0])
@@ -234,9 +234,9 @@ def backtest(
         for (name, values), colour, dash in zip(errors.items(), CYCLE, DASHES, strict=False):
             left.plot(np.arange(1, len(values) + 1), values, linestyle=dash, color=colour, linewidth=1.8, label=name)
         left.set(xlabel="steps ahead", ylabel=f"mean absolute error\n{label}", title="Error by forecast step")
-        left.set_ylim(bottom=0)
+        left.set_ylim(0, 1.25 * max(float(np.nanmax(values)) for values in errors.values()))  # room for the legend
         _whole_numbers(left)
-        left.legend(loc="best")
+        left.legend(loc="upper left", ncols=3)
 
         right = figure.add_subplot(grid[1, 1])
         names, colours = list(scores), [CYCLE[place % len(CYCLE)] for place in range(len(scores))]

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from gpulstm import random
-from gpulstm.backend import Array, Backend, resolve
-from gpulstm.engines.choose import Choice, Plan, choose
+from gpulstm import options, random
+from gpulstm.backend import Array, Backend, foreign_device, resolve
+from gpulstm.engines.choose import Choice, Plan, by_name, choose
 from gpulstm.engines.spec import Call, StackSpec, State, Task
-from gpulstm.errors import ConfigError, DTypeError, ShapeError
+from gpulstm.errors import ConfigError, DeviceError, DTypeError, ShapeError
 from gpulstm.initialise import stack_values
 from gpulstm.params import ParamDict
 from gpulstm.random import MaskKey, Purpose
@@ -29,6 +29,7 @@ StackState = Any  # (h, c) for the LSTM, h for GRU and RNN, each (L*D, B, H)
 class Tape:
     """What `Recurrent.forward` keeps for `Recurrent.backward`; opaque, usable more than once."""
 
+    owner: Recurrent
     choice: Choice
     shape: tuple[int, int]
     outputs: str
@@ -61,9 +62,10 @@ class Recurrent:
     ) -> None:
         self.spec = spec
         self.backend = resolve(device)
-        self.seed = seed
+        self.seed = options.count("seed", seed, at_least=0)
         self.calls = 0
-        self.engine = engine
+        self.engine = None if engine is None else by_name(engine).name
+        options.real("forget_bias", forget_bias)
         if spec.dtype == "float16" and not self.backend.is_cuda:
             raise DTypeError("dtype is 'float16', which is storage on CUDA; on the cpu expected 'float32' or 'float64'")
         self.params = ParamDict.allocate(self.backend, spec.shapes(), spec.dtype) if params is None else params
@@ -113,7 +115,8 @@ class Recurrent:
 
         Returns:
             y `(T, B, D*H)`, zero past a row's length, or `(B, D*H)` with `outputs="last"` (zero for a row of length 0);
-            the state after each row's last step, of the form of `state`; the tape, None unless training.
+            the state after each row's last step, of the form of `state`; the tape, None unless training.  The tape
+            holds x and y, not copies of them: change neither before `backward`.
 
         Raises:
             ShapeError, DTypeError, DeviceError, EngineError: one sentence each, before anything is computed.
@@ -133,7 +136,7 @@ class Recurrent:
                 valid = (self.backend.xp.arange(steps)[:, None] < rows[None, :])[:, :, None]
                 x = self.backend.xp.where(valid, x, self.backend.xp.zeros_like(x))
             call, self.calls = self.calls, self.calls + bool(training)
-            tape = Tape(choice, (steps, batch), outputs, rows, [], [])
+            tape = Tape(self, choice, (steps, batch), outputs, rows, [], [])
             final: list[State] = []
             for layer in range(spec.num_layers):
                 mask = self._between(layer, x, call) if training else None
@@ -164,14 +167,21 @@ class Recurrent:
 
         Returns:
             dx `(T, B, I)`, the gradient of the initial state, and `grads`, named as `params`.
+
+        Raises:
+            ConfigError: `tape` is None or another model's.
+            ShapeError, DTypeError, DeviceError: one sentence each, before anything is computed.
         """
+        if not isinstance(tape, Tape) or tape.owner is not self:
+            what = "another model's" if isinstance(tape, Tape) else repr(tape)
+            raise ConfigError(f"tape is {what}, expected what forward(..., training=True) of this model returned")
         spec, (steps, batch) = self.spec, tape.shape
         size = (spec.output_size,)
         dy = self.backend.asarray(dy, spec.dtype, name="dy")
         expected = (batch, *size) if tape.outputs == "last" else (steps, batch, *size)
         if dy.shape != expected:
             raise ShapeError(f"dy has shape {dy.shape}, expected {expected}, the shape of y")
-        grads = self.params.like() if grads is None else grads
+        grads = self.params.like() if grads is None else self._gradients(grads)
         with self.backend.activate():
             ends = self._states("dstate", dstate, batch)
             starts: list[State] = list(ends)
@@ -208,7 +218,8 @@ class Recurrent:
 
     def _lengths(self, lengths: Any, steps: int, batch: int) -> Array:
         # On a GPU the values are not looked at, that would wait for it: beyond T counts as T, below 0 as 0.
-        values = lengths if self.backend.is_cuda and self.backend.owns(lengths) else np.asarray(lengths)
+        source = self.backend if foreign_device(lengths) else resolve("cpu")
+        values = source.asarray(lengths, name="lengths")
         if values.shape != (batch,):
             raise ShapeError(f"lengths has shape {tuple(values.shape)}, expected ({batch},), one for each row of x")
         if values.dtype.kind not in "iu":
@@ -219,6 +230,17 @@ class Recurrent:
         if isinstance(values, np.ndarray):
             return self.backend.from_host(values, dtype="int64")
         return values.astype("int64")
+
+    def _gradients(self, grads: ParamDict) -> ParamDict:
+        if not isinstance(grads, ParamDict):
+            raise DTypeError(f"grads is a {type(grads).__name__}, expected a ParamDict, as params.like() gives it")
+        if grads.shapes != self.params.shapes:
+            raise ShapeError(f"grads has the shapes {grads.shapes}, expected those of params, {self.params.shapes}")
+        if grads.backend is not self.params.backend:
+            raise DeviceError(f"grads lives on {grads.backend.device} but the model is on {self.backend.device}")
+        if grads.flat.dtype != self.params.flat.dtype:
+            raise DTypeError(f"grads has dtype {grads.flat.dtype}, expected {self.params.flat.dtype}, that of params")
+        return grads
 
     def _states(self, name: str, state: StackState, batch: int) -> list[State]:
         """The state of each layer and direction; zeros for None."""
@@ -326,9 +348,7 @@ class Stream:
     def __init__(self, stack: Recurrent, batch_size: int) -> None:
         if stack.spec.bidirectional:
             raise ConfigError("stream needs bidirectional=False: the second direction starts at the sequence's end")
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise ConfigError(f"batch_size is {batch_size!r}, expected an integer of at least 1")
-        self.stack, self.batch_size = stack, batch_size
+        self.stack, self.batch_size = stack, options.count("batch_size", batch_size)
         self.reset()
 
     def reset(self) -> None:

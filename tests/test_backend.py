@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -31,6 +34,28 @@ def test_cuda_without_cupy_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
     assert resolve("auto") is resolve("cpu")
     with pytest.raises(DeviceError, match=r"device 'cuda' cannot be used: CuPy is not installed; run: pip install"):
         resolve("cuda")
+
+
+def test_cupy_without_the_libraries_of_cuda_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cupy.cublas", None)
+    reason = module._libraries_missing.__wrapped__()
+    assert reason is not None
+    assert "without the libraries of CUDA" in reason
+    assert "pip install 'gpulstm[cuda12]'" in reason
+
+
+def test_auto_is_the_cpu_where_cupy_finds_no_driver() -> None:
+    """CuPy's wheel alone, as the tests install it, without the toolkit's libraries and without a driver."""
+    bare = {name: value for name, value in os.environ.items() if name not in ("LD_PRELOAD", "LD_LIBRARY_PATH")}
+    code = "import gpulstm.backend as b; print(b.cuda_missing() is None, b.resolve('auto'))"
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**bare, "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stdout.split() == ["False", "Backend('cpu')"]
 
 
 @pytest.mark.parametrize("value", [[1, 2, 3], (1.0, 2.0), np.arange(3), np.float32(2), True])

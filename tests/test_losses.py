@@ -141,6 +141,13 @@ def test_quantiles_never_cross(raw: np.ndarray) -> None:
     np.testing.assert_allclose(normal["quantiles"][..., 1], normal["mean"], rtol=1e-12, atol=1e-12)
 
 
+def test_levels_come_as_any_sequence() -> None:
+    for levels in ([0.1, 0.5], (0.1, 0.5), np.array([0.1, 0.5])):
+        loss = losses.Pinball(quantiles=levels)
+        assert loss.quantiles == loss.levels == (0.1, 0.5) and type(loss.quantiles[0]) is float
+    assert losses.MSE().levels == () and losses.GaussianNLL(quantiles=[0.5]).levels == (0.5,)
+
+
 def test_predictions(backend: Backend) -> None:
     raw = backend.from_host(np.array([[[[1.0, 0.0]]]]))
     found = losses.GaussianNLL(floor=1e-3).predict(raw, quantiles=(0.975,))

@@ -29,6 +29,22 @@ class Choice:
     refused: tuple[tuple[str, str], ...]
 
 
+def by_name(name: str, source: str = "engine") -> ModuleType:
+    """The engine of that name.
+
+    Args:
+        name: "reference" or "cuda".
+        source: the argument or variable that asked for it, for the message.
+
+    Raises:
+        ConfigError: there is no engine of that name.
+    """
+    named = {engine.name: engine for engine in ENGINES}
+    if name not in named:
+        raise ConfigError(f"{source} is {name!r}, expected one of {', '.join(named)}")
+    return named[name]
+
+
 def choose(call: Call, forced: str | None = None) -> Choice:
     """The first engine that supports the call, or the one that is forced.
 
@@ -40,15 +56,13 @@ def choose(call: Call, forced: str | None = None) -> Choice:
         ConfigError: there is no engine of that name.
         EngineError: the forced engine cannot serve the call; the message says why.
     """
-    forced = forced or os.environ.get(VARIABLE) or None
-    if forced is not None:
-        named = {engine.name: engine for engine in ENGINES}
-        if forced not in named:
-            raise ConfigError(f"engine is {forced!r}, expected one of {', '.join(named)}")
-        reason = named[forced].supports(call)
+    source, forced = ("engine", forced) if forced else (VARIABLE, os.environ.get(VARIABLE))
+    if forced:
+        engine = by_name(forced, source)
+        reason = engine.supports(call)
         if reason is not None:
             raise EngineError(f"engine {forced!r} was asked for but cannot serve this call: {reason}")
-        return Choice(named[forced], named[forced].describe(call), ())
+        return Choice(engine, engine.describe(call), ())
     refused: list[tuple[str, str]] = []
     for engine in ENGINES:
         reason = engine.supports(call)

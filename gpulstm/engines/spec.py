@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from gpulstm import options
 from gpulstm.backend import Array
 from gpulstm.engines import activations
 from gpulstm.errors import ConfigError, DTypeError
@@ -84,8 +85,10 @@ class StackSpec:
             _check_rate("zoneout", rate)
         if self.dtype not in DTYPES:
             raise DTypeError(f"dtype is {self.dtype!r}, expected one of {', '.join(DTYPES)}")
-        if self.clip is not None and not self.clip > 0:
-            raise ConfigError(f"clip is {self.clip!r}, expected a positive number or None")
+        for name in ("bidirectional", "bias", "peepholes", "layer_norm", "coupled", "reset_after"):
+            options.flag(name, getattr(self, name))
+        if self.clip is not None:
+            options.real("clip", self.clip, above=0)
         if self.nonlinearity not in ("tanh", "relu"):
             raise ConfigError(f"nonlinearity is {self.nonlinearity!r}, expected 'tanh' or 'relu'")
         object.__setattr__(self, "activations", activations.check(self.cell, self.activations))

@@ -1,0 +1,5 @@
+"""`python -m gpulstm` is `gpulstm`."""
+
+from gpulstm.cli import main
+
+main()

@@ -1,0 +1,46 @@
+"""The command line: `gpulstm demo | train | forecast | backtest | info | bench`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+import gpulstm
+from gpulstm.cli import machine
+
+HELP = """Stacked LSTMs for time series, on the CPU and on NVIDIA GPUs.
+
+First result: gpulstm demo.  Own data: gpulstm train DATA.csv --target COLUMN --time COLUMN, then gpulstm forecast.
+"""
+
+app = typer.Typer(name="gpulstm", help=HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"gpulstm {gpulstm.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and stop.", is_eager=True, callback=_version)
+    ] = False,
+) -> None:
+    pass
+
+
+app.command()(machine.info)
+app.command()(machine.bench)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and leave with its status: 0, 2 for a mistake of the user, 130 for Ctrl-C.
+
+    Args:
+        arguments: without the program's name; those of the process if None.
+    """
+    app(args=None if arguments is None else list(arguments), prog_name="gpulstm")

@@ -1,0 +1,380 @@
+"""The training loop: batches in a seeded order, a step each, until the epochs are done or something stops it.
+
+A run is a pure function of its inputs.  The order of the windows depends on `(seed, epoch)` alone and dropout masks on
+the network's seed and its count of passes; what else a run consists of is in `runstate`.
+
+Losses stay on the device.  The host looks at them every `log_every` steps and at the end of an epoch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NoReturn
+
+import numpy as np
+
+from gpulstm import options
+from gpulstm.backend import Array, host_generator
+from gpulstm.callbacks import Callback
+from gpulstm.errors import ShapeError, TrainingError
+from gpulstm.history import History
+from gpulstm.losses import Loss
+from gpulstm.model import Network
+from gpulstm.optimizers import Optimizer, clip_scale
+from gpulstm.runstate import RunState
+from gpulstm.schedules import Schedule
+from gpulstm.steplog import StepLog, first_bad, means
+from gpulstm.windows import Batch, WindowSet
+
+_ORDER = 0x0DE5  # which stream of the seed the order of the data is drawn from
+
+
+def data_order(seed: int, epoch: int, count: int) -> np.ndarray:
+    """A permutation of `count` windows that depends on nothing but the seed and the epoch, whatever NumPy's version.
+
+    Returns:
+        `(count,)` int64.
+    """
+    words = host_generator(seed, _ORDER, epoch).bit_generator.random_raw(count)
+    return np.argsort(words, kind="stable")
+
+
+class Trainer(RunState):
+    """Trains a network on windows.
+
+    Args:
+        network: changed in place.
+        loss: its `outputs` are the P of the network.
+        optimizer: `Adam()` by default.
+        schedule: a schedule, or a number for a constant rate; 1e-3 by default.
+        epochs: how many epochs a whole run has, those before a checkpoint included.
+        batch_size: windows in a step.
+        clip_norm: largest global norm of the gradients, or None.
+        seed: of the order of the windows.
+        restore_best: whether `fit` ends with the weights of the best epoch (lowest validation loss, or training loss
+            without a validation set) in the network, however it ends.  The last weights are kept beside them, and a
+            further `fit` or a checkpoint goes on from those.
+        log_every: steps between two looks of the host at the losses.
+        callbacks: told of every step and epoch, in this order, those that save after the others.
+        extra: what else belongs into a checkpoint, as JSON can hold it: a scaler, the columns of a table.
+
+    Attributes:
+        epoch: epochs that are over.
+        batch: batches of the present epoch that are done.
+        history: rows of all epochs so far.
+
+    Raises:
+        ConfigError: an option out of range, or a loss whose outputs are not the network's.
+        DTypeError: the network's parameters are float16.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        loss: Loss,
+        optimizer: Optimizer | None = None,
+        schedule: Schedule | float = 1e-3,
+        *,
+        epochs: int = 20,
+        batch_size: int = 32,
+        clip_norm: float | None = None,
+        seed: int = 0,
+        restore_best: bool = True,
+        log_every: int = 50,
+        callbacks: Sequence[Callback] = (),
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.epochs = options.count("epochs", epochs)
+        self.restore_best = options.flag("restore_best", restore_best)
+        self.log_every = options.count("log_every", log_every)
+        super().__init__(
+            network,
+            loss,
+            optimizer,
+            schedule,
+            batch_size=batch_size,
+            clip_norm=clip_norm,
+            seed=seed,
+            callbacks=callbacks,
+            extra=extra,
+        )
+        self._grads = network.params.like()
+        self._train: WindowSet | None = None  # while a loop runs
+        self._stop = ""
+
+    def stop(self, reason: str) -> None:
+        """End the run after the present step; for callbacks."""
+        self._stop = self._stop or reason
+
+    def fit(self, train: WindowSet, validation: WindowSet | None = None) -> History:
+        """Train until `epochs` epochs are over, a callback stops the run, or Ctrl-C does.
+
+        The first Ctrl-C ends the run after the present step, with the state whole: `save` then writes a checkpoint that
+        goes on from there.  A second one ends it at once.
+
+        Args:
+            train: what to learn from.
+            validation: what to judge the epochs by.
+
+        Returns:
+            the history, whose `stopped` tells why the run ended.
+
+        Raises:
+            ShapeError: the windows do not fit the network.
+            TrainingError: a loss or gradient is not finite (the step and the parameter are named), or memory is full.
+        """
+        self._check_windows("train", train)
+        if validation is not None:
+            self._check_windows("validation", validation)
+        if not self._whole:
+            raise TrainingError("the last step was cut off in the middle; go on from a checkpoint with restore()")
+        if self.batch and self._windows != len(train):
+            raise TrainingError(
+                f"the run stands within an epoch over {self._windows} windows, train has {len(train)}; go on with the "
+                "same windows"
+            )
+        self._train, self._windows, self._stop = train, len(train), ""
+        if self._last is not None:
+            self.network.params.flat[...] = self._last
+            self._last = None
+        self.history.stopped, self.history.restored = "", False
+        ended = "failed"
+        # overflow is looked for in the losses, where the step can be named, and need not be warned of besides
+        with self.network.backend.activate(), np.errstate(over="ignore", invalid="ignore"), _deferred_interrupt(self):
+            try:
+                self._tell("on_start")
+                while not self._stop and self.epoch < self.epochs:
+                    self._run_epoch(train, validation)
+                ended = self._stop or "epochs"
+            finally:
+                self._log, self._live, self._train = self._present_log(), None, None
+                self.history.stopped = ended
+                self._put_best_back()
+                self._tell("on_stop")
+        return self.history
+
+    def evaluate(self, windows: WindowSet) -> float:
+        """The mean loss over all windows, with the present weights and without dropout; waits for the device."""
+        self._check_windows("windows", windows)
+        with self.network.backend.activate():
+            return self._evaluate(windows, lambda: False)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        if self._train is not None:
+            self._check_finite()  # a broken state must not take the place of a good checkpoint
+        super().save(path)
+
+    def _run_epoch(self, train: WindowSet, validation: WindowSet | None) -> None:
+        started = time.perf_counter()
+        runs = self._batches(train)
+        self._live = StepLog(self.network.backend, len(runs), self.network.params.flat.dtype)
+        if self._log is not None:
+            self._live.load(self._log)
+            self._log = None
+        while self.batch < len(runs):
+            self._step(train, runs[self.batch])
+            looks = self.batch % self.log_every == 0 or self.batch == len(runs)
+            if looks:
+                losses = self._check_finite()
+                self._tell("on_log", float(losses[-1]))
+            self._tell("on_step")
+            if self._stop:
+                self._check_finite()
+                return
+        judged = None
+        if validation is not None:
+            judged = self._evaluate(validation, lambda: bool(self._stop))
+            if self._stop:  # within the validation, which is done anew when the run goes on
+                return
+        self._end_epoch(judged, time.perf_counter() - started)
+
+    def _batches(self, train: WindowSet) -> list[np.ndarray]:
+        return train.batches(self.batch_size, data_order(self.seed, self.epoch, len(train)))
+
+    def _step(self, train: WindowSet, indices: np.ndarray) -> None:
+        assert self._live is not None
+        network, calls, done = self.network, self.network.calls, False
+        try:
+            batch = train.gather(indices, network.backend)
+            value = self._gradients(batch)
+            norm, scale = clip_scale(self._grads, math.inf if self.clip_norm is None else self.clip_norm)
+            amount = batch.target.size if batch.weight is None else batch.weight.sum()
+            self._whole = False
+            scale = self._live.record(self.batch, value, norm, scale, amount)
+            self.optimizer.step(network.params, self._grads, rate=self.schedule.rate(self.step), scale=scale)
+            self.batch += 1
+            self._whole = done = True
+        except MemoryError as error:  # CuPy's is one too
+            raise TrainingError(
+                f"memory is full at step {self.step + 1} with batch_size {self.batch_size}; choose a smaller one"
+            ) from error
+        finally:
+            if not done:
+                network.calls = calls
+
+    def _gradients(self, batch: Batch) -> Array:
+        """The loss of a batch; its gradients are in `_grads` afterwards."""
+        raw, _, tape = self.network.forward(batch.x, batch.future, training=True)
+        assert tape is not None
+        value, draw = self.loss(raw, batch.target, batch.weight)
+        self._grads.flat[...] = 0
+        self.network.backward(tape, draw, self._grads)
+        return value
+
+    def _check_finite(self) -> np.ndarray:
+        """Let the host see the losses of the epoch so far; a step that was not finite ends the run."""
+        log = self._present_log()
+        if log is None:
+            return np.zeros(0)
+        bad = first_bad(log)
+        if bad is not None:
+            self._fail(bad, float(log[0, bad]))
+        return log[0]
+
+    def _fail(self, bad: int, value: float) -> NoReturn:
+        """Go back to before the bad step, whose weights the latch has kept, find out what was wrong, and say it."""
+        assert self._train is not None
+        late = self.batch - bad
+        self.batch -= late
+        self.optimizer.steps -= late
+        self.network.calls -= late
+        runs = self._batches(self._train)
+        where = f"step {self.step + 1} (epoch {self.epoch + 1}, batch {bad + 1} of {len(runs)})"
+        what = f"the loss is {value}" if not math.isfinite(value) else "the norm of the gradients is not finite"
+        cause = self._cause(self._train.gather(runs[bad], self.network.backend))
+        raise TrainingError(f"training stopped at {where}: {what}; {cause}; {self._rescue()}")
+
+    def _cause(self, batch: Batch) -> str:
+        known = batch.target if batch.weight is None else batch.target * (batch.weight > 0)
+        data = {"x": batch.x, "future": batch.future, "target": known}
+        name = _first_not_finite({key: value for key, value in data.items() if value is not None})
+        if name is not None:
+            return f"its windows hold a value in {name} that is not finite"
+        name = _first_not_finite(self.network.params)
+        if name is not None:
+            return f"parameter {name!r} was not finite before it"
+        calls = self.network.calls
+        self._gradients(batch)
+        self.network.calls = calls
+        name = _first_not_finite(self._grads)
+        found = "all gradients are finite" if name is None else f"the gradient of {name!r} is the first not finite"
+        return f"the weights before it are finite, {found}; a lower rate or clip_norm may help"
+
+    def _rescue(self) -> str:
+        if self._best is None:
+            return "no epoch was over yet, so the weights are those before that step"
+        if self.restore_best:
+            return f"the weights of the best epoch ({self.history.best_epoch}) are back in the network"
+        return "the weights are those before that step"
+
+    def _end_epoch(self, judged: float | None, seconds: float) -> None:
+        log = self._present_log()
+        assert log is not None
+        loss, norm = means(log)
+        judge = loss if judged is None else judged
+        if not math.isfinite(judge):
+            name = _first_not_finite(self.network.params)
+            cause = "all weights are finite, so look at its windows" if name is None else f"parameter {name!r} is not"
+            raise TrainingError(
+                f"the validation loss after step {self.step} (epoch {self.epoch + 1}) is {judge}: {cause}; "
+                f"{self._rescue()}"
+            )
+        self.epoch, self.batch = self.epoch + 1, 0
+        if self.history.best_loss is None or judge < self.history.best_loss:
+            self.history.best_loss, self.history.best_epoch = judge, self.epoch
+            self._best = self.network.params.flat.copy()
+        row = {
+            "epoch": self.epoch,
+            "step": self.step,
+            "train_loss": loss,
+            "validation_loss": judged,
+            "rate": self.schedule.rate(self.step - 1),
+            "gradient_norm": norm,
+            "seconds": seconds,
+        }
+        self.schedule.observe(judge)
+        self.history.rows.append(row)
+        self._tell("on_epoch", row)
+
+    def _evaluate(self, windows: WindowSet, stopped: Callable[[], bool]) -> float:
+        """The mean loss; of no meaning once `stopped()`."""
+        backend = self.network.backend
+        total, amount = backend.zeros((), np.float64), backend.zeros((), np.float64)
+        for run in windows.batches(self.batch_size):
+            if stopped():
+                break
+            batch = windows.gather(run, backend)
+            raw, _, _ = self.network.forward(batch.x, batch.future)
+            value, _ = self.loss(raw, batch.target, batch.weight)
+            share = float(batch.target.size) if batch.weight is None else batch.weight.sum().astype(np.float64)
+            total = total + value.astype(np.float64) * share
+            amount = amount + share
+        there = float(amount)
+        return float(total) / there if there else 0.0
+
+    def _tell(self, event: str, *values: Any) -> None:
+        for callback in self.callbacks:
+            self._tell_one(callback, event, *values)
+
+    def _tell_one(self, callback: Callback, event: str, *values: Any) -> None:
+        """A Ctrl-C within a callback finds the state whole, and so only stops the run."""
+        try:
+            getattr(callback, event)(self, *values)
+        except KeyboardInterrupt:
+            self.stop("interrupted")
+
+    def _put_best_back(self) -> None:
+        if self.restore_best and self._best is not None:
+            self._last = self.network.params.flat.copy()
+            self.network.params.flat[...] = self._best
+            self.history.restored = True
+
+    def _check_windows(self, name: str, windows: WindowSet) -> None:
+        config = self.network.config
+        pairs = {
+            "inputs": (windows.inputs, config.stack.input_size),
+            "horizon": (windows.horizon, config.horizon),
+            "targets": (windows.targets, config.targets),
+            "future covariates": (windows.future, config.future_size),
+        }
+        for what, (there, here) in pairs.items():
+            if there != here:
+                raise ShapeError(f"the windows of {name} have {what} {there}, the network was made for {here}")
+        if not len(windows):
+            raise ShapeError(f"{name} has no windows, expected at least one")
+
+
+def _first_not_finite(arrays: Mapping[str, Array]) -> str | None:
+    """The first name whose array holds a NaN or an infinity; both come through a maximum."""
+    for name, value in arrays.items():
+        if value.size and not math.isfinite(float(abs(value).max())):
+            return name
+    return None
+
+
+@contextlib.contextmanager
+def _deferred_interrupt(trainer: Trainer) -> Iterator[None]:
+    """Let the first Ctrl-C stop the run after the present step; the second does what it always does.
+
+    Outside of the main thread, or where a program handles Ctrl-C itself, nothing is changed.
+    """
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+
+    def once(number: int, frame: Any) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        trainer.stop("interrupted")
+
+    signal.signal(signal.SIGINT, once)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

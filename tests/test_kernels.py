@@ -1,0 +1,165 @@
+"""The headers of kernels/ compiled for the host: the same numbers as the Python that states the same equations."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+
+from gpulstm import random
+from gpulstm.backend import kernel_folder, kernel_preamble
+from gpulstm.engines import cells
+from gpulstm.engines.spec import StackSpec, State
+
+SIZE = 257  # hidden units, one row
+SOURCE = """
+#include "steps.h"
+extern "C" {
+void philox(const unsigned* counter, const unsigned* key, unsigned* out) {
+  gl_philox(counter[0], counter[1], counter[2], counter[3], key[0], key[1], out);
+}
+#define EACH(R, NAME) \\
+  void lstm_##NAME(long n, R* z, const R* c_old, R* c, R* h) { \\
+    for (long k = 0; k < n; ++k) h[k] = gl_lstm(z[k], z[n + k], z[2 * n + k], z[3 * n + k], c_old[k], c[k]); } \\
+  void lstm_backward_##NAME(long n, R* z, const R* c_old, const R* c, const R* dh, const R* dc, R* dc_old) { \\
+    for (long k = 0; k < n; ++k) dc_old[k] = \\
+      gl_lstm_backward(z[k], z[n + k], z[2 * n + k], z[3 * n + k], c_old[k], c[k], dh[k], dc[k]); } \\
+  void gru_##NAME(long n, R* z, const R* s, const R* h_old, R* h) { \\
+    for (long k = 0; k < n; ++k) h[k] = gl_gru(z[k], z[n + k], z[2 * n + k], s[k], h_old[k]); } \\
+  void gru_backward_##NAME(long n, R* z, R* s, const R* h_old, const R* dh, R* dh_old) { \\
+    for (long k = 0; k < n; ++k) dh_old[k] = \\
+      gl_gru_backward(z[k], z[n + k], z[2 * n + k], s[k], h_old[k], dh[k]); } \\
+  void rnn_##NAME(long n, const R* z, R* h, int relu) { \\
+    for (long k = 0; k < n; ++k) h[k] = gl_rnn(z[k], relu != 0); } \\
+  void rnn_backward_##NAME(long n, const R* h, const R* dh, R* dz, int relu) { \\
+    for (long k = 0; k < n; ++k) dz[k] = gl_rnn_backward(h[k], dh[k], relu != 0); }
+EACH(double, float64)
+EACH(float, float32)
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    """The functions of SOURCE."""
+    compiler = shutil.which("g++") or shutil.which("clang++")
+    assert compiler, "this test needs a C++ compiler, as the simulator does"
+    folder = tmp_path_factory.mktemp("kernels")
+    source, built = folder / "host.cpp", folder / "host.so"
+    source.write_text(SOURCE, encoding="utf-8")
+    command = [compiler, "-std=c++17", "-O2", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror", "-Wno-unused-function"]
+    subprocess.run([*command, f"-I{kernel_folder()}", str(source), "-o", str(built)], check=True)
+    return ctypes.CDLL(str(built))
+
+
+def pointer(array: np.ndarray) -> ctypes.c_void_p:
+    return array.ctypes.data_as(ctypes.c_void_p)
+
+
+def call(function, *arguments: np.ndarray | int) -> None:
+    """Call with pointers to arrays, and integers as they are; the first argument is the size."""
+    function(
+        ctypes.c_long(SIZE), *(a.ctypes.data_as(ctypes.c_void_p) if isinstance(a, np.ndarray) else a for a in arguments)
+    )
+
+
+def tolerance(dtype: str) -> dict[str, float]:
+    """A few units in the last place: NumPy's tanh and the C library's differ by that."""
+    unit = float(np.finfo(dtype).eps)
+    return {"rtol": 16 * unit, "atol": 16 * unit}
+
+
+def plain_cell(name: str, dtype: str, **options: str) -> tuple[cells.Cell, dict[str, np.ndarray]]:
+    """A cell whose recurrent weights are zero, so that its step is the arithmetic of the gates alone."""
+    spec = StackSpec(name, 1, SIZE, dtype=dtype, **options)
+    params = {key: np.zeros(shape, dtype) for key, shape in spec.layer_shapes(0).items()}
+    return cells.make_cell(np, spec), params
+
+
+def draw(rng: np.random.Generator, dtype: str, count: int) -> list[np.ndarray]:
+    """Rows `(1, SIZE)`, some of them far out where the activations are flat."""
+    scale = np.where(rng.random(SIZE) < 0.1, 30.0, 1.5)
+    return [(rng.normal(size=(1, SIZE)) * scale).astype(dtype) for _ in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("counter", "key"),
+    [
+        ([0, 0, 0, 0], [0, 0]),
+        ([2**32 - 1] * 4, [2**32 - 1] * 2),
+        ([1, 2, 3, 4], [5, 6]),
+        ([9, 1 << 23, 7, 6], [1 << 31, 4]),
+    ],
+)
+def test_philox(library: ctypes.CDLL, counter: list[int], key: list[int]) -> None:
+    words, keys, out = np.array(counter, np.uint32), np.array(key, np.uint32), np.empty(4, np.uint32)
+    library.philox(pointer(words), pointer(keys), pointer(out))
+    expected = random.philox(np, tuple(np.array(word, np.uint64) for word in counter), (key[0], key[1]))
+    assert out.tolist() == [int(word) for word in expected]
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_lstm(library: ctypes.CDLL, dtype: str, rng: np.random.Generator) -> None:
+    cell, params = plain_cell("lstm", dtype)
+    *z, c_old, dh, dc, v = draw(rng, dtype, 8)
+    a = np.concatenate(z, axis=1)
+    new, saved = cell.step(params, a, v, State(v, c_old))
+    gates, c, h, dc_old = a.copy(), np.empty_like(c_old), np.empty_like(c_old), np.empty_like(c_old)
+    call(library[f"lstm_{dtype}"], gates, c_old, c, h)
+    np.testing.assert_allclose(h, new.h, **tolerance(dtype))
+    np.testing.assert_allclose(c, new.c, **tolerance(dtype))
+    i, f, g, o = saved[:4]
+    np.testing.assert_allclose(gates, np.concatenate([i, f, g, o], axis=1), **tolerance(dtype))
+    gates[...] = np.concatenate([i, f, g, o], axis=1)
+    grads = {key: np.zeros_like(value) for key, value in params.items()}
+    dz, _, _, dold = cell.step_backward(params, saved, dh, dc, grads)
+    call(library[f"lstm_backward_{dtype}"], gates, c_old, new.c, dh, dc, dc_old)
+    scale = float(np.abs(dz).max())
+    np.testing.assert_allclose(gates / scale, dz / scale, **tolerance(dtype))
+    np.testing.assert_allclose(dc_old / scale, dold.c / scale, **tolerance(dtype))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_gru(library: ctypes.CDLL, dtype: str, rng: np.random.Generator) -> None:
+    cell, params = plain_cell("gru", dtype)
+    *z, s, h_old, dh = draw(rng, dtype, 6)
+    params["b_hn"][...] = s[0]  # with W_h = 0 this is all of s
+    a = np.concatenate(z, axis=1)
+    new, saved = cell.step(params, a, h_old, State(h_old, None))
+    gates, h, dh_old, ds = a.copy(), np.empty_like(h_old), np.empty_like(h_old), s.copy()
+    call(library[f"gru_{dtype}"], gates, s, h_old, h)
+    np.testing.assert_allclose(h, new.h, **tolerance(dtype))
+    np.testing.assert_allclose(gates, np.concatenate(saved[:3], axis=1), **tolerance(dtype))
+    gates[...] = np.concatenate(saved[:3], axis=1)
+    grads = {key: np.zeros_like(value) for key, value in params.items()}
+    da, dproduct, _, dold = cell.step_backward(params, saved, dh, None, grads)
+    call(library[f"gru_backward_{dtype}"], gates, ds, h_old, dh, dh_old)
+    scale = float(np.abs(da).max())
+    np.testing.assert_allclose(gates / scale, da / scale, **tolerance(dtype))
+    np.testing.assert_allclose(ds / scale, dproduct[:, 2 * SIZE :] / scale, **tolerance(dtype))
+    np.testing.assert_allclose(dh_old, dold.h, **tolerance(dtype))
+
+
+@pytest.mark.parametrize("nonlinearity", ["tanh", "relu"])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_rnn(library: ctypes.CDLL, dtype: str, nonlinearity: str, rng: np.random.Generator) -> None:
+    cell, params = plain_cell("rnn", dtype, nonlinearity=nonlinearity)
+    z, dh, v = draw(rng, dtype, 3)
+    z[0, 0] = 0.0
+    new, saved = cell.step(params, z, v, State(v, None))
+    h, dz, relu = np.empty_like(z), np.empty_like(z), int(nonlinearity == "relu")
+    call(library[f"rnn_{dtype}"], z, h, relu)
+    np.testing.assert_allclose(h, new.h, **tolerance(dtype))
+    expected = cell.step_backward(params, saved, dh, None, {key: np.zeros_like(p) for key, p in params.items()})[0]
+    call(library[f"rnn_backward_{dtype}"], new.h, dh, dz, relu)
+    np.testing.assert_allclose(dz, expected, **tolerance(dtype))
+
+
+def test_the_preamble_holds_each_header_once() -> None:
+    text = kernel_preamble(("steps.h", "gates.h"))
+    for guard in ("GPULSTM_STEPS_H", "GPULSTM_GATES_H", "GPULSTM_PHILOX_H"):
+        assert text.count(f"#define {guard}\n") == 1
+    assert text.index("gl_philox(") < text.index("gl_lstm(") < text.index("gl_lstm_step(")
