@@ -79,7 +79,7 @@ class OnnxNet:
         unknown = set(wanted) - {value.name for value in self.outputs}
         if unknown:
             raise ConfigError(f"there is no output {min(unknown)!r}; there are: {_names(self.outputs)}")
-        with self.backend.activate():
+        with self.backend.activate(), np.errstate(all="ignore"):  # ONNX's arithmetic makes infinities without a word
             values: dict[str, Any] = {**self._weights, **self._inputs(inputs)}
             context = Context(self.backend, self.graph.opset, self.limit)
             for place, node in enumerate(self.nodes):

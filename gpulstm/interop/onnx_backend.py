@@ -30,7 +30,7 @@ def make_backend(engine: str | None = None) -> Any:
     except ImportError as error:
         raise missing_extra("the onnx package", "onnx", "ONNX's backend interface") from error
 
-    class Prepared(BackendRep):  # type: ignore[misc]
+    class Prepared(BackendRep):
         """A model ready to run."""
 
         def __init__(self, net: OnnxNet) -> None:
@@ -50,7 +50,7 @@ def make_backend(engine: str | None = None) -> Any:
                 given = [move(value) for value in ([inputs] if isinstance(inputs, np.ndarray) else inputs)]
             return tuple(to_host(value) for value in self.net.run(given))
 
-    class GpulstmBackend(Backend):  # type: ignore[misc]
+    class GpulstmBackend(Backend):
         """This library as an ONNX backend."""
 
         @classmethod

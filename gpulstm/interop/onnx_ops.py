@@ -240,13 +240,24 @@ def _gemm(context: Context, node: Node, a: Array, b: Array, c: Array | None = No
 
 
 # -- reductions ------------------------------------------------------------------------------------------------------
-def _reduction(name: str, function: Callable[..., Array]) -> None:
+def _reduction(name: str, function: Callable[..., Array], lowest: bool | None = None) -> None:
+    """`lowest`: whether the value for nothing is the type's lowest (True), its highest (False), or NumPy's own (None)."""
+
+    def more(x: Array) -> dict[str, Any]:
+        if lowest is None or x.size:
+            return {}
+        if x.dtype.kind == "f":
+            return {"initial": -math.inf if lowest else math.inf}
+        if x.dtype.kind == "b":
+            return {"initial": not lowest}
+        return {"initial": getattr(np.iinfo(x.dtype), "min" if lowest else "max")}
+
     def run(context: Context, node: Node, x: Array, axes: Any = None) -> Array:
         chosen = node.get("axes") if axes is None else axes.tolist()
         if not chosen and node.get("noop_with_empty_axes", 0):
             return x
         numbers = tuple(axis_of(node, axis, x.ndim) for axis in chosen) if chosen else tuple(range(x.ndim))
-        result = function(context.xp, x, axis=numbers, keepdims=bool(node.get("keepdims", 1)))
+        result = function(context.xp, x, axis=numbers, keepdims=bool(node.get("keepdims", 1)), **more(x))
         return result.astype(x.dtype, copy=False)
 
     operator(name, "axes keepdims noop_with_empty_axes", inputs=(1, 2), host=(1,))(run)
@@ -254,8 +265,8 @@ def _reduction(name: str, function: Callable[..., Array]) -> None:
 
 _reduction("ReduceSum", lambda xp, x, **over: xp.sum(x, **over))
 _reduction("ReduceMean", lambda xp, x, **over: xp.mean(x, **over))
-_reduction("ReduceMax", lambda xp, x, **over: xp.max(x, **over))
-_reduction("ReduceMin", lambda xp, x, **over: xp.min(x, **over))
+_reduction("ReduceMax", lambda xp, x, **over: xp.max(x, **over), lowest=True)
+_reduction("ReduceMin", lambda xp, x, **over: xp.min(x, **over), lowest=False)
 _reduction("ReduceProd", lambda xp, x, **over: xp.prod(x, **over))
 
 

@@ -2,9 +2,10 @@
 
 ONNX stores weights per direction, `W (D, G*H, I)` and `R (D, G*H, H)`, two biases `B (D, 2*G*H)` and peepholes
 `P (D, 3*H)`, gates in the order i o f c (LSTM) and z r h (GRU); they are put into this library's form when a node is
-first met with them, and kept.  Inference only.  The equations are those of the operator schemas (onnx.ai/onnx/operators);
-where these leave something open it is done as ONNX Runtime does: `clip` bounds the inputs of the gates' and the
-candidate's activations and not that of the memory read, and alpha and beta go to those activations that take them.
+first met with them, and kept.  Inference only.  The equations are those of the operators' schemas
+(onnx.ai/onnx/operators).  Where these leave something open it is done as ONNX Runtime does: `clip` bounds the inputs of
+the gates' and the candidate's activations and not that of the memory read, and alpha and beta go to those activations
+that take them.
 """
 
 from __future__ import annotations
