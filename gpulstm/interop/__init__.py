@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gpulstm.interop.onnx import OnnxNet, from_onnx
+from gpulstm.interop.onnx_export import to_onnx
 from gpulstm.interop.torch import from_torch, to_torch
 
-__all__ = ["OnnxNet", "from_onnx", "from_torch", "to_torch"]
+__all__ = ["OnnxNet", "from_onnx", "from_torch", "to_onnx", "to_torch"]

@@ -241,7 +241,7 @@ def _gemm(context: Context, node: Node, a: Array, b: Array, c: Array | None = No
 
 # -- reductions ------------------------------------------------------------------------------------------------------
 def _reduction(name: str, function: Callable[..., Array], lowest: bool | None = None) -> None:
-    """`lowest`: whether the value for nothing is the type's lowest (True), its highest (False), or NumPy's own (None)."""
+    """`lowest`: whether no numbers give the lowest value (True), the highest (False), or what NumPy says (None)."""
 
     def more(x: Array) -> dict[str, Any]:
         if lowest is None or x.size:
