@@ -89,7 +89,7 @@ class _Builder:
     def weight(self, name: str, value: Any) -> str:
         """Add an array; floats in the model's dtype."""
         value = np.asarray(value)
-        value = np.ascontiguousarray(value.astype(self.dtype) if value.dtype.kind == "f" else value)
+        value = value.astype(self.dtype) if value.dtype.kind == "f" else value
         little = value.astype(value.dtype.newbyteorder("<"))
         tensor = proto.Tensor(list(value.shape), _TYPES[value.dtype.name], name=name, raw_data=little.tobytes())
         self.graph.initializer.append(tensor)
