@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from gpulstm.interop.keras import from_keras, to_keras
+from gpulstm.interop.keras_net import KerasNet
 from gpulstm.interop.onnx import OnnxNet, from_onnx
 from gpulstm.interop.onnx_export import to_onnx
 from gpulstm.interop.torch import from_torch, to_torch
 
-__all__ = ["OnnxNet", "from_onnx", "from_torch", "to_onnx", "to_torch"]
+__all__ = ["KerasNet", "OnnxNet", "from_keras", "from_onnx", "from_torch", "to_keras", "to_onnx", "to_torch"]
