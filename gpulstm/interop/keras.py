@@ -126,7 +126,9 @@ def to_keras(model: Recurrent | Network, path: str | os.PathLike[str] | None = N
     for layer in range(spec.num_layers):
         suffixes = spec.suffixes[layer * spec.directions : (layer + 1) * spec.directions]
         weights = [value for suffix in suffixes for value in _keras_weights(spec, params, suffix)]
-        layers.append(Described("Bidirectional" if spec.bidirectional else _NAMES[spec.cell], {}, weights))
+        kind = _NAMES[spec.cell]
+        wrapped = Described("Bidirectional", {"layer": {"class_name": kind}}, weights)
+        layers.append(wrapped if spec.bidirectional else Described(kind, {}, weights))
     if isinstance(model, Network):
         head = model.head.params.host()
         layers.append(Described("Dense", {}, [head["W"], head["b"]]))
@@ -141,10 +143,11 @@ def _from_object(source: Any) -> list[Described]:
     if "layers" not in config:
         return [Described(type(source).__name__, config, _object_weights(source))]
     layers = keras_files.chain(config)
-    weights = {layer.name: layer for layer in source.layers}
+    named = {layer.name: layer for layer in source.layers}
     for layer in layers:
-        if layer.config.get("name") in weights:
-            layer.weights = _object_weights(weights[layer.config["name"]])
+        name = layer.config.get("name")
+        if name in named:
+            layer.weights = _object_weights(named[name])
     return layers
 
 
@@ -199,6 +202,8 @@ def _fill_in(layers: list[Described], reset_after: bool) -> None:
     """Keras's defaults for what descriptions without a config leave open, and what shapes say."""
     recurrent = [layer for layer in layers if layer.kind in _CELLS or layer.kind == "Bidirectional"]
     for layer in recurrent:
+        if not layer.weights:
+            raise InteropError(f"the {layer} has no weights; build the model first, by calling it once")
         configs = [layer.config]
         if layer.kind == "Bidirectional":
             inner = layer.config.setdefault("layer", {}).setdefault("config", {})
@@ -299,8 +304,6 @@ class _Chain:
 
     def directions(self, layer: Described) -> list[tuple[StackSpec, dict[str, np.ndarray], Mapping[str, Any]]]:
         """Spec, parameters and config of each direction of a recurrent layer."""
-        if not layer.weights:
-            raise InteropError(f"the {layer} has no weights; build the model first, by calling it once")
         inner = [(layer.kind, layer.config)]
         if layer.kind == "Bidirectional":
             wrapped = (layer.config["layer"], layer.config["backward_layer"])

@@ -240,5 +240,8 @@ def write(path: str | os.PathLike[str], layers: Sequence[Described]) -> None:
             size = len(layer.weights) // len(parts)
             for place, part in enumerate(parts):
                 group = home.create_group(f"{part}vars")
+                if part:
+                    kind = layer.config["layer"]["class_name"] if layer.kind == "Bidirectional" else layer.kind
+                    group.attrs["name"] = f"{_snake(kind)}_cell"
                 for index, value in enumerate(layer.weights[place * size : (place + 1) * size]):
                     group.create_dataset(str(index), data=value)
