@@ -1,4 +1,4 @@
-"""The side-by-side benchmark from a checkout: `python bench.py` is `gpulstm bench` (cases and method: gpulstm/bench/)."""
+"""The side-by-side benchmark from a checkout: `python bench.py` is `gpulstm bench`; how it measures: gpulstm/bench/."""
 
 from __future__ import annotations
 

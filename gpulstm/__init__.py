@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
-from gpulstm import errors, interop
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from gpulstm import errors
 from gpulstm.backend import to_device, to_host
 from gpulstm.layers import GRU, LSTM, RNN, Dense
 
+if TYPE_CHECKING:
+    from gpulstm import interop
+    from gpulstm.forecast import Forecaster
+
 __version__ = "0.1.0"
 
-__all__ = ["GRU", "LSTM", "RNN", "Dense", "errors", "interop", "to_device", "to_host"]
+__all__ = ["GRU", "LSTM", "RNN", "Dense", "Forecaster", "errors", "interop", "to_device", "to_host"]
+
+
+def __getattr__(name: str) -> Any:
+    """`Forecaster` and `interop`, imported when first asked for: who uses layers alone does not wait for them."""
+    if name == "interop":
+        return importlib.import_module("gpulstm.interop")
+    if name != "Forecaster":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from gpulstm.forecast import Forecaster
+
+    return Forecaster

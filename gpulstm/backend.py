@@ -45,6 +45,10 @@ class Backend:
     def __repr__(self) -> str:
         return f"Backend({self.device!r})"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles are the one backend of that device."""
+        return resolve, (self.device,)
+
     def owns(self, value: object) -> bool:
         """Whether `value` is an array of this library on this device."""
         raise NotImplementedError  # abstract: answered by the two classes below
@@ -111,8 +115,10 @@ class NumpyBackend(Backend):
                 )
             try:
                 value = np.from_dlpack(value) if hasattr(value, "__dlpack__") else np.asarray(value)
-            except ValueError as error:  # nested lists whose parts differ in length
-                raise ShapeError(f"{name} cannot be read as an array: {error}") from error
+            except ValueError as error:
+                raise ShapeError(
+                    f"{name} is a {type(value).__name__} whose parts differ in length, expected an array"
+                ) from error
         if value.dtype.kind not in "fiub":
             raise DTypeError(f"{name} has dtype {value.dtype}, expected real numbers")
         return value if dtype is None else value.astype(dtype, copy=False)

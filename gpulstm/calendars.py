@@ -74,6 +74,16 @@ def continue_time(time: np.ndarray, count: int) -> np.ndarray:
     return starts + within.astype("timedelta64[us]")
 
 
+def season_of(step: Step) -> int:
+    """Rows in the season of a step: 24 of hours, 7 of days, 52 of weeks, 12 of months, 4 of quarters, else 1."""
+    if step.unit == "month":
+        return {1: 12, 3: 4, 6: 2}.get(int(step.amount), 1)
+    hour = _DAY // 24
+    if step.unit == "us":
+        return {hour: 24, _DAY: 7, 7 * _DAY: 52}.get(int(step.amount), 1)
+    return 1
+
+
 def calendar_names(calendar: Sequence[str]) -> tuple[str, ...]:
     """The names of the columns that `calendar_columns` makes.
 

@@ -36,6 +36,7 @@ class ParamDict(dict[str, Any]):
         self.flat = flat
         self.shapes = dict(shapes)
         self._offsets = dict(offsets)
+        self._part_of: tuple[ParamDict, str] | None = None  # what `sub` made it from
         for name, shape in self.shapes.items():
             start = self._offsets[name]
             super().__setitem__(name, flat[start : start + math.prod(shape)].reshape(shape))
@@ -67,12 +68,20 @@ class ParamDict(dict[str, Any]):
         after = [offset for offset in self._offsets.values() if offset > self._offsets[names[-1]]]
         stop = min(after, default=self.flat.shape[0])
         cut = len(prefix)
-        return ParamDict(
+        part = ParamDict(
             self.backend,
             self.flat[start:stop],
             {name[cut:]: self._offsets[name] - start for name in names},
             {name[cut:]: self.shapes[name] for name in names},
         )
+        part._part_of = self, prefix
+        return part
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """How `copy` and `pickle` make another one: views of the new buffer; a part stays one of the copied whole."""
+        if self._part_of is not None:
+            return ParamDict.sub, self._part_of
+        return ParamDict, (self.backend, self.flat, self._offsets, self.shapes)
 
     @property
     def count(self) -> int:

@@ -23,7 +23,7 @@ from gpulstm.errors import DataError, missing_extra
 
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none"})  # cells that mean "no value", in lower case
 TIME = "datetime64[us]"
-_CHUNK = 65_536  # rows of a CSV that exist as Python strings at one time
+_CHUNK = 1024  # rows of a CSV that exist as Python strings at one time; few enough to stay in the cache
 
 
 @dataclass
@@ -190,12 +190,12 @@ class _Csv:
                 if rows:
                     if width == 1:
                         rows = [row or [""] for row in rows]  # a blank row of one column is one missing value
-                    for offset, row in enumerate(rows):
-                        if len(row) != width:
-                            raise DataError(
-                                f"row {first + offset} of {self.label} has {len(row)} cells, "
-                                f"expected {width} as in the first row"
-                            )
+                    if set(map(len, rows)) != {width}:
+                        offset, wrong = next((at, row) for at, row in enumerate(rows) if len(row) != width)
+                        raise DataError(
+                            f"row {first + offset} of {self.label} has {len(wrong)} cells, "
+                            f"expected {width} as in the first row"
+                        )
                     yield first, list(zip(*rows, strict=True))
                     first += len(rows)
                 if not more:
@@ -378,6 +378,8 @@ def _frame(data: Any) -> Source:
         index = None
         if type(data.index).__name__ == "DatetimeIndex":
             index = "index" if data.index.name is None else str(data.index.name)
+            if index in data.columns:
+                raise DataError(f"the frame has a column {index!r} and a time index of that name; rename one of them")
             data = data.rename_axis(index).reset_index()
         names = _check_names([str(name) for name in data.columns], "the frame")
         return _Frame(_narwhals().from_native(data.set_axis(names, axis=1), eager_only=True), names, index=index)
@@ -435,6 +437,8 @@ class _Arrays:
 
     @classmethod
     def of_array(cls, data: Any) -> _Arrays:
+        if isinstance(data, np.ma.MaskedArray):
+            data = np.ma.filled(data.astype(np.float64), np.nan)
         try:
             array = np.asarray(data)
         except ValueError as error:

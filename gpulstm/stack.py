@@ -7,20 +7,20 @@ state, and the last layer's sequence is the output.  Who computes a layer is dec
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from gpulstm import options, random
+from gpulstm import options
 from gpulstm.backend import Array, Backend, foreign_device, resolve
-from gpulstm.engines.choose import Choice, Plan, by_name, choose
-from gpulstm.engines.spec import Call, StackSpec, State, Task
+from gpulstm.chain import ChainTape, Pass, chains, cut
+from gpulstm.engines.choose import Plan, by_name, choose
+from gpulstm.engines.spec import Call, StackSpec, State
 from gpulstm.errors import ConfigError, DeviceError, DTypeError, ShapeError
 from gpulstm.initialise import stack_values
+from gpulstm.memory import Memory, segment_length, training_bytes
 from gpulstm.params import ParamDict
-from gpulstm.random import MaskKey, Purpose
 
 StackState = Any  # (h, c) for the LSTM, h for GRU and RNN, each (L*D, B, H)
 
@@ -30,12 +30,10 @@ class Tape:
     """What `Recurrent.forward` keeps for `Recurrent.backward`; opaque, usable more than once."""
 
     owner: Recurrent
-    choice: Choice
-    shape: tuple[int, int]
+    run: Pass
+    batch: int
     outputs: str
-    lengths: Array | None
-    layers: list[list[tuple[Task, Any]]]
-    between: list[Array | None]
+    chains: list[list[ChainTape]]
 
 
 class Recurrent:
@@ -87,10 +85,22 @@ class Recurrent:
         y, state, _ = self.forward(x, state, lengths, training=False)
         return y, state
 
-    def explain(self, steps: int, batch: int, *, training: bool = False, lengths: bool = False) -> Plan:
-        """Which engine and path will serve a call of T `steps` and B `batch` rows, and why no faster one; print it."""
+    def explain(
+        self,
+        steps: int,
+        batch: int,
+        *,
+        training: bool = False,
+        lengths: bool = False,
+        memory: Memory = None,
+        outputs: str = "all",
+    ) -> Plan:
+        """What will serve a call of T `steps` and B `batch` rows: engine, path, why no faster one, memory; print it."""
+        steps, batch = options.count("steps", steps, at_least=0), options.count("batch", batch)
         call = Call(self.spec, self.backend.device, steps, batch, training, lengths)
-        return Plan(call, choose(call, self.engine))
+        choice = choose(call, self.engine)
+        length = segment_length(choice.engine, call, memory, outputs)
+        return Plan(call, choice, length, training_bytes(choice.engine, call, cut(steps, length), outputs))
 
     def forward(
         self,
@@ -98,7 +108,7 @@ class Recurrent:
         state: StackState = None,
         lengths: Any = None,
         training: bool = True,
-        memory: str | int | None = None,
+        memory: Memory = None,
         outputs: str = "all",
     ) -> tuple[Array, StackState, Tape | None]:
         """Run the stack over a batch of sequences.
@@ -110,7 +120,9 @@ class Recurrent:
                 projection); zeros if None.
             lengths: `(B,)` integers in 0..T, in any order; None means T for all.
             training: apply dropout and zoneout masks and keep a tape.
-            memory: None.  (A bound on the tape's memory is not in this version.)
+            memory: bound on what a training step takes besides the parameters: bytes, "256MiB" or the like, or "sqrt"
+                for segments of about sqrt(T) steps.  The sequence is then cut into segments that are computed again
+                in `backward`; results and gradients are the same bits.  None keeps everything.
             outputs: "all" gives every step, "last" only the last valid step of each row.
 
         Returns:
@@ -122,37 +134,35 @@ class Recurrent:
             ShapeError, DTypeError, DeviceError, EngineError: one sentence each, before anything is computed.
         """
         x = self._input(x)
-        if memory is not None:
-            raise ConfigError(f"memory is {memory!r}, expected None: bounded-memory training is not in this version")
         if outputs not in ("all", "last"):
             raise ConfigError(f"outputs is {outputs!r}, expected 'all' or 'last'")
-        spec, (steps, batch, _) = self.spec, x.shape
+        steps, batch, _ = x.shape
         with self.backend.activate():
             states = self._states("state", state, batch)
             rows = None if lengths is None else self._lengths(lengths, steps, batch)
-            choice = choose(Call(spec, self.backend.device, steps, batch, training, rows is not None), self.engine)
-            valid = None
-            if rows is not None:
-                valid = (self.backend.xp.arange(steps)[:, None] < rows[None, :])[:, :, None]
-                x = self.backend.xp.where(valid, x, self.backend.xp.zeros_like(x))
-            call, self.calls = self.calls, self.calls + bool(training)
-            tape = Tape(self, choice, (steps, batch), outputs, rows, [], [])
-            final: list[State] = []
-            for layer in range(spec.num_layers):
-                mask = self._between(layer, x, call) if training else None
-                x = x if mask is None else x * mask
-                directions, parts = [], []
-                for direction in range(spec.directions):
-                    task = self._task(layer, direction, steps, batch, rows, valid, call, training)
-                    y, end, saved = choice.engine.forward(task, x, states[layer * spec.directions + direction])
+            call = Call(self.spec, self.backend.device, steps, batch, training, rows is not None)
+            engine = choose(call, self.engine).engine
+            segments = cut(steps, segment_length(engine, call, memory, outputs))
+            run = Pass(self.spec, self.backend, engine, self.params, self.seed, self.calls, steps, training, rows)
+            self.calls += bool(training)
+            tape = Tape(self, run, batch, outputs, [])
+            final: dict[int, State] = {}
+            groups = chains(self.spec)
+            for group in groups:
+                parts: list[Array] = []
+                kept: list[ChainTape] = []
+                for chain in group:
+                    at, last = chain.indices(self.spec), outputs == "last" and group is groups[-1]
+                    y, ends, saved = chain.forward(
+                        run, x, [states[index] for index in at], segments, last=last, tape=training
+                    )
+                    final |= dict(zip(at, ends, strict=True))
                     parts.append(y)
-                    final.append(end)
-                    directions.append((task, saved))
-                x = parts[0] if len(parts) == 1 else self.backend.xp.concatenate(parts, axis=2)
-                tape.layers.append(directions)
-                tape.between.append(mask)
-            y = x if outputs == "all" else self._last(x, rows)
-            return y, self._join(final), tape if training else None
+                    if saved is not None:
+                        kept.append(saved)
+                x = parts[0] if len(parts) == 1 else self.backend.xp.concatenate(parts, axis=-1)
+                tape.chains.append(kept)
+            return x, self._join([final[index] for index in sorted(final)]), tape if training else None
 
     def backward(
         self, tape: Tape, dy: Any, dstate: StackState = None, grads: ParamDict | None = None
@@ -175,29 +185,26 @@ class Recurrent:
         if not isinstance(tape, Tape) or tape.owner is not self:
             what = "another model's" if isinstance(tape, Tape) else repr(tape)
             raise ConfigError(f"tape is {what}, expected what forward(..., training=True) of this model returned")
-        spec, (steps, batch) = self.spec, tape.shape
-        size = (spec.output_size,)
+        spec, batch = self.spec, tape.batch
         dy = self.backend.asarray(dy, spec.dtype, name="dy")
-        expected = (batch, *size) if tape.outputs == "last" else (steps, batch, *size)
+        shape = (batch, spec.output_size)
+        expected = shape if tape.outputs == "last" else (tape.run.steps, *shape)
         if dy.shape != expected:
             raise ShapeError(f"dy has shape {dy.shape}, expected {expected}, the shape of y")
         grads = self.params.like() if grads is None else self._gradients(grads)
         with self.backend.activate():
-            ends = self._states("dstate", dstate, batch)
-            starts: list[State] = list(ends)
-            dy = dy if tape.outputs == "all" else self._last_backward(dy, tape)
-            for layer in reversed(range(spec.num_layers)):
+            dstates = self._states("dstate", dstate, batch)
+            for group, kept in zip(reversed(chains(spec)), reversed(tape.chains), strict=True):
                 parts = []
-                for direction, (task, saved) in enumerate(tape.layers[layer]):
-                    index = layer * spec.directions + direction
-                    part = dy[:, :, direction * spec.state_size : (direction + 1) * spec.state_size]
-                    named = _LayerView(grads, spec.suffixes[index])
-                    dx, starts[index] = tape.choice.engine.backward(task, saved, part, ends[index], named)
+                for chain, saved in zip(group, kept, strict=True):
+                    at, first = chain.indices(spec), chain.direction * spec.state_size
+                    part = dy[..., first : first + spec.state_size]
+                    dx, starts = chain.backward(tape.run, saved, part, [dstates[index] for index in at], grads)
+                    for index, start in zip(at, starts, strict=True):
+                        dstates[index] = start
                     parts.append(dx)
                 dy = parts[0] if len(parts) == 1 else parts[0] + parts[1]
-                mask = tape.between[layer]
-                dy = dy if mask is None else dy * mask
-            return dy, self._join(starts), grads
+            return dy, self._join(dstates), grads
 
     def stream(self, batch_size: int = 1) -> Stream:
         """A stateful step function: `y_t = step(x_t)` with x_t `(B, I)` and y_t `(B, H)`; see `Stream`."""
@@ -205,6 +212,7 @@ class Recurrent:
 
     def zero_state(self, batch: int) -> StackState:
         """The state of zeros for `batch` rows."""
+        batch = options.count("batch", batch)
         with self.backend.activate():
             return self._join(self._states("state", None, batch))
 
@@ -217,7 +225,7 @@ class Recurrent:
         return x
 
     def _lengths(self, lengths: Any, steps: int, batch: int) -> Array:
-        # On a GPU the values are not looked at, that would wait for it: beyond T counts as T, below 0 as 0.
+        # Values on a GPU are not looked at, that would wait for it: beyond T counts as T, below 0 as 0.
         source = self.backend if foreign_device(lengths) else resolve("cpu")
         values = source.asarray(lengths, name="lengths")
         if values.shape != (batch,):
@@ -229,7 +237,7 @@ class Recurrent:
             raise ShapeError(f"lengths[{wrong}] is {values[wrong]}, expected 0 to T = {steps}")
         if isinstance(values, np.ndarray):
             return self.backend.from_host(values, dtype="int64")
-        return values.astype("int64")
+        return self.backend.xp.clip(values, 0, steps).astype("int64")
 
     def _gradients(self, grads: ParamDict) -> ParamDict:
         if not isinstance(grads, ParamDict):
@@ -279,64 +287,6 @@ class Recurrent:
         h = self.backend.xp.stack([state.h for state in states])
         return (h, self.backend.xp.stack([state.c for state in states])) if self.spec.has_memory else h
 
-    # -- the parts of a pass -----------------------------------------------------------------------------------------
-    def _task(
-        self,
-        layer: int,
-        direction: int,
-        steps: int,
-        batch: int,
-        lengths: Array | None,
-        valid: Array | None,
-        call: int,
-        training: bool,
-    ) -> Task:
-        spec, index = self.spec, layer * self.spec.directions + direction
-        task = Task(spec, layer, direction == 1, _LayerView(self.params, spec.suffixes[index]), lengths, valid)
-        task.training = training
-        if not training:
-            return task
-        units = (batch, spec.state_size)
-        if spec.recurrent_dropout:
-            key = MaskKey(self.seed, call, index, Purpose.RECURRENT)
-            mask = random.dropout_mask(self.backend, spec.recurrent_dropout, (1, *units), spec.dtype, key)
-            task.recurrent_mask = mask[0]
-        if spec.zoneout[0]:
-            key = MaskKey(self.seed, call, index, Purpose.ZONEOUT_H)
-            task.keep_h = random.keep_mask(self.backend, spec.zoneout[0], (steps, *units), key)
-        if spec.zoneout[1]:
-            key = MaskKey(self.seed, call, index, Purpose.ZONEOUT_C)
-            task.keep_c = random.keep_mask(self.backend, spec.zoneout[1], (steps, batch, spec.hidden_size), key)
-        return task
-
-    def _between(self, layer: int, x: Array, call: int) -> Array | None:
-        if not layer or not self.spec.dropout:
-            return None
-        key = MaskKey(self.seed, call, layer * self.spec.directions, Purpose.BETWEEN_LAYERS)
-        return random.dropout_mask(self.backend, self.spec.dropout, x.shape, self.spec.dtype, key)
-
-    def _last(self, y: Array, lengths: Array | None) -> Array:
-        """Each row's last valid step; zeros for rows of length 0."""
-        xp = self.backend.xp
-        if not y.shape[0]:
-            return xp.zeros(y.shape[1:], y.dtype)
-        if lengths is None:
-            return y[-1]
-        index = xp.clip(lengths - 1, 0, y.shape[0] - 1)  # y is zero there for a row of length 0
-        return y[index, xp.arange(y.shape[1])]
-
-    def _last_backward(self, dlast: Array, tape: Tape) -> Array:
-        xp, (steps, batch) = self.backend.xp, tape.shape
-        dy = xp.zeros((steps, batch, self.spec.output_size), dlast.dtype)
-        if not steps:
-            return dy
-        if tape.lengths is None:
-            dy[-1] = dlast
-        else:
-            index = xp.clip(tape.lengths - 1, 0, steps - 1)
-            dy[index, xp.arange(batch)] = xp.where((tape.lengths > 0)[:, None], dlast, xp.zeros_like(dlast))
-        return dy
-
 
 class Stream:
     """A stack that keeps its state between calls, one time step a call.
@@ -363,10 +313,3 @@ class Stream:
             raise ShapeError(f"x has shape {tuple(x.shape)}, expected {expected}")
         y, self.state = self.stack(x[None], self.state)
         return y[0]
-
-
-class _LayerView(dict[str, Any]):
-    """The arrays of one layer and direction, by name without suffix; `view[name] += value` writes through."""
-
-    def __init__(self, params: Mapping[str, Array], suffix: str) -> None:
-        super().__init__({name[: -len(suffix)]: array for name, array in params.items() if name.endswith(suffix)})

@@ -133,6 +133,22 @@ class SeriesSet:
             names=(self.names[index],),
         )
 
+    def tail(self, starts: np.ndarray) -> SeriesSet:
+        """The rows of each series from the absolute row `starts[s]` on; where there are no times, they become row
+        numbers.
+
+        Row numbers count from the first row of the whole series, so that what follows the tail is still numbered
+        rightly.
+        """
+        parts = [slice(int(start), int(stop)) for start, stop in zip(starts, self.offsets[1:], strict=True)]
+        times = [self.time_of(index)[part.start - self.offsets[index] :] for index, part in enumerate(parts)]
+        return replace(
+            self,
+            values=np.concatenate([self.values[part] for part in parts]),
+            offsets=np.concatenate([[0], np.cumsum([part.stop - part.start for part in parts])]).astype(np.int64),
+            time=np.concatenate(times),
+        )
+
     def extended(self, count: int, future: Any = None) -> SeriesSet:
         """The set with `count` more rows a series: targets and past covariates missing, times continued.
 
@@ -197,7 +213,7 @@ class SeriesSet:
                     raise DataError(
                         f"future has {table.lengths[other]} rows for series {name!r}, the forecast needs {count}"
                     )
-                if self.time is not None:
+                if self.time is not None and self.time_name is not None:
                     expected, came = continue_time(self.time_of(index), count), table.time_of(other)[:count]
                     wrong = np.flatnonzero(expected != came)
                     if wrong.size:
@@ -247,6 +263,8 @@ def load_series(
         ConfigError: roles or rules that no table can have.
     """
     if isinstance(data, SeriesSet):
+        if target is not None or past or future or time is not None or series is not None or calendar:
+            raise ConfigError("the series were read already; roles of columns are given when they are read")
         return data
     if missing not in RULES:
         raise ConfigError(f"missing is {missing!r}, expected any of {', '.join(map(repr, RULES))}")

@@ -15,6 +15,7 @@ import numpy as np
 
 from gpulstm.backend import Array, Backend
 from gpulstm.errors import ConfigError, DataError, ShapeError
+from gpulstm.options import count
 from gpulstm.readers import TIME
 from gpulstm.scaling import check_window_kind, window_statistics
 from gpulstm.table import SeriesSet
@@ -116,6 +117,8 @@ class WindowSet:
         observed: `(rows, features)` bool, False where a value was missing before it was filled, or None.
         stride: rows between the origins of neighbouring windows.
         window_scaling: `"none"`, `"standard"`, `"mean"` or `"last"`; see `scaling.window_statistics`.
+        carry: location and scale of a window come from its context up to 0 to `carry` rows before its end, so that a
+            network learns to go on after the rows that set them; how many is a fixed function of the origin.
         mask: whether x also tells, for each target and past covariate, whether it was observed (1) or not (0).
         origins: `(N,)` rows, where not all windows are wanted.
 
@@ -137,6 +140,7 @@ class WindowSet:
         observed: np.ndarray | None = None,
         stride: int = 1,
         window_scaling: str = "none",
+        carry: int = 0,
         mask: bool = False,
         names: Sequence[str] | None = None,
         origins: np.ndarray | None = None,
@@ -156,6 +160,9 @@ class WindowSet:
         self.targets, self.past, self.future = targets, past, future
         self.stride, self.mask = int(stride), mask
         self.window_scaling = check_window_kind(window_scaling)
+        self.carry = count("carry", carry, at_least=0)
+        if self.carry >= self.context:
+            raise ConfigError(f"carry is {carry}, expected less than the context of {context}")
         self.names = tuple(names) if names is not None else tuple(str(index) for index in range(len(offsets) - 1))
         self.origins = self._all_origins() if origins is None else np.asarray(origins, dtype=np.int64)
         self._resident: dict[str, tuple[Array, Array | None]] = {}
@@ -216,8 +223,8 @@ class WindowSet:
         origin = int(self.origins[index])
         return self.values[origin - self.context : origin], self.values[origin : origin + self.horizon]
 
-    def subset(self, keep: np.ndarray) -> WindowSet:
-        """The windows of a mask or of indices, over the same memory; what lies on a device is shared."""
+    def subset(self, keep: np.ndarray | slice) -> WindowSet:
+        """The windows of a mask, of indices or of a slice, over the same memory; what lies on a device is shared."""
         return self.at(self.origins[keep])
 
     def at(self, origins: np.ndarray) -> WindowSet:
@@ -294,6 +301,10 @@ class WindowSet:
                     seen = xp.take(observed, back, axis=0)[..., : self.targets + self.past]
             if self.window_scaling != "none":
                 known = None if seen is None else seen[..., : self.targets]
+                if self.carry:
+                    stops = backend.from_host(self.context - _spread(self.origins[indices], self.carry))
+                    before = (xp.arange(self.context)[:, None] < stops[None, :])[:, :, None]
+                    known = xp.broadcast_to(before, x[..., : self.targets].shape) if known is None else known & before
                 location, scale = window_statistics(xp, x[..., : self.targets], known, self.window_scaling)
                 x[..., : self.targets] = (x[..., : self.targets] - location) / scale
                 target = (target - location[:, None]) / scale[:, None]
@@ -314,6 +325,12 @@ class WindowSet:
         return self._resident[backend.device]
 
 
+def _spread(origins: Any, most: int) -> np.ndarray:
+    """A number from 0 to `most` for each origin, spread evenly by multiplicative hashing (Knuth, TAOCP 3, 6.4)."""
+    words = np.atleast_1d(origins).astype(np.uint64) * np.uint64(2654435761) & np.uint64(0xFFFFFFFF)
+    return (words * np.uint64(most + 1) >> np.uint64(32)).astype(np.int64)
+
+
 def window_set(
     series: SeriesSet,
     scale: Callable[[np.ndarray, np.ndarray, Any], np.ndarray],
@@ -323,6 +340,7 @@ def window_set(
     cuts: Cuts | None = None,
     stride: int = 1,
     window_scaling: str = "none",
+    carry: int = 0,
     dtype: Any = np.float32,
     origins: np.ndarray | None = None,
 ) -> WindowSet:
@@ -346,6 +364,7 @@ def window_set(
         observed=observed,
         stride=stride,
         window_scaling=window_scaling,
+        carry=carry,
         mask=series.missing == "mask",
         names=series.names,
         origins=origins,

@@ -65,12 +65,12 @@ GL_INLINE void gl_store_h(const GlOptions<T>& o, const GlPlace& p, R fresh, R ol
     if (y) y[p.at] = valid ? (T)h : (T)R(0);
 }
 
-// The gradient of h_t: what lies in its slot of dhs, and the product's part where that comes apart (dv).
+// The gradient of h_t: what came from step t+1 (dh around its product, dv through it where that lies apart) and dy_t.
 template <typename T, typename R>
-GL_INLINE R gl_load_dh(const GlOptions<T>& o, const GlPlace& p, const T* dhs, const T* dv) {
-    R dh = (R)dhs[p.to];
-    if (dv) dh += o.mask ? (R)dv[p.e] * (R)o.mask[p.e] : (R)dv[p.e];
-    return dh;
+GL_INLINE R gl_load_dh(const GlOptions<T>& o, const GlPlace& p, const T* dh, const T* dv, const T* dy) {
+    R d = (R)dh[p.e];
+    if (dv) d += o.mask ? (R)dv[p.e] * (R)o.mask[p.e] : (R)dv[p.e];
+    return gl_valid(o, p) ? d + (R)dy[p.at] : d;
 }
 
 // ---- forward: gates holds a = x W_x + b, plus the recurrent product where u is null; it is left with the gates ----
@@ -115,7 +115,7 @@ GL_INLINE void gl_rnn_step(const GlOptions<T>& o, const GlPlace& p, bool relu, T
     gl_store_h(o, p, h, (R)hs[p.from], hs, vs, y);
 }
 
-// ---- backward: gates is left with their gradients; what reaches h_{t-1} around the product goes to its slot -------
+// ---- backward: gates is left with their gradients, dh with what reaches h_{t-1} around the product ---------------
 // Of dh (of the state after the step), the part that reaches the fresh value; the rest stays with the old state.
 template <typename T, typename R>
 GL_INLINE R gl_fresh(const GlOptions<T>& o, const GlPlace& p, const bool* keep, R d) {
@@ -124,38 +124,39 @@ GL_INLINE R gl_fresh(const GlOptions<T>& o, const GlPlace& p, const bool* keep, 
 
 template <typename T, typename R>
 GL_INLINE void gl_lstm_step_backward(const GlOptions<T>& o, const GlPlace& p, long long rows, T* gates, const R* c_from,
-                                     T* dhs, const T* dv, R* dc) {
-    R z[4], dh = gl_load_dh<T, R>(o, p, dhs, dv), d = dc[p.e];
+                                     T* dh, const T* dv, const T* dy, R* dc) {
+    R z[4], dh_t = gl_load_dh<T, R>(o, p, dh, dv, dy), d = dc[p.e];
     for (int k = 0; k < 4; ++k) z[k] = (R)gates[gl_gate(p, rows, 4, k)];
-    R fresh_h = gl_fresh(o, p, o.keep_h, dh), fresh_c = gl_fresh(o, p, o.keep_c, d);
+    R fresh_h = gl_fresh(o, p, o.keep_h, dh_t), fresh_c = gl_fresh(o, p, o.keep_c, d);
     // The cell's own c_t again, from what was read anyway: zoneout or a row's end may have replaced the stored one.
     R c_old = c_from[p.e], c = z[1] * c_old + z[0] * z[2];
     R dc_old = gl_lstm_backward(z[0], z[1], z[2], z[3], c_old, c, fresh_h, fresh_c);
     for (int k = 0; k < 4; ++k) gates[gl_gate(p, rows, 4, k)] = (T)z[k];
     dc[p.e] = dc_old + (d - fresh_c);
-    dhs[p.from] = (T)((R)dhs[p.from] + (dh - fresh_h));
+    dh[p.e] = (T)(dh_t - fresh_h);
 }
 
 template <typename T, typename R>
 GL_INLINE void gl_gru_step_backward(const GlOptions<T>& o, const GlPlace& p, long long rows, T* gates, const T* s_saved,
-                                    T* du, const T* hs, T* dhs, const T* dv) {
-    R z[3], s = (R)s_saved[p.at], dh = gl_load_dh<T, R>(o, p, dhs, dv);
+                                    T* du, const T* hs, T* dh, const T* dv, const T* dy) {
+    R z[3], s = (R)s_saved[p.at], dh_t = gl_load_dh<T, R>(o, p, dh, dv, dy);
     for (int k = 0; k < 3; ++k) z[k] = (R)gates[gl_gate(p, rows, 3, k)];
-    R fresh = gl_fresh(o, p, o.keep_h, dh);
+    R fresh = gl_fresh(o, p, o.keep_h, dh_t);
     R dh_old = gl_gru_backward(z[0], z[1], z[2], s, (R)hs[p.from], fresh);
     for (int k = 0; k < 3; ++k) {
         gates[gl_gate(p, rows, 3, k)] = (T)z[k];
         du[gl_gate(p, rows, 3, k)] = (T)(k == 2 ? s : z[k]);
     }
-    dhs[p.from] = (T)((R)dhs[p.from] + dh_old + (dh - fresh));
+    dh[p.e] = (T)(dh_old + (dh_t - fresh));
 }
 
 template <typename T, typename R>
-GL_INLINE void gl_rnn_step_backward(const GlOptions<T>& o, const GlPlace& p, bool relu, T* gates, T* dhs, const T* dv) {
-    R dh = gl_load_dh<T, R>(o, p, dhs, dv);
-    R fresh = gl_fresh(o, p, o.keep_h, dh);
+GL_INLINE void gl_rnn_step_backward(const GlOptions<T>& o, const GlPlace& p, bool relu, T* gates, T* dh, const T* dv,
+                                    const T* dy) {
+    R dh_t = gl_load_dh<T, R>(o, p, dh, dv, dy);
+    R fresh = gl_fresh(o, p, o.keep_h, dh_t);
     gates[p.at] = (T)gl_rnn_backward((R)gates[p.at], fresh, relu);
-    dhs[p.from] = (T)((R)dhs[p.from] + (dh - fresh));
+    dh[p.e] = (T)(dh_t - fresh);
 }
 
 #endif

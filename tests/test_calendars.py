@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gpulstm.calendars import calendar_columns, continue_time, format_time, step_of
+from gpulstm.calendars import calendar_columns, continue_time, format_time, season_of, step_of
 from gpulstm.errors import ConfigError, DataError
 
 
@@ -54,3 +54,19 @@ def test_times_as_text() -> None:
     assert format_time(np.datetime64("2024-01-01", "us")) == "2024-01-01"
     assert format_time(np.datetime64("2024-01-01T01:30", "us")) == "2024-01-01T01:30:00"
     assert format_time(np.float64(3.0)) == "3"
+
+
+@pytest.mark.parametrize(
+    ("time", "season"),
+    [
+        (dates("2024-01-01T00", "2024-01-01T01"), 24),
+        (dates("2024-01-01", "2024-01-02"), 7),
+        (dates("2024-01-01", "2024-01-08"), 52),
+        (dates("2024-01-01", "2024-02-01", "2024-03-01"), 12),
+        (dates("2024-03-31", "2024-06-30"), 4),
+        (dates("2023-01-01", "2024-01-01"), 1),
+        (np.array([1.0, 2.0]), 1),
+    ],
+)
+def test_seasons_of_steps(time: np.ndarray, season: int) -> None:
+    assert season_of(step_of(time)) == season

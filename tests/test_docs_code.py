@@ -5,16 +5,21 @@ A fenced block is what the HTML comment in the line above it says:
     <!-- from gpulstm/engines/cells.py -->   a quotation: the file holds these very lines (indented as a whole, maybe)
     <!-- cuda -->                            an example that needs a CUDA device
     <!-- sketch -->                          signatures in outline, not to be run
+    <!-- run -->                             commands of a shell, to be run in the same folder
     <!-- prints -->                          the output of the Python block before it
 
-Any other Python block is an example; those of one file run in order, in one namespace, in an empty folder.
+Any other Python block is an example; those of one file run in order, in one namespace, in an empty folder.  A Chinese
+text has the same blocks as the English one, so it is compared and not run.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import os
 import re
+import subprocess
+import sys
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,23 +67,42 @@ def holds(source: str, quotation: str) -> bool:
 def run(path: Path, mark: str) -> int:
     """Run the examples with one mark, compare what they print, and say how many there were."""
     namespace: dict[str, Any] = {"__name__": "__main__"}
-    printed, count = "", 0
+    printed: str | None = None
+    count = 0
     for block in blocks(path):
-        if block.is_example and block.mark == mark:
-            source = "\n" * (block.line - 1) + block.text  # so that a traceback names the line of the document
-            output = io.StringIO()
-            with contextlib.redirect_stdout(output):
-                exec(compile(source, str(path), "exec"), namespace)
-            printed, count = output.getvalue(), count + 1
-        elif block.mark == "prints" and count:
-            assert printed == block.text, f"{path.name}:{block.line}"
+        if block.mark == "prints":
+            assert printed is None or printed == block.text, f"{path.name}:{block.line}"
+        elif block.is_example:
+            printed = _printed(block, path, namespace) if block.mark == mark else None
+            count += block.mark == mark
+        elif block.mark == "run" and mark == "":
+            _shell(block, path)
+            count += 1
     return count
 
 
+def _printed(block: Block, path: Path, namespace: dict[str, Any]) -> str:
+    source = "\n" * (block.line - 1) + block.text  # so that a traceback names the line of the document
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
+        exec(compile(source, str(path), "exec"), namespace)
+    return output.getvalue()
+
+
+def _shell(block: Block, path: Path) -> None:
+    """Run commands with this interpreter's programs first in the path."""
+    search = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    command = ["bash", "-euo", "pipefail", "-c", block.text]
+    done = subprocess.run(command, env={**os.environ, "PATH": search}, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, f"{path.name}:{block.line}: {done.stdout}{done.stderr}"
+
+
 def having(test: Any) -> list[Any]:
-    """The files with a block for which `test` holds, as parameters named by their path."""
+    """The English files with a block for which `test` holds, as parameters named by their path."""
     return [
-        pytest.param(path, id=str(path.relative_to(CHECKOUT))) for path in FILES if any(test(b) for b in blocks(path))
+        pytest.param(path, id=str(path.relative_to(CHECKOUT)))
+        for path in FILES
+        if not path.name.endswith(".zh.md") and any(test(block) for block in blocks(path))
     ]
 
 
@@ -91,7 +115,7 @@ def test_quotations_are_literal(path: Path) -> None:
             assert holds(source.read_text(encoding="utf-8"), block.text), f"{path.name}:{block.line} is not in {source}"
 
 
-@pytest.mark.parametrize("path", having(lambda block: block.is_example and not block.mark))
+@pytest.mark.parametrize("path", having(lambda block: block.mark == "run" or (block.is_example and not block.mark)))
 def test_examples_run(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert run(path, "")
@@ -107,7 +131,7 @@ def test_cuda_examples_run(path: Path, tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(CHECKOUT)) for path in FILES])
 def test_marks_are_known(path: Path) -> None:
     for block in blocks(path):
-        assert block.mark in ("", "cuda", "sketch", "prints") or block.mark.startswith("from "), (
+        assert block.mark in ("", "cuda", "sketch", "run", "prints") or block.mark.startswith("from "), (
             f"{path.name}:{block.line}"
         )
     assert path.read_text(encoding="utf-8").count("\n```") == 2 * len(blocks(path)), "a fence is not closed or not seen"

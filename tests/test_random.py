@@ -121,10 +121,10 @@ def test_steps_and_elements_are_independent() -> None:
 def masks(stack: gl.LSTM, x: np.ndarray) -> list[np.ndarray]:
     """All masks of one training pass, on the host."""
     tape = stack.forward(gl.to_device(x, stack.backend))[2]
-    found = [mask for mask in tape.between if mask is not None]
-    for directions in tape.layers:
-        for task, _ in directions:
-            found += [task.recurrent_mask, task.keep_h, task.keep_c]
+    saved = [chain.saved for group in tape.chains for chain in group]
+    found = [mask for each in saved for mask in each.masks if mask is not None]
+    for task in (task for each in saved for task in each.tasks):
+        found += [task.recurrent_mask, task.keep_h, task.keep_c]
     return [to_host(mask) for mask in found]
 
 
@@ -140,7 +140,8 @@ def test_a_model_draws_the_same_masks_on_every_device(backend: Backend, rng: np.
     x = rng.normal(size=(4, 3, 2)).astype("float32")
     here, host = (gl.LSTM(2, 7, 2, device=device, **options) for device in (backend, resolve("cpu")))
     first, second = masks(here, x), masks(here, x)
-    assert len(first) == 1 + 3 * 4
+    assert len(first) == 2 + 3 * 4
+    np.testing.assert_array_equal(first[0], first[1])  # both directions of a layer read the same dropped input
     for found, expected in zip(first + second, masks(host, x) + masks(host, x), strict=True):
         np.testing.assert_array_equal(found, expected)
     assert not any(np.array_equal(one, other) for one, other in zip(first, second, strict=True))

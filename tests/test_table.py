@@ -95,6 +95,15 @@ def test_long_format_interleaved_series_are_grouped(csv_file) -> None:
     assert np.shares_memory(one.values, series.values)
 
 
+def test_tails_keep_the_numbers_of_their_rows(rng) -> None:
+    series = load_series(rng.normal(size=(2, 6, 1)))
+    tail = series.tail(np.array([4, 11]))
+    np.testing.assert_array_equal(tail.offsets, [0, 2, 3])
+    np.testing.assert_array_equal(tail.values, series.values[[4, 5, 11]])
+    np.testing.assert_array_equal(tail.time, [4, 5, 5])
+    np.testing.assert_array_equal(tail.select(0).extended(2).time, [4, 5, 6, 7])
+
+
 def frames() -> list[object]:
     columns = {"when": DAYS, "y": [1.0, 2, 3, 4, 5, 6], "z": [6, 5, 4, 3, 2, 1]}
     return [
@@ -150,6 +159,25 @@ def test_arrays(rng, shape: tuple[int, ...], series: int, columns: tuple[str, ..
     assert (len(loaded), loaded.columns) == (series, columns)
     np.testing.assert_array_equal(loaded.values.ravel(), array.ravel())
     assert load_series(loaded) is loaded
+
+
+def test_masked_cells_are_missing() -> None:
+    series = load_series(np.ma.array([1, 2, 3], mask=[0, 1, 0]), missing="forward")
+    np.testing.assert_array_equal(series.values[:, 0], [1, np.nan, 3])
+
+
+NULLABLE = [
+    pytest.param(pd.DataFrame({"a": pd.array([1, None, 3], dtype="Int64")}), id="Int64"),
+    pytest.param(pd.DataFrame({"a": pd.array([1, None, 3], dtype="int64[pyarrow]")}), id="pandas on pyarrow"),
+    pytest.param(pd.DataFrame({"a": [1, None, "3"]}, dtype=object), id="object"),
+    pytest.param(pl.DataFrame({"a": [1, None, 3]}), id="polars"),
+    pytest.param(pa.table({"a": pa.array([1, None, 3], pa.int8())}), id="pyarrow"),
+]
+
+
+@pytest.mark.parametrize("frame", NULLABLE)
+def test_nulls_of_every_kind_are_missing(frame: object) -> None:
+    np.testing.assert_array_equal(load_series(frame, missing="forward").values[:, 0], [1, np.nan, 3])
 
 
 def test_array_columns_by_number(rng) -> None:
@@ -281,6 +309,9 @@ def test_mistakes_in_other_sources(tmp_path: Path) -> None:
         load_series(np.ones((0, 2)))
     with pytest.raises(DataError, match="real numbers"):
         load_series(np.array(["a"]))
+    clash = pd.DataFrame({"d": [1.0]}, index=pd.DatetimeIndex(["2024-01-01"], name="d"))
+    with pytest.raises(DataError, match="a column 'd' and a time index of that name"):
+        load_series(clash)
     with pytest.raises(DataError, match="came as object"):
         load_series(object())
     with pytest.raises(DataError, match="no array of numbers"):

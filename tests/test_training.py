@@ -1,4 +1,4 @@
-"""The training loop: seeds, resuming bit for bit, Ctrl-C, losses that are not finite, the same curve on CPU and GPU."""
+"""The training loop: seeds, Ctrl-C, losses that are not finite, the same curve on CPU and GPU."""
 
 from __future__ import annotations
 
@@ -8,25 +8,24 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from runs import SMALL, Call, interrupt, make, network, numbers, windows
 
 from gpulstm import checkpoint, losses, optimizers, schedules
 from gpulstm.backend import resolve, to_host
 from gpulstm.callbacks import Callback, CheckpointEvery, EarlyStopping, Run
 from gpulstm.engines.spec import StackSpec
-from gpulstm.errors import CheckpointError, ConfigError, ShapeError, TrainingError
+from gpulstm.errors import ConfigError, ShapeError, TrainingError
 from gpulstm.history import Row
 from gpulstm.model import Network, NetworkConfig
 from gpulstm.steplog import StepLog
 from gpulstm.training import Trainer, data_order
 from gpulstm.windows import WindowSet
-
-SMALL: dict[str, Any] = {"context": 6, "horizon": 2}
 
 
 @pytest.fixture(autouse=True)
@@ -35,59 +34,6 @@ def _terminal() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
-
-
-def windows(rows: int = 40, dtype: str = "float64", missing: bool = False, **options: Any) -> WindowSet:
-    """A noisy wave in windows: 33 of them from 40 rows; with gaps, some targets count for nothing."""
-    rng = np.random.default_rng(11)
-    values = (np.sin(np.arange(rows) / 3) + 0.1 * rng.normal(size=rows)).astype(dtype)[:, None]
-    observed = rng.random((rows, 1)) > 0.2 if missing else None
-    return WindowSet(values, np.array([0, rows]), **SMALL, observed=observed, **options)
-
-
-def network(device: str = "cpu", dtype: str = "float64", **options: Any) -> Network:
-    stack = StackSpec("lstm", 1, 5, num_layers=2, dtype=dtype, dropout=0.2)
-    return Network(NetworkConfig(stack, horizon=2, **options), device=device, seed=4)
-
-
-def make(device: str = "cpu", dtype: str = "float64", **options: Any) -> Trainer:
-    """A trainer with everything in it that has state."""
-    settings: dict[str, Any] = {
-        "optimizer": optimizers.Adam(),
-        "schedule": schedules.WarmUp(schedules.OnPlateau(base=0.02, patience=0, threshold=0.05), steps=5),
-        "epochs": 6,
-        "batch_size": 8,
-        "clip_norm": 0.5,
-        "seed": 3,
-        "log_every": 2,
-        "callbacks": [EarlyStopping(patience=50)],
-    }
-    return Trainer(network(device, dtype), losses.MSE(), **{**settings, **options})
-
-
-def numbers(trainer: Trainer) -> dict[str, Any]:
-    """Everything a run computed, in bits."""
-    rows = [{key: value for key, value in row.items() if key != "seconds"} for row in trainer.history.rows]
-    return {
-        "weights": to_host(trainer.network.params.flat).tobytes(),
-        "moments": {name: to_host(value).tobytes() for name, value in trainer.optimizer.arrays().items()},
-        "rows": rows,
-        "best": (trainer.history.best_epoch, trainer.history.best_loss),
-        "counters": (trainer.epoch, trainer.batch, trainer.step, trainer.network.calls),
-        "schedule": trainer.schedule.scalars(),
-        "callbacks": [callback.scalars() for callback in trainer.callbacks],
-    }
-
-
-class Call(Callback):
-    """Run a function after the given step."""
-
-    def __init__(self, step: int, function: Callable[[Run], None]) -> None:
-        self.step, self.function = step, function
-
-    def on_step(self, run: Run) -> None:
-        if run.step == self.step:
-            self.function(run)
 
 
 def test_training_learns(device: str) -> None:
@@ -148,74 +94,6 @@ def test_the_losses_of_an_epoch_are_averaged_over_all_targets() -> None:
         assert trainer.evaluate(data) == pytest.approx(float(whole), rel=1e-10)
 
 
-@pytest.mark.parametrize("validated", [False, True])
-@pytest.mark.parametrize("optimizer", ["adam", "sgd", "rmsprop", "adamw"])
-def test_going_on_from_a_checkpoint_is_bit_identical(optimizer: str, validated: bool, tmp_path: Path) -> None:
-    """6 epochs == 3 epochs + save + load into new objects + 3 epochs."""
-    options = {"momentum": 0.9} if optimizer == "sgd" else {}
-    data, judge = windows(missing=True), windows(30) if validated else None
-
-    def fresh(**more: Any) -> Trainer:
-        return make(optimizer=optimizers.from_config({"name": optimizer, **options}), **more)
-
-    whole = fresh()
-    whole.fit(data, judge)
-    half = fresh(epochs=3, extra={"scaler": [1.5, 2.0]})
-    half.fit(data, judge)
-    half.save(tmp_path / "run")
-    rest = fresh()
-    for weights in rest.network.params.values():
-        weights[...] = 7  # nothing of this may be left
-    rest.restore(tmp_path / "run")
-    assert rest.extra == {"scaler": [1.5, 2.0]}
-    rest.fit(data, judge)
-    assert numbers(rest) == numbers(whole)
-    half.epochs = 6
-    half.fit(data, judge)
-    assert numbers(half) == numbers(whole)
-
-
-@pytest.mark.parametrize("step", [1, 4, 5, 8, 13])
-def test_going_on_from_the_middle_of_an_epoch_is_bit_identical(step: int, tmp_path: Path) -> None:
-    """Ctrl-C after a step, and steps 5 and so on are the last of an epoch: there the validation is still to be done."""
-    data, judge = windows(), windows(30)
-    whole = make(epochs=3)
-    whole.fit(data, judge)
-    assert whole.step == 15
-    cut = make(epochs=3, callbacks=[EarlyStopping(patience=50), Call(step, lambda run: interrupt())])
-    history = cut.fit(data, judge)
-    assert history.stopped == "interrupted" and cut.step == step
-    cut.save(tmp_path / "run")
-    rest = make(epochs=3)
-    rest.restore(tmp_path / "run")
-    assert rest.epoch * 5 + rest.batch == step
-    rest.fit(data, judge)
-    assert numbers(rest) == numbers(whole)
-    cut.fit(data, judge)  # or in the same process
-    assert numbers(cut)["weights"] == numbers(whole)["weights"]
-    assert numbers(cut)["rows"] == numbers(whole)["rows"]
-
-
-def test_checkpoints_on_the_way(tmp_path: Path) -> None:
-    data = windows()
-    saver = CheckpointEvery(tmp_path / "e{epoch}-s{step}", epochs=2, steps=7)
-    whole = make(callbacks=[saver, EarlyStopping(patience=50)], epochs=4)  # the saver is told last all the same
-    whole.fit(data, data)
-    names = {"e1-s7", "e2-s10", "e2-s14", "e4-s20"}
-    assert set(os.listdir(tmp_path)) == names
-    for name in names:
-        rest = make(epochs=4)
-        rest.restore(tmp_path / name)
-        rest.fit(data, data)
-        found, wanted = numbers(rest), numbers(whole)
-        wanted["callbacks"] = wanted["callbacks"][:1]
-        assert found == wanted, name
-
-
-def interrupt() -> None:
-    os.kill(os.getpid(), signal.SIGINT)
-
-
 def test_first_interrupt_waits_for_the_step_and_keeps_the_best() -> None:
     before = signal.getsignal(signal.SIGINT)
     trainer = make(callbacks=[Call(12, lambda run: interrupt())], schedule=0.01)
@@ -257,7 +135,8 @@ def test_ctrl_c_in_a_terminal(tmp_path: Path) -> None:
     """A whole process, a real signal: it ends by itself, with a checkpoint."""
     script = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "from test_training import *\n"
+        "from gpulstm.callbacks import CheckpointEvery\n"
+        "from runs import Call, make, windows\n"
         "saver = CheckpointEvery(sys.argv[2])\n"
         "say = Call(2, lambda run: print('running', flush=True))\n"
         "trainer = make(epochs=10**6, callbacks=[saver, say])\n"
@@ -425,23 +304,6 @@ def test_full_memory_names_the_batch_size() -> None:
     assert trainer.fit(windows()).stopped == "epochs"  # nothing was lost by it
 
 
-def test_a_checkpoint_moves_between_devices(device: str, tmp_path: Path) -> None:
-    """Saved on one device and gone on from on the other: the same run, to rounding."""
-    data = windows()
-    other = "cpu" if device == "cuda" else device
-    first = make(device, epochs=1)
-    first.fit(data, data)
-    first.save(tmp_path / "run")
-    runs = []
-    for place in (device, other):
-        rest = make(place, epochs=2)
-        rest.restore(tmp_path / "run")
-        assert rest.network.backend.device.startswith(place)
-        rest.fit(data, data)
-        runs.append(to_host(rest.network.params.flat))
-    np.testing.assert_allclose(runs[0], runs[1], rtol=1e-9, atol=1e-11)
-
-
 @pytest.mark.cuda
 def test_the_same_seed_trains_the_same_curve_on_cpu_and_cuda() -> None:
     """20 steps in float64 with dropout, clipping and a schedule: losses within 1e-9."""
@@ -480,43 +342,6 @@ def test_a_step_does_not_wait_for_the_device(monkeypatch: pytest.MonkeyPatch) ->
             waits = []
         counts.append((len(transfers), *waits))
     assert counts[0] == counts[1]
-
-
-def test_other_runs_are_refused(tmp_path: Path) -> None:
-    trainer = make(epochs=1)
-    trainer.fit(windows())
-    trainer.save(tmp_path / "run")
-    before = to_host(trainer.network.params.flat).tobytes()
-    cases: list[tuple[dict[str, Any], str]] = [
-        ({"batch_size": 16}, "its batch_size is 8, here it is 16"),
-        ({"seed": 9}, "its seed is 3, here it is 9"),
-        ({"clip_norm": None}, "its clip_norm is 0.5, here it is None"),
-        ({"dtype": "float32"}, "its network.stack.dtype is 'float64', here it is 'float32'"),
-        ({"optimizer": optimizers.Adam(beta1=0.5)}, "its optimizer.beta1 is 0.9, here it is 0.5"),
-        ({"schedule": 0.1}, "its schedule.base is None, here it is 0.1"),
-    ]
-    for options, message in cases:
-        other = make(**options)
-        with pytest.raises(CheckpointError, match=message):
-            other.restore(tmp_path / "run")
-    arrays, meta = checkpoint.load(tmp_path / "run")
-    short = {name: value for name, value in arrays.items() if name != "weights.head.b"}
-    reshaped = {**arrays, "weights.head.b": np.zeros(9)}
-    for values, message in ((short, "'head.b' is in only one of the two"), (reshaped, r"'head.b' is float64 \(9,\)")):
-        checkpoint.save(tmp_path / "odd", values, meta)
-        with pytest.raises(CheckpointError, match=f"belongs to another model: parameter {message}"):
-            trainer.restore(tmp_path / "odd")
-    checkpoint.save(tmp_path / "odd", {}, {"kind": "forecaster"})
-    with pytest.raises(CheckpointError, match="holds 'forecaster', expected the checkpoint of a training run"):
-        trainer.restore(tmp_path / "odd")
-    assert to_host(trainer.network.params.flat).tobytes() == before
-
-
-def test_other_windows_within_an_epoch_are_refused() -> None:
-    trainer = make(callbacks=[Call(2, lambda run: run.stop("enough"))])
-    assert trainer.fit(windows()).stopped == "enough"
-    with pytest.raises(TrainingError, match="stands within an epoch over 33 windows, train has 53"):
-        trainer.fit(windows(60))
 
 
 @pytest.mark.parametrize(

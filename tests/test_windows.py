@@ -241,3 +241,28 @@ def test_mistakes(rng) -> None:
         windows.split(chronological_cuts(load_series(values), 11))
     short = WindowSet(values, np.array([0, 3, 20]), context=4, horizon=2, targets=2, names=["a", "b"])
     assert short.skipped == ["a"]
+
+
+@pytest.mark.parametrize("kind", ["last", "mean", "standard"])
+def test_carried_windows_are_placed_by_rows_before_their_end(kind: str, backend, rng) -> None:
+    values = rng.normal(size=(400, 1)).cumsum(axis=0)
+    build = {"context": 10, "horizon": 2, "window_scaling": kind}
+    plain = WindowSet(values, np.array([0, 400]), context=10, horizon=2).gather(slice(None), CPU).x[:, :, 0]
+    windows = WindowSet(values, np.array([0, 400]), carry=4, **build)
+    batch = windows.gather(slice(None), backend)
+    location = backend.to_host(batch.location)[:, 0]
+    used = set()
+    for index in range(len(windows)):
+        rows = plain[:, index]
+        fits = [stop for stop in range(6, 11) if np.isclose(location[index], _place(kind, rows[:stop]), rtol=1e-12)]
+        assert len(fits) == 1
+        used.add(fits[0])
+    assert used == {6, 7, 8, 9, 10}
+    again = windows.subset(np.array([7, 3])).gather(slice(None), backend)
+    np.testing.assert_allclose(backend.to_host(again.location)[:, 0], location[[7, 3]], rtol=1e-12)
+    with pytest.raises(ConfigError, match="carry is 10, expected less than the context of 10"):
+        WindowSet(values, np.array([0, 400]), carry=10, **build)
+
+
+def _place(kind: str, rows: np.ndarray) -> float:
+    return float(rows[-1] if kind == "last" else rows.mean())

@@ -27,7 +27,7 @@ def draw(folder: Path = FOLDER) -> Path:
             f**steps,
             color=colour,
             ls=dash,
-            label=f"bias {bias:g}, f = {f:.3f}:\nhalf-life {half:.3g}\nsteps",
+            label=f"bias {bias:g}, f = {f:.3f}\nhalf-life {half:.1f}",
         )
     axes.set(
         xscale="log",

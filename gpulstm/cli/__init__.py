@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.metadata import version
 from typing import Annotated
 
 import typer
 
-import gpulstm
-from gpulstm.cli import machine
+from gpulstm.cli import demo, machine, series
 
 HELP = """Stacked LSTMs for time series, on the CPU and on NVIDIA GPUs.
 
@@ -20,7 +20,7 @@ app = typer.Typer(name="gpulstm", help=HELP, no_args_is_help=True, add_completio
 
 def _version(wanted: bool) -> None:
     if wanted:
-        print(f"gpulstm {gpulstm.__version__}")
+        print(f"gpulstm {version('gpulstm')}")
         raise typer.Exit
 
 
@@ -33,6 +33,10 @@ def _common(
     pass
 
 
+app.command()(demo.demo)
+app.command()(series.train)
+app.command()(series.forecast)
+app.command()(series.backtest)
 app.command()(machine.info)
 app.command()(machine.bench)
 

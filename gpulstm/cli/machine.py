@@ -14,7 +14,6 @@ from typing import Annotated, Any
 import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-import gpulstm
 from gpulstm import plots
 from gpulstm.backend import CupyBackend, cuda_missing, device_count, resolve
 from gpulstm.bench import suites
@@ -67,7 +66,7 @@ def info(
     if os.environ.get(VARIABLE):
         out.print(f"{VARIABLE}={os.environ[VARIABLE]} forces that engine")
     for plan in plans:
-        out.print(plan, markup=False)
+        out.print(plan)
 
 
 def machine_facts() -> dict[str, Any]:
@@ -92,7 +91,7 @@ def machine_facts() -> dict[str, Any]:
         state = f"available on {', '.join(usable)}" if usable else f"not available: {missing or refused[0]}"
         engines.append((engine.name, state))
     return {
-        "version": gpulstm.__version__,
+        "version": importlib.metadata.version("gpulstm"),
         "python": platform.python_version(),
         "numpy": numpy.__version__,
         "devices": devices,
@@ -180,7 +179,8 @@ def bench(
         out.print(results_table(name, results))
     for contender, reason in {result.contender: result.reason for result in results if result.reason}.items():
         say(f"not measured: {contender}: {reason}")
-    if paths:
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
         paths[0].write_text(suites.as_json(suite, results), encoding="utf-8")
         for name, path in zip(kinds, paths[1:], strict=True):
             draw(path, name, results, str(facts.get("device", facts["processor"])))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -15,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gpulstm.errors import ConfigError, GpulstmError
+from gpulstm.results import METRICS, Backtest
 
 MISTAKE, INTERRUPTED = 2, 130  # exit codes: of a wrong command line, and of Ctrl-C in a shell
 
@@ -23,17 +26,17 @@ Command = TypeVar("Command", bound=Callable[..., None])
 
 def console() -> Console:
     """Where results go: as wide as the terminal, or wide enough for every table where it is none."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)
 
 
 def aside() -> Console:
     """Where everything goes that is not a result: stderr."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 
 def say(text: str) -> None:
     """A line for the person who waits, on stderr."""
-    aside().print(text, markup=False)
+    aside().print(text)
 
 
 def polite(command: Command) -> Command:
@@ -95,5 +98,44 @@ def new_files(folder: Path, names: Sequence[str], force: bool) -> list[Path]:
         raise ConfigError(
             f"{folder} already holds {', '.join(there)}; name another --output, or overwrite with --force"
         )
-    folder.mkdir(parents=True, exist_ok=True)
     return paths
+
+
+def can_draw() -> bool:
+    """Whether matplotlib is there; where it is not, that is said once, and the numbers are written all the same."""
+    there = importlib.util.find_spec("matplotlib") is not None
+    if not there:
+        say("no picture: it needs matplotlib; run: pip install 'gpulstm[plots]'")
+    return there
+
+
+def names_of(kind: str, series: Sequence[str], targets: Sequence[str], most: int) -> dict[tuple[int, int], str]:
+    """File names by `(series, target)`: `kind.png` where there is one, else with the names of both, at most `most`."""
+    if len(series) == len(targets) == 1:
+        return {(0, 0): f"{kind}.png"} if most > 0 else {}
+    names: dict[tuple[int, int], str] = {}
+    for row, one in enumerate(series):
+        for column, target in enumerate(targets):
+            if len(names) >= most:
+                return names
+            parts = [kind, *([one] if len(series) > 1 else []), *([target] if len(targets) > 1 else [])]
+            name = "-".join(re.sub(r"[^\w.]+", "_", part) for part in parts)
+            taken = f"{name}.png" in names.values()
+            names[row, column] = f"{name}-{row}-{column}.png" if taken else f"{name}.png"
+    return names
+
+
+def metrics_table(result: Backtest) -> Group:
+    """The metrics of a backtest, a forecaster a row."""
+    heads = {"MAPE": "MAPE %", "sMAPE": "sMAPE %", "coverage": "coverage %"}
+    if len(result.levels) > 1:
+        heads["coverage"] = f"coverage % (of {100 * (result.levels[-1] - result.levels[0]):.0f})"
+    found = result.metrics()
+    shown = [name for name in METRICS if any(name in errors for errors in found.values())]
+    rows = [
+        [forecaster, *(number(errors.get(name, np.nan) * (100 if name == "coverage" else 1)) for name in shown)]
+        for forecaster, errors in found.items()
+    ]
+    count, horizon = result.index.shape
+    title = f"{count} forecasts of {horizon} steps, season {result.season} (MASE below 1: better than repeating it)"
+    return table(["forecaster", *(heads.get(name, name) for name in shown)], rows, title=title)

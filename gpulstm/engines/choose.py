@@ -74,10 +74,19 @@ def choose(call: Call, forced: str | None = None) -> Choice:
 
 @dataclass(frozen=True)
 class Plan:
-    """What will run for a call; print it."""
+    """What will run for a call; print it.
+
+    Attributes:
+        call: what is asked.
+        choice: who computes it.
+        segment: steps that are kept for the gradient at a time.
+        memory: predicted peak of a training step in bytes, over what is held before it.
+    """
 
     call: Call
     choice: Choice
+    segment: int
+    memory: int
 
     def __str__(self) -> str:
         spec, call = self.call.spec, self.call
@@ -89,4 +98,8 @@ class Plan:
             f"  engine: {self.choice.engine.name} ({self.choice.path})",
         ]
         lines += [f"  not {engine}: {reason}" for engine, reason in self.choice.refused]
+        if call.training:
+            segments = -(-call.steps // max(self.segment, 1))
+            how = "kept whole" if segments <= 1 else f"{segments} segments of {self.segment} steps, computed twice"
+            lines.append(f"  memory of a training step: {self.memory / 2**20:.1f} MiB over the parameters ({how})")
         return "\n".join(lines)

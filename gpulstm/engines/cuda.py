@@ -19,9 +19,11 @@ import numpy as np
 
 from gpulstm.backend import Array, CupyBackend, backend_of
 from gpulstm.engines.cells import Grads
-from gpulstm.engines.spec import Call, State, Task
+from gpulstm.engines.spec import Call, Footprint, StackSpec, State, Task
 
 name = "cuda"
+
+BLOCK_ROWS = 16384  # of a product over time and batch; see `Task.blocks`
 
 _COMPUTE = {"float16": ("float", "float32"), "float32": ("float", "float32"), "float64": ("double", "float64")}
 
@@ -31,10 +33,10 @@ _BODIES = {
     " &cs[0] + (slots ? p.from - p.e : 0), &cs[0] + (slots ? p.to - p.e : 0));",
     "gru": "gl_gru_step<T, {R}>(o, p, rows, &gates[0], &u[0], {b_hn}, {s}, &hs[0], {vs}, {y});",
     "rnn": "gl_rnn_step<T, {R}>(o, p, {relu}, &gates[0], {u}, &hs[0], {vs}, {y});",
-    "lstm backward": "gl_lstm_step_backward<T, {R}>(o, p, rows, &gates[0], &cs[0] + (p.from - p.e), &dhs[0], {dv},"
-    " &dc[0]);",
-    "gru backward": "gl_gru_step_backward<T, {R}>(o, p, rows, &gates[0], &s[0], &du[0], &hs[0], &dhs[0], {dv});",
-    "rnn backward": "gl_rnn_step_backward<T, {R}>(o, p, {relu}, &gates[0], &dhs[0], {dv});",
+    "lstm backward": "gl_lstm_step_backward<T, {R}>(o, p, rows, &gates[0], &cs[0] + (p.from - p.e), &dh[0], {dv},"
+    " &dy[0], &dc[0]);",
+    "gru backward": "gl_gru_step_backward<T, {R}>(o, p, rows, &gates[0], &s[0], &du[0], &hs[0], &dh[0], {dv}, &dy[0]);",
+    "rnn backward": "gl_rnn_step_backward<T, {R}>(o, p, {relu}, &gates[0], &dh[0], {dv}, &dy[0]);",
 }
 _TYPES = {"lengths": "int64", "keep_h": "bool", "keep_c": "bool", "cs": "{C}", "dc": "{C}"}  # all others hold T
 
@@ -62,6 +64,21 @@ def describe(call: Call) -> str:
     return "hoisted input product, then a product and a fused gate kernel a step"
 
 
+def block_steps(batch: int) -> int:
+    """Time steps whose products are taken at once."""
+    return max(1, BLOCK_ROWS // batch)
+
+
+def footprint(spec: StackSpec, layer: int, batch: int) -> Footprint:
+    """What a layer takes in training."""
+    size, gates, units = np.dtype(spec.dtype).itemsize, spec.gates * spec.hidden_size, spec.hidden_size
+    compute = np.dtype(_COMPUTE[spec.dtype][1]).itemsize
+    saved = gates * size + units * size * (1 + bool(spec.recurrent_dropout) + (spec.cell == "gru"))
+    saved += units * compute * spec.has_memory + units * ((spec.zoneout[0] > 0) + (spec.zoneout[1] > 0))
+    fixed = units * (2 * size + compute)
+    return Footprint(batch * saved, 0, batch * gates * size * (1 + (spec.cell == "gru")), batch * fixed)
+
+
 @dataclass
 class _Tape:
     x: Array
@@ -81,13 +98,14 @@ def forward(task: Task, x: Array, state: State) -> tuple[Array, State, _Tape | N
 
     gates = xp.empty((steps, rows, width), dtype)
     x = xp.ascontiguousarray(x)
-    _affine(backend, x, params["W_x"], params.get("b"), gates)
+    for start, stop in task.blocks(steps, block_steps(rows)):
+        _affine(backend, x[start:stop], params["W_x"], params.get("b"), gates[start:stop])
     hs = xp.empty((steps + 1, rows, units), dtype)
     hs[first] = state.h
     vs = hs if task.recurrent_mask is None else xp.empty_like(hs)
     if task.recurrent_mask is not None:
         xp.multiply(state.h, task.recurrent_mask, out=vs[first])
-    slots = task.training and spec.has_memory
+    slots = task.save and spec.has_memory
     cs = None
     if spec.has_memory:
         cs = xp.empty((steps + 1 if slots else 1, rows, units), _COMPUTE[dtype.name][1])
@@ -102,12 +120,12 @@ def forward(task: Task, x: Array, state: State) -> tuple[Array, State, _Tape | N
         "y": None if task.lengths is None else xp.empty((steps, rows, units), dtype),
         "cs": cs,
         "b_hn": params.get("b_hn"),
-        "s": xp.empty((steps, rows, units), dtype) if task.training and spec.cell == "gru" else None,
+        "s": xp.empty((steps, rows, units), dtype) if task.save and spec.cell == "gru" else None,
     }
     kernel, operands = _kernel(backend, spec.cell, dtype.name, spec.nonlinearity == "relu", arrays)
     hold = (0.0, 0.0) if task.training else spec.zoneout
     u, w_h = arrays["u"], params["W_h"]
-    for t in task.steps(steps):
+    for t in task.steps(0, steps):
         v = vs[t + 1 if task.reverse else t]
         if u is None:
             backend.gemm(v, w_h, gates[t], accumulate=True)
@@ -116,7 +134,7 @@ def forward(task: Task, x: Array, state: State) -> tuple[Array, State, _Tape | N
         kernel(rows, units, t, task.reverse, slots, *hold, *operands, size=rows * units)
     outputs = hs[:steps] if task.reverse else hs[1:]
     final = State(hs[last].copy(), None if cs is None else cs[last if slots else 0].astype(dtype))
-    tape = _Tape(x, gates, hs, vs, cs, arrays["s"]) if task.training else None
+    tape = _Tape(x, gates, hs, vs, cs, arrays["s"]) if task.save else None
     return outputs if arrays["y"] is None else arrays["y"], final, tape
 
 
@@ -127,14 +145,7 @@ def backward(task: Task, tape: _Tape, dy: Array, dstate: State, grads: Grads) ->
     """
     backend, spec, params = cast(CupyBackend, backend_of(dy)), task.spec, task.params
     xp, dtype, (steps, rows, units) = backend.xp, dy.dtype, dy.shape
-    first, last = (steps, 0) if task.reverse else (0, steps)
-
-    dgates = tape.gates.copy()
-    dhs = xp.empty((steps + 1, rows, units), dtype)
-    dhs[first] = 0
-    dhs_steps = dhs[:steps] if task.reverse else dhs[1:]
-    dhs_steps[...] = dy if task.valid is None else xp.where(task.valid, dy, xp.zeros_like(dy))
-    dhs[last] += dstate.h
+    dgates, dh = tape.gates.copy(), dstate.h.copy()
     apart = task.recurrent_mask is not None or dtype == np.float16  # the product's part of dh in a buffer of its own
     arrays: dict[str, Array | None] = {
         **_options(task),
@@ -143,21 +154,18 @@ def backward(task: Task, tape: _Tape, dy: Array, dstate: State, grads: Grads) ->
         "s": tape.s,
         "du": xp.empty_like(dgates) if spec.cell == "gru" else None,
         "hs": tape.hs if spec.cell == "gru" else None,
-        "dhs": dhs,
+        "dh": dh,
         "dv": xp.zeros((rows, units), dtype) if apart else None,
-        "dc": None if dstate.c is None else dstate.c.astype(_COMPUTE[dtype.name][1]),
+        "dy": xp.ascontiguousarray(dy),
+        "dc": None if dstate.c is None else xp.array(dstate.c, _COMPUTE[dtype.name][1]),
     }
     kernel, operands = _kernel(backend, f"{spec.cell} backward", dtype.name, spec.nonlinearity == "relu", arrays)
     products = dgates if arrays["du"] is None else arrays["du"]  # gradient of v W_h, per step
     dv, w_h = arrays["dv"], params["W_h"]
-    for t in reversed(list(task.steps(steps))):
+    for t in reversed(task.steps(0, steps)):
         kernel(rows, units, t, task.reverse, True, 0.0, 0.0, *operands, size=rows * units)
-        if dv is None:
-            backend.gemm(products[t], w_h, dhs[t + 1 if task.reverse else t], transb=True, accumulate=True)
-        else:
-            backend.gemm(products[t], w_h, dv, transb=True)
-    dh = dhs[first].copy()
-    if dv is not None and steps:
+        backend.gemm(products[t], w_h, dh if dv is None else dv, transb=True, accumulate=dv is None)
+    if dv is not None:
         dh += dv if task.recurrent_mask is None else dv * task.recurrent_mask
     dx = _whole_sequence_gradients(backend, task, tape, dgates, products, grads)
     return dx, State(dh, None if arrays["dc"] is None else arrays["dc"].astype(dtype))
@@ -166,28 +174,26 @@ def backward(task: Task, tape: _Tape, dy: Array, dstate: State, grads: Grads) ->
 def _whole_sequence_gradients(
     backend: CupyBackend, task: Task, tape: _Tape, da: Array, products: Array, grads: Grads
 ) -> Array:
-    """dx, and the gradients of W_x, W_h and the biases, each one product or sum over all time steps."""
-    steps = da.shape[0]
+    """dx, and the gradients of W_x, W_h and the biases, a product or sum each per block of time steps."""
+    steps, batch, _ = da.shape
     dx = backend.xp.empty_like(tape.x)
-    if not steps:
-        return dx
     v = tape.vs[1:] if task.reverse else tape.vs[:steps]
-    rows = steps * da.shape[1]
-    flat_da, flat_products = da.reshape(rows, -1), products.reshape(rows, -1)
-    backend.gemm(tape.x.reshape(rows, -1), flat_da, grads["W_x"], transa=True, accumulate=True)
-    backend.gemm(v.reshape(rows, -1), flat_products, grads["W_h"], transa=True, accumulate=True)
-    backend.gemm(flat_da, task.params["W_x"], dx.reshape(rows, -1), transb=True)
-    if "b" in grads:
-        grads["b"] += flat_da.sum(axis=0)
-    if "b_hn" in grads:
-        grads["b_hn"] += flat_products[:, 2 * task.spec.hidden_size :].sum(axis=0)
+    for start, stop in reversed(task.blocks(steps, block_steps(batch))):
+        x_rows, v_rows, da_rows, product_rows, dx_rows = (
+            array[start:stop].reshape((stop - start) * batch, -1) for array in (tape.x, v, da, products, dx)
+        )
+        backend.gemm(x_rows, da_rows, grads["W_x"], transa=True, accumulate=True)
+        backend.gemm(v_rows, product_rows, grads["W_h"], transa=True, accumulate=True)
+        backend.gemm(da_rows, task.params["W_x"], dx_rows, transb=True)
+        if "b" in grads:
+            grads["b"] += da_rows.sum(axis=0)
+        if "b_hn" in grads:
+            grads["b_hn"] += product_rows[:, 2 * task.spec.hidden_size :].sum(axis=0)
     return dx
 
 
 def _affine(backend: CupyBackend, x: Array, w: Array, b: Array | None, out: Array) -> None:
-    """out = x w + b over all time steps; in float32 and float64 the product adds to b in place."""
-    if not out.size:
-        return
+    """out = x w + b over some time steps; in float32 and float64 the product adds to b in place."""
     rows, columns = out.shape[0] * out.shape[1], out.shape[2]
     flat_x, flat_out = x.reshape(rows, -1), out.reshape(rows, columns)
     if b is None:
@@ -232,5 +238,5 @@ def _compiled(backend: CupyBackend, step: str, dtype: str, relu: bool, names: tu
 
 _ALL = (
     *("lengths", "keep_h", "keep_c", "mask", "gates", "u", "hs", "vs", "y"),
-    *("cs", "b_hn", "s", "du", "dhs", "dv", "dc"),
+    *("cs", "b_hn", "s", "du", "dh", "dv", "dy", "dc"),
 )

@@ -9,19 +9,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from gpulstm.backend import Array, namespace
 from gpulstm.engines.cells import Grads, Saved, make_cell
-from gpulstm.engines.spec import Call, State, Task
+from gpulstm.engines.spec import Call, Footprint, StackSpec, State, Task
 
 name = "reference"
 
 
+BLOCK_ROWS = 1024  # of a product over time and batch: enough for BLAS, few enough to stay in the cache
+
+
 @dataclass
-class _Tape:
-    x: Array
+class _Block:
+    x: Array  # (steps, B, I)
+    input: Saved
     v: list[Array]  # h_{t-1} as the recurrent product saw it, in the order of the steps
     steps: list[Saved]
-    input: Saved
 
 
 def supports(call: Call) -> str | None:
@@ -34,7 +39,51 @@ def describe(call: Call) -> str:
     return "array code, one step at a time"
 
 
-def forward(task: Task, x: Array, state: State) -> tuple[Array, State, _Tape | None]:
+def block_steps(batch: int) -> int:
+    """Time steps whose products are taken at once."""
+    return max(1, BLOCK_ROWS // batch)
+
+
+def footprint(spec: StackSpec, layer: int, batch: int) -> Footprint:
+    """What a layer takes in training; what it keeps is counted on a probe of one row, so no option is forgotten."""
+    size, gates, inputs = np.dtype(spec.dtype).itemsize, spec.gates * spec.hidden_size, spec.layer_input_size(layer)
+    params = {name: np.zeros(shape, spec.dtype) for name, shape in spec.layer_shapes(layer).items()}
+    task = Task(spec, layer, False, params, training=True, save=True)
+    units = np.zeros((1, spec.state_size), spec.dtype)
+    task.recurrent_mask = units if spec.recurrent_dropout else None
+    memory = np.zeros((1, spec.hidden_size), spec.dtype) if spec.has_memory else None
+    kept = []
+    for steps in (2, 4):
+        task.keep_h = np.ones((steps, *units.shape), bool) if spec.zoneout[0] else None
+        task.keep_c = np.ones((steps, 1, spec.hidden_size), bool) if spec.zoneout[1] else None
+        x = np.zeros((steps, 1, inputs), spec.dtype)
+        kept.append(_bytes(forward(task, x, State(units, memory))[2], {id(x)}))
+    masks = spec.state_size * bool(spec.zoneout[0]) + spec.hidden_size * bool(spec.zoneout[1])
+    block = block_steps(batch) * batch
+    return Footprint(
+        saved=batch * ((kept[1] - kept[0]) // 2 + masks),
+        outputs=batch * size * spec.state_size,
+        work=0,
+        fixed=block * size * ((5 if spec.layer_norm else 2) * gates + spec.state_size + inputs)
+        + size * (inputs + spec.state_size) * gates,
+    )
+
+
+def _bytes(value: Any, seen: set[int]) -> int:
+    """Bytes of all arrays within a tape, each buffer once."""
+    if isinstance(value, np.ndarray):
+        buffer = value
+        while isinstance(buffer.base, np.ndarray):
+            buffer = buffer.base
+        fresh = id(buffer) not in seen
+        seen.add(id(buffer))
+        return buffer.nbytes if fresh else 0
+    if isinstance(value, _Block):
+        value = (value.x, value.input, value.v, value.steps)
+    return sum(_bytes(each, seen) for each in value) if isinstance(value, (list, tuple)) else 0
+
+
+def forward(task: Task, x: Array, state: State) -> tuple[Array, State, list[_Block] | None]:
     """All time steps of one layer and direction.
 
     Args:
@@ -43,25 +92,30 @@ def forward(task: Task, x: Array, state: State) -> tuple[Array, State, _Tape | N
         state: h `(B, P)` and c `(B, H)` (None without memory) before the first step.
 
     Returns:
-        y `(T, B, P)`, zero outside rows' lengths; the state after each row's last step; the tape when training.
+        y `(T, B, P)`, zero outside rows' lengths; the state after each row's last step; the tape, None unless the
+        task says to save.
     """
-    xp = namespace(x)
+    xp, (count, batch, _) = namespace(x), x.shape
     cell = make_cell(xp, task.spec)
-    a, saved_input = cell.input(task.params, x)
-    y = xp.zeros((x.shape[0], x.shape[1], task.spec.state_size), dtype=x.dtype)
-    tape = _Tape(x, [], [], saved_input) if task.training else None
-    for t in task.steps(x.shape[0]):
-        v = state.h if task.recurrent_mask is None else state.h * task.recurrent_mask
-        new, saved = cell.step(task.params, a[t, ...], v, state)
-        state = _advance(xp, task, t, new, state)
-        y[t, ...] = state.h if task.valid is None else xp.where(task.valid[t, ...], state.h, xp.zeros_like(state.h))
-        if tape is not None:
-            tape.v.append(v)
-            tape.steps.append(saved)
-    return y, state, tape
+    y = xp.zeros((count, batch, task.spec.state_size), dtype=x.dtype)
+    tape: list[_Block] = []
+    for start, stop in task.blocks(count, block_steps(batch)):
+        a, saved_input = cell.input(task.params, x[start:stop, ...])
+        block = _Block(x[start:stop, ...], saved_input, [], [])
+        for t in task.steps(start, stop):
+            v = state.h if task.recurrent_mask is None else state.h * task.recurrent_mask
+            new, saved = cell.step(task.params, a[t - start, ...], v, state)
+            state = _advance(xp, task, t, new, state)
+            y[t, ...] = _within(xp, task, t, state.h)
+            if task.save:
+                block.v.append(v)
+                block.steps.append(saved)
+        if task.save:
+            tape.append(block)
+    return y, state, tape if task.save else None
 
 
-def backward(task: Task, tape: _Tape, dy: Array, dstate: State, grads: Grads) -> tuple[Array, State]:
+def backward(task: Task, tape: list[_Block], dy: Array, dstate: State, grads: Grads) -> tuple[Array, State]:
     """The gradient of `forward`: backpropagation through time (Werbos 1990).
 
     Args:
@@ -74,23 +128,29 @@ def backward(task: Task, tape: _Tape, dy: Array, dstate: State, grads: Grads) ->
     Returns:
         dx `(T, B, I)` and the gradient of the initial state.
     """
-    xp = namespace(dy)
-    cell = make_cell(xp, task.spec)
-    steps, batch, _ = tape.x.shape
-    width = task.spec.gates * task.spec.hidden_size
-    da, dproduct, v_all = (xp.zeros((steps, batch, n), dtype=dy.dtype) for n in (width, width, task.spec.state_size))
-    saved: list[Saved] = [()] * steps
-    order = list(task.steps(steps))
-    for t, v, step in zip(reversed(order), reversed(tape.v), reversed(tape.steps), strict=True):
-        dy_t = dy[t, ...] if task.valid is None else xp.where(task.valid[t, ...], dy[t, ...], xp.zeros_like(dstate.h))
-        dnew, dkept = _advance_backward(xp, task, t, State(dstate.h + dy_t, dstate.c))
-        da[t, ...], dproduct[t, ...], dv, dold = cell.step_backward(task.params, step, dnew.h, dnew.c, grads)
-        dh = dold.h + (dv if task.recurrent_mask is None else dv * task.recurrent_mask)
-        dstate = _add(State(dh, dold.c), dkept)
-        v_all[t, ...], saved[t] = v, step
-    if steps:
-        cell.recurrent_gradients(v_all, dproduct, saved, grads)
-    return cell.input_backward(task.params, tape.input, tape.x, da, grads), dstate
+    xp, spec, (count, batch, _) = namespace(dy), task.spec, dy.shape
+    cell = make_cell(xp, spec)
+    dx = xp.zeros((count, batch, spec.layer_input_size(task.layer)), dtype=dy.dtype)
+    blocks = task.blocks(count, block_steps(batch))
+    for (start, stop), block in zip(reversed(blocks), reversed(tape), strict=True):
+        rows = (stop - start, batch)
+        da, dproduct = (xp.zeros((*rows, spec.gates * spec.hidden_size), dtype=dy.dtype) for _ in range(2))
+        for t, saved in zip(reversed(task.steps(start, stop)), reversed(block.steps), strict=True):
+            dh = dstate.h + _within(xp, task, t, dy[t, ...])
+            dnew, dkept = _advance_backward(xp, task, t, State(dh, dstate.c))
+            at = t - start
+            da[at, ...], dproduct[at, ...], dv, dold = cell.step_backward(task.params, saved, dnew.h, dnew.c, grads)
+            dh = dold.h + (dv if task.recurrent_mask is None else dv * task.recurrent_mask)
+            dstate = _add(State(dh, dold.c), dkept)
+        in_time = slice(None, None, -1) if task.reverse else slice(None)
+        cell.recurrent_gradients(xp.stack(block.v[in_time]), dproduct, block.steps[in_time], grads)
+        dx[start:stop, ...] = cell.input_backward(task.params, block.input, block.x, da, grads)
+    return dx, dstate
+
+
+def _within(xp: Any, task: Task, t: int, value: Array) -> Array:
+    """`value` `(B, P)`, but zero for rows that are past their end."""
+    return value if task.valid is None else xp.where(task.valid[t, ...], value, xp.zeros_like(value))
 
 
 def _advance(xp: Any, task: Task, t: int, new: State, old: State) -> State:

@@ -6,7 +6,7 @@ so that every engine can rely on the rest.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -33,7 +33,8 @@ class StackSpec:
         num_layers: L.
         bidirectional: a second direction per layer that reads the sequence backwards; outputs are concatenated.
         bias: whether gates have biases.
-        dtype: "float32", "float64", or "float16" (storage on CUDA, arithmetic in float32).
+        dtype: "float32", "float64", or "float16" (storage on CUDA; arithmetic in float32 where the CUDA engine serves
+            the call, while the reference rounds each operation).
         dropout: rate on the sequence between two layers (Zaremba et al. 2014, arXiv:1409.2329).
         recurrent_dropout: rate on h_{t-1} inside the recurrent product, one mask for all steps of a pass
             (Gal & Ghahramani 2016, arXiv:1512.05287, eq. 7).
@@ -220,6 +221,23 @@ class State(NamedTuple):
     c: Array | None
 
 
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes that one layer and direction takes in training, for a given batch.
+
+    Args:
+        saved: kept for backward per time step.
+        outputs: y per time step, where it is not among what is saved.
+        work: needed by backward beside that, per time step, without dy and dx.
+        fixed: needed by backward whatever the number of steps.
+    """
+
+    saved: int
+    outputs: int
+    work: int
+    fixed: int
+
+
 @dataclass
 class Task:
     """One layer, one direction, one call: all that an engine is handed besides the input and the state.
@@ -234,7 +252,8 @@ class Task:
         recurrent_mask: `(B, P)` factor on h_{t-1} in the recurrent product, or None.
         keep_h, keep_c: zoneout in training: `(T, B, P)` and `(T, B, H)` bool, where the new state replaces the old
             one; None for everywhere.
-        training: whether `forward` saves what `backward` needs.
+        training: whether zoneout is by its masks, not by its expectation.
+        save: whether `forward` saves what `backward` needs.
     """
 
     spec: StackSpec
@@ -247,10 +266,20 @@ class Task:
     keep_h: Array | None = None
     keep_c: Array | None = None
     training: bool = False
+    save: bool = False
 
-    def steps(self, count: int) -> Iterator[int]:
-        """The time indices in the order in which the layer reads them."""
-        return iter(range(count - 1, -1, -1) if self.reverse else range(count))
+    def blocks(self, count: int, length: int) -> list[tuple[int, int]]:
+        """Blocks (first step, step after the last) of `length` steps, in the order in which the layer reads them.
+
+        Products and sums over time are taken block by block, so that a sequence that is cut at multiples of `length`
+        gives the same bits as the whole.
+        """
+        blocks = [(start, min(start + length, count)) for start in range(0, count, length)]
+        return blocks[::-1] if self.reverse else blocks
+
+    def steps(self, start: int, stop: int) -> range:
+        """The time indices of a block in the order in which the layer reads them."""
+        return range(stop - 1, start - 1, -1) if self.reverse else range(start, stop)
 
 
 def _check_count(name: str, value: object, least: int) -> None:

@@ -4,7 +4,7 @@ Run with a Python that has Keras 3, PyTorch 2.13 and safetensors:  python tests/
 
 Writes beside this file interop_keras.safetensors: for every case `<case>/weight/<n>` (Keras's order), `<case>/x
 (B, T, I)`, `<case>/mask (B, T)` where there is one, `<case>/y` and the final state `<case>/state/<n>`, float64, and the
-class and config of the layer in the metadata; and interop_keras.keras and interop_keras.weights.h5, one model as both kinds
+class and config of the layer in the metadata; and interop_keras.keras and interop_keras.weights.h5, a model as each kind
 of file, with its input and result in `model/x` and `model/y`, float32.
 """
 

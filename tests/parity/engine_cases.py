@@ -14,11 +14,12 @@ import numpy as np
 
 from gpulstm.engines.spec import StackSpec, State, Task
 
-# Relative to the norm of each array.  float64 is the bound of DESIGN: engines agree to 1e-12.  float32 and float16 are
-# compared with the reference computed in float64 on the same numbers; float16 is storage with float32 arithmetic, and
-# each of a few steps stores states, gates and gradients rounded to 11 bits (relative 5e-4).
-FORWARD = {"float64": 1e-12, "float32": 1e-5, "float16": 2e-3}
-GRADIENT = {"float64": 1e-12, "float32": 1e-4, "float16": 1e-2}
+# Relative to the norm of each array.  In float64 engines agree to 1e-12.  float32 and float16 are compared with the
+# reference computed in float64 on the same numbers.  float16 is storage with float32 arithmetic: each step stores
+# states, gates and gradients rounded to 11 bits (relative 5e-4).  "half" is the reference itself in float16, which
+# rounds each operation, and where a bound of `clip` may then hold on one side and not on the other.
+FORWARD = {"float64": 1e-12, "float32": 1e-5, "float16": 2e-3, "half": 5e-3}
+GRADIENT = {"float64": 1e-12, "float32": 1e-4, "float16": 1e-2, "half": 5e-2}
 
 
 class Shape(NamedTuple):
@@ -76,7 +77,7 @@ class EngineCase:
 
         scale = 1.0 / np.sqrt(units + inputs)
         params = {name: normal(*extents, scale=scale) for name, extents in spec.layer_shapes(0).items()}
-        task = Task(spec, 0, reverse, params, training=training)
+        task = Task(spec, 0, reverse, params, training=training, save=training)
         x = normal(steps, rows, inputs)
         if around.lengths:
             lengths = rng.integers(0, steps + 1, rows)
@@ -146,13 +147,13 @@ class EngineCase:
         return {name: take(value) for name, value in found.items() if value is not None}
 
 
-def assert_close(found: dict[str, np.ndarray], expected: dict[str, np.ndarray], dtype: str) -> None:
+def assert_close(found: dict[str, np.ndarray], expected: dict[str, np.ndarray], bounds: str) -> None:
     """Every array within the bounds above; where all is zero, equal."""
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         assert found[name].shape == value.shape, name
         assert np.isfinite(found[name]).all(), name
-        bound = (GRADIENT if name.startswith("d") else FORWARD)[dtype] * np.linalg.norm(value)
+        bound = (GRADIENT if name.startswith("d") else FORWARD)[bounds] * np.linalg.norm(value)
         assert np.linalg.norm(found[name].astype("float64") - value) <= bound, name
 
 

@@ -1,4 +1,4 @@
-"""A program, run in modes of the simulator: engines and whole stacks on CUDA against NumPy, then twice the same bits.
+"""A program, run in modes of the simulator: engines and training on CUDA against NumPy, then again, bit for bit.
 
     HOSTGPU_SCHED=reverse tests/hostgpu/hostgpu python tests/parity/mode_program.py [no-pool]
 
@@ -56,8 +56,10 @@ def main() -> None:
         backend.xp.cuda.set_allocator(None)
     check_engines(backend)
     first, second = train("cuda"), train("cuda")
-    for one, other, expected in zip(first, second, train("cpu"), strict=True):
-        assert one.tobytes() == other.tobytes()
+    with backend.xp.cuda.Stream(non_blocking=True):
+        third = train("cuda")
+    for one, other, another, expected in zip(first, second, third, train("cpu"), strict=True):
+        assert one.tobytes() == other.tobytes() == another.tobytes()
         np.testing.assert_allclose(one, expected, rtol=1e-10, atol=1e-12)
     print("ok")
 

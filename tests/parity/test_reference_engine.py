@@ -61,3 +61,14 @@ def test_on_cupy(name: str) -> None:
     for case in cases(name):
         found = case.results(reference, backend.from_host, backend.to_host)
         assert_close(found, case.results(reference), "float64")
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("name", OPTIONS)
+def test_in_float16(name: str) -> None:
+    """What serves float16 where the CUDA engine has no kernel."""
+    backend, (cell, options) = resolve("cuda"), OPTIONS[name]
+    case = EngineCase.make(cell, SHAPE, dtype="float16", around=Around(True, True, True), **options)
+    found = case.results(reference, backend.from_host, backend.to_host)
+    assert {value.dtype.name for value in found.values()} == {"float16"}
+    assert_close(found, case.astype("float64").results(reference), "half")
