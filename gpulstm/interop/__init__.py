@@ -6,6 +6,17 @@ from gpulstm.interop.keras import from_keras, to_keras
 from gpulstm.interop.keras_net import KerasNet
 from gpulstm.interop.onnx import OnnxNet, from_onnx
 from gpulstm.interop.onnx_export import to_onnx
+from gpulstm.interop.onnx_import import stack_from_onnx
 from gpulstm.interop.torch import from_torch, to_torch
 
-__all__ = ["KerasNet", "OnnxNet", "from_keras", "from_onnx", "from_torch", "to_keras", "to_onnx", "to_torch"]
+__all__ = [
+    "KerasNet",
+    "OnnxNet",
+    "from_keras",
+    "from_onnx",
+    "from_torch",
+    "stack_from_onnx",
+    "to_keras",
+    "to_onnx",
+    "to_torch",
+]

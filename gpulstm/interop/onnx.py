@@ -60,6 +60,11 @@ class OnnxNet:
         names = [", ".join(value.name for value in values) for values in (self.inputs, self.outputs)]
         return f"OnnxNet({names[0]} -> {names[1]}, {len(self.nodes)} nodes, device={self.backend.device!r})"
 
+    @property
+    def constants(self) -> dict[str, Any]:
+        """All weights by name, and what was computed from them alone, where they live."""
+        return dict(self._weights)
+
     def run(self, inputs: Sequence[Any] | Mapping[str, Any], outputs: Sequence[str] | None = None) -> list[Array]:
         """Run the model.
 
