@@ -5,6 +5,7 @@ What a stack does with them is in `stack.py`; what a cell computes is in `engine
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -38,6 +39,8 @@ class LSTM(Recurrent):
         coupled: f_t = 1 - i_t (Greff et al. 2017).
         forget_bias: initial bias of the forget gate (Jozefowicz, Zaremba & Sutskever 2015).
         clip: bound of the inputs of the gates' activations, None for none.
+        activations: of the gates, the candidate and the memory read, others than sigmoid, tanh, tanh; each a name of
+            ONNX's list or `(name, alpha, beta)` (see `StackSpec`).
         engine: force "reference", "cpu" or "cuda"; None chooses.
 
     Weights start as Glorot uniform (input), orthogonal (recurrent) and zero biases but for the forget gate's.
@@ -63,11 +66,13 @@ class LSTM(Recurrent):
         coupled: bool = False,
         forget_bias: float = 1.0,
         clip: float | None = None,
+        activations: Sequence[Any] = (),
         engine: str | None = None,
     ) -> None:
         spec = StackSpec(
             "lstm", input_size, hidden_size, num_layers, bidirectional, bias, _dtype_name(dtype), dropout,
             recurrent_dropout, _pair(zoneout), peepholes, layer_norm, proj_size, coupled, clip=clip,
+            activations=tuple(activations),
         )  # fmt: skip
         super().__init__(spec, device=device, seed=seed, forget_bias=forget_bias, engine=engine)
 
@@ -95,11 +100,13 @@ class GRU(Recurrent):
         layer_norm: bool = False,
         reset_after: bool = True,
         clip: float | None = None,
+        activations: Sequence[Any] = (),
         engine: str | None = None,
     ) -> None:
         spec = StackSpec(
             "gru", input_size, hidden_size, num_layers, bidirectional, bias, _dtype_name(dtype), dropout,
             recurrent_dropout, (zoneout, 0.0), layer_norm=layer_norm, reset_after=reset_after, clip=clip,
+            activations=tuple(activations),
         )  # fmt: skip
         super().__init__(spec, device=device, seed=seed, engine=engine)
 
@@ -127,11 +134,13 @@ class RNN(Recurrent):
         zoneout: float = 0.0,
         layer_norm: bool = False,
         clip: float | None = None,
+        activations: Sequence[Any] = (),
         engine: str | None = None,
     ) -> None:
         spec = StackSpec(
             "rnn", input_size, hidden_size, num_layers, bidirectional, bias, _dtype_name(dtype), dropout,
             recurrent_dropout, (zoneout, 0.0), layer_norm=layer_norm, nonlinearity=nonlinearity, clip=clip,
+            activations=tuple(activations),
         )  # fmt: skip
         super().__init__(spec, device=device, seed=seed, engine=engine)
 
