@@ -138,6 +138,7 @@ class Forecaster(Settings):
             batch_size=self.batch_size,
             clip_norm=self.clip_norm,
             seed=self.seed,
+            memory=self.memory,
             callbacks=watchers,
             extra={"forecaster": self.to_dict()},
         )
@@ -217,7 +218,9 @@ class Forecaster(Settings):
             dtype=self.dtype,
             origins=origins,
         )
-        mean, quantiles = forecast_windows(fitted.network, fitted.loss, windows, scaler, self.sampling())
+        mean, quantiles = forecast_windows(
+            fitted.network, fitted.loss, windows, scaler, self.sampling(), **self.passes()
+        )
         index = np.stack([known.time_of(place)[-length:] for place in range(len(known))])
         return Forecast(
             known.names,
@@ -293,6 +296,7 @@ class Forecaster(Settings):
             window_scaling=self.window_scaling,
             season=fitted.season,
             draws=self.sampling(),
+            **self.passes(),
         )
         known = dict(zip(fitted.scaler.names, fitted.until, strict=True))
         starts = result.index[:, 0]

@@ -19,6 +19,7 @@ from gpulstm.engines.choose import Plan
 from gpulstm.engines.spec import StackSpec
 from gpulstm.errors import ConfigError, ShapeError
 from gpulstm.layers import Dense
+from gpulstm.memory import Memory
 from gpulstm.params import ParamDict
 from gpulstm.stack import Recurrent, StackState, Tape
 
@@ -137,9 +138,9 @@ class Network:
     def calls(self, value: int) -> None:
         self.rnn.calls = value
 
-    def explain(self, steps: int, batch: int, *, training: bool = False) -> Plan:
-        """Which engine will run the stack, and why no faster one; print it."""
-        return self.rnn.explain(steps, batch, training=training)
+    def explain(self, steps: int, batch: int, *, training: bool = False, memory: Memory = None) -> Plan:
+        """Which engine will run the stack, why no faster one, and what a training step takes; print it."""
+        return self.rnn.explain(steps, batch, training=training, memory=memory, outputs="last")
 
     def forward(
         self,
@@ -148,13 +149,14 @@ class Network:
         state: StackState = None,
         lengths: Any = None,
         training: bool = False,
+        memory: Memory = None,
     ) -> tuple[Array, StackState, NetworkTape | None]:
         """Read windows, give what the loss reads.
 
         Args:
             x: `(T, B, I)`.
             future: `(B, horizon, K)` covariates known for the horizon; None when K is 0.
-            state, lengths: as `Recurrent.forward`.
+            state, lengths, memory: as `Recurrent.forward`.
             training: apply dropout and keep a tape.
 
         Returns:
@@ -162,7 +164,7 @@ class Network:
         """
         config = self.config
         with self.backend.activate():
-            last, state, tape = self.rnn.forward(x, state, lengths, training=training, outputs="last")
+            last, state, tape = self.rnn.forward(x, state, lengths, training, memory, "last")
             read = last
             if config.future_size or future is not None:
                 read = self.backend.xp.concatenate([last, self._future(future, last.shape[0])], axis=1)

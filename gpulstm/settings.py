@@ -12,8 +12,9 @@ from gpulstm import options
 from gpulstm.engines.spec import StackSpec
 from gpulstm.errors import ConfigError
 from gpulstm.losses import MSE, GaussianNLL, Loss, Pinball
+from gpulstm.memory import Memory, check_memory
 from gpulstm.optimizers import AdamW
-from gpulstm.rollout import Draws
+from gpulstm.rollout import BATCH, Draws
 from gpulstm.scaling import KINDS, check_window_kind
 from gpulstm.schedules import Constant, Cosine, Schedule
 from gpulstm.windows import Amount
@@ -51,6 +52,8 @@ class Settings:
         weight_decay: of AdamW.
         clip_norm: largest norm of the gradients, or None.
         batch_size, epochs: of training.
+        memory: bound on what a training step takes besides the parameters: bytes, "256MiB" or the like, or "sqrt"; see
+            `Recurrent.forward`.  The result is the same bits with any; None keeps everything, which is fastest.
         patience: epochs without progress after which training stops, or None.
         validation, test: what is kept from training at the end of every series, to choose the best epoch by and for
             `backtest`: a fraction of the rows, a number of rows, or the date at which it begins.
@@ -95,6 +98,7 @@ class Settings:
     stride: int = 1
     draws: int = 200
     carry: int = 0
+    memory: Memory = None
 
     def __post_init__(self) -> None:
         for name in ("horizon", "context", "hidden_size", "num_layers", "batch_size", "epochs", "stride", "draws"):
@@ -105,6 +109,7 @@ class Settings:
             raise ConfigError(f"carry is {self.carry}, expected less than the context of {self.context}")
         self.season = None if self.season is None else options.count("season", self.season)
         self.patience = None if self.patience is None else options.count("patience", self.patience)
+        check_memory(self.memory)
         self.quantiles = options.levels("quantiles", self.quantiles)
         check_window_kind(self.window_scaling)
         for name, known in (
@@ -170,3 +175,7 @@ class Settings:
     def sampling(self) -> Draws | None:
         """How the recursive strategy draws; None for the direct one."""
         return None if self.strategy == "direct" else Draws(self.draws, self.seed)
+
+    def passes(self) -> dict[str, Any]:
+        """Windows a forecast takes at once, and in what memory: with a bound, as many as a training step."""
+        return {"batch": BATCH if self.memory is None else min(BATCH, self.batch_size), "memory": self.memory}

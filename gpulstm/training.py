@@ -25,6 +25,7 @@ from gpulstm.callbacks import Callback
 from gpulstm.errors import ShapeError, TrainingError
 from gpulstm.history import History
 from gpulstm.losses import Loss
+from gpulstm.memory import Memory, check_memory
 from gpulstm.model import Network
 from gpulstm.optimizers import Optimizer, clip_scale
 from gpulstm.runstate import RunState
@@ -57,6 +58,8 @@ class Trainer(RunState):
         batch_size: windows in a step.
         clip_norm: largest global norm of the gradients, or None.
         seed: of the order of the windows.
+        memory: bound on what a step takes besides the parameters, as `Recurrent.forward`; the run is the same bits with
+            any.
         restore_best: whether `fit` ends with the weights of the best epoch (lowest validation loss, or training loss
             without a validation set) in the network, however it ends.  The last weights are kept beside them, and a
             further `fit` or a checkpoint goes on from those.
@@ -85,12 +88,14 @@ class Trainer(RunState):
         batch_size: int = 32,
         clip_norm: float | None = None,
         seed: int = 0,
+        memory: Memory = None,
         restore_best: bool = True,
         log_every: int = 50,
         callbacks: Sequence[Callback] = (),
         extra: Mapping[str, Any] | None = None,
     ) -> None:
         self.epochs = options.count("epochs", epochs)
+        self.memory = check_memory(memory)
         self.restore_best = options.flag("restore_best", restore_best)
         self.log_every = options.count("log_every", log_every)
         super().__init__(
@@ -127,11 +132,13 @@ class Trainer(RunState):
 
         Raises:
             ShapeError: the windows do not fit the network.
+            ConfigError: a step cannot be done in `memory`.
             TrainingError: a loss or gradient is not finite (the step and the parameter are named), or memory is full.
         """
         self._check_windows("train", train)
         if validation is not None:
             self._check_windows("validation", validation)
+        self.network.explain(train.context, min(self.batch_size, len(train)), training=True, memory=self.memory)
         if not self._whole:
             raise TrainingError("the last step was cut off in the middle; go on from a checkpoint with restore()")
         if self.batch and self._windows != len(train):
@@ -220,7 +227,7 @@ class Trainer(RunState):
 
     def _gradients(self, batch: Batch) -> Array:
         """The loss of a batch; its gradients are in `_grads` afterwards."""
-        raw, _, tape = self.network.forward(batch.x, batch.future, training=True)
+        raw, _, tape = self.network.forward(batch.x, batch.future, training=True, memory=self.memory)
         assert tape is not None
         value, draw = self.loss(raw, batch.target, batch.weight)
         self._grads.flat[...] = 0
@@ -310,7 +317,7 @@ class Trainer(RunState):
             if stopped():
                 break
             batch = windows.gather(run, backend)
-            raw, _, _ = self.network.forward(batch.x, batch.future)
+            raw, _, _ = self.network.forward(batch.x, batch.future, memory=self.memory)
             value, _ = self.loss(raw, batch.target, batch.weight)
             share = float(batch.target.size) if batch.weight is None else batch.weight.sum().astype(np.float64)
             total = total + value.astype(np.float64) * share

@@ -105,6 +105,9 @@ def train(
         str, _option(TRAINING, "Kept to choose the best epoch: a fraction, a number of rows, or a date.")
     ] = "0.1",
     test: Annotated[str, _option(TRAINING, "Kept for gpulstm backtest, likewise.")] = "0",
+    memory: Annotated[
+        str | None, _option(TRAINING, "Bound on a step's working memory: 256MiB or the like, or sqrt; same results.")
+    ] = None,
     stride: Annotated[int, _option(TRAINING, "Rows between training windows.")] = Settings.stride,
     draws: Annotated[int, _option(WINDOWS, "Draws of the recursive strategy.")] = Settings.draws,
     seed: Annotated[int, _option(TRAINING, "Of weights, order of the data, dropout and draws.")] = Settings.seed,
@@ -151,6 +154,7 @@ def train(
         test=amount(test),
         stride=stride,
         draws=draws,
+        memory=memory,
     )
     read = load_series(
         table_path(data),
