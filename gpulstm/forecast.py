@@ -121,7 +121,12 @@ class Forecaster(Settings):
         train, judge = self._parts(read, scaler, cuts)
         loss, backend = self.loss(), resolve(self.device)
         config = NetworkConfig(
-            self.stack(train.inputs), train.horizon, read.targets, loss.outputs, future_size=read.future
+            self.stack(train.inputs),
+            train.horizon,
+            read.targets,
+            loss.outputs,
+            future_size=read.future,
+            chrono=self.chrono,
         )
         network = Network(config, device=backend, seed=self.seed, engine=self.engine)
         watchers: list[Callback] = [Progress(progress), *callbacks]

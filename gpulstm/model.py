@@ -18,6 +18,7 @@ from gpulstm.backend import Array, Backend, resolve
 from gpulstm.engines.choose import Plan
 from gpulstm.engines.spec import StackSpec
 from gpulstm.errors import ConfigError, ShapeError
+from gpulstm.initialise import check_chrono
 from gpulstm.layers import Dense
 from gpulstm.memory import Memory
 from gpulstm.params import ParamDict
@@ -35,6 +36,7 @@ class NetworkConfig:
         outputs: P, numbers per target and step (`Loss.outputs`).
         future_size: K, covariates known for each step of the horizon.
         forget_bias: initial bias of the LSTM's forget gate.
+        chrono: T_max of chrono initialisation, or None; see `LSTM`.
     """
 
     stack: StackSpec
@@ -43,12 +45,14 @@ class NetworkConfig:
     outputs: int = 1
     future_size: int = 0
     forget_bias: float = 1.0
+    chrono: int | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("horizon", 1), ("targets", 1), ("outputs", 1), ("future_size", 0)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ConfigError(f"{name} is {value!r}, expected an integer of at least {least}")
+        check_chrono(self.stack, self.chrono)
 
     @property
     def head_inputs(self) -> int:
@@ -118,6 +122,7 @@ class Network:
             device=self.backend,
             seed=seed,
             forget_bias=config.forget_bias,
+            chrono=config.chrono,
             engine=engine,
             params=self.params.sub("rnn."),
             initial=initial,

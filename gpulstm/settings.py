@@ -11,6 +11,7 @@ import numpy as np
 from gpulstm import options
 from gpulstm.engines.spec import StackSpec
 from gpulstm.errors import ConfigError
+from gpulstm.initialise import check_chrono
 from gpulstm.losses import MSE, GaussianNLL, Loss, Pinball
 from gpulstm.memory import Memory, check_memory
 from gpulstm.optimizers import AdamW
@@ -46,6 +47,7 @@ class Settings:
         season: rows in a season, for the seasonal-naive forecast and MASE; None takes that of the time step (24 of
             hours, 7 of days, 52 of weeks, 12 of months), else 1.
         dropout, recurrent_dropout, layer_norm: of the stack; see `StackSpec`.
+        chrono: T_max, about as many rows as memory may have to reach, from which the gates' biases start; see `LSTM`.
         dtype: "float32", or "float64".
         engine: force an engine; None chooses.
         learning_rate, schedule: the first rate, and "cosine" (down to a hundredth over all epochs) or "constant".
@@ -84,6 +86,7 @@ class Settings:
     dropout: float = 0.0
     recurrent_dropout: float = 0.0
     layer_norm: bool = False
+    chrono: int | None = None
     dtype: str = "float32"
     engine: str | None = None
     learning_rate: float = 5e-3
@@ -128,7 +131,7 @@ class Settings:
         AdamW(weight_decay=self.weight_decay)
         if self.clip_norm is not None:
             self.clip_norm = options.real("clip_norm", self.clip_norm, above=0)
-        self.stack(1)
+        self.chrono = check_chrono(self.stack(1), self.chrono)
 
     def to_dict(self) -> dict[str, Any]:
         """The arguments of this forecaster as JSON holds them; the device is not among them."""

@@ -18,7 +18,7 @@ from gpulstm.chain import ChainTape, Pass, chains, cut
 from gpulstm.engines.choose import Plan, by_name, choose
 from gpulstm.engines.spec import Call, StackSpec, State
 from gpulstm.errors import ConfigError, DeviceError, DTypeError, ShapeError
-from gpulstm.initialise import stack_values
+from gpulstm.initialise import check_chrono, stack_values
 from gpulstm.memory import Memory, segment_length, training_bytes
 from gpulstm.params import ParamDict
 
@@ -54,6 +54,7 @@ class Recurrent:
         device: str | Backend = "auto",
         seed: int = 0,
         forget_bias: float = 1.0,
+        chrono: int | None = None,
         engine: str | None = None,
         params: ParamDict | None = None,
         initial: bool = True,
@@ -64,11 +65,12 @@ class Recurrent:
         self.calls = 0
         self.engine = None if engine is None else by_name(engine).name
         options.real("forget_bias", forget_bias)
+        check_chrono(spec, chrono)
         if spec.dtype == "float16" and not self.backend.is_cuda:
             raise DTypeError("dtype is 'float16', which is storage on CUDA; on the cpu expected 'float32' or 'float64'")
         self.params = ParamDict.allocate(self.backend, spec.shapes(), spec.dtype) if params is None else params
         if initial:
-            self.params.load(stack_values(spec, seed, forget_bias))
+            self.params.load(stack_values(spec, seed, forget_bias, chrono))
 
     def __repr__(self) -> str:
         default = StackSpec(self.spec.cell, self.spec.input_size, self.spec.hidden_size)

@@ -91,6 +91,9 @@ def train(
     dropout: Annotated[float, _option(NETWORK, "Rate between layers.")] = Settings.dropout,
     recurrent_dropout: Annotated[float, _option(NETWORK, "Rate within the recurrence.")] = Settings.recurrent_dropout,
     layer_norm: Annotated[bool, _option(NETWORK, "Layer normalisation.")] = Settings.layer_norm,
+    chrono: Annotated[
+        int, _option(NETWORK, "Rows that memory may have to reach (chrono initialisation); 0 for the usual start.")
+    ] = 0,
     dtype: Annotated[str, _option(NETWORK, "float32 or float64.")] = Settings.dtype,
     device: Device = Settings.device,
     engine: Annotated[str | None, _option(NETWORK, "Force an engine; see gpulstm info.")] = None,
@@ -141,6 +144,7 @@ def train(
         dropout=dropout,
         recurrent_dropout=recurrent_dropout,
         layer_norm=layer_norm,
+        chrono=chrono or None,
         dtype=dtype,
         engine=engine,
         learning_rate=learning_rate,
