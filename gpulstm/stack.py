@@ -15,6 +15,7 @@ import numpy as np
 from gpulstm import options
 from gpulstm.backend import Array, Backend, foreign_device, resolve
 from gpulstm.chain import ChainTape, Pass, chains, cut
+from gpulstm.chunks import USUAL, Chunks, cut_up
 from gpulstm.engines.choose import Plan, by_name, choose
 from gpulstm.engines.spec import Call, StackSpec, State
 from gpulstm.errors import ConfigError, DeviceError, DTypeError, ShapeError
@@ -207,6 +208,41 @@ class Recurrent:
                     parts.append(dx)
                 dy = parts[0] if len(parts) == 1 else parts[0] + parts[1]
             return dy, self._join(dstates), grads
+
+    def chunks(self, x: Any, steps: int | None = None, state: StackState = None, lengths: None = None) -> Chunks:
+        """Read a sequence that may be longer than memory, and give its outputs chunk by chunk.
+
+            for y in lstm.chunks(numpy.load("long.npy", mmap_mode="r"), steps=4096): ...
+
+        Args:
+            x: an array `(T, B, I)`, a memory-mapped one for example, of which one chunk is read at a time; or an
+                iterable of arrays `(t, B, I)` of any lengths, taken one by one.  With a model on CUDA, chunks of host
+                arrays are uploaded.
+            steps: of each chunk given back (the last may be shorter); None for about a thousand.
+            state: before the first step; zeros if None.
+            lengths: not possible here, for rows end in other chunks than they begin.
+
+        Returns:
+            an iterator over y `(steps, B, D*H)` on the model's device, whose attribute `state` is the state after the
+            last of them.  All chunks together are what one call gives: to the bit where `steps` is a multiple of the
+            engine's block of steps, as it is by default, else to rounding.
+
+        Raises:
+            ConfigError: the stack is bidirectional, or there are lengths.
+            ShapeError, DTypeError, DeviceError: as `forward`; of a part of an iterable when it is reached.
+        """
+        if self.spec.bidirectional:
+            raise ConfigError("chunks needs bidirectional=False: the second direction starts at the sequence's end")
+        if lengths is not None:
+            raise ConfigError("chunks takes no lengths; leave it None, or read rows of one length at a time")
+        steps = None if steps is None else options.count("steps", steps)
+
+        def block(batch: int) -> int:
+            call = Call(self.spec, self.backend.device, steps or USUAL, batch)
+            return choose(call, self.engine).engine.block_steps(batch)
+
+        parts = cut_up(x, self.backend, self.spec.dtype, self.spec.input_size, steps, block)
+        return Chunks(parts, self, state)
 
     def stream(self, batch_size: int = 1) -> Stream:
         """A stateful step function: `y_t = step(x_t)` with x_t `(B, I)` and y_t `(B, H)`; see `Stream`."""
