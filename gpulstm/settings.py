@@ -18,10 +18,12 @@ from gpulstm.optimizers import AdamW
 from gpulstm.rollout import BATCH, Draws
 from gpulstm.scaling import KINDS, check_window_kind
 from gpulstm.schedules import Constant, Cosine, Schedule
+from gpulstm.truncated import BORDERS, check_reach
 from gpulstm.windows import Amount
 
 CELLS = ("lstm", "gru", "rnn")
 LIKELIHOODS = ("quantile", "gaussian", "point")
+TRAININGS = ("windows", "truncated")
 STRATEGIES = ("direct", "recursive")
 SCHEDULES = ("cosine", "constant")
 
@@ -54,6 +56,13 @@ class Settings:
         weight_decay: of AdamW.
         clip_norm: largest norm of the gradients, or None.
         batch_size, epochs: of training.
+        training: "windows" (every stretch of `context` rows by itself, in random order) or "truncated" (the series are
+            read once an epoch in `batch_size` lanes, with the state carried on; see `truncated`), which suits series of
+            millions of rows and memory that reaches further than a window.  It needs `window_scaling="none"`.
+        chunk, reach: of truncated training: rows that a step moves on, and rows that gradients flow back through, a
+            multiple of `chunk` (the chunk itself by default).
+        borders: of truncated training: "reset" starts each series from the state of zeros, "carry" goes on with the
+            state of the series before.
         memory: bound on what a training step takes besides the parameters: bytes, "256MiB" or the like, or "sqrt"; see
             `Recurrent.forward`.  The result is the same bits with any; None keeps everything, which is fastest.
         patience: epochs without progress after which training stops, or None.
@@ -102,6 +111,10 @@ class Settings:
     draws: int = 200
     carry: int = 0
     memory: Memory = None
+    training: str = "windows"
+    chunk: int = 64
+    reach: int | None = None
+    borders: str = "reset"
 
     def __post_init__(self) -> None:
         for name in ("horizon", "context", "hidden_size", "num_layers", "batch_size", "epochs", "stride", "draws"):
@@ -121,9 +134,18 @@ class Settings:
             ("strategy", STRATEGIES),
             ("schedule", SCHEDULES),
             ("scaling", KINDS),
+            ("training", TRAININGS),
+            ("borders", BORDERS),
         ):
             if getattr(self, name) not in known:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}, expected any of {', '.join(map(repr, known))}")
+        self.chunk, reach = check_reach(self.chunk, self.chunk if self.reach is None else self.reach)
+        self.reach = None if self.reach is None else reach
+        if self.training == "truncated" and self.window_scaling != "none":
+            raise ConfigError(
+                f"training='truncated' needs window_scaling='none', got {self.window_scaling!r}: a state that is "
+                "carried on belongs to one scale"
+            )
         if self.dtype not in ("float32", "float64"):
             raise ConfigError(f"dtype is {self.dtype!r}, expected 'float32' or 'float64'")
         self.loss()

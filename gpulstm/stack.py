@@ -136,7 +136,7 @@ class Recurrent:
         Raises:
             ShapeError, DTypeError, DeviceError, EngineError: one sentence each, before anything is computed.
         """
-        x = self._input(x)
+        x = self.as_input(x)
         if outputs not in ("all", "last"):
             raise ConfigError(f"outputs is {outputs!r}, expected 'all' or 'last'")
         steps, batch, _ = x.shape
@@ -255,7 +255,8 @@ class Recurrent:
             return self._join(self._states("state", None, batch))
 
     # -- arguments ---------------------------------------------------------------------------------------------------
-    def _input(self, x: Any) -> Array:
+    def as_input(self, x: Any) -> Array:
+        """`x` as the `(T, B, I)` array that `forward` reads, or the error that says why it is none."""
         x = self.backend.asarray(x, self.spec.dtype, name="x")
         inputs = self.spec.input_size
         if x.ndim != 3 or x.shape[2] != inputs or x.shape[1] < 1:

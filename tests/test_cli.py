@@ -76,6 +76,18 @@ def test_train_leaves_model_history_picture_and_run(trained: Path) -> None:
 def test_options_reach_the_forecaster(shop: Path, tmp_path: Path) -> None:
     options = ["--cell", "gru", "--quantile", "0.2", "--quantile", "0.8", "--likelihood", "gaussian", "--seed", "5"]
     options += ["--learning-rate", "0.01", "--clip-norm", "0", "--patience", "0", "--validation", "2024-04-10"]
+    options += [
+        "--training",
+        "truncated",
+        "--window-scaling",
+        "none",
+        "--chunk",
+        "2",
+        "--reach",
+        "4",
+        "--borders",
+        "carry",
+    ]
     options += ["--memory", "64MiB", "--chrono", "50"]
     options += ["--season", "3", "--dtype", "float64", "--layer-norm", "--stride", "2", "--batch-size", "9"]
     shown = call("train", shop, *ROLES, *SMALL, *options, "--epochs", "1", "--output", tmp_path)
@@ -88,6 +100,9 @@ def test_options_reach_the_forecaster(shop: Path, tmp_path: Path) -> None:
         "stride": 2,
         "batch_size": 9,
         "memory": "64MiB",
+        "training": "truncated",
+        "chunk": 2,
+        "reach": 4,
         "chrono": 50,
         "horizon": 4,
         "context": 8,

@@ -108,6 +108,16 @@ def train(
         str, _option(TRAINING, "Kept to choose the best epoch: a fraction, a number of rows, or a date.")
     ] = "0.1",
     test: Annotated[str, _option(TRAINING, "Kept for gpulstm backtest, likewise.")] = "0",
+    training: Annotated[
+        str, _option(TRAINING, "windows, or truncated: long series in lanes, with the state carried on.")
+    ] = Settings.training,
+    chunk: Annotated[int, _option(TRAINING, "Rows that a step of truncated training moves on.")] = Settings.chunk,
+    reach: Annotated[
+        int, _option(TRAINING, "Rows that its gradients flow back through, a multiple of --chunk; 0 for the chunk.")
+    ] = 0,
+    borders: Annotated[
+        str, _option(TRAINING, "State at the border of two series of truncated training: reset or carry.")
+    ] = Settings.borders,
     memory: Annotated[
         str | None, _option(TRAINING, "Bound on a step's working memory: 256MiB or the like, or sqrt; same results.")
     ] = None,
@@ -159,6 +169,10 @@ def train(
         stride=stride,
         draws=draws,
         memory=memory,
+        training=training,
+        chunk=chunk,
+        reach=reach or None,
+        borders=borders,
     )
     read = load_series(
         table_path(data),
