@@ -6,11 +6,13 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install -q --disable-pip-version-check
 PYTEST := $(PY) -m pytest
+PEERS ?= .venv-peers
 OUT ?= runs
 HOSTGPU := tests/hostgpu/hostgpu
 
-# One BLAS thread in tests: their products are small, and threads that wait for one another crawl on a busy machine.
-test-cpu test-cuda: export OPENBLAS_NUM_THREADS = 1
+# One BLAS thread, unless the caller says otherwise: the products of tests and demonstration are small, and two threads that
+# wait for one another are 15 times slower as soon as something else wants a core.  The results are the same.
+demo test-cpu test-cuda: export OPENBLAS_NUM_THREADS ?= 1
 
 # CuPy: with the toolkit libraries (about 2.5 GB) where there is a GPU; the wheel alone (about 100 MB) where the simulator
 # can run it: x86-64 Linux with g++ 12 or later; none elsewhere.
@@ -22,7 +24,7 @@ else ifeq ($(SIMULATOR),yes)
 CUPY := 'cupy-cuda12x>=14'
 endif
 
-.PHONY: demo test test-cpu test-cuda selftest lint format bench docs build venv clean
+.PHONY: demo test test-cpu test-cuda selftest lint format peers bench docs build venv clean
 
 venv: $(VENV)/.test
 
@@ -82,15 +84,25 @@ format: $(VENV)/.dev
 	@$(PY) -m ruff check -q --fix .
 	@$(PY) -m ruff format -q .
 
+# PyTorch comes into an environment of its own, about 2.5 GB on Linux; GPULSTM_TORCH_PYTHON names another interpreter.
+peers: $(PEERS)/.done
+
+$(PEERS)/.done: pyproject.toml
+	@$(PYTHON) -m venv $(PEERS)
+	@$(PEERS)/bin/python -m pip install -q --disable-pip-version-check numpy "$$(sed -n 's/^peers = \["\([^"]*\)"\].*/\1/p' pyproject.toml)"
+	@touch $@
+
 bench: $(VENV)/.demo
-	@$(PY) bench.py --output $(OUT)/bench
+	@[ -n "$$GPULSTM_TORCH_PYTHON" ] || [ -x $(PEERS)/bin/python ] || echo "PyTorch will not be measured; 'make peers' installs it"
+	@GPULSTM_TORCH_PYTHON=$${GPULSTM_TORCH_PYTHON:-$$([ -x $(PEERS)/bin/python ] && echo $(PEERS)/bin/python)} \
+	  $(PY) bench.py --output $(OUT)/bench --force
 
 docs: $(VENV)/.test
-	@for script in docs/pictures/*.py; do [ -e "$$script" ] || continue; echo "== $$script"; $(PY) "$$script" || exit 1; done
+	@for script in $$(grep -l __main__ docs/pictures/*.py); do echo "== $$script"; $(PY) "$$script" || exit 1; done
 	@$(PY) docs/check_links.py
 
 build: $(VENV)/.dev
 	@$(PY) -m build --outdir dist .
 
 clean:
-	rm -rf $(VENV) $(OUT) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) $(OUT) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -27,7 +27,7 @@ class LSTM(Recurrent):
         bidirectional: read the sequence in both directions; outputs are concatenated, `(T, B, 2*H)`.
         dropout: rate on the sequence between two layers, in [0, 1).
         bias: whether gates have biases.
-        dtype: "float32", "float64", or "float16" (storage on CUDA, arithmetic in float32).
+        dtype: "float32", "float64", or "float16" (storage on CUDA; the fused kernels compute in float32).
         device: "auto", "cpu", "cuda" or "cuda:N".
         seed: of the initial weights and of all dropout masks.
         recurrent_dropout: rate on h_{t-1} in the recurrent product, one mask a pass (Gal & Ghahramani 2016).

@@ -264,7 +264,7 @@ class Recurrent:
         return x
 
     def _lengths(self, lengths: Any, steps: int, batch: int) -> Array:
-        # On a GPU the values are not looked at, that would wait for it: beyond T counts as T, below 0 as 0.
+        # Values on a GPU are not looked at, that would wait for it: beyond T counts as T, below 0 as 0.
         source = self.backend if foreign_device(lengths) else resolve("cpu")
         values = source.asarray(lengths, name="lengths")
         if values.shape != (batch,):
@@ -276,7 +276,7 @@ class Recurrent:
             raise ShapeError(f"lengths[{wrong}] is {values[wrong]}, expected 0 to T = {steps}")
         if isinstance(values, np.ndarray):
             return self.backend.from_host(values, dtype="int64")
-        return values.astype("int64")
+        return self.backend.xp.clip(values, 0, steps).astype("int64")
 
     def _gradients(self, grads: ParamDict) -> ParamDict:
         if not isinstance(grads, ParamDict):

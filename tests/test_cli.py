@@ -276,3 +276,16 @@ def test_demo(tmp_path: Path) -> None:
 def test_amounts(text: str, value: object) -> None:
     assert amount(text) == value
     assert type(amount(text)) is type(value)
+
+
+@pytest.mark.cuda
+def test_trained_on_cuda_and_forecast_on_the_cpu(shop: Path, tmp_path: Path) -> None:
+    options = [*ROLES, *SMALL[:6], "--layers", "1", "--epochs", "1", "--stride", "4", "--quiet", "--dtype", "float64"]
+    shown = call("train", shop, *options, "--device", "cuda", "--output", tmp_path / "model")
+    assert shown.exit_code == 0, shown.output
+    tables = []
+    for device in ("cuda", "cpu"):
+        model = tmp_path / "model" / "model.safetensors"
+        assert call("forecast", model, "--device", device, "--output", tmp_path / device).exit_code == 0
+        tables.append([float(row["q0.5"]) for row in read(tmp_path / device / "forecast.csv")])
+    np.testing.assert_allclose(tables[0], tables[1], rtol=1e-12)

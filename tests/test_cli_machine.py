@@ -15,7 +15,7 @@ import typer
 from typer.testing import CliRunner
 
 import gpulstm
-from gpulstm.cli import app, show
+from gpulstm.cli import app, machine, show
 from gpulstm.errors import ConfigError
 
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
@@ -65,6 +65,13 @@ def test_info_as_json_with_the_plan() -> None:
         "GRU  T=50 B=32 I=8 H=64 L=2 D=2  float32 on cpu, training",
     ]
     assert all("engine: " in plan for plan in facts["plans"])
+
+
+def test_what_stands_in_brackets_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The terminal library would take `[cuda12]` for a style and leave it out."""
+    monkeypatch.setattr(machine, "cuda_missing", lambda: "run: pip install 'gpulstm[cuda12]'")
+    monkeypatch.setattr(machine, "device_count", lambda: 0)
+    assert call("info").stdout.count("pip install 'gpulstm[cuda12]'") == 2
 
 
 def test_info_tells_of_a_forced_engine(monkeypatch: pytest.MonkeyPatch) -> None:

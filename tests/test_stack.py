@@ -104,6 +104,25 @@ def test_no_step_gives_back_the_state(cell: str, backend: Backend) -> None:
     assert last.shape == (3, HIDDEN) and not to_host(last).any()
 
 
+@pytest.mark.parametrize("memory", [None, "sqrt"])
+@pytest.mark.parametrize("options", [{}, {"recurrent_dropout": 0.3, "zoneout": 0.2}], ids=["plain", "masks"])
+@pytest.mark.parametrize("cell", CELLS)
+def test_what_is_handed_in_is_left_as_it_was(cell: str, options: Any, memory: Any, backend: Backend) -> None:
+    stack = make(cell, backend, num_layers=2, **options)
+    x, dy = (to_device(draw(6, 3, size), backend) for size in (INPUTS, HIDDEN))
+    states = [[to_device(draw(2, 3, HIDDEN, seed=seed), backend) for seed in pair] for pair in ((1, 2), (3, 4))]
+    start, dend = (tuple(pair) if cell == "lstm" else pair[0] for pair in states)
+    lengths = to_device(np.array([6, 0, 4]), backend)
+    handed = [x, dy, lengths, stack.params.flat, *states[0], *states[1]]
+    before = [to_host(array).copy() for array in handed]
+    _, _, tape = stack.forward(x, start, lengths, memory=memory)
+    first = stack.backward(tape, dy, dend)
+    second = stack.backward(tape, dy, dend)
+    for array, expected in zip(handed, before, strict=True):
+        np.testing.assert_array_equal(to_host(array), expected)
+    np.testing.assert_array_equal(to_host(first[2].flat), to_host(second[2].flat))
+
+
 def test_options_without_effect_outside_training() -> None:
     """Dropout does nothing there; zoneout is replaced by its expectation."""
     x = draw(5, 3, INPUTS)

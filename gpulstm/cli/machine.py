@@ -68,7 +68,7 @@ def info(
     if os.environ.get(VARIABLE):
         out.print(f"{VARIABLE}={os.environ[VARIABLE]} forces that engine")
     for plan in plans:
-        out.print(plan, markup=False)
+        out.print(plan)
 
 
 def machine_facts() -> dict[str, Any]:

@@ -26,17 +26,17 @@ Command = TypeVar("Command", bound=Callable[..., None])
 
 def console() -> Console:
     """Where results go: as wide as the terminal, or wide enough for every table where it is none."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)
 
 
 def aside() -> Console:
     """Where everything goes that is not a result: stderr."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 
 def say(text: str) -> None:
     """A line for the person who waits, on stderr."""
-    aside().print(text, markup=False)
+    aside().print(text)
 
 
 def polite(command: Command) -> Command:

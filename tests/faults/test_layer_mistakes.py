@@ -90,7 +90,12 @@ FORWARD: dict[Callable[[gl.LSTM], Any], Mistake] = {
     lambda m: m.forward([["a"]]): (DTypeError, "x has dtype <U1, expected real numbers"),
     lambda m: m.forward([[[1, 2]], [[3]]]): (ShapeError, "x is a list whose parts differ in length, expected an array"),
     lambda m: m.forward(x(), outputs="first"): (ConfigError, "outputs is 'first', expected 'all' or 'last'"),
-    lambda m: m.forward(x(), memory="1GB"): (ConfigError, "memory is '1GB', expected None"),
+    lambda m: m.forward(x(), memory="much"): (ConfigError, "memory is 'much', expected a number of bytes"),
+    lambda m: m.forward(x(), memory=-1): (ConfigError, "memory is -1, expected a number of bytes"),
+    lambda m: m.forward(x(), memory="1B"): (
+        ConfigError,
+        "memory is '1B', but a training step of T=4 B=3 needs at least",
+    ),
     lambda m: m.forward(x(), lengths=[1, 2]): (
         ShapeError,
         r"lengths has shape \(2,\), expected \(3,\), one for each row",

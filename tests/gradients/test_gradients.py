@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import gpulstm as gl
+from gpulstm.engines import reference
 from gpulstm.stack import Recurrent
 
 STEP = 1e-6
@@ -56,6 +57,7 @@ OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "rnn-relu-clip": ("rnn", {"nonlinearity": "relu", "clip": 0.9}),
     "rnn-relu-layer-norm": ("rnn", {"nonlinearity": "relu", "layer_norm": True}),
 }
+AROUND: dict[str, Any] = {"lengths": True, "bidirectional": True, "recurrent_dropout": 0.3, "zoneout": 0.3}
 LENGTHS = (2, 0, STEPS)  # a short row, one that is never read, a full one
 
 
@@ -75,6 +77,7 @@ class Case:
         self.dend = [rng.normal(size=part) for part in parts]
         self.lengths = np.array(LENGTHS) if lengths else None
         self.outputs = outputs
+        self.memory: str | None = None
         self.dy = rng.normal(size=(STEPS, ROWS, spec.output_size)[0 if outputs == "all" else 1 :])
 
     def state(self, parts: list[np.ndarray]) -> Any:
@@ -82,7 +85,8 @@ class Case:
 
     def forward(self) -> tuple[Any, Any, Any]:
         self.stack.calls = 7  # the same masks in every pass
-        return self.stack.forward(self.x, self.state(self.start), self.lengths, outputs=self.outputs)
+        state = self.state(self.start)
+        return self.stack.forward(self.x, state, self.lengths, memory=self.memory, outputs=self.outputs)
 
     def loss(self) -> float:
         y, state, _ = self.forward()
@@ -132,8 +136,7 @@ def test_options(name: str) -> None:
 @pytest.mark.parametrize("name", OPTIONS)
 def test_options_with_lengths_masks_and_both_directions(name: str) -> None:
     """All that a layer does around its cell, at once: rows that end early or never begin, dropout and zoneout."""
-    zoneout = (0.3, 0.2) if OPTIONS[name][0] == "lstm" else 0.3
-    check(Case(name, lengths=True, bidirectional=True, recurrent_dropout=0.3, zoneout=zoneout))
+    check(Case(name, **AROUND))
 
 
 @pytest.mark.parametrize("outputs", ["all", "last"])
@@ -141,6 +144,16 @@ def test_options_with_lengths_masks_and_both_directions(name: str) -> None:
 @pytest.mark.parametrize("name", ["lstm", "lstm-projection", "gru", "rnn"])
 def test_two_layers_both_directions_and_dropout_between(name: str, lengths: bool, outputs: str) -> None:
     check(Case(name, lengths=lengths, outputs=outputs, num_layers=2, bidirectional=True, dropout=0.4))
+
+
+@pytest.mark.parametrize("memory", [None, "sqrt"])
+@pytest.mark.parametrize("name", ["lstm", "lstm-projection-layer-norm", "gru-reset-before", "rnn-layer-norm"])
+def test_several_blocks_and_segments(name: str, memory: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole-sequence products taken in blocks of one step; with "sqrt", segments of two that are computed again."""
+    monkeypatch.setattr(reference, "BLOCK_ROWS", ROWS)
+    case = Case(name, num_layers=2, **AROUND)
+    case.memory = memory
+    check(case)
 
 
 @pytest.mark.parametrize("alone", [{"recurrent_dropout": 0.4}, {"zoneout": (0.4, 0.0)}, {"zoneout": (0.0, 0.4)}])
@@ -158,10 +171,11 @@ def test_the_masks_of_the_cases_drop_and_keep() -> None:
         assert 0 < np.count_nonzero(mask) < mask.size
 
 
+@pytest.mark.parametrize("around", [{}, AROUND], ids=["plain", "masks"])
 @pytest.mark.parametrize("name", [name for name in OPTIONS if "relu" in name or "clip" in name])
-def test_kinks_are_far_away(name: str) -> None:
+def test_kinks_are_far_away(name: str, around: dict[str, Any]) -> None:
     """One-sided slopes agree where no kink lies within the step: the second difference over the step is at rounding."""
-    case = Case(name)
+    case = Case(name, **around)
     values, _ = case.gradients()
     middle = case.loss()
     for key, value in values.items():

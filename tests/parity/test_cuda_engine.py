@@ -68,6 +68,14 @@ def test_without_bias(name: str) -> None:
     check(name, SHAPES["odd"], AROUND["plain"], bias=False)
 
 
+@pytest.mark.parametrize("around", ["plain", "all"])
+@pytest.mark.parametrize("name", CELLS)
+def test_several_blocks(name: str, around: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole-sequence products taken over two steps at a time, the last block shorter."""
+    monkeypatch.setattr(cuda, "BLOCK_ROWS", 2 * SHAPES["odd"].rows)
+    check(name, SHAPES["odd"], AROUND[around])
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("around", ["plain", "all"])
 @pytest.mark.parametrize("name", CELLS)

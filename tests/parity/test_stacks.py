@@ -136,6 +136,18 @@ def test_a_forced_engine_that_cannot_serve_is_an_error(monkeypatch: pytest.Monke
     assert gl.LSTM(INPUTS, HIDDEN, device="cpu", engine="reference")(x)[0].shape == (2, 1, HIDDEN)
 
 
+@pytest.mark.cuda
+def test_lengths_on_the_device_are_bounded_by_the_sequence() -> None:
+    """Their values are not looked at, that would wait for the device: beyond T counts as T, below 0 as 0."""
+    stack, backend = gl.LSTM(INPUTS, HIDDEN, 2, bidirectional=True, device="cuda"), resolve("cuda")
+    for outputs in ("all", "last"):
+        beyond = run(stack, backend.from_host(np.array([9, -3, 2, 5])), outputs, "float32")
+        stack.calls = 0
+        within = run(stack, [5, 0, 2, 5], outputs, "float32")
+        for one, other in zip(beyond, within, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
 # ---- what arrays may be handed in and taken out ------------------------------------------------------------------
 class Interface:
     """An object of some other library that knows only `__cuda_array_interface__`."""
