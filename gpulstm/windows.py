@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from gpulstm.backend import Array, Backend
+from gpulstm.columns import TIME
 from gpulstm.errors import ConfigError, DataError, ShapeError
 from gpulstm.options import count
-from gpulstm.readers import TIME
 from gpulstm.scaling import check_window_kind, window_statistics
 from gpulstm.table import SeriesSet
 
