@@ -254,6 +254,9 @@ class WindowSet:
                 f"a forecast from row {origins[first] - start} of series {self.names[index[first]]!r} "
                 f"({stop - start} rows) needs {self.context} rows before it and {self.horizon} from it on"
             )
+        return self._with(origins)
+
+    def _with(self, origins: np.ndarray) -> WindowSet:
         part = object.__new__(WindowSet)
         part.__dict__.update(self.__dict__, origins=origins)
         return part
@@ -267,10 +270,11 @@ class WindowSet:
         parts, count, step = [], 0, stride if self.observed is None else 1
         for start, first, stop in zip(self.offsets[:-1], begin, end, strict=True):
             origins = np.arange(max(start + self.context, first), stop - self.horizon + 1, dtype=np.int64)
-            parts.append(origins[-count % step :: step].copy())
+            parts.append(origins if step == 1 else origins[-count % step :: step].copy())
             count += len(origins)
-        origins = np.concatenate(parts)
-        return self.at(origins if self.observed is None else self._informative(origins)[::stride].copy())
+            del origins
+        origins = parts.pop() if len(parts) == 1 else np.concatenate(parts)
+        return self._with(origins if self.observed is None else self._informative(origins)[::stride].copy())
 
     def split(self, cuts: Cuts) -> tuple[WindowSet, WindowSet, WindowSet]:
         """Training, validation and test windows.
