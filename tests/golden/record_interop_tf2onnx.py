@@ -3,8 +3,8 @@
 Run with a Python that has TensorFlow, Keras 3, tf2onnx, onnx and safetensors:
 python tests/golden/record_interop_tf2onnx.py
 
-Writes interop_tf2onnx.safetensors beside this file: for every case the bytes of the file `<case>/model`, `<case>/input/0`
-and `<case>/output/0`, float32.
+Writes interop_tf2onnx.safetensors beside this file: for every case the bytes of the file, `<case>/model`, its input
+`<case>/input/0` and Keras's result `<case>/output/0`, float32.
 """
 
 from __future__ import annotations
