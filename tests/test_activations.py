@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from types import ModuleType
 
 import numpy as np
 import pytest
 
 import gpulstm as gl
 from gpulstm.engines import activations
-from gpulstm.engines.spec import StackSpec
+from gpulstm.engines.choose import ENGINES
+from gpulstm.engines.spec import Call, StackSpec
 from gpulstm.errors import ConfigError, EngineError
 from gpulstm.model import NetworkConfig
 
@@ -83,6 +85,13 @@ def test_nonlinearity_and_activations_are_one_choice() -> None:
 def test_no_gradient_below_alpha_zero() -> None:
     with pytest.raises(ConfigError, match="gradient needs alpha of at least 0"):
         activations.make(activations.named("LeakyRelu", -0.1)).slope(np, np.ones(1))
+
+
+@pytest.mark.parametrize("engine", [engine for engine in ENGINES if engine.name != "reference"], ids=lambda e: e.name)
+def test_faster_engines_refuse_what_they_do_not_compute(engine: ModuleType) -> None:
+    for device in ("cpu", "cuda:0"):
+        call = Call(StackSpec("rnn", 2, 3, activations=("Elu",)), device, 4, 2)
+        assert engine.supports(call) is not None
 
 
 def test_the_plan_says_why_no_faster_engine(device: str) -> None:

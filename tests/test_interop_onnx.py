@@ -15,9 +15,9 @@ from gpulstm.interop import from_onnx, to_onnx
 from gpulstm.model import Network, NetworkConfig
 from gpulstm.stack import Recurrent
 
-GOLDEN = load_file(Path(__file__).parent / "golden" / "interop_onnx.safetensors")
+FOLDER = Path(__file__).parent / "golden"
+GOLDEN = {**load_file(FOLDER / "interop_onnx.safetensors"), **load_file(FOLDER / "interop_tf2onnx.safetensors")}
 CASES = sorted(name.removesuffix("/model") for name in GOLDEN if name.endswith("/model"))
-SMALL = CASES[::4]
 
 
 def values(case: str, kind: str) -> list[np.ndarray]:
