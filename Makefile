@@ -11,8 +11,8 @@ OUT ?= runs
 HOSTGPU := tests/hostgpu/hostgpu
 
 # One BLAS thread, unless the caller says otherwise: the products of tests and demonstration are small, and two threads that
-# wait for one another are 15 times slower as soon as something else wants a core.  The results are the same.
-demo test-cpu test-cuda: export OPENBLAS_NUM_THREADS ?= 1
+# wait for one another are 15 times slower as soon as something else wants a core.  Results differ in rounding only.
+demo docs test-cpu test-cuda: export OPENBLAS_NUM_THREADS ?= 1
 
 # CuPy: with the toolkit libraries (about 2.5 GB) where there is a GPU; the wheel alone (about 100 MB) where the simulator
 # can run it: x86-64 Linux with g++ 12 or later; none elsewhere.

@@ -7,6 +7,7 @@ state, and the last layer's sequence is the output.  Who computes a layer is dec
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,6 +70,10 @@ class Recurrent:
         check_chrono(spec, chrono)
         if spec.dtype == "float16" and not self.backend.is_cuda:
             raise DTypeError("dtype is 'float16', which is storage on CUDA; on the cpu expected 'float32' or 'float64'")
+        if spec.dropout and spec.num_layers == 1:
+            warnings.warn(
+                f"dropout={spec.dropout} has no effect with num_layers=1: it acts between layers", stacklevel=3
+            )
         self.params = ParamDict.allocate(self.backend, spec.shapes(), spec.dtype) if params is None else params
         if initial:
             self.params.load(stack_values(spec, seed, forget_bias, chrono))
