@@ -223,7 +223,7 @@ class Recurrent:
         Args:
             x: an array `(T, B, I)`, a memory-mapped one for example, of which one chunk is read at a time; or an
                 iterable of arrays `(t, B, I)` of any lengths, taken one by one.  With a model on CUDA, chunks of host
-                arrays are uploaded.
+                arrays are uploaded, each while the one before is computed.
             steps: of each chunk given back (the last may be shorter); None for about a thousand.
             state: before the first step; zeros if None.
             lengths: not possible here, for rows end in other chunks than they begin.

@@ -12,7 +12,7 @@ import pytest
 
 import gpulstm as gl
 from gpulstm.engines import cuda, reference
-from gpulstm.errors import ConfigError, DTypeError, ShapeError
+from gpulstm.errors import ConfigError, DeviceError, DTypeError, ShapeError
 
 CELLS = {"lstm": gl.LSTM, "gru": gl.GRU, "rnn": gl.RNN}
 
@@ -67,7 +67,8 @@ def test_an_iterator_of_any_lengths(lengths: list[int], device: str) -> None:
 
     found = []
     for number, y in enumerate(layer.chunks(source(), steps=8), 1):
-        assert taken <= min(26, number * 8 + max(lengths))  # no further than needed
+        ahead = 8 if device == "cuda" else 0  # the next chunk is uploaded meanwhile
+        assert taken <= min(26, number * 8 + ahead + max(lengths))  # no further than needed
         found.append(gl.to_host(y))
     assert [len(y) for y in found] == [8, 8, 8, 2]
     np.testing.assert_array_equal(np.concatenate(found), gl.to_host(layer(gl.to_device(x, device))[0]))
@@ -119,3 +120,24 @@ def test_nothing_and_mistakes() -> None:
         list(layer.chunks([np.array([["a"]])]))
     with pytest.raises(ShapeError, match="h of state has shape"):
         next(layer.chunks(sequence(), 8, (np.zeros((2, 2, 4)), np.zeros((2, 2, 4)))))
+
+
+@pytest.mark.cuda
+def test_uploads_on_a_stream_of_their_own_lose_nothing() -> None:
+    """Parts of all sizes, used on another stream than they are copied on, with buffers that are used again."""
+    import cupy
+
+    backend = gl.backend.resolve("cuda")
+    rng = np.random.default_rng(0)
+    parts = [rng.normal(size=(size, 3)) for size in (5, 1, 40, 0, 40, 7, 100, 2)]
+    with cupy.cuda.Stream(non_blocking=True) as stream:
+        sums = [part * 2 for part in backend.uploads(iter(parts), "float32")]
+        stream.synchronize()
+    for found, part in zip(sums, parts, strict=True):
+        np.testing.assert_array_equal(cupy.asnumpy(found), part.astype("float32") * 2)
+    layer = gl.RNN(3, 2, device="cuda")
+    mixed = [np.zeros((4, 1, 3)), cupy.zeros((4, 1, 3))]
+    with pytest.raises(DeviceError, match="part 1 of x lives on cuda:0, expected an array on the host"):
+        list(layer.chunks(mixed, 4))
+    on_device = list(layer.chunks([cupy.ones((3, 1, 3)), cupy.ones((3, 1, 3))], 4))
+    assert [len(y) for y in on_device] == [4, 2]
