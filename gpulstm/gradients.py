@@ -40,6 +40,12 @@ class Result(NamedTuple):
     scale: Array
     amount: Array | None
 
+    @classmethod
+    def of(cls, value: Array, grads: ParamDict, clip_norm: float | None, weight: Array | None) -> Result:
+        """The result for a loss and gradients that are there."""
+        norm, scale = clip_scale(grads, math.inf if clip_norm is None else clip_norm)
+        return cls(value, norm, scale, None if weight is None else weight.sum())
+
 
 class GradientPass:
     """Computes the gradients of batches for one network and one loss.
@@ -53,7 +59,7 @@ class GradientPass:
 
     def __init__(self, network: Network, loss: Loss, grads: ParamDict, clip_norm: float | None = None) -> None:
         self.network, self.loss, self.grads = network, loss, grads
-        self.limit = math.inf if clip_norm is None else clip_norm
+        self.clip_norm = clip_norm
         self._seen: OrderedDict[tuple[Any, ...], Recording | None] = OrderedDict()
 
     def __call__(self, x: Array, target: Array, future: Array | None = None, weight: Array | None = None) -> Result:
@@ -116,5 +122,4 @@ class GradientPass:
         value, draw = self.loss(raw, target, weight)
         self.grads.flat[...] = 0
         self.network.backward(tape, draw, self.grads)
-        norm, scale = clip_scale(self.grads, self.limit)
-        return Result(value, norm, scale, None if weight is None else weight.sum())
+        return Result.of(value, self.grads, self.clip_norm, weight)

@@ -8,6 +8,7 @@ state, and the last layer's sequence is the output.  Who computes a layer is dec
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -17,10 +18,12 @@ import numpy as np
 from gpulstm import options
 from gpulstm.backend import Array, Backend, foreign_device, resolve
 from gpulstm.chain import ChainTape, Pass, chains, cut
+from gpulstm.chunks import USUAL, Chunks, cut_up
+from gpulstm.engines import cpu
 from gpulstm.engines.choose import Plan, by_name, choose
 from gpulstm.engines.spec import Call, StackSpec, State
 from gpulstm.errors import ConfigError, DeviceError, DTypeError, ShapeError
-from gpulstm.initialise import stack_values
+from gpulstm.initialise import check_chrono, stack_values
 from gpulstm.memory import Memory, segment_length, training_bytes
 from gpulstm.params import ParamDict
 
@@ -56,6 +59,7 @@ class Recurrent:
         device: str | Backend = "auto",
         seed: int = 0,
         forget_bias: float = 1.0,
+        chrono: int | None = None,
         engine: str | None = None,
         params: ParamDict | None = None,
         initial: bool = True,
@@ -67,11 +71,16 @@ class Recurrent:
         self._call_on_device: Array | None = None
         self.engine = None if engine is None else by_name(engine).name
         options.real("forget_bias", forget_bias)
+        check_chrono(spec, chrono)
         if spec.dtype == "float16" and not self.backend.is_cuda:
             raise DTypeError("dtype is 'float16', which is storage on CUDA; on the cpu expected 'float32' or 'float64'")
+        if spec.dropout and spec.num_layers == 1:
+            warnings.warn(
+                f"dropout={spec.dropout} has no effect with num_layers=1: it acts between layers", stacklevel=3
+            )
         self.params = ParamDict.allocate(self.backend, spec.shapes(), spec.dtype) if params is None else params
         if initial:
-            self.params.load(stack_values(spec, seed, forget_bias))
+            self.params.load(stack_values(spec, seed, forget_bias, chrono))
 
     def __repr__(self) -> str:
         default = StackSpec(self.spec.cell, self.spec.input_size, self.spec.hidden_size)
@@ -136,7 +145,7 @@ class Recurrent:
         Raises:
             ShapeError, DTypeError, DeviceError, EngineError: one sentence each, before anything is computed.
         """
-        x = self._input(x)
+        x = self.as_input(x)
         if outputs not in ("all", "last"):
             raise ConfigError(f"outputs is {outputs!r}, expected 'all' or 'last'")
         steps, batch, _ = x.shape
@@ -219,6 +228,41 @@ class Recurrent:
         finally:
             self._call_on_device = None
 
+    def chunks(self, x: Any, steps: int | None = None, state: StackState = None, lengths: None = None) -> Chunks:
+        """Read a sequence that may be longer than memory, and give its outputs chunk by chunk.
+
+            for y in lstm.chunks(numpy.load("long.npy", mmap_mode="r"), steps=4096): ...
+
+        Args:
+            x: an array `(T, B, I)`, a memory-mapped one for example, of which one chunk is read at a time; or an
+                iterable of arrays `(t, B, I)` of any lengths, taken one by one.  With a model on CUDA, chunks of host
+                arrays are uploaded, each while the one before is computed.
+            steps: of each chunk given back (the last may be shorter); None for about a thousand.
+            state: before the first step; zeros if None.
+            lengths: not possible here, for rows end in other chunks than they begin.
+
+        Returns:
+            an iterator over y `(steps, B, D*H)` on the model's device, whose attribute `state` is the state after the
+            last of them.  All chunks together are what one call gives: to the bit where `steps` is a multiple of the
+            engine's block of steps, as it is by default, else to rounding.
+
+        Raises:
+            ConfigError: the stack is bidirectional, or there are lengths.
+            ShapeError, DTypeError, DeviceError: as `forward`; of a part of an iterable when it is reached.
+        """
+        if self.spec.bidirectional:
+            raise ConfigError("chunks needs bidirectional=False: the second direction starts at the sequence's end")
+        if lengths is not None:
+            raise ConfigError("chunks takes no lengths; leave it None, or read rows of one length at a time")
+        steps = None if steps is None else options.count("steps", steps)
+
+        def block(batch: int) -> int:
+            call = Call(self.spec, self.backend.device, steps or USUAL, batch)
+            return choose(call, self.engine).engine.block_steps(batch)
+
+        parts = cut_up(x, self.backend, self.spec.dtype, self.spec.input_size, steps, block)
+        return Chunks(parts, self, state)
+
     def stream(self, batch_size: int = 1) -> Stream:
         """A stateful step function: `y_t = step(x_t)` with x_t `(B, I)` and y_t `(B, H)`; see `Stream`."""
         return Stream(self, batch_size)
@@ -230,7 +274,8 @@ class Recurrent:
             return self._join(self._states("state", None, batch))
 
     # -- arguments ---------------------------------------------------------------------------------------------------
-    def _input(self, x: Any) -> Array:
+    def as_input(self, x: Any) -> Array:
+        """`x` as the `(T, B, I)` array that `forward` reads, or the error that says why it is none."""
         x = self.backend.asarray(x, self.spec.dtype, name="x")
         inputs = self.spec.input_size
         if x.ndim != 3 or x.shape[2] != inputs or x.shape[1] < 1:
@@ -304,25 +349,63 @@ class Recurrent:
 class Stream:
     """A stack that keeps its state between calls, one time step a call.
 
-    Attributes:
-        state: the state after the last step; assign to it to continue from another.
+    Where the native CPU engine serves it, the weights are packed when the stream is made and again by `reset`, so a
+    change of them counts from the next `reset` on; a step is then one native call.
     """
 
     def __init__(self, stack: Recurrent, batch_size: int) -> None:
         if stack.spec.bidirectional:
             raise ConfigError("stream needs bidirectional=False: the second direction starts at the sequence's end")
         self.stack, self.batch_size = stack, options.count("batch_size", batch_size)
+        self._shapes = (self.batch_size, stack.spec.input_size), (self.batch_size, stack.spec.output_size)
         self.reset()
 
     def reset(self) -> None:
         """Back to the state of zeros."""
-        self.state = self.stack.zero_state(self.batch_size)
+        stack, batch = self.stack, self.batch_size
+        engine = choose(Call(stack.spec, stack.backend.device, 1, batch), stack.engine).engine
+        self._packed = engine.stream(stack.spec, stack.params, batch) if engine is cpu else None
+        self._state = stack.zero_state(batch) if self._packed is None else None
 
-    def __call__(self, x: Any) -> Array:
-        """One step: x `(B, I)` -> y `(B, H)` (`(B, P)` with projection)."""
-        x = self.stack.backend.asarray(x, self.stack.spec.dtype, name="x")
-        expected = (self.batch_size, self.stack.spec.input_size)
+    @property
+    def state(self) -> StackState:
+        """The state after the last step, a copy; assign another one to go on from it."""
+        return self._state if self._packed is None else self._packed.state
+
+    @state.setter
+    def state(self, state: StackState) -> None:
+        states = self.stack._states("state", state, self.batch_size)
+        joined = self.stack._join(states)
+        if self._packed is None:
+            self._state = joined
+        else:
+            self._packed.state = joined
+
+    def __call__(self, x: Any, out: Array | None = None) -> Array:
+        """One step: x `(B, I)` -> y `(B, H)` (`(B, P)` with projection).
+
+        Args:
+            x: real numbers on this device.
+            out: where to write y: an array of the model's dtype that is C-contiguous and does not overlap x.  With it,
+                and with x of the model's dtype, a native step allocates nothing; without it y is a new array.
+
+        Raises:
+            ShapeError, DTypeError, DeviceError: one sentence each, before anything is computed.
+        """
+        stack, (expected, size) = self.stack, self._shapes
+        x = stack.backend.asarray(x, stack.spec.dtype, name="x")
         if x.shape != expected:
-            raise ShapeError(f"x has shape {tuple(x.shape)}, expected {expected}")
-        y, self.state = self.stack(x[None], self.state)
-        return y[0]
+            raise ShapeError(f"x has shape {x.shape}, expected {expected}")
+        if out is not None and (not stack.backend.owns(out) or out.shape != size or out.dtype != stack.spec.dtype):
+            raise ShapeError(f"out is {_shape_of(out)}, expected {stack.spec.dtype} {size} on {stack.backend.device}")
+        if self._packed is not None:
+            return self._packed(x, out)
+        y, self._state = stack(x[None], self._state)
+        if out is None:
+            return y[0]
+        out[...] = y[0]
+        return out
+
+
+def _shape_of(value: Any) -> str:
+    return f"{value.dtype} {value.shape}" if hasattr(value, "shape") else f"a {type(value).__name__}"

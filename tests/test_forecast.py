@@ -74,7 +74,11 @@ def test_it_beats_both_naive_forecasts_on_carbon_dioxide() -> None:
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_does_not() -> None:
-    first, second, other = small(dropout=0.1), small(dropout=0.1), small(dropout=0.1, seed=1)
+    first, second, other = (
+        small(recurrent_dropout=0.1),
+        small(recurrent_dropout=0.1),
+        small(recurrent_dropout=0.1, seed=1),
+    )
     np.testing.assert_array_equal(first.predict().quantiles, second.predict().quantiles)
     assert not np.array_equal(first.predict().quantiles, other.predict().quantiles)
 
@@ -112,7 +116,7 @@ def test_training_on_a_device_gives_nearly_the_same(device: str) -> None:
 
 
 def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
-    whole = small(epochs=4, dropout=0.1)
+    whole = small(epochs=4, recurrent_dropout=0.1)
     run = tmp_path / "run.safetensors"
 
     from gpulstm.callbacks import Callback
@@ -122,10 +126,10 @@ def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
             if row["epoch"] == 2:
                 run.stop("pause")
 
-    model = Forecaster(**{**SMALL, "epochs": 4, "dropout": 0.1})
+    model = Forecaster(**{**SMALL, "epochs": 4, "recurrent_dropout": 0.1})
     model.fit(wave(), progress=False, callbacks=[AfterTwo()], checkpoint=run)
     assert len(model.history) == 2
-    again = Forecaster(**{**SMALL, "epochs": 4, "dropout": 0.1}).fit(wave(), progress=False, resume=run)
+    again = Forecaster(**{**SMALL, "epochs": 4, "recurrent_dropout": 0.1}).fit(wave(), progress=False, resume=run)
     assert len(again.history) == 4
     np.testing.assert_array_equal(again.predict().quantiles, whole.predict().quantiles)
     with pytest.raises(CheckpointError, match="belongs to another run"):
@@ -570,3 +574,15 @@ def test_options_are_kept_as_plain_values() -> None:
     again = Forecaster(**kept, device="cpu")
     assert again.to_dict() == model.to_dict()
     assert {f.name for f in dataclasses.fields(Forecaster) if f.init} == {*kept, "device"}
+
+
+def test_a_bound_on_memory_changes_no_bit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("gpulstm.engines.reference.BLOCK_ROWS", 32)  # a step is a block
+    whole, bounded = small(test=30), small(test=30, memory="100KiB")
+    assert np.array_equal(bounded.predict().quantiles, whole.predict().quantiles)
+    assert bounded.history.columns()["train_loss"] == whole.history.columns()["train_loss"]
+    assert np.isclose(bounded.backtest().metrics()[MODEL]["MAE"], whole.backtest().metrics()[MODEL]["MAE"], rtol=1e-6)
+    bounded.save(tmp_path / "f.safetensors")
+    assert Forecaster.load(tmp_path / "f.safetensors").memory == "100KiB"
+    with pytest.raises(ConfigError, match="memory is 0, expected a number of bytes"):
+        Forecaster(memory=0)
