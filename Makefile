@@ -1,5 +1,6 @@
 # Each target starts from nothing: it makes the environment that it needs in $(VENV), then does its work.
 #   make demo    train on a bundled real series and draw its forecast        make test   the whole suite
+#   make test-peers   live comparisons with PyTorch, Keras, ONNX Runtime
 #   make lint    style, format, types      make bench   side by side with PyTorch      make docs   pictures, links
 PYTHON ?= python3
 VENV ?= .venv
@@ -12,7 +13,7 @@ HOSTGPU := tests/hostgpu/hostgpu
 
 # One BLAS thread, unless the caller says otherwise: the products of tests and demonstration are small, and two threads that
 # wait for one another are 15 times slower as soon as something else wants a core.  Results differ in rounding only.
-demo docs test-cpu test-cuda: export OPENBLAS_NUM_THREADS ?= 1
+demo docs test-cpu test-cuda test-peers: export OPENBLAS_NUM_THREADS ?= 1
 
 # CuPy: with the toolkit libraries (about 2.5 GB) where there is a GPU; the wheel alone (about 100 MB) where the simulator
 # can run it: x86-64 Linux with g++ 12 or later; none elsewhere.
@@ -24,7 +25,10 @@ else ifeq ($(SIMULATOR),yes)
 CUPY := 'cupy-cuda12x>=14'
 endif
 
-.PHONY: demo test test-cpu test-cuda selftest lint format peers bench docs build venv clean
+# What the native engine is built from: an environment is brought up to date when any of it changes.
+NATIVE := pyproject.toml CMakeLists.txt $(wildcard kernels/*.h kernels/cpu/*)
+
+.PHONY: demo test test-cpu test-cuda test-peers selftest sanitize lint format peers bench docs build venv clean
 
 venv: $(VENV)/.test
 
@@ -33,17 +37,17 @@ $(PY):
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "gpulstm needs Python 3.10 or later; name one: make PYTHON=python3.12")'
 	@$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.demo: pyproject.toml | $(PY)
+$(VENV)/.demo: $(NATIVE) | $(PY)
 	@echo "== install gpulstm with its plots"
 	@$(PIP) -e '.[plots]'
 	@touch $@
 
-$(VENV)/.test: pyproject.toml | $(PY)
+$(VENV)/.test: $(NATIVE) | $(PY)
 	@echo "== install gpulstm with its test tools$(if $(CUPY), and CuPy)"
 	@$(PIP) -e '.[test]' $(CUPY)
 	@touch $@ $(VENV)/.demo
 
-$(VENV)/.dev: pyproject.toml | $(PY)
+$(VENV)/.dev: $(NATIVE) | $(PY)
 	@echo "== install gpulstm with its development tools"
 	@$(PIP) -e '.[dev]'
 	@touch $@ $(VENV)/.demo
@@ -71,9 +75,32 @@ test-cuda: $(VENV)/.test
 	  echo "==============================================================================="; \
 	fi
 
+# Live, against PyTorch, Keras, ONNX Runtime and ONNX's own test cases, in an environment of their own.
+$(PEERS)-live/.done: pyproject.toml
+	@echo "== the other libraries in $(PEERS)-live"
+	@$(PYTHON) -m venv $(PEERS)-live
+	@$(PEERS)-live/bin/python -m pip install -q --disable-pip-version-check -e '.[live]'
+	@touch $@
+
+test-peers: $(PEERS)-live/.done
+	@echo "== live comparisons with the other libraries"
+	@$(PEERS)-live/bin/python -m pytest -q -m "not cuda" tests/peers
+
 selftest: $(VENV)/.test
 	@if [ "$(SIMULATOR)" = yes ]; then $(HOSTGPU) $(PY) tests/hostgpu/selftest.py; \
 	else echo "NOT RUN: the simulator needs x86-64 Linux with g++ 12 or later"; fi
+
+# The native engine's tests under AddressSanitizer and UndefinedBehaviorSanitizer: its own build, in its own copy of the
+# package, with the libraries of $(VENV).
+sanitize: $(VENV)/.dev
+	@echo "== the native engine under AddressSanitizer and UndefinedBehaviorSanitizer"
+	@PATH="$(abspath $(VENV))/bin:$$PATH" cmake -G Ninja -S . -B build/sanitize -DPython_EXECUTABLE="$(abspath $(PY))" -DCMAKE_BUILD_TYPE=RelWithDebInfo -DGPULSTM_SANITIZE=ON >/dev/null
+	@PATH="$(abspath $(VENV))/bin:$$PATH" cmake --build build/sanitize
+	@rm -rf build/sanitized && mkdir -p build/sanitized && cp -r gpulstm kernels tests pyproject.toml build/sanitized/
+	@PATH="$(abspath $(VENV))/bin:$$PATH" cmake --install build/sanitize --prefix build/sanitized >/dev/null
+	@$(PY) -m venv --without-pip build/sanitized/env
+	@$(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > "$$(build/sanitized/env/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/libraries.pth"
+	@cd build/sanitized && ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" env/bin/python -m pytest -q -p no:cacheprovider tests/parity/test_cpu_engine.py
 
 lint: $(VENV)/.dev
 	@$(PY) -m ruff check .
@@ -105,4 +132,4 @@ build: $(VENV)/.dev
 	@$(PY) -m build --outdir dist .
 
 clean:
-	rm -rf $(VENV) $(PEERS) $(OUT) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) $(PEERS)-live $(OUT) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -5,6 +5,7 @@ What a stack does with them is in `stack.py`; what a cell computes is in `engine
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -40,7 +41,9 @@ class LSTM(Recurrent):
         chrono: T_max, about as many steps as memory may have to reach: the biases of the gates start so that the units
             forget over 2 to T_max steps (Tallec & Ollivier 2018; `initialise.chrono_bias`), whatever `forget_bias` is.
         clip: bound of the inputs of the gates' activations, None for none.
-        engine: force "reference" or "cuda"; None chooses.
+        activations: of the gates, the candidate and the memory read, others than sigmoid, tanh, tanh; each a name of
+            ONNX's list or `(name, alpha, beta)` (see `StackSpec`).
+        engine: force "reference", "cpu" or "cuda"; None chooses.
 
     Weights start as Glorot uniform (input), orthogonal (recurrent) and zero biases but for the forget gate's.
     """
@@ -66,11 +69,13 @@ class LSTM(Recurrent):
         forget_bias: float = 1.0,
         chrono: int | None = None,
         clip: float | None = None,
+        activations: Sequence[Any] = (),
         engine: str | None = None,
     ) -> None:
         spec = StackSpec(
             "lstm", input_size, hidden_size, num_layers, bidirectional, bias, _dtype_name(dtype), dropout,
             recurrent_dropout, _pair(zoneout), peepholes, layer_norm, proj_size, coupled, clip=clip,
+            activations=tuple(activations),
         )  # fmt: skip
         super().__init__(spec, device=device, seed=seed, forget_bias=forget_bias, chrono=chrono, engine=engine)
 
@@ -99,11 +104,13 @@ class GRU(Recurrent):
         reset_after: bool = True,
         chrono: int | None = None,
         clip: float | None = None,
+        activations: Sequence[Any] = (),
         engine: str | None = None,
     ) -> None:
         spec = StackSpec(
             "gru", input_size, hidden_size, num_layers, bidirectional, bias, _dtype_name(dtype), dropout,
             recurrent_dropout, (zoneout, 0.0), layer_norm=layer_norm, reset_after=reset_after, clip=clip,
+            activations=tuple(activations),
         )  # fmt: skip
         super().__init__(spec, device=device, seed=seed, chrono=chrono, engine=engine)
 
@@ -131,11 +138,13 @@ class RNN(Recurrent):
         zoneout: float = 0.0,
         layer_norm: bool = False,
         clip: float | None = None,
+        activations: Sequence[Any] = (),
         engine: str | None = None,
     ) -> None:
         spec = StackSpec(
             "rnn", input_size, hidden_size, num_layers, bidirectional, bias, _dtype_name(dtype), dropout,
             recurrent_dropout, (zoneout, 0.0), layer_norm=layer_norm, nonlinearity=nonlinearity, clip=clip,
+            activations=tuple(activations),
         )  # fmt: skip
         super().__init__(spec, device=device, seed=seed, engine=engine)
 
