@@ -94,7 +94,7 @@ def test_a_file_is_read_a_chunk_at_a_time(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_steps_by_default_are_whole_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reference, "BLOCK_ROWS", 600)
-    layer = gl.LSTM(3, 2, device="cpu")
+    layer = gl.LSTM(3, 2, device="cpu", engine="reference")
     assert [len(y) for y in layer.chunks(sequence(2000))] == [900, 900, 200]
     assert [len(y) for y in layer.chunks([sequence(2000)])] == [900, 900, 200]
 

@@ -578,7 +578,7 @@ def test_options_are_kept_as_plain_values() -> None:
 
 def test_a_bound_on_memory_changes_no_bit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("gpulstm.engines.reference.BLOCK_ROWS", 32)  # a step is a block
-    whole, bounded = small(test=30), small(test=30, memory="100KiB")
+    whole, bounded = (small(test=30, engine="reference", memory=memory) for memory in (None, "100KiB"))
     assert np.array_equal(bounded.predict().quantiles, whole.predict().quantiles)
     assert bounded.history.columns()["train_loss"] == whole.history.columns()["train_loss"]
     assert np.isclose(bounded.backtest().metrics()[MODEL]["MAE"], whole.backtest().metrics()[MODEL]["MAE"], rtol=1e-6)

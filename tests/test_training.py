@@ -394,6 +394,7 @@ def test_the_step_log_latches(backend: Any) -> None:
 
 
 def test_a_bound_on_memory_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPULSTM_ENGINE", "reference")
     monkeypatch.setattr(reference, "BLOCK_ROWS", 8)  # a step is a block, so that six steps can be cut
     whole, bounded = make(epochs=2), make(epochs=2, memory="sqrt")
     whole.fit(windows(missing=True), windows())

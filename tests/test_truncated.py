@@ -176,6 +176,7 @@ def test_a_run_goes_on_bit_for_bit(step: int, reach: int, tmp_path: Path, device
 
 
 def test_a_bound_on_memory_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPULSTM_ENGINE", "reference")
     monkeypatch.setattr("gpulstm.engines.reference.BLOCK_ROWS", 2)  # a step is a block
     whole, bounded = trainer(), trainer(memory="sqrt")
     whole.fit(lanes(wave(), chunk=4, reach=12))

@@ -2,12 +2,13 @@
 
 The task of `adding_problem.py` at the length of Arjovsky, Shah & Bengio 2016 (arXiv:1511.06464, section 4.2), and of
 Tallec & Ollivier 2018 (arXiv:1804.11188), who start the gates so that units forget over 2 to T steps (`chrono`).
-Both runs are the same but for those biases: forget bias 1, or chrono with T_max = 750.  Each ends after ten minutes.
+Both runs are the same but for those biases: forget bias 1, or chrono with T_max = 750.  Each ends after `--minutes`.
 
     python docs/pictures/adding_problem_750.py                   # trains both, writes the CSV and the picture
     python docs/pictures/adding_problem_750.py --draw            # draws from the CSV
 
-The curves are those of one run each, kept in adding_problem_750.csv as they came.
+The curves in adding_problem_750.csv are those of one run of four minutes each, as they came: side by side, a thread
+each, on a 2-core machine that was busy with other work.
 """
 
 from __future__ import annotations

@@ -91,7 +91,8 @@ def machine_facts() -> dict[str, Any]:
     for engine in ENGINES:
         refused = [engine.supports(call) for call in calls]
         usable = [call.device for call, reason in zip(calls, refused, strict=True) if reason is None]
-        state = f"available on {', '.join(usable)}" if usable else f"not available: {missing or refused[0]}"
+        reason = missing if missing and engine.name == "cuda" else refused[0]
+        state = f"available on {', '.join(usable)}" if usable else f"not available: {reason}"
         engines.append((engine.name, state))
     return {
         "version": importlib.metadata.version("gpulstm"),
