@@ -129,7 +129,7 @@ def cases(suite: str, kinds: Iterable[str] = (), shapes: Iterable[str] = ()) -> 
         ConfigError: no such suite or kind, or a shape that is not five whole numbers.
     """
     if suite not in SUITES:
-        raise ConfigError(f"suite is {suite!r}, expected one of {', '.join(SUITES)}")
+        raise ConfigError(f"suite is {suite!r}, expected one of {', '.join((*SUITES, 'long'))}")
     kinds = tuple(kinds) or KINDS
     for kind in kinds:
         if kind not in KINDS:
@@ -261,6 +261,17 @@ def as_json(suite: str, results: Sequence[Result]) -> str:
     return json.dumps(document, indent=1)
 
 
+def command(contender: Contender, task: dict[str, Any]) -> list[str]:
+    """What starts a contender's process."""
+    where = ["-m", worker.__name__] if contender.engine else [str(Path(worker.__file__))]
+    return [contender.python, *where, json.dumps(task)]
+
+
+def environment(threads: int) -> dict[str, str]:
+    """The environment of a contender's process; with `threads` 0 that of this one."""
+    return dict(os.environ) | (dict.fromkeys(THREAD_VARIABLES, str(threads)) if threads else {})
+
+
 class _Process:
     """A contender's process on one case, started on `start` and ended with the context."""
 
@@ -268,7 +279,7 @@ class _Process:
         self.contender, self.case = contender, case
         self.result = Result(case, contender.name)
         self._process: subprocess.Popen[str] | None = None
-        self._task = {
+        self._task: dict[str, Any] = {
             "contender": "torch" if contender.engine is None else "gpulstm",
             "engine": contender.engine,
             "device": device,
@@ -293,16 +304,13 @@ class _Process:
 
     def start(self) -> None:
         """Start it, and wait until it has built its model and warmed up."""
-        where = ["-m", worker.__name__] if self.contender.engine else [str(Path(worker.__file__))]
-        environment = dict(os.environ)
-        if self._task["threads"]:
-            environment |= dict.fromkeys(THREAD_VARIABLES, str(self._task["threads"]))
+        variables = environment(self._task["threads"])
         if simulated():
-            environment["HOSTGPU_NULL"] = "1"  # launches are counted and timed on the host, kernels do not run
-        command = [self.contender.python, *where, json.dumps(self._task)]
+            variables["HOSTGPU_NULL"] = "1"  # launches are counted and timed on the host, kernels do not run
+        started = command(self.contender, self._task)
         try:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+                started, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=variables
             )
         except OSError as error:
             self.result.reason = f"{self.contender.python} cannot be started: {error.strerror}"

@@ -33,6 +33,8 @@ def gpulstm_call(task: dict[str, Any]) -> tuple[Call, Call, dict[str, Any]]:
     rng = np.random.default_rng(0)
     x = backend.from_host(rng.standard_normal((case["steps"], case["batch"], case["inputs"]), dtype=np.float32))
     training = case["kind"] == "training"
+    if case["kind"] == "long":
+        return _gpulstm_long(layer, x, task["memory"])
     what = {"plan": str(layer.explain(case["steps"], case["batch"], training=training))}
     if case["kind"] == "step":
         step, row = layer.stream(batch_size=case["batch"]), x[0]
@@ -51,6 +53,28 @@ def gpulstm_call(task: dict[str, Any]) -> tuple[Call, Call, dict[str, Any]]:
         optimizer.step(layer.params, grads, rate=1e-6)
 
     return train, backend.synchronize, what
+
+
+def _gpulstm_long(layer: Any, x: Any, memory: str | None) -> tuple[Call, Call, dict[str, Any]]:
+    """A training step whose loss looks at the last outputs alone."""
+    import numpy as np
+
+    from gpulstm.optimizers import Adam
+
+    steps, batch, _ = x.shape
+    dy = np.full((batch, layer.spec.output_size), 1e-3, "float32")
+    optimizer, grads = Adam(), layer.params.like()
+    optimizer.init(layer.params)
+
+    def train(part: Any = x) -> None:
+        _, _, tape = layer.forward(part, memory=memory, outputs="last")
+        grads.flat[...] = 0
+        layer.backward(tape, dy, grads=grads)
+        optimizer.step(layer.params, grads, rate=1e-6)
+
+    train(x[:2])
+    plan = layer.explain(steps, batch, training=True, memory=memory, outputs="last")
+    return train, lambda: None, {"plan": str(plan)}
 
 
 def torch_call(task: dict[str, Any]) -> tuple[Call, Call, dict[str, Any]]:
@@ -72,6 +96,16 @@ def torch_call(task: dict[str, Any]) -> tuple[Call, Call, dict[str, Any]]:
     threads = torch.get_num_threads()
     what = {"plan": f"torch.nn.LSTM {torch.__version__}, {threads} threads{', TF32' if task['tf32'] else ''}"}
     wait: Call = torch.cuda.synchronize if device != "cpu" else lambda: None
+    if case["kind"] == "long":
+        optimizer = torch.optim.Adam(layer.parameters(), lr=1e-6)
+
+        def long(part: Any = x) -> None:
+            optimizer.zero_grad(set_to_none=True)
+            layer(part)[0][-1].backward(torch.full((case["batch"], case["hidden"]), 1e-3))
+            optimizer.step()
+
+        long(x[:2])
+        return long, wait, what
     if case["kind"] == "training":
         dy = torch.full((case["steps"], case["batch"], case["hidden"]), 1e-3, device=device)
         optimizer = torch.optim.Adam(layer.parameters(), lr=1e-6)
@@ -107,6 +141,24 @@ def measure(call: Call, wait: Call, seconds: float) -> list[float]:
     return taken
 
 
+def peak_of(call: Call, rounds: int) -> dict[str, Any]:
+    """Seconds of each of `rounds` calls, resident bytes before them and the most during them (Linux)."""
+    with open("/proc/self/clear_refs", "w") as clear:
+        clear.write("5")  # sets the high-water mark back to what is resident now
+    start, taken = _resident("VmRSS"), []
+    for _ in range(rounds):
+        begun = time.perf_counter()
+        call()
+        taken.append(time.perf_counter() - begun)
+    return {"seconds": taken, "start": start, "peak": _resident("VmHWM")}
+
+
+def _resident(name: str) -> int:
+    with open("/proc/self/status") as status:
+        line = next(line for line in status if line.startswith(name))
+    return int(line.split()[1]) * 1024
+
+
 def count(call: Call, wait: Call) -> dict[str, Any]:
     """What one call asks of the simulated device."""
     import hostgpu
@@ -118,10 +170,11 @@ def count(call: Call, wait: Call) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Serve rounds until stdin ends.
+    """Serve rounds until stdin ends; a case of the kind "long" is measured at once and answered with one line.
 
     The argument: `contender` ("gpulstm" or "torch"), `engine`, `device`, `tf32`, `threads` (0: the library chooses),
-    `seconds` a round, and `case` (steps, batch, inputs, hidden, layers, kind).
+    `seconds` a round, and `case` (steps, batch, inputs, hidden, layers, kind); for "long" also `rounds` and, of this
+    package, `memory`.
     """
     task = json.loads(sys.argv[1])
     answers, sys.stdout = sys.stdout, sys.stderr  # nothing that a library prints gets between the answers
@@ -131,6 +184,9 @@ def main() -> int:
 
     try:
         call, wait, what = (torch_call if task["contender"] == "torch" else gpulstm_call)(task)
+        if task["case"]["kind"] == "long":
+            answer({**what, **peak_of(call, task["rounds"])})
+            return 0
         measure(call, wait, WARM_UP)
     except (RuntimeError, ValueError, MemoryError) as error:  # what a contender says when it cannot serve
         answer({"reason": str(error).splitlines()[0] if str(error) else type(error).__name__})

@@ -17,7 +17,9 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from gpulstm import plots
 from gpulstm.backend import CupyBackend, cuda_missing, device_count, resolve
 from gpulstm.bench import suites
+from gpulstm.bench.long import KIND
 from gpulstm.bench.suites import Case, Result
+from gpulstm.cli.long import bench_long
 from gpulstm.cli.show import aside, console, new_files, number, polite, say, table
 from gpulstm.engines.choose import ENGINES, VARIABLE
 from gpulstm.engines.spec import Call, StackSpec
@@ -30,6 +32,7 @@ EXTRAS = {
     "cuda12 or cuda13": "cupy",
     "plots": "matplotlib",
     "tables": "pyarrow",
+    "keras": "h5py",
     "onnx": "onnx",
     "mpi": "mpi4py",
     "tensorboard": "tensorboardX",
@@ -129,7 +132,9 @@ def _installed(module: str) -> str:
 
 @polite
 def bench(
-    suite: Annotated[str, typer.Option(help="cpu, or cuda (on a GPU, or counted under the simulator).")] = "cpu",
+    suite: Annotated[
+        str, typer.Option(help="cpu; cuda (on a GPU, or counted under the simulator); long (memory).")
+    ] = "cpu",
     kind: Annotated[
         list[str] | None, typer.Option(help="Only inference, training or step (may be repeated).", show_default="all")
     ] = None,
@@ -149,8 +154,13 @@ def bench(
 ) -> None:
     """Time this package's engines beside PyTorch: each alone in its process, in turn; medians and ratios.
 
+    The suite "long" takes training steps on sequences of 250 to 16000 steps and measures their peak memory too.
+
     Example: gpulstm bench --kind inference --shape 50,32,8,64,2 --torch-python ~/torch/bin/python
     """
+    if suite == KIND:
+        bench_long(shape or (), rounds, threads, torch_python, output, force)
+        return
     chosen = suites.cases(suite, kind or (), shape or ())
     who = suites.contenders(suite, torch_python)
     kinds = [name for name in suites.KINDS if any(case.kind == name for case in chosen)]
