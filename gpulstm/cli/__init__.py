@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from gpulstm.cli import demo, machine, series
+from gpulstm.cli import bench, demo, machine, series
 
 HELP = """Stacked LSTMs for time series, on the CPU and on NVIDIA GPUs.
 
@@ -38,7 +38,7 @@ app.command()(series.train)
 app.command()(series.forecast)
 app.command()(series.backtest)
 app.command()(machine.info)
-app.command()(machine.bench)
+app.command()(bench.bench)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
