@@ -10,8 +10,9 @@ PEERS ?= .venv-peers
 OUT ?= runs
 HOSTGPU := tests/hostgpu/hostgpu
 
-# One BLAS thread in tests: their products are small, and threads that wait for one another crawl on a busy machine.
-test-cpu test-cuda: export OPENBLAS_NUM_THREADS = 1
+# One BLAS thread, unless the caller says otherwise: the products of tests and demonstration are small, and two threads that
+# wait for one another are 15 times slower as soon as something else wants a core.  Results differ in rounding only.
+demo docs test-cpu test-cuda: export OPENBLAS_NUM_THREADS ?= 1
 
 # CuPy: with the toolkit libraries (about 2.5 GB) where there is a GPU; the wheel alone (about 100 MB) where the simulator
 # can run it: x86-64 Linux with g++ 12 or later; none elsewhere.
@@ -23,7 +24,10 @@ else ifeq ($(SIMULATOR),yes)
 CUPY := 'cupy-cuda12x>=14'
 endif
 
-.PHONY: demo test test-cpu test-cuda selftest lint format peers bench docs build venv clean
+# What the native engine is built from: an environment is brought up to date when any of it changes.
+NATIVE := pyproject.toml CMakeLists.txt $(wildcard kernels/*.h kernels/cpu/*)
+
+.PHONY: demo test test-cpu test-cuda selftest sanitize lint format peers bench docs build venv clean
 
 venv: $(VENV)/.test
 
@@ -32,17 +36,17 @@ $(PY):
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "gpulstm needs Python 3.10 or later; name one: make PYTHON=python3.12")'
 	@$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.demo: pyproject.toml | $(PY)
+$(VENV)/.demo: $(NATIVE) | $(PY)
 	@echo "== install gpulstm with its plots"
 	@$(PIP) -e '.[plots]'
 	@touch $@
 
-$(VENV)/.test: pyproject.toml | $(PY)
+$(VENV)/.test: $(NATIVE) | $(PY)
 	@echo "== install gpulstm with its test tools$(if $(CUPY), and CuPy)"
 	@$(PIP) -e '.[test]' $(CUPY)
 	@touch $@ $(VENV)/.demo
 
-$(VENV)/.dev: pyproject.toml | $(PY)
+$(VENV)/.dev: $(NATIVE) | $(PY)
 	@echo "== install gpulstm with its development tools"
 	@$(PIP) -e '.[dev]'
 	@touch $@ $(VENV)/.demo
@@ -73,6 +77,18 @@ test-cuda: $(VENV)/.test
 selftest: $(VENV)/.test
 	@if [ "$(SIMULATOR)" = yes ]; then $(HOSTGPU) $(PY) tests/hostgpu/selftest.py; \
 	else echo "NOT RUN: the simulator needs x86-64 Linux with g++ 12 or later"; fi
+
+# The native engine's tests under AddressSanitizer and UndefinedBehaviorSanitizer: its own build, in its own copy of the
+# package, with the libraries of $(VENV).
+sanitize: $(VENV)/.dev
+	@echo "== the native engine under AddressSanitizer and UndefinedBehaviorSanitizer"
+	@PATH="$(abspath $(VENV))/bin:$$PATH" cmake -G Ninja -S . -B build/sanitize -DPython_EXECUTABLE="$(abspath $(PY))" -DCMAKE_BUILD_TYPE=RelWithDebInfo -DGPULSTM_SANITIZE=ON >/dev/null
+	@PATH="$(abspath $(VENV))/bin:$$PATH" cmake --build build/sanitize
+	@rm -rf build/sanitized && mkdir -p build/sanitized && cp -r gpulstm kernels tests pyproject.toml build/sanitized/
+	@PATH="$(abspath $(VENV))/bin:$$PATH" cmake --install build/sanitize --prefix build/sanitized >/dev/null
+	@$(PY) -m venv --without-pip build/sanitized/env
+	@$(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > "$$(build/sanitized/env/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/libraries.pth"
+	@cd build/sanitized && ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" env/bin/python -m pytest -q -p no:cacheprovider tests/parity/test_cpu_engine.py
 
 lint: $(VENV)/.dev
 	@$(PY) -m ruff check .

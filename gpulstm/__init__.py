@@ -7,13 +7,25 @@ from typing import TYPE_CHECKING, Any
 from gpulstm import errors
 from gpulstm.backend import to_device, to_host
 from gpulstm.layers import GRU, LSTM, RNN, Dense
+from gpulstm.threads import get_num_threads, set_num_threads
 
 if TYPE_CHECKING:
     from gpulstm.forecast import Forecaster
 
 __version__ = "0.1.0"
 
-__all__ = ["GRU", "LSTM", "RNN", "Dense", "Forecaster", "errors", "to_device", "to_host"]
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "Dense",
+    "Forecaster",
+    "errors",
+    "get_num_threads",
+    "set_num_threads",
+    "to_device",
+    "to_host",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -38,7 +38,7 @@ class LSTM(Recurrent):
         coupled: f_t = 1 - i_t (Greff et al. 2017).
         forget_bias: initial bias of the forget gate (Jozefowicz, Zaremba & Sutskever 2015).
         clip: bound of the inputs of the gates' activations, None for none.
-        engine: force "reference" or "cuda"; None chooses.
+        engine: force "reference", "cpu" or "cuda"; None chooses.
 
     Weights start as Glorot uniform (input), orthogonal (recurrent) and zero biases but for the forget gate's.
     """

@@ -7,6 +7,7 @@ state, and the last layer's sequence is the output.  Who computes a layer is dec
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 from gpulstm import options
 from gpulstm.backend import Array, Backend, foreign_device, resolve
 from gpulstm.chain import ChainTape, Pass, chains, cut
+from gpulstm.engines import cpu
 from gpulstm.engines.choose import Plan, by_name, choose
 from gpulstm.engines.spec import Call, StackSpec, State
 from gpulstm.errors import ConfigError, DeviceError, DTypeError, ShapeError
@@ -66,6 +68,10 @@ class Recurrent:
         options.real("forget_bias", forget_bias)
         if spec.dtype == "float16" and not self.backend.is_cuda:
             raise DTypeError("dtype is 'float16', which is storage on CUDA; on the cpu expected 'float32' or 'float64'")
+        if spec.dropout and spec.num_layers == 1:
+            warnings.warn(
+                f"dropout={spec.dropout} has no effect with num_layers=1: it acts between layers", stacklevel=3
+            )
         self.params = ParamDict.allocate(self.backend, spec.shapes(), spec.dtype) if params is None else params
         if initial:
             self.params.load(stack_values(spec, seed, forget_bias))
@@ -291,25 +297,63 @@ class Recurrent:
 class Stream:
     """A stack that keeps its state between calls, one time step a call.
 
-    Attributes:
-        state: the state after the last step; assign to it to continue from another.
+    Where the native CPU engine serves it, the weights are packed when the stream is made and again by `reset`, so a
+    change of them counts from the next `reset` on; a step is then one native call.
     """
 
     def __init__(self, stack: Recurrent, batch_size: int) -> None:
         if stack.spec.bidirectional:
             raise ConfigError("stream needs bidirectional=False: the second direction starts at the sequence's end")
         self.stack, self.batch_size = stack, options.count("batch_size", batch_size)
+        self._shapes = (self.batch_size, stack.spec.input_size), (self.batch_size, stack.spec.output_size)
         self.reset()
 
     def reset(self) -> None:
         """Back to the state of zeros."""
-        self.state = self.stack.zero_state(self.batch_size)
+        stack, batch = self.stack, self.batch_size
+        engine = choose(Call(stack.spec, stack.backend.device, 1, batch), stack.engine).engine
+        self._packed = engine.stream(stack.spec, stack.params, batch) if engine is cpu else None
+        self._state = stack.zero_state(batch) if self._packed is None else None
 
-    def __call__(self, x: Any) -> Array:
-        """One step: x `(B, I)` -> y `(B, H)` (`(B, P)` with projection)."""
-        x = self.stack.backend.asarray(x, self.stack.spec.dtype, name="x")
-        expected = (self.batch_size, self.stack.spec.input_size)
+    @property
+    def state(self) -> StackState:
+        """The state after the last step, a copy; assign another one to go on from it."""
+        return self._state if self._packed is None else self._packed.state
+
+    @state.setter
+    def state(self, state: StackState) -> None:
+        states = self.stack._states("state", state, self.batch_size)
+        joined = self.stack._join(states)
+        if self._packed is None:
+            self._state = joined
+        else:
+            self._packed.state = joined
+
+    def __call__(self, x: Any, out: Array | None = None) -> Array:
+        """One step: x `(B, I)` -> y `(B, H)` (`(B, P)` with projection).
+
+        Args:
+            x: real numbers on this device.
+            out: where to write y: an array of the model's dtype that is C-contiguous and does not overlap x.  With it,
+                and with x of the model's dtype, a native step allocates nothing; without it y is a new array.
+
+        Raises:
+            ShapeError, DTypeError, DeviceError: one sentence each, before anything is computed.
+        """
+        stack, (expected, size) = self.stack, self._shapes
+        x = stack.backend.asarray(x, stack.spec.dtype, name="x")
         if x.shape != expected:
-            raise ShapeError(f"x has shape {tuple(x.shape)}, expected {expected}")
-        y, self.state = self.stack(x[None], self.state)
-        return y[0]
+            raise ShapeError(f"x has shape {x.shape}, expected {expected}")
+        if out is not None and (not stack.backend.owns(out) or out.shape != size or out.dtype != stack.spec.dtype):
+            raise ShapeError(f"out is {_shape_of(out)}, expected {stack.spec.dtype} {size} on {stack.backend.device}")
+        if self._packed is not None:
+            return self._packed(x, out)
+        y, self._state = stack(x[None], self._state)
+        if out is None:
+            return y[0]
+        out[...] = y[0]
+        return out
+
+
+def _shape_of(value: Any) -> str:
+    return f"{value.dtype} {value.shape}" if hasattr(value, "shape") else f"a {type(value).__name__}"

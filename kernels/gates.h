@@ -2,7 +2,7 @@
 //
 // This is the one place where compiled code states these equations; gpulstm/engines/cells.py states them in Python.
 // Nothing here knows of memory, threads or time.  R is the type to compute in: float or double, or (for the CPU) a
-// vector type with the usual operators and an overload of gl_tanh.  Compiles under NVRTC, nvcc and a host C++ compiler.
+// vector type with the usual operators and overloads of gl_tanh and gl_where_positive.  Compiles under NVRTC, nvcc and a host C++ compiler.
 //
 // Names: z pre-activation, a its input part, u its recurrent part; dx is the gradient of the loss with respect to x.
 #ifndef GPULSTM_GATES_H
@@ -17,6 +17,10 @@
 GL_INLINE float gl_tanh(float x) { return tanhf(x); }
 GL_INLINE double gl_tanh(double x) { return tanh(x); }
 #endif
+
+// v where x > 0, else 0.
+GL_INLINE float gl_where_positive(float x, float v) { return x > 0.0f ? v : 0.0f; }
+GL_INLINE double gl_where_positive(double x, double v) { return x > 0.0 ? v : 0.0; }
 
 template <typename R>
 GL_INLINE R gl_sigmoid(R z) {
@@ -80,12 +84,12 @@ GL_INLINE R gl_gru_backward(R& r, R& z, R& n, R& s, R h_old, R dh) {
 // ---- RNN: h = tanh(z) or max(z, 0) ------------------------------------------------------------------------------
 template <typename R>
 GL_INLINE R gl_rnn(R z, bool relu) {
-    return relu ? (z > R(0) ? z : R(0)) : gl_tanh(z);
+    return relu ? gl_where_positive(z, z) : gl_tanh(z);
 }
 
 template <typename R>
 GL_INLINE R gl_rnn_backward(R h, R dh, bool relu) {
-    return relu ? (h > R(0) ? dh : R(0)) : dh * (R(1) - h * h);
+    return relu ? gl_where_positive(h, dh) : dh * (R(1) - h * h);
 }
 
 #endif

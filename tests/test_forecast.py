@@ -74,7 +74,11 @@ def test_it_beats_both_naive_forecasts_on_carbon_dioxide() -> None:
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_does_not() -> None:
-    first, second, other = small(dropout=0.1), small(dropout=0.1), small(dropout=0.1, seed=1)
+    first, second, other = (
+        small(recurrent_dropout=0.1),
+        small(recurrent_dropout=0.1),
+        small(recurrent_dropout=0.1, seed=1),
+    )
     np.testing.assert_array_equal(first.predict().quantiles, second.predict().quantiles)
     assert not np.array_equal(first.predict().quantiles, other.predict().quantiles)
 
@@ -112,7 +116,7 @@ def test_training_on_a_device_gives_nearly_the_same(device: str) -> None:
 
 
 def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
-    whole = small(epochs=4, dropout=0.1)
+    whole = small(epochs=4, recurrent_dropout=0.1)
     run = tmp_path / "run.safetensors"
 
     from gpulstm.callbacks import Callback
@@ -122,10 +126,10 @@ def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
             if row["epoch"] == 2:
                 run.stop("pause")
 
-    model = Forecaster(**{**SMALL, "epochs": 4, "dropout": 0.1})
+    model = Forecaster(**{**SMALL, "epochs": 4, "recurrent_dropout": 0.1})
     model.fit(wave(), progress=False, callbacks=[AfterTwo()], checkpoint=run)
     assert len(model.history) == 2
-    again = Forecaster(**{**SMALL, "epochs": 4, "dropout": 0.1}).fit(wave(), progress=False, resume=run)
+    again = Forecaster(**{**SMALL, "epochs": 4, "recurrent_dropout": 0.1}).fit(wave(), progress=False, resume=run)
     assert len(again.history) == 4
     np.testing.assert_array_equal(again.predict().quantiles, whole.predict().quantiles)
     with pytest.raises(CheckpointError, match="belongs to another run"):

@@ -198,3 +198,8 @@ def test_copies_are_whole_and_apart(other: Any, backend: Backend) -> None:
 def test_how_a_stack_prints() -> None:
     assert repr(gl.GRU(3, 8, 2, device="cpu", dropout=0.1)) == "GRU(3, 8, num_layers=2, dropout=0.1, device='cpu')"
     assert repr(gl.LSTM(3, 8, device="cpu", dtype="float64")) == "LSTM(3, 8, dtype='float64', device='cpu')"
+
+
+def test_dropout_without_a_place_is_said() -> None:
+    with pytest.warns(UserWarning, match=r"dropout=0\.5 has no effect with num_layers=1: it acts between layers"):
+        gl.LSTM(2, 3, dropout=0.5, device="cpu")

@@ -6,11 +6,11 @@ import os
 from dataclasses import dataclass
 from types import ModuleType
 
-from gpulstm.engines import cuda, reference
+from gpulstm.engines import cpu, cuda, reference
 from gpulstm.engines.spec import Call
 from gpulstm.errors import ConfigError, EngineError
 
-ENGINES: tuple[ModuleType, ...] = (cuda, reference)  # fastest first; the last one serves everything
+ENGINES: tuple[ModuleType, ...] = (cuda, cpu, reference)  # fastest first; the last one serves everything
 VARIABLE = "GPULSTM_ENGINE"
 
 
@@ -33,7 +33,7 @@ def by_name(name: str, source: str = "engine") -> ModuleType:
     """The engine of that name.
 
     Args:
-        name: "reference" or "cuda".
+        name: "reference", "cpu" or "cuda".
         source: the argument or variable that asked for it, for the message.
 
     Raises:

@@ -1,0 +1,103 @@
+"""The native module behind `gpulstm.engines.cpu`; its source is kernels/cpu/module.cpp.
+
+Arrays are C-contiguous and of one dtype (float for `*_float`, double for `*_double`; lengths int64).  `cell` is 0 LSTM,
+1 GRU, 2 RNN with tanh, 3 RNN with relu; `split` is 0 automatic, 1 rows of the batch, 2 hidden units.
+"""
+
+from typing import Any
+
+from gpulstm.backend import Array
+
+def instruction_sets() -> list[str]:
+    """Those of this build that this processor has, the best last."""
+
+def instruction_set() -> str:
+    """The one in use."""
+
+def use(name: str) -> None:
+    """Use another one; what was saved for a gradient under the old one is then of no use."""
+
+def saved_sizes(cell: int, hidden: int, is_double: bool) -> tuple[int, int]:
+    """(width, padded): the last extents of `gates` (T, B, width) and `cells` (T, B, padded)."""
+
+def forward_float(
+    cell: int,
+    reverse: bool,
+    x: Array,
+    w_x: Array,
+    w_h: Array,
+    b: Array | None,
+    b_hn: Array | None,
+    h0: Array,
+    c0: Array | None,
+    mask: Array | None,
+    lengths: Array | None,
+    y: Array,
+    h_end: Array,
+    c_end: Array | None,
+    gates: Array | None,
+    cells: Array | None,
+    threads: int,
+    split: int,
+    /,
+) -> None:
+    """Writes y, the ends, and (where given) what a gradient needs."""
+
+def backward_float(
+    cell: int,
+    reverse: bool,
+    x: Array,
+    w_x: Array,
+    w_h: Array,
+    h0: Array,
+    c0: Array | None,
+    mask: Array | None,
+    lengths: Array | None,
+    y: Array,
+    gates: Array | None,
+    cells: Array | None,
+    dy: Array,
+    dh_end: Array,
+    dc_end: Array | None,
+    dx: Array,
+    dh0: Array,
+    dc0: Array | None,
+    dw_x: Array,
+    dw_h: Array,
+    db: Array | None,
+    db_hn: Array | None,
+    threads: int,
+    split: int,
+    /,
+) -> None:
+    """Writes dx, dh0, dc0; adds to dw_x, dw_h, db, db_hn."""
+
+def forward_double(*args: Any) -> None: ...
+def backward_double(*args: Any) -> None: ...
+
+class StreamFloat:
+    """Packed weights and the state of a stack, one step a call."""
+
+    def __init__(
+        self,
+        cell: int,
+        batch: int,
+        inputs: int,
+        hidden: int,
+        w_x: list[Array],
+        w_h: list[Array],
+        b: list[Array],
+        b_hn: list[Array],
+        threads: int,
+        /,
+    ) -> None: ...
+    def step(self, x: Array, y: Array, /) -> None:
+        """x (B, I) -> y (B, H)."""
+
+    def read(self, h: Array, c: Array | None, /) -> None:
+        """Writes the state to h and c, each (L, B, H)."""
+
+    def write(self, h: Array, c: Array | None, /) -> None:
+        """Takes the state from h and c."""
+
+class StreamDouble(StreamFloat): ...

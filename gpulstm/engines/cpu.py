@@ -1,0 +1,242 @@
+"""The CPU engine: a whole layer over all time steps in one native call, forward and backward.
+
+The arithmetic is C++ under kernels/cpu, on the gate header that the CUDA kernels use too.  It is compiled for several
+instruction sets, of which the best one that the processor has is taken; GPULSTM_CPU_ISA names another.  Weights are
+packed once per call, the gates and the state update run on the sums of the recurrent product, and threads divide the
+rows of the batch (they never meet) or, where those are few, the hidden units (they meet once a step).
+
+Results do not depend on the number of threads, bit for bit.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from gpulstm.backend import Array
+from gpulstm.engines.cells import Grads
+from gpulstm.engines.spec import Call, Footprint, StackSpec, State, Task
+from gpulstm.errors import ConfigError, ShapeError
+from gpulstm.threads import get_num_threads
+
+name = "cpu"
+VARIABLE = "GPULSTM_CPU_ISA"
+SPLITS = {"automatic": 0, "rows": 1, "units": 2}  # for tests: the results are the same
+
+BLOCK_ROWS = 1024  # GRADIENT_BLOCK in kernels/cpu/gradients.h
+
+split = "automatic"
+
+
+def supports(call: Call) -> str | None:
+    """Why this engine cannot serve a call, or None when it can."""
+    spec = call.spec
+    if call.on_cuda:
+        return "the model is on a GPU"
+    options = {
+        "zoneout": any(spec.zoneout),
+        "peepholes": spec.peepholes,
+        "coupled gates": spec.coupled,
+        "layer_norm": spec.layer_norm,
+        "proj_size": bool(spec.proj_size),
+        "clip": spec.clip is not None,
+        "reset_after=False": not spec.reset_after,
+    }
+    used = [option for option, on in options.items() if on]
+    if used:
+        return f"no native code for {', '.join(used)}"
+    return None if _native() else "this installation has no native code: it was built without a C++ compiler"
+
+
+def describe(call: Call) -> str:
+    """How a layer is computed, in a few words."""
+    native = _native()
+    isa = native.instruction_set() if native else "no"
+    count = get_num_threads()
+    return f"native, {isa} instructions, up to {count} thread{'s' if count > 1 else ''}"
+
+
+def block_steps(batch: int) -> int:
+    """Time steps whose part of the weights' gradients is summed at once."""
+    return max(1, BLOCK_ROWS // batch)
+
+
+def footprint(spec: StackSpec, layer: int, batch: int) -> Footprint:
+    """What a layer takes in training."""
+    size, inputs = np.dtype(spec.dtype).itemsize, spec.layer_input_size(layer)
+    width, padded = _module().saved_sizes(_cell(spec), spec.hidden_size, size == 8)
+    saved = spec.hidden_size + (width if spec.cell != "rnn" else 0) + padded * spec.has_memory
+    packed = 2 * (inputs + padded) * width + get_num_threads() * BLOCK_ROWS * (inputs + 2 * padded + 256)
+    return Footprint(batch * size * saved, 0, batch * size * width, size * (packed + 8 * batch * padded))
+
+
+@dataclass
+class _Tape:
+    x: Array
+    state: State  # the initial one
+    y: Array
+    gates: Array | None  # in the engine's own order, see kernels/cpu/pack.h
+    cells: Array | None
+
+    def __del__(self) -> None:
+        _spare.give(self.gates)
+        _spare.give(self.cells)
+
+
+class _Spare:
+    """Memory of tapes that are gone, for the next ones: fresh pages cost a training step of small models a fifth."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.size = limit, 0
+        self.blocks: dict[tuple[int, Any], list[Array]] = {}
+
+    def take(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        """An uninitialised array."""
+        blocks = self.blocks.get((math.prod(shape), dtype))
+        try:
+            block = blocks.pop() if blocks else None
+        except IndexError:  # another thread was faster
+            block = None
+        if block is None:  # the sizes have changed, and what is kept may never fit again
+            self.blocks, self.size = {}, 0
+            return np.empty(shape, dtype)
+        self.size -= block.nbytes
+        return block.reshape(shape)
+
+    def give(self, array: Array | None) -> None:
+        """Keep an array that nobody uses any more, unless enough is kept."""
+        if array is not None and array.nbytes <= self.limit - self.size:
+            self.size += array.nbytes
+            self.blocks.setdefault((array.size, array.dtype), []).append(array.reshape(-1))
+
+
+_spare = _Spare(256 << 20)
+
+
+def forward(task: Task, x: Array, state: State) -> tuple[Array, State, _Tape | None]:
+    """All time steps of one layer and direction; arguments and results as `reference.forward`."""
+    spec, (steps, rows, _), p = task.spec, x.shape, task.params
+    native, cell, double = _module(), _cell(spec), x.dtype == np.float64
+    x, state = np.ascontiguousarray(x), State(*(_contiguous(part) for part in state))
+    y = np.empty((steps, rows, spec.hidden_size), x.dtype)
+    end = State(np.empty_like(state.h), None if state.c is None else np.empty_like(state.c))
+    gates = cells = None
+    if task.save and spec.cell != "rnn":
+        width, padded = native.saved_sizes(cell, spec.hidden_size, double)
+        gates = _spare.take((steps, rows, width), x.dtype)
+        cells = _spare.take((steps, rows, padded), x.dtype) if spec.has_memory else None
+    run = native.forward_double if double else native.forward_float
+    run(
+        *(cell, task.reverse, x, *_weights(task), _contiguous(p.get("b")), _contiguous(p.get("b_hn")), *state),
+        *(_contiguous(task.recurrent_mask), _contiguous(task.lengths), y, *end, gates, cells),
+        *(get_num_threads(), SPLITS[split]),
+    )
+    return y, end, _Tape(x, state, y, gates, cells) if task.save else None
+
+
+def backward(task: Task, tape: _Tape, dy: Array, dstate: State, grads: Grads) -> tuple[Array, State]:
+    """The gradient of `forward`; arguments and results as `reference.backward`."""
+    spec, native, double = task.spec, _module(), dy.dtype == np.float64
+    dx = np.empty_like(tape.x)
+    dstart = State(np.empty_like(dstate.h), None if dstate.c is None else np.empty_like(dstate.c))
+    run = native.backward_double if double else native.backward_float
+    run(
+        *(_cell(spec), task.reverse, tape.x, *_weights(task), *tape.state),
+        *(_contiguous(task.recurrent_mask), _contiguous(task.lengths), tape.y, tape.gates, tape.cells),
+        *(np.ascontiguousarray(dy), *(_contiguous(part) for part in dstate), dx, *dstart),
+        *(grads["W_x"], grads["W_h"], grads.get("b"), grads.get("b_hn")),
+        *(get_num_threads(), SPLITS[split]),
+    )
+    return dx, dstart
+
+
+class PackedStream:
+    """A stack whose weights are packed and whose state is kept, one time step a call; made by `stream`."""
+
+    def __init__(self, spec: StackSpec, params: Mapping[str, Array], batch: int) -> None:
+        native, double = _module(), spec.dtype == "float64"
+        names = [[name + suffix for suffix in spec.suffixes] for name in ("W_x", "W_h", "b", "b_hn")]
+        weights = [[params[full] for full in each if full in params] for each in names]  # no biases: none
+        kind = native.StreamDouble if double else native.StreamFloat
+        sizes = (batch, spec.input_size, spec.hidden_size)
+        self._stream = kind(_cell(spec), *sizes, *weights, get_num_threads())
+        self._output, self._dtype = (batch, spec.hidden_size), np.dtype(spec.dtype)
+        self._states = (spec.num_layers, batch, spec.hidden_size)
+        self._memory = spec.has_memory
+        zeros = np.zeros(self._states, self._dtype)
+        self._stream.write(zeros, zeros if self._memory else None)
+
+    def __call__(self, x: Array, out: Array | None) -> Array:
+        """One step: x `(B, I)` -> y `(B, H)`."""
+        if out is None:
+            out = np.empty(self._output, self._dtype)
+        elif np.may_share_memory(x, out):
+            raise ShapeError("out overlaps x, expected an array of its own")
+        elif not out.flags.c_contiguous or not out.flags.writeable:
+            raise ShapeError("out is not C-contiguous and writeable, expected an array that is")
+        if not x.flags.c_contiguous:
+            x = np.ascontiguousarray(x)
+        self._stream.step(x, out)
+        return out
+
+    @property
+    def state(self) -> Any:
+        """(h, c) for the LSTM, h for GRU and RNN, each `(L, B, H)`; copies."""
+        h = np.empty(self._states, self._dtype)
+        c = np.empty_like(h) if self._memory else None
+        self._stream.read(h, c)
+        return (h, c) if self._memory else h
+
+    @state.setter
+    def state(self, state: Any) -> None:
+        h, c = state if self._memory else (state, None)
+        self._stream.write(np.ascontiguousarray(h), _contiguous(c))
+
+
+def stream(spec: StackSpec, params: Mapping[str, Array], batch: int) -> PackedStream:
+    """A stack of one direction, its weights as they are now, from the state of zeros."""
+    return PackedStream(spec, params, batch)
+
+
+def _weights(task: Task) -> tuple[Array, Array]:
+    return np.ascontiguousarray(task.params["W_x"]), np.ascontiguousarray(task.params["W_h"])
+
+
+def _contiguous(value: Array | None) -> Any:
+    return None if value is None else np.ascontiguousarray(value)
+
+
+def _cell(spec: StackSpec) -> int:
+    """The cell's number in kernels/cpu/layer.h."""
+    return {"lstm": 0, "gru": 1, "rnn": 2}[spec.cell] + (spec.nonlinearity == "relu")
+
+
+def _module() -> Any:
+    native = _native()
+    if native is None:  # `supports` has said so before
+        raise ConfigError("this installation has no native code: it was built without a C++ compiler")
+    return native
+
+
+@functools.cache
+def _native() -> ModuleType | None:
+    """The compiled module, set to the instruction set that GPULSTM_CPU_ISA names; None where there is none."""
+    if importlib.util.find_spec("gpulstm._cpu") is None:
+        return None
+    native = importlib.import_module("gpulstm._cpu")
+    isa = os.environ.get(VARIABLE)
+    if isa:
+        if isa not in native.instruction_sets():
+            there = ", ".join(native.instruction_sets())
+            raise ConfigError(f"{VARIABLE} is {isa!r}, expected one that this machine has: {there}")
+        native.use(isa)
+    return native

@@ -1,0 +1,239 @@
+// A layer forward in time: per step and panel the products, then the gates and the new state of the panel's units.
+//
+// Two forms, of the same sums in the same order.  Shared: each step multiplies x_t and h_{t-1} in one go.  Hoisted: the
+// input's product is taken for several steps at once, where a step's own rows are too few to be worth streaming W_x for.
+#ifndef GPULSTM_CPU_FORWARD_H
+#define GPULSTM_CPU_FORWARD_H
+
+#include "plan.h"
+
+namespace gpulstm {
+namespace GPULSTM_ISA {
+
+constexpr long HOIST_ROWS = 12;             // rows of a group up to which the input's product is hoisted
+constexpr long HOIST_BYTES = 256 << 10;     // what it may fill: part of the second-level cache
+constexpr long SCRATCH_ROW = 16;            // registers: 4 panels of 4
+
+template <typename R>
+struct ForwardPass {
+    typedef Vec<R> V;
+    static constexpr long L = V::LANES;
+
+    const ForwardCall<R>& call;
+    const Shape<R> shape;
+    const Plan plan;
+    const long rows_most;  // of a group
+    long hoist;            // steps whose input product is taken at once; 0: shared
+    R *w_x, *w_h, *bias, *c, *h[2], *v[2], *scratch, *ahead;
+
+    ForwardPass(const ForwardCall<R>& f, const Plan& p)
+        : call(f), shape(f.cell, f.H), plan(p), rows_most((f.B + p.groups - 1) / p.groups), hoist(0) {
+        if (rows_most <= HOIST_ROWS && f.T > 1) {
+            hoist = HOIST_BYTES / long(sizeof(R)) / (rows_most * shape.width);
+            if (hoist < 1) hoist = 1;
+            if (hoist > 64) hoist = 64;
+            if (hoist > f.T) hoist = f.T;
+        }
+    }
+
+    void lay_out(Layout& m) {
+        const long state = call.B * shape.padded;
+        w_x = m.take<R>(shape.panels * call.I * shape.x.count * L);
+        w_h = m.take<R>(shape.panels * call.H * shape.h.count * L);
+        bias = m.take<R>(shape.width);
+        c = call.cell == Cell::lstm ? m.take<R>(state) : nullptr;
+        for (int i = 0; i < 2; ++i) h[i] = m.take<R>(state);
+        for (int i = 0; i < 2; ++i) v[i] = call.mask ? m.take<R>(state) : h[i];
+        scratch = m.take<R>(plan.count() * CHUNK_ROWS * SCRATCH_ROW * L);
+        ahead = m.take<R>(hoist * plan.groups * rows_most * shape.width);
+    }
+
+    long time(long step) const { return call.reverse ? call.T - 1 - step : step; }
+
+    static void work(void* self, int thread) { static_cast<ForwardPass*>(self)->run(thread); }
+
+    void run(int thread) {
+        const int count = plan.count();
+        const long p0 = share(shape.panels, count, thread), p1 = share(shape.panels, count, thread + 1);
+        pack_weights(shape, shape.x, call.w_x, call.I, w_x, p0, p1);
+        pack_weights(shape, shape.h, call.w_h, call.H, w_h, p0, p1);
+        if (thread == 0) pack_biases(shape, call.b, call.b_hn, bias);
+        const Place place(plan, thread, call.B);
+        const long q0 = share(shape.panels, plan.members, place.member);
+        const long q1 = share(shape.panels, plan.members, place.member + 1);
+        for (long b = place.r0; b < place.r1; ++b) begin_row(b, q0, q1);
+        meet_all(plan);
+        R* own = scratch + thread * CHUNK_ROWS * SCRATCH_ROW * L;
+        for (long s = 0; s < call.T; ++s) {
+            if (hoist && s % hoist == 0) look_ahead(place, s, q0, q1);
+            step(place, s, time(s), q0, q1, own);
+            meet_group(plan, place);
+        }
+        for (long b = place.r0; b < place.r1; ++b) end_row(b, q0, q1);
+    }
+
+    // ---- the state's way in and out of the padded buffers -----------------------------------------------------
+    void begin_row(long b, long q0, long q1) {
+        for (long u = q0 * shape.units; u < q1 * shape.units; u += L) {
+            const long at = b * shape.padded + u, from = b * call.H + u, left = call.H - u;
+            V state = left > 0 ? V::load(call.h0 + from, left) : V(R(0));
+            state.store(h[0] + at);
+            if (call.mask) (left > 0 ? state * V::load(call.mask + from, left) : state).store(v[0] + at);
+            if (c) (left > 0 ? V::load(call.c0 + from, left) : V(R(0))).store(c + at);
+        }
+    }
+    void end_row(long b, long q0, long q1) {
+        const R* last = h[call.T & 1];
+        for (long u = q0 * shape.units; u < q1 * shape.units && u < call.H; u += L) {
+            const long at = b * shape.padded + u, to = b * call.H + u, left = call.H - u;
+            V::load(last + at).store(call.h_end + to, left);
+            if (c) V::load(c + at).store(call.c_end + to, left);
+        }
+    }
+
+    // ---- the input's product for the steps from s on -------------------------------------------------------------
+    void look_ahead(const Place& place, long s, long q0, long q1) {
+        const long steps = s + hoist < call.T ? hoist : call.T - s, rows = place.r1 - place.r0;
+        const long t0 = call.reverse ? time(s + steps - 1) : time(s);
+        const bool whole = rows == call.B;  // the rows of all steps lie one after another
+        const long runs = whole ? 1 : steps, length = whole ? steps * rows : rows;
+        for (long p = q0; p < q1; ++p)
+            for (long i = 0; i < runs; ++i)
+                for (long r = 0; r < length; r += CHUNK_ROWS) {
+                    Product<R> q = plain_product(call.x + ((t0 + i) * call.B + place.r0 + r) * call.I, call.I, call.I,
+                                                 w_x + p * call.I * shape.x.count * L, shape.x.count * L,
+                                                 ahead_row(place, i * rows + r) + p * 4 * L, shape.width);
+                    q.in = bias + p * 4 * L;
+                    product(q, length - r < CHUNK_ROWS ? length - r : CHUNK_ROWS, shape.x.count);
+                }
+        if (call.cell != Cell::gru) return;
+        for (long p = q0; p < q1; ++p)
+            for (long r = 0; r < steps * rows; ++r)
+                V::load(bias + p * 4 * L + 3 * L).store(ahead_row(place, 0) + r * shape.width + p * 4 * L + 3 * L);
+    }
+    R* ahead_row(const Place& place, long row) const {
+        return ahead + (place.group * rows_most * hoist + row) * shape.width;
+    }
+
+    // ---- one step ------------------------------------------------------------------------------------------------
+    // The step at time t, the s-th since the initial state.
+    void step(const Place& place, long s, long t, long q0, long q1, R* own) {
+        const long rows = place.r1 - place.r0;
+        const long first = s - (hoist ? s % hoist : 0), last = hoist && first + hoist < call.T ? first + hoist : call.T;
+        const long slot = call.reverse ? last - 1 - s : s - first;  // of this step among those looked ahead
+        for (long p = q0; p < q1;) {
+            const int at_once = rows <= ROWS ? panels_at_once(rows, q1 - p) : 1;
+            for (long r = 0; r < rows; r += CHUNK_ROWS) {
+                const long now = rows - r < CHUNK_ROWS ? rows - r : CHUNK_ROWS;
+                const R* start = hoist ? ahead_row(place, slot * rows + r) + p * 4 * L : nullptr;
+                panel_step(place.r0 + r, now, s, t, p, at_once, start, own);
+            }
+            p += at_once;
+        }
+    }
+
+    void panel_step(long b0, long rows, long s, long t, long p, int at_once, const R* start, R* own) {
+        const long tiles = tiles_for(rows), line = at_once * 4 * L;
+        bool begun = false;
+        Product<R> q;
+        q.io_panel = 4 * L;
+        q.a_segment = 0;
+        q.segments = 1;
+        q.out_row = line;
+        if (call.cell == Cell::gru) {  // its products fill different slots: all are set before
+            for (long r = 0; r < rows; ++r)
+                for (long j = 0; j < at_once * 4 * L; j += L)
+                    V::load(start ? start + r * shape.width + j : bias + p * 4 * L + j).store(own + r * line + j);
+            begun = true;
+        }
+        for (int which = start ? 1 : 0; which < 2; ++which) {
+            const Part& part = which ? shape.h : shape.x;
+            const long K = which ? call.H : call.I, per = part.count * L;
+            const R* weights = (which ? w_h : w_x) + p * K * per;
+            const long length = tiles > 1 ? block_length(K, per * long(sizeof(R))) : K;
+            q.b_panel = K * per;
+            q.b_row = per;
+            q.a_row = which ? shape.padded : call.I;
+            const R* a = which ? v[s & 1] + b0 * shape.padded : call.x + (t * call.B + b0) * call.I;
+            for (long k = 0; k < K; k += length) {
+                q.run = k + length < K ? length : K - k;
+                q.b = weights + k * per;
+                const bool ends = which && k + length >= K;
+                for (long i = 0; i < tiles; ++i) {
+                    const long r = share(rows, tiles, i), r_end = share(rows, tiles, i + 1);
+                    q.out = own + r * line + part.first * L;
+                    q.in = begun ? q.out : start ? start + r * shape.width : bias + p * 4 * L;
+                    q.in_row = begun ? line : start ? shape.width : 0;
+                    q.a = a + r * q.a_row + k;
+                    some_panels<R>(int(r_end - r), part.count, at_once)(q);
+                    if (!ends) continue;
+                    for (long e = r; e < r_end; ++e)
+                        for (int j = 0; j < at_once; ++j) finish(b0 + e, s, t, p + j, own + e * line + j * 4 * L);
+                }
+                begun = true;
+            }
+        }
+    }
+
+    // ---- the gates and the new state of one panel's units in one row ------------------------------------------------
+    void finish(long b, long s, long t, long p, const R* sums) {
+        const bool valid = !call.lengths || t < call.lengths[b];
+        const long u = p * shape.units, at = b * shape.padded + u;
+        R* saved = call.gates ? call.gates + (t * call.B + b) * shape.width + p * 4 * L : nullptr;
+        V z[4];
+        for (int j = 0; j < 4; ++j) z[j] = V::load(sums + j * L);
+        if (call.cell == Cell::lstm) {
+            V c_old = V::load(c + at), c_new;
+            V fresh = gl_lstm(z[0], z[1], z[2], z[3], c_old, c_new);
+            if (!valid) c_new = c_old;
+            c_new.store(c + at);
+            if (saved) {
+                for (int j = 0; j < 4; ++j) z[j].store(saved + j * L);
+                c_new.store(call.cells + (t * call.B + b) * shape.padded + u);
+            }
+            store_h(b, s, t, u, fresh, valid);
+        } else if (call.cell == Cell::gru) {
+            V r = z[1], update = z[2], n = z[0], h_old = V::load(h[s & 1] + at);
+            V fresh = gl_gru(r, update, n, z[3], h_old);
+            if (saved) {
+                n.store(saved);
+                r.store(saved + L);
+                update.store(saved + 2 * L);
+                z[3].store(saved + 3 * L);
+            }
+            store_h(b, s, t, u, fresh, valid);
+        } else {
+            for (int j = 0; j < 4; ++j) store_h(b, s, t, u + j * L, gl_rnn(z[j], call.cell == Cell::rnn_relu), valid);
+        }
+    }
+
+    void store_h(long b, long s, long t, long u, V fresh, bool valid) {
+        const long at = b * shape.padded + u, left = call.H - u;
+        V value = valid ? fresh : V::load(h[s & 1] + at);
+        value.store(h[~s & 1] + at);
+        if (left <= 0) return;
+        if (call.mask) (value * V::load(call.mask + b * call.H + u, left)).store(v[~s & 1] + at);
+        (valid ? value : V(R(0))).store(call.y + (t * call.B + b) * call.H + u, left);
+    }
+};
+
+template <typename R>
+static bool forward(const ForwardCall<R>& call, int threads, Split split) {
+    const Shape<R> shape(call.cell, call.H);
+    const int have = team_begin(threads);
+    ForwardPass<R> pass(call, make_plan(call.T, call.B, call.I + call.H, shape.width, shape.panels, sizeof(R), have, split));
+    Layout counted, real;
+    pass.lay_out(counted);
+    real.base = static_cast<char*>(team_memory(counted.used));
+    if (real.base) {
+        pass.lay_out(real);
+        team_run(pass.plan.count(), ForwardPass<R>::work, &pass);
+    }
+    team_end();
+    return real.base != nullptr;
+}
+
+}  // namespace GPULSTM_ISA
+}  // namespace gpulstm
+
+#endif

@@ -1,0 +1,257 @@
+// The Python module gpulstm._cpu: chooses the instruction set, checks arrays, releases the GIL, calls the engine.
+// gpulstm/_cpu.pyi documents what it gives; gpulstm/engines/cpu.py is its only caller.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <initializer_list>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <stdexcept>
+
+#include "layer.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace gpulstm {
+
+#define GPULSTM_DECLARE(isa) \
+    namespace isa {          \
+    extern const Engine engine; \
+    }
+GPULSTM_DECLARE(baseline)
+#ifdef GPULSTM_X86
+GPULSTM_DECLARE(avx2)
+GPULSTM_DECLARE(avx512)
+#endif
+
+namespace {
+
+typedef nb::ndarray<nb::ro, nb::device::cpu, nb::c_contig> In;
+typedef nb::ndarray<nb::device::cpu, nb::c_contig> Out;
+typedef std::optional<In> MaybeIn;
+typedef std::optional<Out> MaybeOut;
+
+std::vector<const Engine*> usable() {  // the best last
+    std::vector<const Engine*> found = {&baseline::engine};
+#ifdef GPULSTM_X86
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+        found.push_back(&avx2::engine);
+        if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw"))
+            found.push_back(&avx512::engine);
+    }
+#endif
+    return found;
+}
+
+const Engine* engine = usable().back();
+
+void use(const std::string& name) {
+    for (const Engine* one : usable())
+        if (name == one->name) {
+            engine = one;
+            return;
+        }
+    throw std::invalid_argument("this machine has no instruction set " + name);
+}
+
+// The data of an array that must have this dtype and these extents.
+template <typename R, typename A>
+auto data(const char* name, const A& array, std::initializer_list<long> shape) {
+    bool fits = array.ndim() == shape.size() && array.dtype() == nb::dtype<R>();
+    size_t axis = 0;
+    for (long extent : shape) {
+        fits = fits && long(array.shape(axis)) == extent;
+        ++axis;
+    }
+    if (!fits) throw std::invalid_argument(std::string(name) + " has another shape or dtype than the call's");
+    typedef std::conditional_t<std::is_same_v<A, In>, const R, R> T;
+    return static_cast<T*>(array.data());
+}
+template <typename R, typename A>
+auto data(const char* name, const std::optional<A>& array, std::initializer_list<long> shape) {
+    return array ? data<R>(name, *array, shape) : nullptr;
+}
+
+long padded(Cell cell, long H, long lanes) {
+    long units = cell == Cell::lstm || cell == Cell::gru ? lanes : 4 * lanes;
+    return (H + units - 1) / units * units;
+}
+long width(Cell cell, long H, long lanes) {
+    return padded(cell, H, lanes) * (cell == Cell::lstm || cell == Cell::gru ? 4 : 1);
+}
+long gates(Cell cell) { return cell == Cell::lstm ? 4 : cell == Cell::gru ? 3 : 1; }
+
+nb::tuple saved_sizes(int cell, long H, bool is_double) {
+    long lanes = is_double ? engine->lanes_double : engine->lanes_float;
+    return nb::make_tuple(width(Cell(cell), H, lanes), padded(Cell(cell), H, lanes));
+}
+
+void done(bool enough) {
+    if (!enough) throw std::bad_alloc();
+}
+
+template <typename R>
+void forward(int cell, bool reverse, const In& x, const In& w_x, const In& w_h, const MaybeIn& b, const MaybeIn& b_hn,
+             const In& h0, const MaybeIn& c0, const MaybeIn& mask, const MaybeIn& lengths, const Out& y,
+             const Out& h_end, const MaybeOut& c_end, const MaybeOut& saved, const MaybeOut& cells, int threads,
+             int split) {
+    ForwardCall<R> call;
+    call.cell = Cell(cell);
+    call.reverse = reverse;
+    if (x.ndim() != 3 || h0.ndim() != 2) throw std::invalid_argument("x has three axes and h0 two");
+    const long T = call.T = x.shape(0), B = call.B = x.shape(1), I = call.I = x.shape(2), H = call.H = h0.shape(1);
+    const long row = gates(call.cell) * H, lanes = sizeof(R) == 8 ? engine->lanes_double : engine->lanes_float;
+    call.x = data<R>("x", x, {T, B, I});
+    call.w_x = data<R>("w_x", w_x, {I, row});
+    call.w_h = data<R>("w_h", w_h, {H, row});
+    call.b = data<R>("b", b, {row});
+    call.b_hn = data<R>("b_hn", b_hn, {H});
+    call.h0 = data<R>("h0", h0, {B, H});
+    call.c0 = data<R>("c0", c0, {B, H});
+    call.mask = data<R>("mask", mask, {B, H});
+    call.lengths = data<int64_t>("lengths", lengths, {B});
+    call.y = data<R>("y", y, {T, B, H});
+    call.h_end = data<R>("h_end", h_end, {B, H});
+    call.c_end = data<R>("c_end", c_end, {B, H});
+    call.gates = data<R>("gates", saved, {T, B, width(call.cell, H, lanes)});
+    call.cells = data<R>("cells", cells, {T, B, padded(call.cell, H, lanes)});
+    if (call.cell == Cell::lstm && (!call.c0 || !call.c_end || !call.gates != !call.cells))
+        throw std::invalid_argument("an LSTM needs c0, c_end, and both of gates and cells or none");
+    nb::gil_scoped_release released;
+    if constexpr (sizeof(R) == 8) done(engine->forward_double(call, threads, Split(split)));
+    else done(engine->forward_float(call, threads, Split(split)));
+}
+
+template <typename R>
+void backward(int cell, bool reverse, const In& x, const In& w_x, const In& w_h, const In& h0, const MaybeIn& c0,
+              const MaybeIn& mask, const MaybeIn& lengths, const In& y, const MaybeIn& saved, const MaybeIn& cells,
+              const In& dy, const In& dh_end, const MaybeIn& dc_end, const Out& dx, const Out& dh0, const MaybeOut& dc0,
+              const Out& dw_x, const Out& dw_h, const MaybeOut& db, const MaybeOut& db_hn, int threads, int split) {
+    BackwardCall<R> call;
+    call.cell = Cell(cell);
+    call.reverse = reverse;
+    if (x.ndim() != 3 || h0.ndim() != 2) throw std::invalid_argument("x has three axes and h0 two");
+    const long T = call.T = x.shape(0), B = call.B = x.shape(1), I = call.I = x.shape(2), H = call.H = h0.shape(1);
+    const long row = gates(call.cell) * H, lanes = sizeof(R) == 8 ? engine->lanes_double : engine->lanes_float;
+    call.x = data<R>("x", x, {T, B, I});
+    call.w_x = data<R>("w_x", w_x, {I, row});
+    call.w_h = data<R>("w_h", w_h, {H, row});
+    call.h0 = data<R>("h0", h0, {B, H});
+    call.c0 = data<R>("c0", c0, {B, H});
+    call.mask = data<R>("mask", mask, {B, H});
+    call.lengths = data<int64_t>("lengths", lengths, {B});
+    call.y = data<R>("y", y, {T, B, H});
+    call.gates = data<R>("gates", saved, {T, B, width(call.cell, H, lanes)});
+    call.cells = data<R>("cells", cells, {T, B, padded(call.cell, H, lanes)});
+    call.dy = data<R>("dy", dy, {T, B, H});
+    call.dh_end = data<R>("dh_end", dh_end, {B, H});
+    call.dc_end = data<R>("dc_end", dc_end, {B, H});
+    call.dx = data<R>("dx", dx, {T, B, I});
+    call.dh0 = data<R>("dh0", dh0, {B, H});
+    call.dc0 = data<R>("dc0", dc0, {B, H});
+    call.dw_x = data<R>("dw_x", dw_x, {I, row});
+    call.dw_h = data<R>("dw_h", dw_h, {H, row});
+    call.db = data<R>("db", db, {row});
+    call.db_hn = data<R>("db_hn", db_hn, {H});
+    if (call.cell == Cell::lstm && (!call.c0 || !call.gates || !call.cells || !call.dc_end || !call.dc0))
+        throw std::invalid_argument("an LSTM needs c0, gates, cells, dc_end and dc0");
+    if (call.cell == Cell::gru && !call.gates) throw std::invalid_argument("a GRU needs gates");
+    nb::gil_scoped_release released;
+    if constexpr (sizeof(R) == 8) done(engine->backward_double(call, threads, Split(split)));
+    else done(engine->backward_float(call, threads, Split(split)));
+}
+
+// A stack that keeps its state; several Python threads take turns.
+template <typename R>
+class PyStream {
+    std::unique_ptr<Stream<R>> stream;
+    std::mutex turn;
+    long B, I, H, layers;
+    bool memory;
+
+    static std::vector<const R*> all(const char* name, const std::vector<In>& arrays, long count, long first, long rest,
+                                     long row) {
+        if (long(arrays.size()) != count) throw std::invalid_argument(std::string(name) + " has not one array a layer");
+        std::vector<const R*> pointers;
+        for (const In& one : arrays) {
+            const long rows = pointers.empty() ? first : rest;
+            pointers.push_back(rows ? data<R>(name, one, {rows, row}) : data<R>(name, one, {row}));
+        }
+        return pointers;
+    }
+
+  public:
+    PyStream(int cell, long batch, long inputs, long hidden, const std::vector<In>& w_x, const std::vector<In>& w_h,
+             const std::vector<In>& b, const std::vector<In>& b_hn, int threads)
+        : B(batch), I(inputs), H(hidden), layers(long(w_x.size())), memory(Cell(cell) == Cell::lstm) {
+        const long row = gates(Cell(cell)) * H, count = layers;
+        auto x = all("w_x", w_x, count, I, H, row), h = all("w_h", w_h, count, H, H, row);
+        std::vector<const R*> none(count, nullptr);
+        auto bias = b.empty() ? none : all("b", b, count, 0, 0, row);
+        auto bias_hn = b_hn.empty() ? none : all("b_hn", b_hn, count, 0, 0, H);
+        const StreamCall<R> call = {Cell(cell), B, I, H, count, x.data(), h.data(), bias.data(), bias_hn.data(), threads};
+        if constexpr (sizeof(R) == 8) stream.reset(engine->stream_double(call));
+        else stream.reset(engine->stream_float(call));
+        done(stream != nullptr);
+    }
+    void step(const In& x, const Out& y) {
+        const R* from = data<R>("x", x, {B, I});
+        R* to = data<R>("y", y, {B, H});
+        nb::gil_scoped_release released;
+        std::lock_guard<std::mutex> lock(turn);
+        stream->step(from, to);
+    }
+    void read(const Out& h, const MaybeOut& c) {
+        R *to_h = data<R>("h", h, {layers, B, H}), *to_c = data<R>("c", c, {layers, B, H});
+        if (memory != (to_c != nullptr)) throw std::invalid_argument("c is for the LSTM and for it alone");
+        nb::gil_scoped_release released;
+        std::lock_guard<std::mutex> lock(turn);
+        stream->read(to_h, to_c);
+    }
+    void write(const In& h, const MaybeIn& c) {
+        const R *from_h = data<R>("h", h, {layers, B, H}), *from_c = data<R>("c", c, {layers, B, H});
+        if (memory != (from_c != nullptr)) throw std::invalid_argument("c is for the LSTM and for it alone");
+        nb::gil_scoped_release released;
+        std::lock_guard<std::mutex> lock(turn);
+        stream->write(from_h, from_c);
+    }
+};
+
+template <typename R>
+void add_stream(nb::module_& m, const char* name) {
+    typedef PyStream<R> S;
+    nb::class_<S>(m, name)
+        .def(nb::init<int, long, long, long, const std::vector<In>&, const std::vector<In>&, const std::vector<In>&,
+                      const std::vector<In>&, int>())
+        .def("step", &S::step)
+        .def("read", &S::read, nb::arg(), nb::arg().none())
+        .def("write", &S::write, nb::arg(), nb::arg().none());
+}
+
+}  // namespace
+}  // namespace gpulstm
+
+NB_MODULE(_cpu, m) {
+    using namespace gpulstm;
+    m.def("instruction_sets", [] {
+        std::vector<std::string> names;
+        for (const Engine* one : usable()) names.push_back(one->name);
+        return names;
+    });
+    m.def("instruction_set", [] { return std::string(engine->name); });
+    m.def("use", &use, "name"_a);
+    m.def("saved_sizes", &saved_sizes, "cell"_a, "hidden"_a, "is_double"_a);
+    m.def("forward_float", &forward<float>);
+    m.def("forward_double", &forward<double>);
+    m.def("backward_float", &backward<float>);
+    m.def("backward_double", &backward<double>);
+    add_stream<float>(m, "StreamFloat");
+    add_stream<double>(m, "StreamDouble");
+}

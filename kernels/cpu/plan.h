@@ -1,0 +1,106 @@
+// How a call's work is divided among threads, and how its products go through the caches.
+#ifndef GPULSTM_CPU_PLAN_H
+#define GPULSTM_CPU_PLAN_H
+
+#include "pack.h"
+#include "threads.h"
+#include "tile.h"
+
+namespace gpulstm {
+namespace GPULSTM_ISA {
+
+constexpr long WEIGHT_BLOCK = 32 << 10;  // bytes of a panel's weights that stay in the first-level cache over all tiles
+constexpr long CHUNK_ROWS = 48;          // rows whose sums wait beside them
+constexpr double ALONE = 1.5e6;          // multiply-adds of a call below which a second thread costs more than it brings
+
+// `groups` of threads share the rows; the `members` of a group share the units, and meet after each step.
+struct Plan {
+    int groups = 1, members = 1;
+    int count() const { return groups * members; }
+};
+
+static inline Plan make_plan(long T, long B, long K, long width, long panels, size_t item, int threads, Split split) {
+    Plan plan;
+    if (threads > BARRIERS - 2) threads = BARRIERS - 2;
+    if (split == Split::automatic && double(T) * B * K * width < ALONE) return plan;
+    if (split == Split::rows) {
+        plan.groups = int(B < threads ? B : threads);
+    } else if (split == Split::units) {
+        plan.members = int(panels < threads ? panels : threads);
+    } else {
+        // Each group streams the weights once a step: with weights beyond the second-level cache, few rows do not pay it.
+        const long few = K * width * long(item) > (768 << 10) ? 8 : 2;
+        for (int members = 1; members <= threads; ++members) {
+            if (threads % members) continue;
+            plan.members = members;
+            plan.groups = threads / members;
+            if (B >= few * plan.groups) break;
+        }
+        if (plan.members > panels) plan.members = int(panels);
+        if (plan.groups > B) plan.groups = int(B);
+    }
+    return plan;
+}
+
+// What one thread has of the whole: rows r0 to r1, and its place in the group.
+struct Place {
+    int group, member;
+    long r0, r1;
+    Place(const Plan& plan, int thread, long B)
+        : group(thread / plan.members), member(thread % plan.members), r0(share(B, plan.groups, group)),
+          r1(share(B, plan.groups, group + 1)) {}
+};
+
+static inline void meet_all(const Plan& plan) {
+    if (plan.count() > 1) team_wait(0, plan.count());
+}
+static inline void meet_group(const Plan& plan, const Place& place) {
+    if (plan.members > 1) team_wait(1 + place.group, plan.members);
+}
+
+// Length of the blocks in which `count` units of k are taken, each of `bytes` of weights.
+static inline long block_length(long count, long bytes) {
+    long most = WEIGHT_BLOCK / bytes;
+    if (most < 1) most = 1;
+    const long blocks = (count + most - 1) / most;
+    return blocks ? (count + blocks - 1) / blocks : 1;
+}
+
+// Memory laid out in one piece: `take` counts first (base null), then hands out.
+struct Layout {
+    char* base = nullptr;
+    size_t used = 0;
+    template <typename R>
+    R* take(long count) {
+        R* p = base ? reinterpret_cast<R*>(base + used) : nullptr;
+        used += (size_t(count) * sizeof(R) + 127) & ~size_t(127);
+        return p;
+    }
+};
+
+// out = in + a b for one panel and all of k, in blocks of weights that stay in the first-level cache.  `q` describes the
+// first row; k runs over its segments where there is more than one, else over its run.
+template <typename R>
+static void product(const Product<R>& q, long rows, int nv) {
+    const bool segmented = q.segments > 1;
+    const long all = segmented ? q.segments : q.run, per = (segmented ? q.run : 1) * nv * Vec<R>::LANES;
+    const long length = rows > ROWS ? block_length(all, per * long(sizeof(R))) : all, tiles = tiles_for(rows);
+    for (long k = 0; k < all; k += length) {
+        Product<R> now = q;
+        (segmented ? now.segments : now.run) = k + length < all ? length : all - k;
+        now.b = q.b + k * per;
+        if (k) now.in_row = q.out_row;
+        for (long i = 0; i < tiles; ++i) {
+            const long r = share(rows, tiles, i);
+            now.out = q.out + r * q.out_row;
+            now.in = k ? now.out : q.in ? q.in + r * q.in_row : nullptr;
+            now.a = q.a + r * q.a_row + k * (segmented ? q.a_segment : 1);
+            one_panel<R, false>(int(share(rows, tiles, i + 1) - r), nv)(now);
+        }
+    }
+}
+
+}  // namespace GPULSTM_ISA
+}  // namespace gpulstm
+
+#endif

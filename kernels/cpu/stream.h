@@ -1,0 +1,148 @@
+// A stack one time step at a time: every layer's weights packed once, its state kept, nothing allocated in a step.
+#ifndef GPULSTM_CPU_STREAM_H
+#define GPULSTM_CPU_STREAM_H
+
+#include <stdlib.h>
+
+#include <new>
+
+#include "forward.h"
+
+namespace gpulstm {
+namespace GPULSTM_ISA {
+
+constexpr double STREAM_ALONE = 4e6;  // multiply-adds of a step of one layer from which threads share it
+
+template <typename R>
+struct PackedStream final : Stream<R> {
+    static constexpr long L = Vec<R>::LANES;
+
+    struct Layer {
+        ForwardCall<R> call;
+        ForwardPass<R> pass;
+        Layer(const ForwardCall<R>& c, const Plan& plan) : call(c), pass(call, plan) {}
+    };
+
+    long B, H, layers, steps = 0;
+    Plan plan;
+    Layer** layer;
+    void* memory = nullptr;
+    R* between[2];  // outputs of a layer for the next one
+
+    explicit PackedStream(const StreamCall<R>& s) : B(s.B), H(s.H), layers(s.layers) {
+        const Shape<R> shape(s.cell, s.H);
+        if (double(B) * 2 * H * shape.width > STREAM_ALONE) {
+            plan.members = int(shape.panels < s.threads ? shape.panels : s.threads);
+            if (plan.members > BARRIERS - 2) plan.members = BARRIERS - 2;
+        }
+        layer = static_cast<Layer**>(calloc(size_t(layers), sizeof(Layer*)));
+        if (!layer) return;
+        for (long i = 0; i < layers; ++i) {
+            ForwardCall<R> call = {};
+            call.cell = s.cell;
+            call.T = 1;
+            call.B = B;
+            call.I = i ? H : s.I;
+            call.H = H;
+            call.w_x = s.w_x[i];
+            call.w_h = s.w_h[i];
+            call.b = s.b[i];
+            call.b_hn = s.b_hn[i];
+            layer[i] = new (std::nothrow) Layer(call, plan);
+            if (!layer[i]) return;
+        }
+        Layout counted, real;
+        lay_out(counted);
+        if (posix_memalign(&memory, 64, counted.used)) {
+            memory = nullptr;
+            return;
+        }
+        real.base = static_cast<char*>(memory);
+        lay_out(real);
+        for (long i = 0; i < layers; ++i) {
+            ForwardPass<R>& p = layer[i]->pass;
+            pack_weights(p.shape, p.shape.x, layer[i]->call.w_x, layer[i]->call.I, p.w_x, 0, p.shape.panels);
+            pack_weights(p.shape, p.shape.h, layer[i]->call.w_h, H, p.w_h, 0, p.shape.panels);
+            pack_biases(p.shape, layer[i]->call.b, layer[i]->call.b_hn, p.bias);
+        }
+    }
+    ~PackedStream() override {
+        for (long i = 0; layer && i < layers; ++i) delete layer[i];
+        free(layer);
+        free(memory);
+    }
+    PackedStream(const PackedStream&) = delete;
+    PackedStream& operator=(const PackedStream&) = delete;
+
+    void lay_out(Layout& m) {
+        for (R*& buffer : between) buffer = m.take<R>(B * H);
+        for (long i = 0; i < layers; ++i) layer[i]->pass.lay_out(m);
+    }
+
+    void step(const R* x, R* y) override {
+        for (long i = 0; i < layers; ++i) {
+            layer[i]->call.x = i ? between[(i - 1) & 1] : x;
+            layer[i]->call.y = i + 1 < layers ? between[i & 1] : y;
+        }
+        if (plan.members == 1) {
+            run(0, 1);
+        } else {  // the team may be fewer than planned, or busy: the results are the same
+            members = team_begin(plan.members);
+            team_run(members, work, this);
+            team_end();
+        }
+        ++steps;
+    }
+    static void work(void* self, int member) {
+        PackedStream* stream = static_cast<PackedStream*>(self);
+        stream->run(member, stream->members);
+    }
+    void run(int member, int count) {
+        Plan now;
+        now.members = count;
+        const Place place(now, member, B);
+        for (long i = 0; i < layers; ++i) {
+            ForwardPass<R>& p = layer[i]->pass;
+            const long q0 = share(p.shape.panels, count, member), q1 = share(p.shape.panels, count, member + 1);
+            p.step(place, steps, 0, q0, q1, p.scratch + member * CHUNK_ROWS * SCRATCH_ROW * L);
+            meet_group(now, place);
+        }
+    }
+
+    void read(R* h, R* c) const override {
+        for (long i = 0; i < layers; ++i) {
+            const ForwardPass<R>& p = layer[i]->pass;
+            for (long b = 0; b < B; ++b)
+                for (long u = 0; u < H; ++u) {
+                    h[(i * B + b) * H + u] = p.h[steps & 1][b * p.shape.padded + u];
+                    if (c) c[(i * B + b) * H + u] = p.c[b * p.shape.padded + u];
+                }
+        }
+    }
+    void write(const R* h, const R* c) override {
+        steps = 0;
+        for (long i = 0; i < layers; ++i) {
+            layer[i]->call.h0 = h + i * B * H;
+            layer[i]->call.c0 = c ? c + i * B * H : nullptr;
+            for (long b = 0; b < B; ++b) layer[i]->pass.begin_row(b, 0, layer[i]->pass.shape.panels);
+        }
+    }
+
+  private:
+    int members = 1;
+};
+
+template <typename R>
+static Stream<R>* make_stream(const StreamCall<R>& call) {
+    PackedStream<R>* stream = new (std::nothrow) PackedStream<R>(call);
+    if (stream && !stream->memory) {
+        delete stream;
+        return nullptr;
+    }
+    return stream;
+}
+
+}  // namespace GPULSTM_ISA
+}  // namespace gpulstm
+
+#endif
