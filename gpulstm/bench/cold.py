@@ -30,7 +30,7 @@ CHECKPOINT, WEIGHTS, INPUT, WANTED = "model.safetensors", "torch.safetensors", "
 OWN = """
 import json, sys
 import gpulstm
-forecast = gpulstm.Forecaster.load(sys.argv[1]).predict()
+forecast = gpulstm.Forecaster.load(sys.argv[1], device="cpu").predict()
 print(json.dumps(forecast.mean.reshape(-1).tolist()), flush=True)
 """
 TORCH = """

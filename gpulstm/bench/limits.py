@@ -1,6 +1,6 @@
 """What this machine can do, measured with NumPy: the rate of its matrix product, and of copies in L2 and in memory.
 
-Started with one argument, the number of threads (0: all that there are); prints JSON:
+Started with two arguments, the number of threads (0: all that there are) and the seconds for each figure; prints JSON:
 
     threads          how many were used
     sgemm_gflops     float32 product of square matrices of 2048, by NumPy's BLAS with its own threads
@@ -27,7 +27,7 @@ SIDE = 2048
 L2_BYTES, MEMORY_BYTES = 1 << 17, 1 << 26  # of one array; a copy has two
 
 
-def seconds_of(call: Callable[[], object], seconds: float, fewest: int = 5) -> float:
+def seconds_of(call: Callable[[], object], seconds: float, fewest: int = 3) -> float:
     """The median time of a call, over `seconds` of them."""
     call()
     taken: list[float] = []
@@ -39,7 +39,7 @@ def seconds_of(call: Callable[[], object], seconds: float, fewest: int = 5) -> f
     return statistics.median(taken)
 
 
-def sgemm(side: int = SIDE, seconds: float = 2.0) -> float:
+def sgemm(seconds: float, side: int = SIDE) -> float:
     """Operations a second of a float32 product of square matrices."""
     rng = np.random.default_rng(0)
     a, b = (rng.standard_normal((side, side), dtype=np.float32) for _ in range(2))
@@ -47,7 +47,7 @@ def sgemm(side: int = SIDE, seconds: float = 2.0) -> float:
     return 2 * side**3 / seconds_of(lambda: np.matmul(a, b, out=out), seconds)
 
 
-def copy(size: int, threads: int, seconds: float = 0.5) -> float:
+def copy(size: int, threads: int, seconds: float) -> float:
     """Bytes a second that `threads` threads read and write together, each copying its own array of `size` bytes."""
     repeat = max(1, (1 << 22) // size)  # enough for a call to be long beside Python's share of it
     rates: list[float] = []
@@ -74,11 +74,11 @@ def copy(size: int, threads: int, seconds: float = 0.5) -> float:
 def main() -> int:
     """Measure and print."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = int(sys.argv[1]) or cores
+    threads, seconds = int(sys.argv[1]) or cores, float(sys.argv[2])
     found = {
-        "sgemm_gflops": sgemm(),
-        "copy_l2_gbs": copy(L2_BYTES, threads),
-        "copy_memory_gbs": copy(MEMORY_BYTES, threads),
+        "sgemm_gflops": sgemm(seconds),
+        "copy_l2_gbs": copy(L2_BYTES, threads, seconds),
+        "copy_memory_gbs": copy(MEMORY_BYTES, threads, seconds),
     }
     print(json.dumps({"threads": threads, **{name: round(value / 1e9, 1) for name, value in found.items()}}))
     return 0

@@ -183,7 +183,11 @@ def jax(task: Task, arrays: Arrays) -> Made:
             return {"y": np.stack(steps)}
 
         return Made(step_once, nothing, stream, plan)
-    forward = jax.jit(lambda weights, x: network(weights, x, zeros)[0])
+
+    def outputs(weights: Any, x: Any) -> Any:
+        return network(weights, x, zeros)[0]
+
+    forward = jax.jit(outputs)
 
     def infer() -> Any:
         return forward(weights, x).block_until_ready()
@@ -191,7 +195,7 @@ def jax(task: Task, arrays: Arrays) -> Made:
     if case["kind"] == "inference":
         return Made(infer, nothing, lambda: {"y": np.asarray(infer())}, plan)
     dy = jnp.asarray(arrays["dy"])
-    backward = jax.jit(lambda weights, x, dy: jax.vjp(lambda *given: network(*given, zeros)[0], weights, x)[1](dy))
+    backward = jax.jit(lambda weights, x, dy: jax.vjp(outputs, weights, x)[1](dy))
 
     def train() -> Any:
         return jax.block_until_ready(backward(weights, x, dy))

@@ -56,7 +56,7 @@ def main() -> int:
     """Write the file."""
     task = json.loads(sys.argv[1])
     with open(sys.argv[2], "wb") as file:
-        np.savez(file, **arrays(task["case"], expected=task["expected"]))
+        np.savez(file, allow_pickle=False, **arrays(task["case"], expected=task["expected"]))
     return 0
 
 

@@ -28,7 +28,7 @@ def baseline(results: Sequence[Result]) -> str:
 
 def base_times(results: Sequence[Result]) -> dict[Case, tuple[float, str]]:
     """Seconds that a case's times are divided by, and whose they are; cases without any are left out."""
-    name, found = baseline(results), {}
+    name, found = baseline(results), dict[Case, tuple[float, str]]()
     for result in results:
         chosen = result.side == "peer" if name == BEST else result.contender == name
         if chosen and result.seconds and result.median < found.get(result.case, (math.inf, ""))[0]:

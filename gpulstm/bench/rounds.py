@@ -83,13 +83,13 @@ def run(
     return results
 
 
-def measured_limits(threads: int) -> dict[str, float]:
-    """What the machine can do, measured in a process of its own: see `limits`.
+def measured_limits(threads: int, seconds: float) -> dict[str, float]:
+    """What the machine can do, `seconds` for each figure, in a process of its own: see `limits`.
 
     Raises:
         BenchError: the process ended without an answer.
     """
-    return json.loads(_python(["-m", limits.__name__, str(threads)], environment(threads)))
+    return json.loads(_python(["-m", limits.__name__, str(threads), str(seconds)], environment(threads)))
 
 
 def environment(threads: int) -> dict[str, str]:

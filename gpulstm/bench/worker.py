@@ -92,8 +92,7 @@ def difference(found: Arrays, arrays: Arrays) -> tuple[float, str]:
             return math.inf, name
         size = np.linalg.norm(wanted.ravel()) or 1.0  # from a state of zeros one step has no gradient of W_h
         error = float(np.linalg.norm((value - wanted).ravel()) / size)
-        if not error <= worst[0]:  # NaN too
-            worst = error, name
+        worst = max(worst, (math.inf if math.isnan(error) else error, name), key=lambda one: one[0])
     return worst
 
 

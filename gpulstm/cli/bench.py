@@ -78,10 +78,10 @@ def bench(
 
         settings: Any = {"rounds": number_of_rounds, "seconds": seconds, "threads": count}
         limited = suite == "cpu" and any(name in report.COMPUTED for name in kinds)
-        found = [rounds.measured_limits(count)] if limited else []
+        found = [rounds.measured_limits(count, 3 * min(seconds, 1.0))] if limited else []
         results = rounds.run(suite, chosen, who, **settings, report=shown)
         if found:  # a machine may slow down under load, so its limits are taken before and after, and the better holds
-            found.append(rounds.measured_limits(count))
+            found.append(rounds.measured_limits(count, 3 * min(seconds, 1.0)))
     limits = report.best_of(found)
     show(kinds, results, facts, limits)
     if output is not None:
