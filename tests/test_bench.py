@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -322,3 +323,16 @@ def test_cuda_engines_are_counted_under_the_simulator_and_timed_everywhere() -> 
     if suites.simulated():
         assert 0 < fused.counts["launches"] < reference.counts["launches"]
         assert report.machine("cuda")["simulated"]
+
+
+# -- the tables of the documentation -----------------------------------------------------------------------------------
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def test_the_tables_of_the_documentation_are_those_of_its_json() -> None:
+    document = json.loads((DOCS / "benchmarks" / "cpu.json").read_text(encoding="utf-8"))
+    made = runpy.run_path(str(DOCS / "benchmarks" / "tables.py"))["tables"](document)
+    text = (DOCS / "benchmarks.md").read_text(encoding="utf-8")
+    for line in filter(None, made.splitlines()):
+        assert line in text
+    assert {row["wrong"] for row in document["results"]} == {""}
