@@ -10,9 +10,9 @@
 namespace gpulstm {
 namespace GPULSTM_ISA {
 
-constexpr long HOIST_ROWS = 12;             // rows of a group up to which the input's product is hoisted
-constexpr long HOIST_BYTES = 256 << 10;     // what it may fill: part of the second-level cache
-constexpr long SCRATCH_ROW = 16;            // registers: 4 panels of 4
+constexpr long HOIST_ROWS = 12;          // rows of a group up to which the input's product is hoisted
+constexpr long HOIST_BYTES = 256 << 10;  // what it may fill: part of the second-level cache
+constexpr long SCRATCH_ROW = 16;         // registers: 4 panels of 4
 
 template <typename R>
 struct ForwardPass {

@@ -9,7 +9,7 @@
 namespace gpulstm {
 namespace GPULSTM_ISA {
 
-constexpr long WEIGHT_BLOCK = 32 << 10;  // bytes of a panel's weights that stay in the first-level cache over all tiles
+constexpr long WEIGHT_BLOCK = 64 << 10;  // bytes of a panel's weights that are used by all tiles before the next ones
 constexpr long CHUNK_ROWS = 48;          // rows whose sums wait beside them
 constexpr double ALONE = 1.5e6;          // multiply-adds of a call below which a second thread costs more than it brings
 

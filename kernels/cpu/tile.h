@@ -12,6 +12,8 @@
 namespace gpulstm {
 namespace GPULSTM_ISA {
 
+constexpr long AHEAD = 8 << 10;  // bytes by which weights are asked for before they are used
+
 template <typename R>
 struct Product {
     const R* in;  // [row][panel][NV registers]; null for zeros
@@ -43,6 +45,8 @@ static void tile(const Product<R>& q) {
 #pragma GCC unroll 4
             for (int p = 0; p < P; ++p) {
                 V w[NV];
+                if (RS > 3)  // large weights come from the third-level cache
+                    for (int v = 0; v < NV; ++v) __builtin_prefetch(b + p * q.b_panel + v * L + AHEAD / long(sizeof(R)));
 #pragma GCC unroll 4
                 for (int v = 0; v < NV; ++v) w[v] = Vec<R>::load(b + p * q.b_panel + v * L).v;
 #pragma GCC unroll 8

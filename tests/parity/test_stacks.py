@@ -110,12 +110,13 @@ def test_a_forced_engine_runs(engine: str, monkeypatch: pytest.MonkeyPatch) -> N
         np.testing.assert_array_equal(one, other)
 
 
-def test_on_the_cpu_the_plan_says_why_not_cuda() -> None:
-    plan = str(gl.GRU(INPUTS, HIDDEN, 2, bidirectional=True, device="cpu").explain(7, 2))
+def test_on_the_cpu_the_plan_says_why_no_other_engine() -> None:
+    plan = str(gl.GRU(INPUTS, HIDDEN, 2, bidirectional=True, reset_after=False, device="cpu").explain(7, 2))
     assert plan.splitlines() == [
         "GRU  T=7 B=2 I=3 H=6 L=2 D=2  float32 on cpu, inference",
         "  engine: reference (array code, one step at a time)",
         "  not cuda: the model is on the CPU",
+        "  not cpu: no native code for reset_after=False",
     ]
 
 
@@ -131,7 +132,7 @@ def test_a_forced_engine_that_cannot_serve_is_an_error(monkeypatch: pytest.Monke
     with pytest.raises(EngineError, match="the model is on the CPU"):
         stack(x)
     monkeypatch.setenv("GPULSTM_ENGINE", "fast")
-    with pytest.raises(ConfigError, match="GPULSTM_ENGINE is 'fast', expected one of cuda, reference"):
+    with pytest.raises(ConfigError, match="GPULSTM_ENGINE is 'fast', expected one of cuda, cpu, reference"):
         stack(x)
     assert gl.LSTM(INPUTS, HIDDEN, device="cpu", engine="reference")(x)[0].shape == (2, 1, HIDDEN)
 
