@@ -1,5 +1,6 @@
 # Each target starts from nothing: it makes the environment that it needs in $(VENV), then does its work.
 #   make demo    train on a bundled real series and draw its forecast        make test   the whole suite
+#   make test-peers   live comparisons with PyTorch, Keras, ONNX Runtime
 #   make lint    style, format, types      make bench   side by side with peers       make docs   pictures, links
 PYTHON ?= python3
 VENV ?= .venv
@@ -12,7 +13,7 @@ HOSTGPU := tests/hostgpu/hostgpu
 
 # One BLAS thread, unless the caller says otherwise: the products of tests and demonstration are small, and two threads that
 # wait for one another are 15 times slower as soon as something else wants a core.  Results differ in rounding only.
-demo docs test-cpu test-cuda: export OPENBLAS_NUM_THREADS ?= 1
+demo docs test-cpu test-cuda test-peers: export OPENBLAS_NUM_THREADS ?= 1
 
 # CuPy: with the toolkit libraries (about 2.5 GB) where there is a GPU; the wheel alone (about 100 MB) where the simulator
 # can run it: x86-64 Linux with g++ 12 or later; none elsewhere.
@@ -27,7 +28,7 @@ endif
 # What the native engine is built from: an environment is brought up to date when any of it changes.
 NATIVE := pyproject.toml CMakeLists.txt $(wildcard kernels/*.h kernels/cpu/*)
 
-.PHONY: demo test test-cpu test-cuda selftest sanitize lint format peers bench docs build venv clean
+.PHONY: demo test test-cpu test-cuda test-peers selftest sanitize lint format peers bench docs build venv clean
 
 venv: $(VENV)/.test
 
@@ -73,6 +74,17 @@ test-cuda: $(VENV)/.test
 	  echo "  simulator needs x86-64 Linux with g++ 12 or later. Nothing here says that CUDA works."; \
 	  echo "==============================================================================="; \
 	fi
+
+# Live, against PyTorch, Keras, ONNX Runtime and ONNX's own test cases, in an environment of their own.
+$(PEERS)-live/.done: pyproject.toml
+	@echo "== the other libraries in $(PEERS)-live"
+	@$(PYTHON) -m venv $(PEERS)-live
+	@$(PEERS)-live/bin/python -m pip install -q --disable-pip-version-check -e '.[live]'
+	@touch $@
+
+test-peers: $(PEERS)-live/.done
+	@echo "== live comparisons with the other libraries"
+	@$(PEERS)-live/bin/python -m pytest -q -m "not cuda" tests/peers
 
 selftest: $(VENV)/.test
 	@if [ "$(SIMULATOR)" = yes ]; then $(HOSTGPU) $(PY) tests/hostgpu/selftest.py; \
@@ -121,4 +133,4 @@ build: $(VENV)/.dev
 	@$(PY) -m build --outdir dist .
 
 clean:
-	rm -rf $(VENV) $(PEERS) $(OUT) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) $(PEERS)-live $(OUT) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

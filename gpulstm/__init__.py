@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from gpulstm import errors
@@ -10,6 +11,7 @@ from gpulstm.layers import GRU, LSTM, RNN, Dense
 from gpulstm.threads import get_num_threads, set_num_threads
 
 if TYPE_CHECKING:
+    from gpulstm import interop
     from gpulstm.forecast import Forecaster
 
 __version__ = "0.1.0"
@@ -22,6 +24,7 @@ __all__ = [
     "Forecaster",
     "errors",
     "get_num_threads",
+    "interop",
     "set_num_threads",
     "to_device",
     "to_host",
@@ -29,7 +32,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """`Forecaster`, imported when it is first asked for: who uses layers alone does not wait for it."""
+    """`Forecaster` and `interop`, imported when first asked for: who uses layers alone does not wait for them."""
+    if name == "interop":
+        return importlib.import_module("gpulstm.interop")
     if name != "Forecaster":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from gpulstm.forecast import Forecaster

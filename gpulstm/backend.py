@@ -12,7 +12,7 @@ import functools
 import importlib.util
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,13 @@ class Backend:
 
     def from_host(self, value: Any, dtype: Any = None) -> Array:
         """A copy of a host array on this device (the array itself on the CPU)."""
+        raise NotImplementedError
+
+    def uploads(self, parts: Iterable[np.ndarray], dtype: Any) -> Iterator[Array]:
+        """Host arrays one after another on this device as `dtype`; on a GPU the next is copied while one is in use.
+
+        So `parts` is read one ahead there.
+        """
         raise NotImplementedError
 
     def to_host(self, value: Array) -> np.ndarray:
@@ -126,6 +133,9 @@ class NumpyBackend(Backend):
     def from_host(self, value: Any, dtype: Any = None) -> Array:
         return np.asarray(value, dtype=dtype)
 
+    def uploads(self, parts: Iterable[np.ndarray], dtype: Any) -> Iterator[Array]:
+        return (np.asarray(part, dtype=dtype) for part in parts)
+
     def to_host(self, value: Array) -> np.ndarray:
         return np.asarray(value)
 
@@ -178,6 +188,23 @@ class CupyBackend(Backend):
         with self.activate():
             return self.xp.asarray(np.asarray(value, dtype=dtype))
 
+    def uploads(self, parts: Iterable[np.ndarray], dtype: Any) -> Iterator[Array]:
+        with self.activate():
+            lane = _Uploads(self.xp, dtype)
+        ahead = None
+        for part in parts:
+            with self.activate():
+                started = lane.start(part)  # before the work on the one ahead is enqueued, so that the two overlap
+                ready = None if ahead is None else lane.ready(ahead)
+            ahead = started
+            if ready is not None:
+                yield ready
+                del ready
+        if ahead is not None:
+            with self.activate():
+                ready = lane.ready(ahead)
+            yield ready
+
     def to_host(self, value: Array) -> np.ndarray:
         return self.xp.asnumpy(value)
 
@@ -224,6 +251,41 @@ class CupyBackend(Backend):
             headers: file names under `kernels/`, put before the kernel in this order.
         """
         return _elementwise(name, inputs, outputs, body, headers)
+
+
+class _Uploads:
+    """Copies to the device on a stream of their own, from two buffers of pinned host memory in turn."""
+
+    def __init__(self, cupy: Any, dtype: Any) -> None:
+        self.cupy, self.dtype = cupy, np.dtype(dtype)
+        self.stream = cupy.cuda.Stream(non_blocking=True)
+        self.pinned: list[Any] = [None, None]
+        self.copied: list[Any] = [None, None]  # events: what a buffer held has been copied
+        self.turn = 0
+
+    def start(self, part: np.ndarray) -> tuple[Array, Any]:
+        """Begin to copy; the array is to be used after `ready` alone."""
+        cuda, turn = self.cupy.cuda, self.turn
+        self.turn = 1 - turn
+        if self.copied[turn] is not None:
+            self.copied[turn].synchronize()
+        bytes_ = max(1, part.size * self.dtype.itemsize)
+        if self.pinned[turn] is None or self.pinned[turn].mem.size < bytes_:
+            self.pinned[turn] = cuda.alloc_pinned_memory(bytes_)
+        host = np.frombuffer(self.pinned[turn], self.dtype, part.size).reshape(part.shape)
+        host[...] = part
+        value = self.cupy.empty(part.shape, self.dtype)
+        # the memory of `value` may have belonged to arrays that work on the current stream still reads
+        self.stream.wait_event(cuda.get_current_stream().record())
+        value.set(host, stream=self.stream)
+        self.copied[turn] = self.stream.record()
+        return value, self.copied[turn]
+
+    def ready(self, started: tuple[Array, Any]) -> Array:
+        """The array, which the current stream waits for; the host does not."""
+        value, copied = started
+        self.cupy.cuda.get_current_stream().wait_event(copied)
+        return value
 
 
 @functools.cache

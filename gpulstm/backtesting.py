@@ -14,9 +14,10 @@ import numpy as np
 from gpulstm import metrics, options
 from gpulstm.errors import ConfigError, DataError
 from gpulstm.losses import Loss
+from gpulstm.memory import Memory
 from gpulstm.model import Network
 from gpulstm.results import MODEL, NAIVE, SEASONAL, Backtest
-from gpulstm.rollout import Draws, forecast_windows
+from gpulstm.rollout import BATCH, Draws, forecast_windows
 from gpulstm.scaling import Scaler
 from gpulstm.table import SeriesSet
 from gpulstm.windows import WindowSet, window_set
@@ -77,6 +78,8 @@ def run_backtest(
     window_scaling: str,
     season: int,
     draws: Draws | None,
+    batch: int = BATCH,
+    memory: Memory = None,
 ) -> Backtest:
     """Forecast from every origin, beside the naive forecasts.
 
@@ -87,6 +90,7 @@ def run_backtest(
         scaler: with one row for each series.
         origins: absolute rows.
         season: of the seasonal-naive forecast and of MASE.
+        batch, memory: as `rollout.forecast_windows`.
     """
     past = replace(series, missing="forward") if series.missing == "interpolate" else series
     windows = window_set(
@@ -98,7 +102,7 @@ def run_backtest(
         dtype=network.config.stack.dtype,
         origins=origins,
     )
-    mean, quantiles = forecast_windows(network, loss, windows, scaler, draws)
+    mean, quantiles = forecast_windows(network, loss, windows, scaler, draws, batch=batch, memory=memory)
     which = windows.series_of()
     targets = series.values[:, : series.targets]
     rows = origins[:, None] + np.arange(horizon)

@@ -38,6 +38,10 @@ class CheckpointError(GpulstmError, ValueError):
     """A file that is not a checkpoint of this package, is damaged, or belongs to another model."""
 
 
+class InteropError(GpulstmError, ValueError):
+    """A model of another library that has no equal here (or there), or a file of one that is damaged or not safe."""
+
+
 class NotFittedError(GpulstmError, RuntimeError):
     """A forecaster was asked for results before `fit`."""
 

@@ -35,6 +35,7 @@ from gpulstm.scaling import Scaler
 from gpulstm.settings import Settings
 from gpulstm.table import Names, SeriesSet, load_series
 from gpulstm.training import Trainer
+from gpulstm.truncated import Lanes
 from gpulstm.windows import Cuts, WindowSet, chronological_cuts, window_set
 
 
@@ -121,7 +122,12 @@ class Forecaster(Settings):
         train, judge = self._parts(read, scaler, cuts)
         loss, backend = self.loss(), resolve(self.device)
         config = NetworkConfig(
-            self.stack(train.inputs), train.horizon, read.targets, loss.outputs, future_size=read.future
+            self.stack(train.inputs),
+            train.horizon,
+            read.targets,
+            loss.outputs,
+            future_size=read.future,
+            chrono=self.chrono,
         )
         network = Network(config, device=backend, seed=self.seed, engine=self.engine)
         watchers: list[Callback] = [Progress(progress), *callbacks]
@@ -138,6 +144,7 @@ class Forecaster(Settings):
             batch_size=self.batch_size,
             clip_norm=self.clip_norm,
             seed=self.seed,
+            memory=self.memory,
             callbacks=watchers,
             extra={"forecaster": self.to_dict()},
         )
@@ -156,8 +163,8 @@ class Forecaster(Settings):
         self._series = read
         return self
 
-    def _parts(self, series: SeriesSet, scaler: Scaler, cuts: Cuts) -> tuple[WindowSet, WindowSet | None]:
-        """Training and validation windows."""
+    def _parts(self, series: SeriesSet, scaler: Scaler, cuts: Cuts) -> tuple[WindowSet | Lanes, WindowSet | None]:
+        """What to train on, and validation windows."""
         windows = window_set(
             series,
             scaler.transform,
@@ -167,17 +174,24 @@ class Forecaster(Settings):
             window_scaling=self.window_scaling,
             carry=self.training_carry,
             dtype=self.dtype,
+            origins=np.zeros(0, np.int64),
         )
-        train, judge, _ = windows.split(cuts)
-        if len(judge):
-            return train.subset(slice(None, None, self.stride)), judge.subset(slice(None, None, self.stride))
+        judge = windows.within(cuts.train, cuts.validation, self.stride)
         rows = int((cuts.validation - cuts.train).max())
-        if rows:
+        train: WindowSet | Lanes
+        if self.training == "truncated":
+            reach = self.chunk if self.reach is None else self.reach
+            lanes = {"lanes": self.batch_size, "chunk": self.chunk, "reach": reach}
+            train = Lanes(windows, cuts.train, borders=self.borders, **lanes)
+        else:
+            train = windows.within(series.offsets[:-1], cuts.train, self.stride)
+            windows.check_training(train, cuts)
+        if rows and not len(judge):
             raise ConfigError(
                 f"validation={self.validation!r} keeps {rows} rows, fewer than the horizon of "
                 f"{windows.horizon}; keep more, or none with validation=0"
             )
-        return train.subset(slice(None, None, self.stride)), None
+        return train, judge if len(judge) else None
 
     # -- forecasting -------------------------------------------------------------------------------------------------
     def predict(self, horizon: int | None = None, future: Any = None, *, data: Any = None) -> Forecast:
@@ -217,7 +231,9 @@ class Forecaster(Settings):
             dtype=self.dtype,
             origins=origins,
         )
-        mean, quantiles = forecast_windows(fitted.network, fitted.loss, windows, scaler, self.sampling())
+        mean, quantiles = forecast_windows(
+            fitted.network, fitted.loss, windows, scaler, self.sampling(), **self.passes()
+        )
         index = np.stack([known.time_of(place)[-length:] for place in range(len(known))])
         return Forecast(
             known.names,
@@ -293,6 +309,7 @@ class Forecaster(Settings):
             window_scaling=self.window_scaling,
             season=fitted.season,
             draws=self.sampling(),
+            **self.passes(),
         )
         known = dict(zip(fitted.scaler.names, fitted.until, strict=True))
         starts = result.index[:, 0]

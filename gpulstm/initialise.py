@@ -6,17 +6,23 @@ import math
 
 import numpy as np
 
+from gpulstm import options
 from gpulstm.backend import host_generator
 from gpulstm.engines.spec import StackSpec
+from gpulstm.errors import ConfigError
 
 _DENSE_STREAM = 1_000_000  # apart from the streams of a stack's layers, which count from 0
+_CHRONO_STREAM = 0xC420  # beside a layer's own stream, so that the other weights do not depend on the option
 
 
-def stack_values(spec: StackSpec, seed: int, forget_bias: float = 1.0) -> dict[str, np.ndarray]:
+def stack_values(
+    spec: StackSpec, seed: int, forget_bias: float = 1.0, chrono: int | None = None
+) -> dict[str, np.ndarray]:
     """Initial parameters of a stack on the host, float64, the same on every device.
 
     W_x and W_p: Glorot uniform (Glorot & Bengio 2010) per gate; W_h: orthogonal per gate (Saxe, McClelland & Ganguli
-    2014); gains 1; biases and peepholes 0, but `forget_bias` for the forget gate.
+    2014); gains 1; biases and peepholes 0, but `forget_bias` for the forget gate, or with `chrono` those of
+    `chrono_bias` for the gates that keep and write.
     """
     values: dict[str, np.ndarray] = {}
     for index, suffix in enumerate(spec.suffixes):
@@ -33,8 +39,38 @@ def stack_values(spec: StackSpec, seed: int, forget_bias: float = 1.0) -> dict[s
             if name == "b" and "f" in spec.gate_names:
                 gate = spec.gate_names.index("f")
                 value[gate * hidden : (gate + 1) * hidden] = forget_bias
+            if name == "b" and chrono is not None:
+                value = chrono_bias(spec, chrono, host_generator(seed, index, _CHRONO_STREAM))
             values[name + suffix] = value
     return values
+
+
+def check_chrono(spec: StackSpec, chrono: int | None) -> int | None:
+    """`chrono` if a stack can start so.
+
+    Raises:
+        ConfigError: it is no number of steps, or the cell has no gate or no bias for it.
+    """
+    if chrono is None:
+        return None
+    if spec.cell == "rnn":
+        raise ConfigError(f"chrono is {chrono!r}, but the RNN has no gate that keeps the past; expected None")
+    if not spec.bias:
+        raise ConfigError(f"chrono is {chrono!r}, but bias=False leaves no bias to start from it")
+    return options.count("chrono", chrono, at_least=2)
+
+
+def chrono_bias(spec: StackSpec, longest: int, draw: np.random.Generator) -> np.ndarray:
+    """Gate biases `(G*H,)` with which the units forget over 2 to `longest` steps (chrono initialisation).
+
+    A gate that keeps sigmoid(b) of the past at each step forgets over about 1 + exp(b) steps.  So b_f = log(u) with u
+    uniform on [1, longest - 1], and b_i = -b_f (Tallec & Ollivier 2018, arXiv:1804.11188, eq. 16).  A coupled LSTM has
+    b_i alone; in the GRU z keeps the past here, so b_z = log(u).  All other biases are 0.
+    """
+    hidden, names = spec.hidden_size, spec.gate_names
+    keep = np.log(draw.uniform(1.0, longest - 1.0, hidden))
+    parts = {"f": keep, "i": -keep, "z": keep}
+    return np.concatenate([parts.get(name, np.zeros(hidden)) for name in names])
 
 
 def dense_values(inputs: int, outputs: int, seed: int) -> dict[str, np.ndarray]:

@@ -5,6 +5,7 @@ What a stack does with them is in `stack.py`; what a cell computes is in `engine
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -37,7 +38,11 @@ class LSTM(Recurrent):
         proj_size: P > 0 projects h to P units (Sak, Senior & Beaufays 2014).
         coupled: f_t = 1 - i_t (Greff et al. 2017).
         forget_bias: initial bias of the forget gate (Jozefowicz, Zaremba & Sutskever 2015).
+        chrono: T_max, about as many steps as memory may have to reach: the biases of the gates start so that the units
+            forget over 2 to T_max steps (Tallec & Ollivier 2018; `initialise.chrono_bias`), whatever `forget_bias` is.
         clip: bound of the inputs of the gates' activations, None for none.
+        activations: of the gates, the candidate and the memory read, others than sigmoid, tanh, tanh; each a name of
+            ONNX's list or `(name, alpha, beta)` (see `StackSpec`).
         engine: force "reference", "cpu" or "cuda"; None chooses.
 
     Weights start as Glorot uniform (input), orthogonal (recurrent) and zero biases but for the forget gate's.
@@ -62,14 +67,17 @@ class LSTM(Recurrent):
         proj_size: int = 0,
         coupled: bool = False,
         forget_bias: float = 1.0,
+        chrono: int | None = None,
         clip: float | None = None,
+        activations: Sequence[Any] = (),
         engine: str | None = None,
     ) -> None:
         spec = StackSpec(
             "lstm", input_size, hidden_size, num_layers, bidirectional, bias, _dtype_name(dtype), dropout,
             recurrent_dropout, _pair(zoneout), peepholes, layer_norm, proj_size, coupled, clip=clip,
+            activations=tuple(activations),
         )  # fmt: skip
-        super().__init__(spec, device=device, seed=seed, forget_bias=forget_bias, engine=engine)
+        super().__init__(spec, device=device, seed=seed, forget_bias=forget_bias, chrono=chrono, engine=engine)
 
 
 class GRU(Recurrent):
@@ -94,14 +102,17 @@ class GRU(Recurrent):
         zoneout: float = 0.0,
         layer_norm: bool = False,
         reset_after: bool = True,
+        chrono: int | None = None,
         clip: float | None = None,
+        activations: Sequence[Any] = (),
         engine: str | None = None,
     ) -> None:
         spec = StackSpec(
             "gru", input_size, hidden_size, num_layers, bidirectional, bias, _dtype_name(dtype), dropout,
             recurrent_dropout, (zoneout, 0.0), layer_norm=layer_norm, reset_after=reset_after, clip=clip,
+            activations=tuple(activations),
         )  # fmt: skip
-        super().__init__(spec, device=device, seed=seed, engine=engine)
+        super().__init__(spec, device=device, seed=seed, chrono=chrono, engine=engine)
 
 
 class RNN(Recurrent):
@@ -127,11 +138,13 @@ class RNN(Recurrent):
         zoneout: float = 0.0,
         layer_norm: bool = False,
         clip: float | None = None,
+        activations: Sequence[Any] = (),
         engine: str | None = None,
     ) -> None:
         spec = StackSpec(
             "rnn", input_size, hidden_size, num_layers, bidirectional, bias, _dtype_name(dtype), dropout,
             recurrent_dropout, (zoneout, 0.0), layer_norm=layer_norm, nonlinearity=nonlinearity, clip=clip,
+            activations=tuple(activations),
         )  # fmt: skip
         super().__init__(spec, device=device, seed=seed, engine=engine)
 

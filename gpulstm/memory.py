@@ -7,15 +7,17 @@ the longest segment that fits `memory=...`.
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Sequence
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
 from gpulstm.chain import Segment, chains, cut
-from gpulstm.engines.spec import Call
+from gpulstm.engines.spec import Call, Footprint, StackSpec
 from gpulstm.errors import ConfigError
 
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
@@ -41,7 +43,8 @@ def training_bytes(engine: ModuleType, call: Call, segments: Sequence[Segment], 
     for group in groups:
         inner = group is not groups[-1]
         for chain in group:
-            prints = [engine.footprint(spec, layer, call.batch) for layer in range(chain.first, chain.stop)]
+            block = engine.block_steps(call.batch)
+            prints = [_footprint(engine, spec, layer, call.batch, block) for layer in range(chain.first, chain.stop)]
             tapes = sum(each.saved + each.outputs for each in prints) * longest
             if outputs == "last" and not inner:  # the outputs of the last layer are dropped but for one step
                 tapes -= prints[-1].outputs * longest
@@ -65,6 +68,12 @@ def training_bytes(engine: ModuleType, call: Call, segments: Sequence[Segment], 
         if spec.bidirectional:
             kept += row * call.steps * spec.output_size * inner
     return held + kept + peak
+
+
+@functools.lru_cache(maxsize=256)
+def _footprint(engine: ModuleType, spec: StackSpec, layer: int, batch: int, block: int) -> Footprint:
+    """The engine's own answer; `block`, its steps a block, is part of it."""
+    return engine.footprint(spec, layer, batch)
 
 
 def segment_length(engine: ModuleType, call: Call, memory: Memory, outputs: str) -> int:
@@ -103,6 +112,17 @@ def _lengths(steps: int, block: int) -> list[int]:
     """Lengths worth trying: for each number of segments the shortest that makes so many, and the whole."""
     blocks = max(1, math.ceil(steps / block))
     return sorted({max(steps, 1)} | {block * math.ceil(blocks / count) for count in range(2, blocks + 1)})
+
+
+def check_memory(memory: Any) -> Memory:
+    """`memory` if it is one that `segment_length` takes.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if memory is not None and memory != "sqrt":
+        parse_bytes(memory)
+    return memory
 
 
 def parse_bytes(memory: str | int) -> int:

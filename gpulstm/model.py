@@ -18,7 +18,9 @@ from gpulstm.backend import Array, Backend, resolve
 from gpulstm.engines.choose import Plan
 from gpulstm.engines.spec import StackSpec
 from gpulstm.errors import ConfigError, ShapeError
+from gpulstm.initialise import check_chrono
 from gpulstm.layers import Dense
+from gpulstm.memory import Memory, parse_bytes
 from gpulstm.params import ParamDict
 from gpulstm.stack import Recurrent, StackState, Tape
 
@@ -34,6 +36,7 @@ class NetworkConfig:
         outputs: P, numbers per target and step (`Loss.outputs`).
         future_size: K, covariates known for each step of the horizon.
         forget_bias: initial bias of the LSTM's forget gate.
+        chrono: T_max of chrono initialisation, or None; see `LSTM`.
     """
 
     stack: StackSpec
@@ -42,12 +45,14 @@ class NetworkConfig:
     outputs: int = 1
     future_size: int = 0
     forget_bias: float = 1.0
+    chrono: int | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("horizon", 1), ("targets", 1), ("outputs", 1), ("future_size", 0)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ConfigError(f"{name} is {value!r}, expected an integer of at least {least}")
+        check_chrono(self.stack, self.chrono)
 
     @property
     def head_inputs(self) -> int:
@@ -80,7 +85,9 @@ class NetworkTape:
     """What `Network.forward` keeps for `Network.backward`; opaque."""
 
     stack: Tape
-    read: Array  # (B, D*H + horizon*K), the head's input
+    read: Array  # (N, D*H + horizon*K), the head's input
+    steps: int | None = None  # how many of the last steps the head read; None: each row's last valid step
+    before: Tape | None = None  # of the steps before those of `stack`, where the state was taken out between
 
 
 class Network:
@@ -117,6 +124,7 @@ class Network:
             device=self.backend,
             seed=seed,
             forget_bias=config.forget_bias,
+            chrono=config.chrono,
             engine=engine,
             params=self.params.sub("rnn."),
             initial=initial,
@@ -137,9 +145,12 @@ class Network:
     def calls(self, value: int) -> None:
         self.rnn.calls = value
 
-    def explain(self, steps: int, batch: int, *, training: bool = False) -> Plan:
-        """Which engine will run the stack, and why no faster one; print it."""
-        return self.rnn.explain(steps, batch, training=training)
+    def explain(
+        self, steps: int, batch: int, *, training: bool = False, memory: Memory = None, read: int | None = None
+    ) -> Plan:
+        """Which engine will run the stack, why no faster one, and what a training step takes; print it."""
+        outputs = "last" if read is None else "all"
+        return self.rnn.explain(steps, batch, training=training, memory=memory, outputs=outputs)
 
     def forward(
         self,
@@ -148,33 +159,49 @@ class Network:
         state: StackState = None,
         lengths: Any = None,
         training: bool = False,
+        memory: Memory = None,
+        *,
+        read: int | None = None,
+        carry: int | None = None,
     ) -> tuple[Array, StackState, NetworkTape | None]:
         """Read windows, give what the loss reads.
 
         Args:
             x: `(T, B, I)`.
             future: `(B, horizon, K)` covariates known for the horizon; None when K is 0.
-            state, lengths: as `Recurrent.forward`.
+            state, lengths, memory: as `Recurrent.forward`.
             training: apply dropout and keep a tape.
+            read: let the head read each of the last `read` steps; raw and future are `(read*B, ...)` then, step after
+                step.  None: each row's last valid step.
+            carry: return the state after the first `carry` steps instead of that at the end, for a next call that
+                begins there; gradients flow through all steps.
 
         Returns:
-            raw `(B, horizon, targets, P)`, the stack's final state, the tape (None unless training).
+            raw `(B, horizon, targets, P)`, the stack's state, the tape (None unless training).
         """
-        config = self.config
+        config, x = self.config, self.rnn.as_input(x)
+        split = carry is not None and carry < x.shape[0]
+        self._check_unrolled(x.shape[0], lengths, read, carry)
         with self.backend.activate():
-            last, state, tape = self.rnn.forward(x, state, lengths, training=training, outputs="last")
-            read = last
+            before, taken = None, None
+            if split:
+                memory = memory if memory is None or memory == "sqrt" else parse_bytes(memory) // 2  # for each part
+                _, state, before = self.rnn.forward(x[:carry], state, None, training, memory, "last")
+                x, taken = x[carry:], state
+            y, state, tape = self.rnn.forward(x, state, lengths, training, memory, "last" if read is None else "all")
+            given = y if read is None else y[-read:].reshape(-1, config.stack.output_size)
             if config.future_size or future is not None:
-                read = self.backend.xp.concatenate([last, self._future(future, last.shape[0])], axis=1)
-            raw = self.head.forward(read).reshape(-1, config.horizon, config.targets, config.outputs)
-        return raw, state, None if tape is None else NetworkTape(tape, read)
+                given = self.backend.xp.concatenate([given, self._future(future, given.shape[0])], axis=1)
+            raw = self.head.forward(given).reshape(-1, config.horizon, config.targets, config.outputs)
+        kept = None if tape is None else NetworkTape(tape, given, read, before)
+        return raw, taken if split else state, kept
 
     def backward(self, tape: NetworkTape, draw: Any, grads: ParamDict | None = None) -> ParamDict:
         """The gradients of all parameters from that of raw.
 
         Args:
             tape: what `forward(..., training=True)` returned.
-            draw: `(B, horizon, targets, P)`, gradient of raw.
+            draw: `(B, horizon, targets, P)`, gradient of raw; `(read*B, ...)` with `read`.
             grads: added to; new zeros if None.
 
         Returns:
@@ -185,10 +212,30 @@ class Network:
         expected = (tape.read.shape[0], config.horizon, config.targets, config.outputs)
         if draw.shape != expected:
             raise ShapeError(f"draw has shape {draw.shape}, expected {expected}, the shape of raw")
+        xp, part, rows = self.backend.xp, grads.sub("rnn."), (tape.stack.batch, config.stack.output_size)
         with self.backend.activate():
             dread = self.head.backward(tape.read, draw.reshape(expected[0], -1), grads.sub("head."))
-            self.rnn.backward(tape.stack, dread[:, : config.stack.output_size], grads=grads.sub("rnn."))
+            dy = dread[:, : config.stack.output_size]
+            if tape.steps is not None:
+                dy, after = xp.zeros((tape.stack.run.steps, *rows), dread.dtype), dy
+                dy[-tape.steps :] = after.reshape(tape.steps, *rows)
+            _, dstate, _ = self.rnn.backward(tape.stack, dy, grads=part)
+            if tape.before is not None:
+                self.rnn.backward(tape.before, xp.zeros(rows, dread.dtype), dstate, part)
         return grads
+
+    def _check_unrolled(self, steps: int, lengths: Any, read: int | None, carry: int | None) -> None:
+        if read is None and carry is None:
+            return
+        if lengths is not None:
+            raise ConfigError("lengths cannot be combined with read or carry: rows would end in the middle")
+        if carry is not None and self.config.stack.bidirectional:
+            raise ConfigError("carry needs bidirectional=False: the second direction starts at the sequence's end")
+        if carry is not None and not 1 <= carry <= steps:
+            raise ConfigError(f"carry is {carry!r}, expected 1 to T = {steps}")
+        most = steps if carry is None or carry == steps else steps - carry
+        if read is not None and not 1 <= read <= most:
+            raise ConfigError(f"read is {read!r}, expected 1 to {most}, the steps after those of carry")
 
     def _future(self, future: Any, batch: int) -> Array:
         config = self.config

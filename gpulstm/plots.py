@@ -308,6 +308,39 @@ def timings(
     return Path(path)
 
 
+def memory(
+    path: str | Path, lines: Mapping[str, Sequence[tuple[float, float]]], *, title: str = "Memory of a training step"
+) -> Path:
+    """Memory over the length of the sequence, both on logarithmic axes, a line a contender.
+
+    Args:
+        path: the PNG to write.
+        lines: `(steps, MiB)` pairs by contender.
+        title: the headline.
+
+    Raises:
+        ShapeError: a contender has no pair.
+        MissingExtraError: matplotlib is not installed.
+    """
+    if not lines or not all(lines.values()):
+        raise ShapeError("a picture of memory needs at least one length for each contender")
+    with _figure(path, (8, 4.5)) as figure:
+        axes = figure.subplots()
+        figure.suptitle(title, x=0.01, ha="left")
+        for (name, pairs), colour, dash in zip(lines.items(), CYCLE, DASHES, strict=False):
+            steps, size = zip(*sorted(pairs), strict=True)
+            axes.plot(steps, size, color=colour, linestyle=dash, marker="o", markersize=4, label=name)
+        ticks = sorted({steps for pairs in lines.values() for steps, _ in pairs})
+        axes.set_xscale("log")
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.minorticks_off()
+        _plain_log(axes)
+        axes.set_xlabel("T, steps of the sequence")
+        axes.set_ylabel("peak over the start (MiB)")
+        _legend_outside(axes)
+    return Path(path)
+
+
 _LOSSES = {"train_loss": "training", "validation_loss": "validation"}
 
 

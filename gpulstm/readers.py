@@ -13,42 +13,16 @@ import difflib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from gpulstm.columns import TIME, Columns, Reading, cells_of_frame, parse_codes, parse_numbers, parse_times
 from gpulstm.errors import DataError, missing_extra
 
-MISSING = frozenset({"", "na", "n/a", "nan", "null", "none"})  # cells that mean "no value", in lower case
-TIME = "datetime64[us]"
+_BATCH = 65536  # rows of a Parquet file that exist as Arrow columns at one time
 _CHUNK = 1024  # rows of a CSV that exist as Python strings at one time; few enough to stay in the cache
-
-
-@dataclass
-class Columns:
-    """What was read from a source.
-
-    Attributes:
-        numbers: `(rows,)` float64 arrays by column, NaN where missing.
-        time: `(rows,)` datetime64[us] or float64, or None.
-        codes: `(rows,)` int64, which entry of `labels` each row belongs to, or None for one series.
-        labels: names of the series in the order of their first rows.
-        word, first: how rows are named in messages: `"row"` from 2 in a file (the header is row 1), `"position"` from 0
-            else.
-    """
-
-    numbers: dict[str, np.ndarray]
-    time: np.ndarray | None
-    codes: np.ndarray | None
-    labels: list[str]
-    word: str
-    first: int
-
-    def where(self, index: int) -> str:
-        """How to name row `index` to a user."""
-        return f"{self.word} {self.first + int(index)}"
 
 
 class Source(Protocol):
@@ -153,27 +127,21 @@ class _Csv:
 
     def read(self, numbers: Sequence[str], time: str | None, series: str | None) -> Columns:
         wanted = {name: self.names.index(name) for name in numbers}
-        parts: dict[str, list[np.ndarray]] = {name: [] for name in numbers}
-        times: list[np.ndarray] = []
-        codes: list[np.ndarray] = []
         known: dict[str, int] = {}
+        reading = Reading(numbers)
         for first, columns in self._chunks():
-            for name, column in wanted.items():
-                parts[name].append(_numbers(columns[column], name, self.label, first))
+            parts = {name: parse_numbers(columns[at], name, self.label, first) for name, at in wanted.items()}
+            reading.add(parts, len(columns[0]))
             if time is not None:
-                times.append(_times(columns[self.names.index(time)], time, self.label, first))
+                reading.add_time(
+                    parse_times(columns[self.names.index(time)], time, self.label, first), time, self.label
+                )
             if series is not None:
-                codes.append(_codes(columns[self.names.index(series)], known, series, self.label, first))
-        if not any(parts.values()):
+                cells = columns[self.names.index(series)]
+                reading.add_codes(parse_codes(cells, known, series, self.label, first))
+        if not reading.rows:
             raise DataError(f"{self.label} has no rows below the names of the columns")
-        return Columns(
-            {name: np.concatenate(part) for name, part in parts.items()},
-            _join_times(times, time, self.label) if time is not None else None,
-            np.concatenate(codes) if series is not None else None,
-            list(known),
-            "row",
-            2,
-        )
+        return reading.done(list(known), "row", 2)
 
     def _chunks(self) -> Iterator[tuple[int, list[tuple[str, ...]]]]:
         """The number of the first row, and the columns, of each run of rows; blank rows at the end are dropped."""
@@ -215,79 +183,6 @@ def _decoding(path: Path) -> Iterator[None]:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def _numbers(cells: Sequence[str], name: str, label: str, first: int) -> np.ndarray:
-    """Cells as float64; cells of `MISSING` become NaN."""
-    try:
-        if "_" in "".join(cells):  # float() takes 1_000, which no file of numbers means
-            raise ValueError
-        return np.fromiter(map(float, cells), np.float64, len(cells))
-    except ValueError:
-        values = np.empty(len(cells))
-        for row, cell in enumerate(cells):
-            text = cell.strip()
-            if text.lower() in MISSING:
-                values[row] = np.nan
-                continue
-            try:
-                if "_" in text:
-                    raise ValueError
-                values[row] = float(text)
-            except ValueError:
-                raise DataError(
-                    f"column {name!r}, row {first + row} of {label} holds {text!r}, expected a number"
-                ) from None
-        return values
-
-
-def _times(cells: Sequence[str], name: str, label: str, first: int) -> np.ndarray:
-    """Cells as float64 where all are numbers, else as ISO 8601 dates and times; offsets are turned into UTC."""
-    try:
-        return np.fromiter(map(float, cells), np.float64, len(cells))
-    except ValueError:
-        pass
-    values = np.empty(len(cells), TIME)
-    for row, cell in enumerate(cells):
-        text = cell.strip()
-        try:
-            values[row] = _moment(text)
-        except ValueError:
-            raise DataError(
-                f"time column {name!r}, row {first + row} of {label} holds {text!r}, "
-                "expected a number or an ISO date such as 2024-01-31"
-            ) from None
-    return values
-
-
-def _moment(text: str) -> np.datetime64:
-    """One ISO 8601 date, month or time; ValueError for anything else."""
-    if len(text) == 7 and text[4] == "-":  # a month: 2024-01
-        return np.datetime64(text, "us")
-    moment = datetime.fromisoformat(text[:-1] + "+00:00" if text.endswith("Z") else text)
-    if moment.tzinfo is not None:
-        moment = moment.astimezone(timezone.utc).replace(tzinfo=None)
-    return np.datetime64(moment, "us")
-
-
-def _join_times(parts: list[np.ndarray], name: str, label: str) -> np.ndarray:
-    kinds = {part.dtype.kind for part in parts}
-    if len(kinds) > 1:
-        raise DataError(f"time column {name!r} of {label} holds numbers in some rows and dates in others")
-    return np.concatenate(parts)
-
-
-def _codes(cells: Sequence[Any], known: dict[str, int], name: str, label: str, first: int) -> np.ndarray:
-    """The number of each cell's series; new names are added to `known`."""
-    codes = np.empty(len(cells), np.int64)
-    for row, cell in enumerate(cells):
-        text = "" if cell is None else str(cell).strip()
-        if not text:
-            raise DataError(
-                f"series column {name!r}, row {first + row} of {label} is empty, expected the name of a series"
-            )
-        codes[row] = known.setdefault(text, len(known))
-    return codes
-
-
 # Parquet and frames
 
 
@@ -310,13 +205,22 @@ class _Parquet:
 
     def read(self, numbers: Sequence[str], time: str | None, series: str | None) -> Columns:
         wanted = [*numbers, *(name for name in (time, series) if name is not None)]
+        known: dict[str, int] = {}
         try:
-            table = _pyarrow_parquet().read_table(self.path, columns=wanted)
+            with _pyarrow_parquet().ParquetFile(self.path) as file:
+                reading = Reading(numbers, file.metadata.num_rows)
+                for batch in file.iter_batches(batch_size=_BATCH, columns=wanted):
+                    native = _narwhals().from_native(_pyarrow().Table.from_batches([batch]), eager_only=True)
+                    part = _Frame(native, self.names, self.label, start=reading.rows)
+                    part.read_into(reading, numbers, time, series, known)
         except (OSError, ValueError) as error:
+            if isinstance(error, DataError):
+                raise
             raise DataError(f"{self.label} cannot be read as Parquet: {error}") from error
-        return _Frame(_narwhals().from_native(table, eager_only=True), self.names, self.label).read(
-            numbers, time, series
-        )
+        _pyarrow().default_memory_pool().release_unused()
+        if not reading.rows:
+            raise DataError(f"{self.label} has no rows")
+        return reading.done(list(known), "position", 0)
 
 
 @dataclass
@@ -327,26 +231,37 @@ class _Frame:
     names: list[str]
     label: str = "the frame"
     index: str | None = None  # name under which a pandas time index was made a column
+    start: int = 0  # position of the first row in the whole table
 
     def read(self, numbers: Sequence[str], time: str | None, series: str | None) -> Columns:
         if len(self.frame) == 0:
             raise DataError(f"{self.label} has no rows")
-        columns = {name: self._number(name) for name in numbers}
         known: dict[str, int] = {}
-        codes = None if series is None else _codes(self.frame[series].to_list(), known, series, self.label, 0)
-        return Columns(columns, None if time is None else self._time(time), codes, list(known), "position", 0)
+        reading = Reading(numbers, len(self.frame))
+        self.read_into(reading, numbers, time, series, known)
+        return reading.done(list(known), "position", 0)
+
+    def read_into(
+        self, reading: Reading, numbers: Sequence[str], time: str | None, series: str | None, known: dict[str, int]
+    ) -> None:
+        """Add the named columns to what was read before them."""
+        reading.add({name: self._number(name) for name in numbers}, len(self.frame))
+        if time is not None:
+            reading.add_time(self._time(time), time, self.label)
+        if series is not None:
+            reading.add_codes(parse_codes(self.frame[series].to_list(), known, series, self.label, self.start))
 
     def _number(self, name: str) -> np.ndarray:
         nw, column = _narwhals(), self.frame[name]
         if column.dtype.is_numeric() or column.dtype == nw.Boolean:
-            return _floats(column.cast(nw.Float64).to_numpy())
+            return np.asarray(column.cast(nw.Float64).to_numpy(), dtype=np.float64)
         cells = ["" if cell is None else str(cell) for cell in column.to_list()]
-        return _cells_of_frame(_numbers, cells, name, self.label)
+        return cells_of_frame(parse_numbers, cells, name, self.label, self.start)
 
     def _time(self, name: str) -> np.ndarray:
         nw, column = _narwhals(), self.frame[name]
         if column.dtype.is_numeric():
-            return _floats(column.cast(nw.Float64).to_numpy())
+            return np.asarray(column.cast(nw.Float64).to_numpy(), dtype=np.float64)
         if column.dtype == nw.Date:
             return np.asarray(column.to_list(), dtype=TIME)
         if column.dtype == nw.Datetime:
@@ -354,18 +269,7 @@ class _Frame:
                 column = column.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
             return column.to_numpy().astype(TIME)
         cells = ["" if cell is None else str(cell) for cell in column.to_list()]
-        return _cells_of_frame(_times, cells, name, self.label)
-
-
-def _cells_of_frame(parse: Any, cells: list[str], name: str, label: str) -> np.ndarray:
-    try:
-        return parse(cells, name, label, 0)
-    except DataError as error:
-        raise DataError(str(error).replace(", row ", ", position ")) from None
-
-
-def _floats(values: np.ndarray) -> np.ndarray:
-    return np.array(values, dtype=np.float64)  # a copy: frames hand out read-only views of their own memory
+        return cells_of_frame(parse_times, cells, name, self.label, self.start)
 
 
 def _frame(data: Any) -> Source:
@@ -399,6 +303,12 @@ def _narwhals() -> Any:
     import narwhals  # here, because it takes a while to import and arrays and CSV files do without
 
     return narwhals
+
+
+def _pyarrow() -> Any:
+    import pyarrow  # behind `_pyarrow_parquet`, which says so where it is missing
+
+    return pyarrow
 
 
 def _pyarrow_parquet() -> Any:
@@ -458,33 +368,33 @@ class _Arrays:
     def read(self, numbers: Sequence[str], time: str | None, series: str | None) -> Columns:
         if self.columns and len(next(iter(self.columns.values()))) == 0:
             raise DataError(f"{self.label} has no rows")
-        columns = {name: self._number(name) for name in numbers}
+        rows = len(next(iter(self.columns.values())))
         known: dict[str, int] = {}
-        codes = None
+        reading = Reading(numbers, rows)
+        reading.add({name: self._number(name) for name in numbers}, rows)
+        if time is not None:
+            reading.add_time(self._time(time), time, self.label)
         if series is not None:
-            codes = _codes(list(self.columns[series]), known, series, self.label, 0)
+            reading.add_codes(parse_codes(list(self.columns[series]), known, series, self.label, 0))
         elif self.series > 1:
-            rows = len(next(iter(columns.values())))
-            codes = np.repeat(np.arange(self.series), rows // self.series)
+            reading.add_codes(np.repeat(np.arange(self.series), rows // self.series))
             known = {str(index): index for index in range(self.series)}
-        return Columns(columns, None if time is None else self._time(time), codes, list(known), "position", 0)
+        return reading.done(list(known), "position", 0)
 
     def _number(self, name: str) -> np.ndarray:
         values = np.asarray(self.columns[name])
         if values.ndim != 1:
             raise DataError(f"column {name!r} has shape {values.shape}, expected (rows,)")
         if values.dtype.kind in "fiub":
-            return _floats(values)
-        return _cells_of_frame(
-            _numbers, ["" if cell is None else str(cell) for cell in values.tolist()], name, self.label
-        )
+            return np.asarray(values, dtype=np.float64)
+        cells = ["" if cell is None else str(cell) for cell in values.tolist()]
+        return cells_of_frame(parse_numbers, cells, name, self.label, 0)
 
     def _time(self, name: str) -> np.ndarray:
         values = np.asarray(self.columns[name])
         if values.dtype.kind in "fiu":
-            return _floats(values)
+            return np.asarray(values, dtype=np.float64)
         if values.dtype.kind == "M":
             return values.astype(TIME)
-        return _cells_of_frame(
-            _times, ["" if cell is None else str(cell) for cell in values.tolist()], name, self.label
-        )
+        cells = ["" if cell is None else str(cell) for cell in values.tolist()]
+        return cells_of_frame(parse_times, cells, name, self.label, 0)

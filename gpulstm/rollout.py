@@ -14,6 +14,7 @@ import numpy as np
 
 from gpulstm.backend import Array, host_generator
 from gpulstm.losses import GaussianNLL, Loss, Pinball
+from gpulstm.memory import Memory
 from gpulstm.model import Network
 from gpulstm.scaling import Scaler
 from gpulstm.windows import Batch, WindowSet
@@ -68,30 +69,38 @@ Predicted = tuple[np.ndarray, np.ndarray | None]  # mean (N, horizon, targets), 
 
 
 def forecast_windows(
-    network: Network, loss: Loss, windows: WindowSet, scaler: Scaler, draws: Draws | None = None
+    network: Network,
+    loss: Loss,
+    windows: WindowSet,
+    scaler: Scaler,
+    draws: Draws | None = None,
+    *,
+    batch: int = BATCH,
+    memory: Memory = None,
 ) -> Predicted:
-    """Forecast every window, `BATCH` of them a pass.
+    """Forecast every window, `batch` of them a pass.
 
     Args:
         windows: of the horizon wanted; its targets are not looked at.
         scaler: with one row for each series of the windows.
         draws: None for `direct`, else how `recursive` samples.
+        memory: as `Network.forward`, of the passes over the contexts.
 
     Returns:
         mean `(N, horizon, targets)` and quantiles `(N, horizon, targets, Q)` or None, in the units of the series.
     """
     parts = []
-    for run in windows.batches(BATCH):
-        batch = windows.gather(run, network.backend)
-        anchor = Anchor.of(batch, scaler, windows.series_of(run))
+    for run in windows.batches(batch):
+        given = windows.gather(run, network.backend)
+        anchor = Anchor.of(given, scaler, windows.series_of(run))
         if draws is None:
-            raw, _, _ = network.forward(batch.x, batch.future)
+            raw, _, _ = network.forward(given.x, given.future, memory=memory)
             parts.append(direct(network, loss, raw, anchor))
         else:
-            first = None if batch.future is None else batch.future[:, :1]
-            raw, state, _ = network.forward(batch.x, first)
+            first = None if given.future is None else given.future[:, :1]
+            raw, state, _ = network.forward(given.x, first, memory=memory)
             start = int(run[0])
-            parts.append(recursive(network, loss, raw, state, batch.future, windows.horizon, anchor, draws, start))
+            parts.append(recursive(network, loss, raw, state, given.future, windows.horizon, anchor, draws, start))
     quantiles = [part[1] for part in parts if part[1] is not None]
     return np.concatenate([part[0] for part in parts]), np.concatenate(quantiles) if quantiles else None
 

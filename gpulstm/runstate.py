@@ -1,9 +1,9 @@
 """All that a training run consists of between two steps, and how a checkpoint holds it.
 
 A run that goes on from a checkpoint computes the same numbers, bit for bit, as one that never stopped: weights,
-moments, schedule, the count of passes that keys the dropout masks, the place within the epoch with the losses so far,
-the best weights and the callbacks' counters are all in the file.  The order of the windows needs no state, for it is a
-function of the seed and the epoch.
+moments, schedule, the count of passes that keys the dropout masks, the place within the epoch with the losses so far
+and the state that is carried on, the best weights and the callbacks' counters are all in the file.  The order of the
+windows needs no state, for it is a function of the seed and the epoch.
 """
 
 from __future__ import annotations
@@ -78,6 +78,7 @@ class RunState:
         self._windows = 0  # of the training set that the present epoch began with
         self._log: np.ndarray | None = None  # of the present epoch, while no loop runs
         self._live: StepLog | None = None  # the same while one does
+        self._state: Any = None  # of the lanes after the last step, where a run carries it on; None within no epoch
         self._whole = True  # False while weights and moments are being changed
 
     @property
@@ -106,6 +107,9 @@ class RunState:
         log = self._present_log()
         if log is not None:
             arrays["log"] = log
+        if self._state is not None:
+            parts = self._state if isinstance(self._state, tuple) else (self._state,)
+            arrays |= {f"state.{name}": part for name, part in zip("hc", parts, strict=False)}
         meta = {
             "kind": "training",
             "run": self._run_config(),
@@ -152,6 +156,8 @@ class RunState:
         self.network.params.load(weights)
         self._best = self._flat(best) if best else None
         self._last, self._log, self._live = None, arrays.get("log"), None
+        state = {name: self.network.backend.from_host(part) for name, part in _part(arrays, "state.").items()}
+        self._state = (state["h"], state["c"]) if "c" in state else state.get("h")
         counters = meta["counters"]
         self.epoch, self.batch, self._windows = counters["epoch"], counters["batch"], counters["windows"]
         self.network.calls = counters["calls"]

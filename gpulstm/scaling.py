@@ -7,7 +7,7 @@ al., ICLR 2022, without its learned part).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from gpulstm.errors import ConfigError, DataError, ShapeError
 
 KINDS = ("standard", "minmax", "robust", "none")
 WINDOW_KINDS = ("none", "standard", "mean", "last")
+_PIECE = 16384  # rows that are scaled at once
 
 
 class Scaler:
@@ -74,15 +75,17 @@ class Scaler:
             if not len(rows):
                 raise DataError(f"series {self.names[series]!r} has no training rows to fit the scaling on")
             for column in range(width - skip):
-                cells = rows[:, column]
-                cells = cells[~np.isnan(cells)]
+                cells = np.ascontiguousarray(rows[:, column])
+                absent = np.isnan(cells)
+                cells = cells[~absent] if absent.any() else cells
+                del absent  # a long series is held few times at once
                 if not cells.size:
                     raise DataError(
                         f"column {self.columns[column]!r} has no value in the training rows "
                         f"of series {self.names[series]!r}"
                     )
                 location, scale = _statistics(self.kind, cells)
-                if scale <= 1e-12 * max(abs(location), np.abs(cells).max()):
+                if scale <= 1e-12 * max(abs(location), abs(cells.min()), abs(cells.max())):
                     self.constant.append((self.names[series], self.columns[column]))
                     scale = 1.0
                 self.location[series, column], self.scale[series, column] = location, scale
@@ -99,8 +102,7 @@ class Scaler:
         """The scaled copy of `(rows, features)` values, computed in float64 and stored as `dtype`."""
         self._check(values, offsets)
         result = np.empty(values.shape, dtype)
-        for series in range(len(self.names)):
-            part = slice(offsets[series], offsets[series + 1])
+        for series, part in self._pieces(offsets):
             result[part] = (values[part] - self.location[series]) / self.scale[series]
         return result
 
@@ -108,8 +110,7 @@ class Scaler:
         """Undo `transform` on `(rows, features)` values, in float64."""
         self._check(values, offsets)
         result = np.empty(values.shape, np.float64)
-        for series in range(len(self.names)):
-            part = slice(offsets[series], offsets[series + 1])
+        for series, part in self._pieces(offsets):
             result[part] = values[part].astype(np.float64) * self.scale[series] + self.location[series]
         return result
 
@@ -155,6 +156,12 @@ class Scaler:
                 raise ShapeError(f"{name} of the scaler has shape {array.shape}, expected {expected}: series, columns")
             setattr(scaler, name, array)
         return scaler
+
+    def _pieces(self, offsets: np.ndarray) -> Iterator[tuple[int, slice]]:
+        """Each series in pieces, small enough that what is computed of one lies in the cache."""
+        for series in range(len(self.names)):
+            for start in range(int(offsets[series]), int(offsets[series + 1]), _PIECE):
+                yield series, slice(start, min(start + _PIECE, int(offsets[series + 1])))
 
     def _check(self, values: np.ndarray, offsets: np.ndarray) -> None:
         if values.shape[1:] != (len(self.columns),) or len(offsets) != len(self.names) + 1:

@@ -11,15 +11,19 @@ import numpy as np
 from gpulstm import options
 from gpulstm.engines.spec import StackSpec
 from gpulstm.errors import ConfigError
+from gpulstm.initialise import check_chrono
 from gpulstm.losses import MSE, GaussianNLL, Loss, Pinball
+from gpulstm.memory import Memory, check_memory
 from gpulstm.optimizers import AdamW
-from gpulstm.rollout import Draws
+from gpulstm.rollout import BATCH, Draws
 from gpulstm.scaling import KINDS, check_window_kind
 from gpulstm.schedules import Constant, Cosine, Schedule
+from gpulstm.truncated import BORDERS, check_reach
 from gpulstm.windows import Amount
 
 CELLS = ("lstm", "gru", "rnn")
 LIKELIHOODS = ("quantile", "gaussian", "point")
+TRAININGS = ("windows", "truncated")
 STRATEGIES = ("direct", "recursive")
 SCHEDULES = ("cosine", "constant")
 
@@ -45,12 +49,22 @@ class Settings:
         season: rows in a season, for the seasonal-naive forecast and MASE; None takes that of the time step (24 of
             hours, 7 of days, 52 of weeks, 12 of months), else 1.
         dropout, recurrent_dropout, layer_norm: of the stack; see `StackSpec`.
+        chrono: T_max, about as many rows as memory may have to reach, from which the gates' biases start; see `LSTM`.
         dtype: "float32", or "float64".
         engine: force an engine; None chooses.
         learning_rate, schedule: the first rate, and "cosine" (down to a hundredth over all epochs) or "constant".
         weight_decay: of AdamW.
         clip_norm: largest norm of the gradients, or None.
         batch_size, epochs: of training.
+        training: "windows" (every stretch of `context` rows by itself, in random order) or "truncated" (the series are
+            read once an epoch in `batch_size` lanes, with the state carried on; see `truncated`), which suits series of
+            millions of rows and memory that reaches further than a window.  It needs `window_scaling="none"`.
+        chunk, reach: of truncated training: rows that a step moves on, and rows that gradients flow back through, a
+            multiple of `chunk` (the chunk itself by default).
+        borders: of truncated training: "reset" starts each series from the state of zeros, "carry" goes on with the
+            state of the series before.
+        memory: bound on what a training step takes besides the parameters: bytes, "256MiB" or the like, or "sqrt"; see
+            `Recurrent.forward`.  The result is the same bits with any; None keeps everything, which is fastest.
         patience: epochs without progress after which training stops, or None.
         validation, test: what is kept from training at the end of every series, to choose the best epoch by and for
             `backtest`: a fraction of the rows, a number of rows, or the date at which it begins.
@@ -81,6 +95,7 @@ class Settings:
     dropout: float = 0.0
     recurrent_dropout: float = 0.0
     layer_norm: bool = False
+    chrono: int | None = None
     dtype: str = "float32"
     engine: str | None = None
     learning_rate: float = 5e-3
@@ -95,6 +110,11 @@ class Settings:
     stride: int = 1
     draws: int = 200
     carry: int = 0
+    memory: Memory = None
+    training: str = "windows"
+    chunk: int = 64
+    reach: int | None = None
+    borders: str = "reset"
 
     def __post_init__(self) -> None:
         for name in ("horizon", "context", "hidden_size", "num_layers", "batch_size", "epochs", "stride", "draws"):
@@ -105,6 +125,7 @@ class Settings:
             raise ConfigError(f"carry is {self.carry}, expected less than the context of {self.context}")
         self.season = None if self.season is None else options.count("season", self.season)
         self.patience = None if self.patience is None else options.count("patience", self.patience)
+        check_memory(self.memory)
         self.quantiles = options.levels("quantiles", self.quantiles)
         check_window_kind(self.window_scaling)
         for name, known in (
@@ -113,9 +134,18 @@ class Settings:
             ("strategy", STRATEGIES),
             ("schedule", SCHEDULES),
             ("scaling", KINDS),
+            ("training", TRAININGS),
+            ("borders", BORDERS),
         ):
             if getattr(self, name) not in known:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}, expected any of {', '.join(map(repr, known))}")
+        self.chunk, reach = check_reach(self.chunk, self.chunk if self.reach is None else self.reach)
+        self.reach = None if self.reach is None else reach
+        if self.training == "truncated" and self.window_scaling != "none":
+            raise ConfigError(
+                f"training='truncated' needs window_scaling='none', got {self.window_scaling!r}: a state that is "
+                "carried on belongs to one scale"
+            )
         if self.dtype not in ("float32", "float64"):
             raise ConfigError(f"dtype is {self.dtype!r}, expected 'float32' or 'float64'")
         self.loss()
@@ -123,7 +153,7 @@ class Settings:
         AdamW(weight_decay=self.weight_decay)
         if self.clip_norm is not None:
             self.clip_norm = options.real("clip_norm", self.clip_norm, above=0)
-        self.stack(1)
+        self.chrono = check_chrono(self.stack(1), self.chrono)
 
     def to_dict(self) -> dict[str, Any]:
         """The arguments of this forecaster as JSON holds them; the device is not among them."""
@@ -170,3 +200,7 @@ class Settings:
     def sampling(self) -> Draws | None:
         """How the recursive strategy draws; None for the direct one."""
         return None if self.strategy == "direct" else Draws(self.draws, self.seed)
+
+    def passes(self) -> dict[str, Any]:
+        """Windows a forecast takes at once, and in what memory: with a bound, as many as a training step."""
+        return {"batch": BATCH if self.memory is None else min(BATCH, self.batch_size), "memory": self.memory}

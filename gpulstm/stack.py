@@ -16,11 +16,12 @@ import numpy as np
 from gpulstm import options
 from gpulstm.backend import Array, Backend, foreign_device, resolve
 from gpulstm.chain import ChainTape, Pass, chains, cut
+from gpulstm.chunks import USUAL, Chunks, cut_up
 from gpulstm.engines import cpu
 from gpulstm.engines.choose import Plan, by_name, choose
 from gpulstm.engines.spec import Call, StackSpec, State
 from gpulstm.errors import ConfigError, DeviceError, DTypeError, ShapeError
-from gpulstm.initialise import stack_values
+from gpulstm.initialise import check_chrono, stack_values
 from gpulstm.memory import Memory, segment_length, training_bytes
 from gpulstm.params import ParamDict
 
@@ -56,6 +57,7 @@ class Recurrent:
         device: str | Backend = "auto",
         seed: int = 0,
         forget_bias: float = 1.0,
+        chrono: int | None = None,
         engine: str | None = None,
         params: ParamDict | None = None,
         initial: bool = True,
@@ -66,6 +68,7 @@ class Recurrent:
         self.calls = 0
         self.engine = None if engine is None else by_name(engine).name
         options.real("forget_bias", forget_bias)
+        check_chrono(spec, chrono)
         if spec.dtype == "float16" and not self.backend.is_cuda:
             raise DTypeError("dtype is 'float16', which is storage on CUDA; on the cpu expected 'float32' or 'float64'")
         if spec.dropout and spec.num_layers == 1:
@@ -74,7 +77,7 @@ class Recurrent:
             )
         self.params = ParamDict.allocate(self.backend, spec.shapes(), spec.dtype) if params is None else params
         if initial:
-            self.params.load(stack_values(spec, seed, forget_bias))
+            self.params.load(stack_values(spec, seed, forget_bias, chrono))
 
     def __repr__(self) -> str:
         default = StackSpec(self.spec.cell, self.spec.input_size, self.spec.hidden_size)
@@ -139,7 +142,7 @@ class Recurrent:
         Raises:
             ShapeError, DTypeError, DeviceError, EngineError: one sentence each, before anything is computed.
         """
-        x = self._input(x)
+        x = self.as_input(x)
         if outputs not in ("all", "last"):
             raise ConfigError(f"outputs is {outputs!r}, expected 'all' or 'last'")
         steps, batch, _ = x.shape
@@ -212,6 +215,41 @@ class Recurrent:
                 dy = parts[0] if len(parts) == 1 else parts[0] + parts[1]
             return dy, self._join(dstates), grads
 
+    def chunks(self, x: Any, steps: int | None = None, state: StackState = None, lengths: None = None) -> Chunks:
+        """Read a sequence that may be longer than memory, and give its outputs chunk by chunk.
+
+            for y in lstm.chunks(numpy.load("long.npy", mmap_mode="r"), steps=4096): ...
+
+        Args:
+            x: an array `(T, B, I)`, a memory-mapped one for example, of which one chunk is read at a time; or an
+                iterable of arrays `(t, B, I)` of any lengths, taken one by one.  With a model on CUDA, chunks of host
+                arrays are uploaded, each while the one before is computed.
+            steps: of each chunk given back (the last may be shorter); None for about a thousand.
+            state: before the first step; zeros if None.
+            lengths: not possible here, for rows end in other chunks than they begin.
+
+        Returns:
+            an iterator over y `(steps, B, D*H)` on the model's device, whose attribute `state` is the state after the
+            last of them.  All chunks together are what one call gives: to the bit where `steps` is a multiple of the
+            engine's block of steps, as it is by default, else to rounding.
+
+        Raises:
+            ConfigError: the stack is bidirectional, or there are lengths.
+            ShapeError, DTypeError, DeviceError: as `forward`; of a part of an iterable when it is reached.
+        """
+        if self.spec.bidirectional:
+            raise ConfigError("chunks needs bidirectional=False: the second direction starts at the sequence's end")
+        if lengths is not None:
+            raise ConfigError("chunks takes no lengths; leave it None, or read rows of one length at a time")
+        steps = None if steps is None else options.count("steps", steps)
+
+        def block(batch: int) -> int:
+            call = Call(self.spec, self.backend.device, steps or USUAL, batch)
+            return choose(call, self.engine).engine.block_steps(batch)
+
+        parts = cut_up(x, self.backend, self.spec.dtype, self.spec.input_size, steps, block)
+        return Chunks(parts, self, state)
+
     def stream(self, batch_size: int = 1) -> Stream:
         """A stateful step function: `y_t = step(x_t)` with x_t `(B, I)` and y_t `(B, H)`; see `Stream`."""
         return Stream(self, batch_size)
@@ -223,7 +261,8 @@ class Recurrent:
             return self._join(self._states("state", None, batch))
 
     # -- arguments ---------------------------------------------------------------------------------------------------
-    def _input(self, x: Any) -> Array:
+    def as_input(self, x: Any) -> Array:
+        """`x` as the `(T, B, I)` array that `forward` reads, or the error that says why it is none."""
         x = self.backend.asarray(x, self.spec.dtype, name="x")
         inputs = self.spec.input_size
         if x.ndim != 3 or x.shape[2] != inputs or x.shape[1] < 1:

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from gpulstm.calendars import calendar_columns, calendar_names, continue_time, format_time
+from gpulstm.columns import Columns
 from gpulstm.errors import ConfigError, DataError
-from gpulstm.readers import Columns, Source, need, open_source
+from gpulstm.readers import Source, need, open_source
 
 RULES = ("refuse", "interpolate", "forward", "mask")
 
@@ -282,8 +283,7 @@ def load_series(
     columns = source.read([*targets, *pasts, *futures], time_name, series_name)
     order = _grouping(columns)
     _check_values(columns, source.label, missing, futures)
-    values = np.stack(list(columns.numbers.values()), axis=1)
-    columns.numbers.clear()
+    values = columns.together([*targets, *pasts, *futures])
     times, codes = columns.time, columns.codes
     if times is not None:
         _check_times(columns, order, str(time_name), source.label)

@@ -25,11 +25,13 @@ from gpulstm.callbacks import Callback
 from gpulstm.errors import ShapeError, TrainingError
 from gpulstm.history import History
 from gpulstm.losses import Loss
+from gpulstm.memory import Memory, check_memory
 from gpulstm.model import Network
 from gpulstm.optimizers import Optimizer, clip_scale
 from gpulstm.runstate import RunState
 from gpulstm.schedules import Schedule
 from gpulstm.steplog import StepLog, first_bad, means
+from gpulstm.truncated import Lanes
 from gpulstm.windows import Batch, WindowSet
 
 _ORDER = 0x0DE5  # which stream of the seed the order of the data is drawn from
@@ -57,6 +59,8 @@ class Trainer(RunState):
         batch_size: windows in a step.
         clip_norm: largest global norm of the gradients, or None.
         seed: of the order of the windows.
+        memory: bound on what a step takes besides the parameters, as `Recurrent.forward`; the run is the same bits with
+            any.
         restore_best: whether `fit` ends with the weights of the best epoch (lowest validation loss, or training loss
             without a validation set) in the network, however it ends.  The last weights are kept beside them, and a
             further `fit` or a checkpoint goes on from those.
@@ -85,12 +89,14 @@ class Trainer(RunState):
         batch_size: int = 32,
         clip_norm: float | None = None,
         seed: int = 0,
+        memory: Memory = None,
         restore_best: bool = True,
         log_every: int = 50,
         callbacks: Sequence[Callback] = (),
         extra: Mapping[str, Any] | None = None,
     ) -> None:
         self.epochs = options.count("epochs", epochs)
+        self.memory = check_memory(memory)
         self.restore_best = options.flag("restore_best", restore_best)
         self.log_every = options.count("log_every", log_every)
         super().__init__(
@@ -105,21 +111,24 @@ class Trainer(RunState):
             extra=extra,
         )
         self._grads = network.params.like()
-        self._train: WindowSet | None = None  # while a loop runs
+        self._train: WindowSet | Lanes | None = None  # while a loop runs
+        self._next: Any = None  # the state that a step leaves to the next one
+        self._states: list[Any] = []  # before each step since the host last looked at the losses
+        self._passes = 1  # forward passes of a step
         self._stop = ""
 
     def stop(self, reason: str) -> None:
         """End the run after the present step; for callbacks."""
         self._stop = self._stop or reason
 
-    def fit(self, train: WindowSet, validation: WindowSet | None = None) -> History:
+    def fit(self, train: WindowSet | Lanes, validation: WindowSet | None = None) -> History:
         """Train until `epochs` epochs are over, a callback stops the run, or Ctrl-C does.
 
         The first Ctrl-C ends the run after the present step, with the state whole: `save` then writes a checkpoint that
         goes on from there.  A second one ends it at once.
 
         Args:
-            train: what to learn from.
+            train: what to learn from: windows in random order, or lanes in that of time.
             validation: what to judge the epochs by.
 
         Returns:
@@ -127,11 +136,13 @@ class Trainer(RunState):
 
         Raises:
             ShapeError: the windows do not fit the network.
+            ConfigError: a step cannot be done in `memory`.
             TrainingError: a loss or gradient is not finite (the step and the parameter are named), or memory is full.
         """
         self._check_windows("train", train)
         if validation is not None:
             self._check_windows("validation", validation)
+        self._check_memory(train)
         if not self._whole:
             raise TrainingError("the last step was cut off in the middle; go on from a checkpoint with restore()")
         if self.batch and self._windows != len(train):
@@ -170,7 +181,7 @@ class Trainer(RunState):
             self._check_finite()  # a broken state must not take the place of a good checkpoint
         super().save(path)
 
-    def _run_epoch(self, train: WindowSet, validation: WindowSet | None) -> None:
+    def _run_epoch(self, train: WindowSet | Lanes, validation: WindowSet | None) -> None:
         started = time.perf_counter()
         runs = self._batches(train)
         self._live = StepLog(self.network.backend, len(runs), self.network.params.flat.dtype)
@@ -194,10 +205,12 @@ class Trainer(RunState):
                 return
         self._end_epoch(judged, time.perf_counter() - started)
 
-    def _batches(self, train: WindowSet) -> list[np.ndarray]:
+    def _batches(self, train: WindowSet | Lanes) -> list[np.ndarray]:
+        if isinstance(train, Lanes):
+            return train.batches(self.batch_size)
         return train.batches(self.batch_size, data_order(self.seed, self.epoch, len(train)))
 
-    def _step(self, train: WindowSet, indices: np.ndarray) -> None:
+    def _step(self, train: WindowSet | Lanes, indices: np.ndarray) -> None:
         assert self._live is not None
         network, calls, done = self.network, self.network.calls, False
         try:
@@ -208,6 +221,8 @@ class Trainer(RunState):
             self._whole = False
             scale = self._live.record(self.batch, value, norm, scale, amount)
             self.optimizer.step(network.params, self._grads, rate=self.schedule.rate(self.step), scale=scale)
+            self._states.append(self._state)
+            self._state, self._passes = self._next, network.calls - calls
             self.batch += 1
             self._whole = done = True
         except MemoryError as error:  # CuPy's is one too
@@ -220,12 +235,32 @@ class Trainer(RunState):
 
     def _gradients(self, batch: Batch) -> Array:
         """The loss of a batch; its gradients are in `_grads` afterwards."""
-        raw, _, tape = self.network.forward(batch.x, batch.future, training=True)
+        raw, self._next, tape = self.network.forward(
+            batch.x,
+            batch.future,
+            self._start(batch),
+            training=True,
+            memory=self.memory,
+            read=batch.read,
+            carry=batch.carry,
+        )
+        if batch.carry is None:
+            self._next = None
         assert tape is not None
         value, draw = self.loss(raw, batch.target, batch.weight)
         self._grads.flat[...] = 0
         self.network.backward(tape, draw, self._grads)
         return value
+
+    def _start(self, batch: Batch) -> Any:
+        """The state that a step begins with: that of the step before, or zeros for rows that begin."""
+        if self._state is None or batch.fresh is None or batch.fresh.all():
+            return None
+        rows, xp = batch.fresh.size, self.network.backend.xp
+        old = self.network.backend.from_host(~batch.fresh)[None, :, None]
+        parts = self._state if isinstance(self._state, tuple) else (self._state,)
+        found = tuple(xp.where(old, part[:, :rows], xp.zeros((), part.dtype)) for part in parts)
+        return found if isinstance(self._state, tuple) else found[0]
 
     def _check_finite(self) -> np.ndarray:
         """Let the host see the losses of the epoch so far; a step that was not finite ends the run."""
@@ -235,6 +270,7 @@ class Trainer(RunState):
         bad = first_bad(log)
         if bad is not None:
             self._fail(bad, float(log[0, bad]))
+        self._states.clear()
         return log[0]
 
     def _fail(self, bad: int, value: float) -> NoReturn:
@@ -243,7 +279,8 @@ class Trainer(RunState):
         late = self.batch - bad
         self.batch -= late
         self.optimizer.steps -= late
-        self.network.calls -= late
+        self.network.calls -= late * self._passes
+        self._state = self._states[-late]
         runs = self._batches(self._train)
         where = f"step {self.step + 1} (epoch {self.epoch + 1}, batch {bad + 1} of {len(runs)})"
         what = f"the loss is {value}" if not math.isfinite(value) else "the norm of the gradients is not finite"
@@ -285,7 +322,7 @@ class Trainer(RunState):
                 f"the validation loss after step {self.step} (epoch {self.epoch + 1}) is {judge}: {cause}; "
                 f"{self._rescue()}"
             )
-        self.epoch, self.batch = self.epoch + 1, 0
+        self.epoch, self.batch, self._state = self.epoch + 1, 0, None
         if self.history.best_loss is None or judge < self.history.best_loss:
             self.history.best_loss, self.history.best_epoch = judge, self.epoch
             self._best = self.network.params.flat.copy()
@@ -310,7 +347,7 @@ class Trainer(RunState):
             if stopped():
                 break
             batch = windows.gather(run, backend)
-            raw, _, _ = self.network.forward(batch.x, batch.future)
+            raw, _, _ = self.network.forward(batch.x, batch.future, memory=self.memory)
             value, _ = self.loss(raw, batch.target, batch.weight)
             share = float(batch.target.size) if batch.weight is None else batch.weight.sum().astype(np.float64)
             total = total + value.astype(np.float64) * share
@@ -335,7 +372,12 @@ class Trainer(RunState):
             self.network.params.flat[...] = self._best
             self.history.restored = True
 
-    def _check_windows(self, name: str, windows: WindowSet) -> None:
+    def _check_memory(self, train: WindowSet | Lanes) -> None:
+        read = train.chunk if isinstance(train, Lanes) else None
+        rows = min(self.batch_size, len(train))
+        self.network.explain(train.context, rows, training=True, memory=self.memory, read=read)
+
+    def _check_windows(self, name: str, windows: WindowSet | Lanes) -> None:
         config = self.network.config
         pairs = {
             "inputs": (windows.inputs, config.stack.input_size),
@@ -348,6 +390,8 @@ class Trainer(RunState):
                 raise ShapeError(f"the windows of {name} have {what} {there}, the network was made for {here}")
         if not len(windows):
             raise ShapeError(f"{name} has no windows, expected at least one")
+        if isinstance(windows, Lanes):
+            windows.batches(self.batch_size)  # refuses another number of rows
 
 
 def _first_not_finite(arrays: Mapping[str, Array]) -> str | None:

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from gpulstm.backend import Array, Backend
+from gpulstm.columns import TIME
 from gpulstm.errors import ConfigError, DataError, ShapeError
 from gpulstm.options import count
-from gpulstm.readers import TIME
 from gpulstm.scaling import check_window_kind, window_statistics
 from gpulstm.table import SeriesSet
 
@@ -31,6 +31,10 @@ class Batch:
         future: `(B, horizon, K)` future covariates of the horizon, or None.
         weight: `(B, horizon, targets)`, 1 where the target was observed and 0 where not, or None where all were.
         location, scale: `(B, targets)` that the window's targets were moved and divided by, or None.
+        read: how many steps at the end of x have a forecast each; target, future and weight are `(read*B, ...)` then,
+            step after step.  None: the last step alone.
+        carry: steps of x after which the state goes on to the next batch, or None where batches do not hang together.
+        fresh: `(B,)` bool on the host, which rows begin from the state of zeros; with `carry` only.
     """
 
     x: Array
@@ -39,6 +43,9 @@ class Batch:
     weight: Array | None = None
     location: Array | None = None
     scale: Array | None = None
+    read: int | None = None
+    carry: int | None = None
+    fresh: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -174,13 +181,19 @@ class WindowSet:
             for start, stop in zip(self.offsets[:-1], self.offsets[1:], strict=True)
         ]
         origins = np.concatenate(parts)
+        self._check_length()
+        origins = self._informative(origins)
         if not origins.size:
-            longest = int(np.diff(self.offsets).max())
+            raise DataError("no window has an observed target both in its context and in its horizon")
+        return origins
+
+    def _check_length(self) -> None:
+        longest = int(np.diff(self.offsets).max())
+        if longest < self.context + self.horizon:
             raise DataError(
                 f"the longest series has {longest} rows, but a window needs {self.context + self.horizon}: "
                 f"context {self.context} + horizon {self.horizon}"
             )
-        return self._informative(origins)
 
     def _informative(self, origins: np.ndarray) -> np.ndarray:
         """The origins with an observed target in the horizon and, where gaps are masked, one in the context."""
@@ -191,8 +204,6 @@ class WindowSet:
         useful = before[origins + self.horizon] > before[origins]
         if self.mask:
             useful &= before[origins] > before[origins - self.context]
-        if not useful.any():
-            raise DataError("no window has an observed target both in its context and in its horizon")
         return origins[useful]
 
     def __len__(self) -> int:
@@ -243,9 +254,27 @@ class WindowSet:
                 f"a forecast from row {origins[first] - start} of series {self.names[index[first]]!r} "
                 f"({stop - start} rows) needs {self.context} rows before it and {self.horizon} from it on"
             )
+        return self._with(origins)
+
+    def _with(self, origins: np.ndarray) -> WindowSet:
         part = object.__new__(WindowSet)
         part.__dict__.update(self.__dict__, origins=origins)
         return part
+
+    def within(self, begin: np.ndarray, end: np.ndarray, stride: int = 1) -> WindowSet:
+        """The windows with something to learn from whose horizon lies wholly in the rows `begin[s]` to `end[s]`.
+
+        Contexts may reach back before `begin`.  Only the origins of these windows are made, every `stride`-th of them,
+        so that a part of a long series costs what it holds.
+        """
+        parts, count, step = [], 0, stride if self.observed is None else 1
+        for start, first, stop in zip(self.offsets[:-1], begin, end, strict=True):
+            origins = np.arange(max(start + self.context, first), stop - self.horizon + 1, dtype=np.int64)
+            parts.append(origins if step == 1 else origins[-count % step :: step].copy())
+            count += len(origins)
+            del origins
+        origins = parts.pop() if len(parts) == 1 else np.concatenate(parts)
+        return self._with(origins if self.observed is None else self._informative(origins)[::stride].copy())
 
     def split(self, cuts: Cuts) -> tuple[WindowSet, WindowSet, WindowSet]:
         """Training, validation and test windows.
@@ -263,13 +292,25 @@ class WindowSet:
             self.subset((self.origins >= train) & (end <= validation)),
             self.subset(self.origins >= validation),
         )
-        if not len(parts[0]):
-            rows = int((cuts.train - self.offsets[:-1]).max())
+        self.check_training(parts[0], cuts)
+        return parts
+
+    def check_training(self, train: WindowSet, cuts: Cuts) -> None:
+        """Refuse an empty training part.
+
+        Raises:
+            DataError: it is empty; the message says what the windows need.
+        """
+        if len(train):
+            return
+        self._check_length()
+        rows = int((cuts.train - self.offsets[:-1]).max())
+        if rows < self.context + self.horizon:
             raise DataError(
                 f"the longest training part has {rows} rows, but a window needs {self.context + self.horizon}: "
                 f"context {self.context} + horizon {self.horizon}; shorten them or the validation and test parts"
             )
-        return parts
+        raise DataError("no window has an observed target both in its context and in its horizon")
 
     def batches(self, size: int, order: np.ndarray | None = None) -> list[np.ndarray]:
         """Indices of all windows in runs of `size`, the last maybe shorter; `order` is a permutation of them."""
@@ -288,18 +329,11 @@ class WindowSet:
         xp = backend.xp
         with backend.activate():
             origins = backend.from_host(np.atleast_1d(self.origins[indices]))
-            values, observed = self._on(backend)
             back = origins[None, :] + xp.arange(-self.context, 0)[:, None]  # (T, B)
             ahead = origins[:, None] + xp.arange(self.horizon)[None, :]  # (B, horizon)
-            x, later = xp.take(values, back, axis=0), xp.take(values, ahead, axis=0)
-            target = xp.ascontiguousarray(later[..., : self.targets])
-            future = xp.ascontiguousarray(later[..., self.targets + self.past :]) if self.future else None
-            seen = weight = location = scale = None
-            if observed is not None:
-                weight = xp.take(observed, ahead, axis=0)[..., : self.targets].astype(values.dtype)
-                if self.mask:
-                    seen = xp.take(observed, back, axis=0)[..., : self.targets + self.past]
+            batch, seen = self.take(back, ahead, backend)
             if self.window_scaling != "none":
+                x = batch.x
                 known = None if seen is None else seen[..., : self.targets]
                 if self.carry:
                     stops = backend.from_host(self.context - _spread(self.origins[indices], self.carry))
@@ -307,15 +341,38 @@ class WindowSet:
                     known = xp.broadcast_to(before, x[..., : self.targets].shape) if known is None else known & before
                 location, scale = window_statistics(xp, x[..., : self.targets], known, self.window_scaling)
                 x[..., : self.targets] = (x[..., : self.targets] - location) / scale
-                target = (target - location[:, None]) / scale[:, None]
-            if self.mask:
-                if seen is None:
-                    seen = xp.ones((*x.shape[:2], self.targets + self.past), dtype=bool)
-                x[..., : self.targets + self.past] *= seen
-                x = xp.concatenate([x, seen.astype(x.dtype)], axis=-1)
-            if weight is not None:
-                target *= weight
-            return Batch(x, target, future, weight, location, scale)
+                batch.target = (batch.target - location[:, None]) / scale[:, None]
+                batch.location, batch.scale = location, scale
+            return self.masked(batch, seen, backend)
+
+    def take(self, back: Array, ahead: Array, backend: Backend) -> tuple[Batch, Array | None]:
+        """The values at rows `back` `(T, B)` as x and at rows `ahead` `(N, horizon)` as targets and future covariates.
+
+        Returns:
+            the batch, which `masked` completes; and, where gaps are masked, what of x was observed.
+        """
+        xp = backend.xp
+        values, observed = self._on(backend)
+        x, later = xp.take(values, back, axis=0), xp.take(values, ahead, axis=0)
+        batch = Batch(x, xp.ascontiguousarray(later[..., : self.targets]))
+        if self.future:
+            batch.future = xp.ascontiguousarray(later[..., self.targets + self.past :])
+        if observed is None:
+            return batch, None
+        batch.weight = xp.take(observed, ahead, axis=0)[..., : self.targets].astype(values.dtype)
+        return batch, xp.take(observed, back, axis=0)[..., : self.targets + self.past] if self.mask else None
+
+    def masked(self, batch: Batch, seen: Array | None, backend: Backend) -> Batch:
+        """The batch with what tells observed from missing, and zeros for what is missing."""
+        xp, x = backend.xp, batch.x
+        if self.mask:
+            if seen is None:
+                seen = xp.ones((*x.shape[:2], self.targets + self.past), dtype=bool)
+            x[..., : self.targets + self.past] *= seen
+            batch.x = xp.concatenate([x, seen.astype(x.dtype)], axis=-1)
+        if batch.weight is not None:
+            batch.target *= batch.weight
+        return batch
 
     def _on(self, backend: Backend) -> tuple[Array, Array | None]:
         """The series on a device, uploaded at the first call."""

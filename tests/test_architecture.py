@@ -19,7 +19,7 @@ PACKAGE = Path(gpulstm.__file__).parent
 CHECKOUT = Path(__file__).parents[1]
 TOP = {"gpulstm", "gpulstm.__main__"}  # these two may import everything
 LAZY = {"cupy", "matplotlib", "mpi4py", "narwhals", "onnx", "pandas", "polars", "pyarrow", "rich", "scipy", "torch"}
-LAZY |= {"safetensors", "tensorboardX", "tqdm", "typer"}
+LAZY |= {"h5py", "keras", "safetensors", "tensorboardX", "tqdm", "typer"}
 
 
 def modules() -> dict[str, Path]:

@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 
 import gpulstm.bench.worker
-from gpulstm.bench import cold, limits, peers, problem, report, rounds, suites, worker
+from gpulstm.bench import cold, limits, long, peers, problem, report, rounds, suites, worker
+from gpulstm.bench.long import Measured
 from gpulstm.bench.rounds import BenchError
 from gpulstm.bench.suites import Case, Contender, Result
+from gpulstm.cli.long import draw
 from gpulstm.errors import ConfigError
 
 TINY = Case(3, 2, 4, 5, 1, "inference")
@@ -52,7 +54,7 @@ def test_cases_by_suite_kind_and_shape() -> None:
         Case(9, 2, 3, 4, 1, "inference"),
         Case(9, 2, 3, 4, 1, "training"),
     )  # no stream of nine steps at once
-    with pytest.raises(ConfigError, match="suite is 'gpu', expected one of cpu, cuda"):
+    with pytest.raises(ConfigError, match="suite is 'gpu', expected one of cpu, cuda, long"):
         suites.cases("gpu")
     with pytest.raises(ConfigError, match="kind is 'infer', expected one of step, inference, training"):
         suites.cases("cpu", kinds=["infer"])
@@ -336,3 +338,28 @@ def test_the_tables_of_the_documentation_are_those_of_its_json() -> None:
     for line in filter(None, made.splitlines()):
         assert line in text
     assert {row["wrong"] for row in document["results"]} == {""}
+
+
+# -- long sequences ---------------------------------------------------------------------------------------------------
+def test_memory_of_long_sequences(tmp_path: Path) -> None:
+    """Small, but large enough that segments show: 40 MiB kept whole."""
+    who = [one for one in long.contenders() if one[0].engine]
+    assert [contender.name.split(", ")[1] for contender, _ in who] == ["whole", "sqrt"]
+    whole, cut = long.run(long.cases(["1000,16,8,64,1"]), who, rounds=1, threads=1)
+    assert whole.reason == cut.reason == ""
+    assert 20 < whole.mebibytes < 80 and cut.mebibytes < whole.mebibytes / 2
+    assert "kept whole" in whole.plan and "segments of" in cut.plan
+    document = json.loads(long.as_json([whole, cut, Measured(TINY, "x", reason="no")]))
+    assert document["results"][0]["mebibytes"] == whole.mebibytes and document["results"][2]["reason"] == "no"
+    assert draw(tmp_path / "memory.png", [whole, cut]).stat().st_size > 10_000
+
+
+def test_a_contender_of_the_long_suite_that_cannot_run_is_named(tmp_path: Path) -> None:
+    dying = script(tmp_path / "python", "exit 3")
+    who = [(peer("PyTorch", path), None) for path in (dying, tmp_path / "nowhere")]
+    first, second = long.run(long.cases(["2,2,2,2,1"]), who, rounds=1)
+    assert first.reason == "its process ended with status 3" and math.isnan(first.mebibytes)
+    assert "cannot be started: No such file" in second.reason
+    assert [case.steps for case in long.cases()] == [250, 500, 1000, 2000, 4000, 8000, 16000]
+    with pytest.raises(ConfigError, match="rounds is 0, threads 0"):
+        long.run([], [], rounds=0)

@@ -76,13 +76,38 @@ def test_train_leaves_model_history_picture_and_run(trained: Path) -> None:
 def test_options_reach_the_forecaster(shop: Path, tmp_path: Path) -> None:
     options = ["--cell", "gru", "--quantile", "0.2", "--quantile", "0.8", "--likelihood", "gaussian", "--seed", "5"]
     options += ["--learning-rate", "0.01", "--clip-norm", "0", "--patience", "0", "--validation", "2024-04-10"]
+    options += [
+        "--training",
+        "truncated",
+        "--window-scaling",
+        "none",
+        "--chunk",
+        "2",
+        "--reach",
+        "4",
+        "--borders",
+        "carry",
+    ]
+    options += ["--memory", "64MiB", "--chrono", "50"]
     options += ["--season", "3", "--dtype", "float64", "--layer-norm", "--stride", "2", "--batch-size", "9"]
     shown = call("train", shop, *ROLES, *SMALL, *options, "--epochs", "1", "--output", tmp_path)
     assert shown.exit_code == 0, shown.output
     made = Forecaster.load(tmp_path / "model.safetensors", "cpu").to_dict()
     wanted = {"cell": "gru", "quantiles": [0.2, 0.8], "likelihood": "gaussian", "seed": 5, "learning_rate": 0.01}
     wanted |= {"clip_norm": None, "patience": None, "validation": "2024-04-10", "season": 3, "dtype": "float64"}
-    wanted |= {"layer_norm": True, "stride": 2, "batch_size": 9, "horizon": 4, "context": 8, "hidden_size": 4}
+    wanted |= {
+        "layer_norm": True,
+        "stride": 2,
+        "batch_size": 9,
+        "memory": "64MiB",
+        "training": "truncated",
+        "chunk": 2,
+        "reach": 4,
+        "chrono": 50,
+        "horizon": 4,
+        "context": 8,
+        "hidden_size": 4,
+    }
     assert {name: made[name] for name in wanted} == wanted
 
 

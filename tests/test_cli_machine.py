@@ -94,7 +94,7 @@ MISTAKES = {
     "cell": (["info", "--cell", "mlp", "--shape", "1,1,1,1,1"], "--cell is 'mlp', expected one of lstm, gru, rnn"),
     "device": (["info", "--device", "gpu", "--shape", "1,1,1,1,1"], "device is 'gpu', expected 'auto', 'cpu'"),
     "dtype": (["info", "--dtype", "int8", "--shape", "1,1,1,1,1"], "int8"),
-    "suite": (["bench", "--suite", "tpu"], "suite is 'tpu', expected one of cpu, cuda"),
+    "suite": (["bench", "--suite", "tpu"], "suite is 'tpu', expected one of cpu, cuda, long"),
     "kind": (["bench", "--kind", "fast"], "kind is 'fast', expected one of step, inference, training"),
     "rounds": (["bench", "--rounds", "0", "--shape", "1,1,1,1,1"], "rounds is 0"),
 }

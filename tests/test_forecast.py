@@ -574,3 +574,15 @@ def test_options_are_kept_as_plain_values() -> None:
     again = Forecaster(**kept, device="cpu")
     assert again.to_dict() == model.to_dict()
     assert {f.name for f in dataclasses.fields(Forecaster) if f.init} == {*kept, "device"}
+
+
+def test_a_bound_on_memory_changes_no_bit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("gpulstm.engines.reference.BLOCK_ROWS", 32)  # a step is a block
+    whole, bounded = small(test=30), small(test=30, memory="100KiB")
+    assert np.array_equal(bounded.predict().quantiles, whole.predict().quantiles)
+    assert bounded.history.columns()["train_loss"] == whole.history.columns()["train_loss"]
+    assert np.isclose(bounded.backtest().metrics()[MODEL]["MAE"], whole.backtest().metrics()[MODEL]["MAE"], rtol=1e-6)
+    bounded.save(tmp_path / "f.safetensors")
+    assert Forecaster.load(tmp_path / "f.safetensors").memory == "100KiB"
+    with pytest.raises(ConfigError, match="memory is 0, expected a number of bytes"):
+        Forecaster(memory=0)

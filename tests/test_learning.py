@@ -79,3 +79,20 @@ def test_the_lstm_solves_the_adding_problem_and_the_rnn_does_not(adding_problem:
     assert errors["rnn"] > 0.14
     assert abs(losses["rnn"][-100:].mean() - adding_problem.BASELINE) < 0.03
     assert adding_problem.draw(losses, tmp_path).stat().st_size > 10_000
+
+
+def test_curves_of_the_adding_problem_at_750_steps(adding_problem: ModuleType, tmp_path: Path) -> None:
+    """The script of the long runs in small: it learns, keeps its curves, and both starts see the same sequences."""
+    long = importlib.import_module("adding_problem_750")
+    small = adding_problem.Setting(length=12, hidden=16, batch=50, steps=200, rate=1e-2)
+    curves = {name: list(long.train(chrono and 12, 60, small)) for name, chrono in long.STARTS.items()}
+    for curve in curves.values():
+        assert [step for step, _, _ in curve] == list(range(20, 201, 20))
+        assert curve[-1][2] < 0.1 * curve[0][2]
+    assert curves["chrono"] != curves["forget bias 1"]
+    assert len(list(long.train(None, 0.0, small))) == 0  # the clock ends it
+    long.write(curves, tmp_path / "curves.csv")
+    found = long.read(tmp_path / "curves.csv")
+    assert list(found) == list(curves)
+    np.testing.assert_allclose(found["chrono"], curves["chrono"], atol=0.06)
+    assert long.draw(found, tmp_path).stat().st_size > 10_000

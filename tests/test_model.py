@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from gpulstm.backend import to_host
+from gpulstm.engines import cuda, reference
 from gpulstm.engines.spec import StackSpec
 from gpulstm.errors import ConfigError, ShapeError
 from gpulstm.model import Network, NetworkConfig
@@ -123,3 +124,20 @@ def test_unknown_config_entry_is_refused() -> None:
     values["stack"]["attention"] = True
     with pytest.raises(ConfigError, match="stack config has unknown entries: attention"):
         NetworkConfig.from_dict(values)
+
+
+def test_a_bound_on_memory_changes_no_bit(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    for engine in (reference, cuda):
+        monkeypatch.setattr(engine, "BLOCK_ROWS", 6)
+    results = []
+    for memory in (None, "sqrt"):
+        network = Network(CONFIG, device=device)
+        generator = np.random.default_rng(1)
+        x, future, draw = inputs(network, generator)
+        raw, state, tape = network.forward(x, future, lengths=[6, 0, 3], training=True, memory=memory)
+        assert tape is not None
+        segments = len(tape.stack.chains[0][0].segments)
+        assert (segments == 1) == (memory is None)
+        results.append([to_host(part) for part in (raw, *state, network.backward(tape, draw).flat)])
+    for whole, cut in zip(*results, strict=True):
+        np.testing.assert_array_equal(cut, whole)

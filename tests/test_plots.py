@@ -153,3 +153,11 @@ def test_without_matplotlib_the_error_names_the_extra(monkeypatch: pytest.Monkey
 def test_importing_plots_does_not_import_matplotlib() -> None:
     code = "import sys, gpulstm.plots; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_memory_over_lengths(tmp_path: Path, figures: list[Figure]) -> None:
+    path = plots.memory(tmp_path / "m.png", {"whole": [(500, 80.0), (250, 40.0)], "sqrt": [(250, 9.0)]})
+    assert is_picture(path) and labels(figures[0]) == ["whole", "sqrt"]
+    assert figures[0].axes[0].lines[0].get_xdata().tolist() == [250, 500]  # type: ignore[union-attr]
+    with pytest.raises(ShapeError, match="at least one length for each contender"):
+        plots.memory(tmp_path / "n.png", {"whole": []})

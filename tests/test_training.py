@@ -19,6 +19,7 @@ from runs import SMALL, Call, interrupt, make, network, numbers, windows
 from gpulstm import checkpoint, losses, optimizers, schedules
 from gpulstm.backend import resolve, to_host
 from gpulstm.callbacks import Callback, CheckpointEvery, EarlyStopping, Run
+from gpulstm.engines import reference
 from gpulstm.engines.spec import StackSpec
 from gpulstm.errors import ConfigError, ShapeError, TrainingError
 from gpulstm.history import Row
@@ -390,3 +391,20 @@ def test_the_step_log_latches(backend: Any) -> None:
     host = log.host(5)
     np.testing.assert_array_equal(host[0], [1, 1, np.nan, 1, 1])
     np.testing.assert_array_equal(host[2], [3] * 5)
+
+
+def test_a_bound_on_memory_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reference, "BLOCK_ROWS", 8)  # a step is a block, so that six steps can be cut
+    whole, bounded = make(epochs=2), make(epochs=2, memory="sqrt")
+    whole.fit(windows(missing=True), windows())
+    bounded.fit(windows(missing=True), windows())
+    assert numbers(bounded) == numbers(whole)
+
+
+def test_a_bound_that_cannot_be_kept_is_refused_before_the_first_step() -> None:
+    trainer = make(memory="1KiB")
+    with pytest.raises(ConfigError, match=r"memory is '1KiB', but a training step of T=6 B=8 needs at least"):
+        trainer.fit(windows())
+    assert trainer.step == 0
+    with pytest.raises(ConfigError, match="memory is 'little', expected a number of bytes"):
+        make(memory="little")

@@ -162,7 +162,7 @@ def cases(suite: str, kinds: Iterable[str] = (), shapes: Iterable[str] = ()) -> 
         ConfigError: no such suite or kind, or a shape that is not five whole numbers.
     """
     if suite not in SHAPES:
-        raise ConfigError(f"suite is {suite!r}, expected one of {', '.join(SHAPES)}")
+        raise ConfigError(f"suite is {suite!r}, expected one of {', '.join((*SHAPES, 'long'))}")
     chosen, wanted = tuple(kinds), [parse_shape(shape) for shape in shapes]
     for kind in chosen:
         if kind not in SHAPES[suite]:

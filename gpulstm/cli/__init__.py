@@ -1,4 +1,4 @@
-"""The command line: `gpulstm demo | train | forecast | backtest | info | bench`."""
+"""The command line: `gpulstm demo | train | forecast | backtest | convert | info | bench`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from gpulstm.cli import bench, demo, machine, series
+from gpulstm.cli import bench, convert, demo, machine, series
 
 HELP = """Stacked LSTMs for time series, on the CPU and on NVIDIA GPUs.
 
@@ -37,6 +37,7 @@ app.command()(demo.demo)
 app.command()(series.train)
 app.command()(series.forecast)
 app.command()(series.backtest)
+app.command()(convert.convert)
 app.command()(machine.info)
 app.command()(bench.bench)
 

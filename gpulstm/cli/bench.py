@@ -12,7 +12,9 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from gpulstm import plots
 from gpulstm.bench import report, rounds, suites
+from gpulstm.bench.long import KIND
 from gpulstm.bench.suites import KINDS, Case, Result
+from gpulstm.cli.long import bench_long
 from gpulstm.cli.show import aside, can_draw, console, new_files, number, polite, say, table
 
 WRONG = 1  # exit code: a contender computed something else
@@ -21,7 +23,9 @@ THREADS = {"cpu": 2, "cuda": 0}  # where none are asked for
 
 @polite
 def bench(
-    suite: Annotated[str, typer.Option(help="cpu, or cuda (on a GPU, or counted under the simulator).")] = "cpu",
+    suite: Annotated[
+        str, typer.Option(help="cpu; cuda (on a GPU, or counted under the simulator); long (memory).")
+    ] = "cpu",
     kind: Annotated[
         list[str] | None,
         typer.Option(help=f"Only {', '.join(KINDS)} (may be repeated).", show_default="all but update"),
@@ -54,8 +58,13 @@ def bench(
 ) -> None:
     """Time this package beside its peers: each alone in its process, in turn, compared with the reference first.
 
+    The suite "long" takes training steps on sequences of 250 to 16000 steps and measures their peak memory too.
+
     Example: gpulstm bench --kind inference --shape 50,32,8,64,2 --peers-python ~/peers/bin/python
     """
+    if suite == KIND:
+        bench_long(shape or (), number_of_rounds, threads or 0, peers_python, output, force)
+        return
     chosen = suites.cases(suite, kind or (), shape or ())
     who = suites.contenders(suite, peers_python, contender or ())
     kinds = list(dict.fromkeys(case.kind for case in chosen))

@@ -26,6 +26,7 @@ EXTRAS = {
     "cuda12 or cuda13": "cupy",
     "plots": "matplotlib",
     "tables": "pyarrow",
+    "keras": "h5py",
     "onnx": "onnx",
     "mpi": "mpi4py",
     "tensorboard": "tensorboardX",

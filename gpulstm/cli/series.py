@@ -91,6 +91,9 @@ def train(
     dropout: Annotated[float, _option(NETWORK, "Rate between layers.")] = Settings.dropout,
     recurrent_dropout: Annotated[float, _option(NETWORK, "Rate within the recurrence.")] = Settings.recurrent_dropout,
     layer_norm: Annotated[bool, _option(NETWORK, "Layer normalisation.")] = Settings.layer_norm,
+    chrono: Annotated[
+        int, _option(NETWORK, "Rows that memory may have to reach (chrono initialisation); 0 for the usual start.")
+    ] = 0,
     dtype: Annotated[str, _option(NETWORK, "float32 or float64.")] = Settings.dtype,
     device: Device = Settings.device,
     engine: Annotated[str | None, _option(NETWORK, "Force an engine; see gpulstm info.")] = None,
@@ -105,6 +108,19 @@ def train(
         str, _option(TRAINING, "Kept to choose the best epoch: a fraction, a number of rows, or a date.")
     ] = "0.1",
     test: Annotated[str, _option(TRAINING, "Kept for gpulstm backtest, likewise.")] = "0",
+    training: Annotated[
+        str, _option(TRAINING, "windows, or truncated: long series in lanes, with the state carried on.")
+    ] = Settings.training,
+    chunk: Annotated[int, _option(TRAINING, "Rows that a step of truncated training moves on.")] = Settings.chunk,
+    reach: Annotated[
+        int, _option(TRAINING, "Rows that its gradients flow back through, a multiple of --chunk; 0 for the chunk.")
+    ] = 0,
+    borders: Annotated[
+        str, _option(TRAINING, "State at the border of two series of truncated training: reset or carry.")
+    ] = Settings.borders,
+    memory: Annotated[
+        str | None, _option(TRAINING, "Bound on a step's working memory: 256MiB or the like, or sqrt; same results.")
+    ] = None,
     stride: Annotated[int, _option(TRAINING, "Rows between training windows.")] = Settings.stride,
     draws: Annotated[int, _option(WINDOWS, "Draws of the recursive strategy.")] = Settings.draws,
     seed: Annotated[int, _option(TRAINING, "Of weights, order of the data, dropout and draws.")] = Settings.seed,
@@ -138,6 +154,7 @@ def train(
         dropout=dropout,
         recurrent_dropout=recurrent_dropout,
         layer_norm=layer_norm,
+        chrono=chrono or None,
         dtype=dtype,
         engine=engine,
         learning_rate=learning_rate,
@@ -151,6 +168,11 @@ def train(
         test=amount(test),
         stride=stride,
         draws=draws,
+        memory=memory,
+        training=training,
+        chunk=chunk,
+        reach=reach or None,
+        borders=borders,
     )
     read = load_series(
         table_path(data),

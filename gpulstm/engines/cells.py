@@ -15,6 +15,8 @@ from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 from gpulstm.backend import Array
+from gpulstm.engines import activations
+from gpulstm.engines.activations import Clipped, Relu, Sigmoid, Tanh
 from gpulstm.engines.spec import StackSpec, State
 
 Params = Mapping[str, Array]
@@ -22,56 +24,6 @@ Grads = MutableMapping[str, Array]
 Saved = tuple[Any, ...]
 
 LAYER_NORM_EPSILON = 1e-5
-
-
-class Sigmoid:
-    """1 / (1 + exp(-z)), computed as tanh(z/2)/2 + 1/2, which cannot overflow."""
-
-    def __call__(self, xp: Any, z: Array) -> Array:
-        return 0.5 * xp.tanh(0.5 * z) + 0.5
-
-    def slope(self, xp: Any, y: Array) -> Array:
-        """The derivative, from the value y."""
-        return y * (1.0 - y)
-
-    def bounds(self, xp: Any, limit: float, like: Array) -> tuple[Array, Array]:
-        """The values at -limit and limit."""
-        return self(xp, xp.full((), -limit, dtype=like.dtype)), self(xp, xp.full((), limit, dtype=like.dtype))
-
-
-class Tanh(Sigmoid):
-    """tanh(z)."""
-
-    def __call__(self, xp: Any, z: Array) -> Array:
-        return xp.tanh(z)
-
-    def slope(self, xp: Any, y: Array) -> Array:
-        return 1.0 - y * y
-
-
-class Relu(Sigmoid):
-    """max(z, 0)."""
-
-    def __call__(self, xp: Any, z: Array) -> Array:
-        return xp.where(z > 0, z, xp.zeros_like(z))
-
-    def slope(self, xp: Any, y: Array) -> Array:
-        return xp.where(y > 0, xp.ones_like(y), xp.zeros_like(y))
-
-
-class Clipped:
-    """An activation whose input is bounded to [-limit, limit] first (the `clip` of ONNX's recurrent operators)."""
-
-    def __init__(self, inner: Sigmoid, limit: float) -> None:
-        self.inner, self.limit = inner, limit
-
-    def __call__(self, xp: Any, z: Array) -> Array:
-        return self.inner(xp, xp.clip(z, -self.limit, self.limit))
-
-    def slope(self, xp: Any, y: Array) -> Array:
-        """Zero where the bound holds: there the value is the one at the bound."""
-        low, high = self.inner.bounds(xp, self.limit, y)
-        return xp.where((y > low) & (y < high), self.inner.slope(xp, y), xp.zeros_like(y))
 
 
 class Cell:
@@ -83,9 +35,10 @@ class Cell:
 
     def __init__(self, xp: Any, spec: StackSpec) -> None:
         self.xp, self.spec = xp, spec
-        self.sigmoid, self.tanh = (
-            activation if spec.clip is None else Clipped(activation, spec.clip) for activation in (Sigmoid(), Tanh())
-        )
+        plain: list[Any] = [activations.make(entry) for entry in spec.activations] or [Sigmoid(), Tanh(), Tanh()]
+        clipped = plain if spec.clip is None else [Clipped(activation, spec.clip) for activation in plain]
+        self.sigmoid, self.tanh = clipped[0], clipped[min(1, len(clipped) - 1)]  # of the gates; of the candidate
+        self.shown = plain[-1]  # LSTM: of the memory that the output gate shows, unclipped
 
     def split(self, z: Array) -> list[Array]:
         """The gates' columns of `(B, G*H)`, in stored order."""
@@ -191,11 +144,11 @@ class LSTM(Cell):
 
     def read(self, p: Params, c: Array) -> tuple[Array, Saved]:
         """What the output gate is multiplied with: tanh(c)."""
-        return self.xp.tanh(c), ()
+        return self.shown(self.xp, c), ()
 
     def read_backward(self, p: Params, saved: Saved, r: Array, dr: Array, grads: Grads) -> Array:
         """The gradient of c from that of r = tanh(c)."""
-        return dr * (1.0 - r * r)
+        return dr * self.shown.slope(self.xp, r)
 
 
 class PeepholeLSTM(LSTM):
@@ -211,7 +164,7 @@ class PeepholeLSTM(LSTM):
         g = self.tanh(self.xp, z_g)
         c = f * state.c + i * g
         o = self.sigmoid(self.xp, z_o + p_o * c)
-        r = self.xp.tanh(c)
+        r = self.shown(self.xp, c)
         return State(o * r, c), (i, f, g, o, state.c, c, r, saved_u)
 
     def step_backward(
@@ -221,7 +174,7 @@ class PeepholeLSTM(LSTM):
         i, f, g, o, c_old, c, r, saved_u = saved
         p_i, p_f, p_o = _thirds(p["p"], 3)
         dz_o = dh * r * self.sigmoid.slope(xp, o)
-        dc = dc + dh * o * (1.0 - r * r) + dz_o * p_o
+        dc = dc + dh * o * self.shown.slope(self.xp, r) + dz_o * p_o
         dz_i = dc * g * self.sigmoid.slope(xp, i)
         dz_f = dc * c_old * self.sigmoid.slope(xp, f)
         dz_g = dc * i * self.tanh.slope(xp, g)
@@ -241,14 +194,14 @@ class CoupledLSTM(LSTM):
         g = self.tanh(self.xp, z_g)
         c = (1.0 - i) * state.c + i * g
         o = self.sigmoid(self.xp, z_o)
-        r = self.xp.tanh(c)
+        r = self.shown(self.xp, c)
         return State(o * r, c), (i, g, o, state.c, r, saved_u)
 
     def step_backward(
         self, p: Params, saved: Saved, dh: Array, dc: Array | None, grads: Grads
     ) -> tuple[Array, Array, Array, State]:
         i, g, o, c_old, r, saved_u = saved
-        dc = dc + dh * o * (1.0 - r * r)
+        dc = dc + dh * o * self.shown.slope(self.xp, r)
         dz = self.xp.concat(
             [
                 dc * (g - c_old) * self.sigmoid.slope(self.xp, i),
@@ -272,7 +225,7 @@ class CoupledPeepholeLSTM(LSTM):
         g = self.tanh(self.xp, z_g)
         c = (1.0 - i) * state.c + i * g
         o = self.sigmoid(self.xp, z_o + p_o * c)
-        r = self.xp.tanh(c)
+        r = self.shown(self.xp, c)
         return State(o * r, c), (i, g, o, state.c, c, r, saved_u)
 
     def step_backward(
@@ -282,7 +235,7 @@ class CoupledPeepholeLSTM(LSTM):
         i, g, o, c_old, c, r, saved_u = saved
         p_i, p_o = _thirds(p["p"], 2)
         dz_o = dh * r * self.sigmoid.slope(xp, o)
-        dc = dc + dh * o * (1.0 - r * r) + dz_o * p_o
+        dc = dc + dh * o * self.shown.slope(self.xp, r) + dz_o * p_o
         dz_i = dc * (g - c_old) * self.sigmoid.slope(xp, i)
         dz_g = dc * i * self.tanh.slope(xp, g)
         grads["p"] += xp.sum(xp.concat([dz_i * c_old, dz_o * c], axis=1), axis=0)
@@ -420,10 +373,10 @@ class LayerNormLSTM(NormalisedProducts, LSTM):
 
     def read(self, p: Params, c: Array) -> tuple[Array, Saved]:
         y, saved = self.norm(c, p["gain_c"])
-        return self.xp.tanh(y + p["b_c"]), saved
+        return self.shown(self.xp, y + p["b_c"]), saved
 
     def read_backward(self, p: Params, saved: Saved, r: Array, dr: Array, grads: Grads) -> Array:
-        dy = dr * (1.0 - r * r)
+        dy = dr * self.shown.slope(self.xp, r)
         grads["b_c"] += self.xp.sum(dy, axis=0)
         dc, dgain = self.norm.backward(saved, dy, p["gain_c"])
         grads["gain_c"] += dgain

@@ -52,6 +52,7 @@ def supports(call: Call) -> str | None:
         "layer_norm": spec.layer_norm,
         "proj_size": bool(spec.proj_size),
         "clip": spec.clip is not None,
+        "activations": bool(spec.activations),
         "reset_after=False": not spec.reset_after,
     }
     used = [option for option, on in options.items() if on]

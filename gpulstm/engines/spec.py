@@ -14,6 +14,7 @@ import numpy as np
 
 from gpulstm import options
 from gpulstm.backend import Array
+from gpulstm.engines import activations
 from gpulstm.errors import ConfigError, DTypeError
 
 CellName = Literal["lstm", "gru", "rnn"]
@@ -47,6 +48,9 @@ class StackSpec:
         reset_after: GRU: apply the reset gate to the recurrent product (cuDNN, PyTorch) or before it (Cho et al. 2014).
         nonlinearity: RNN: "tanh" or "relu".
         clip: bound of the inputs of all activations of the gates (ONNX's `clip`), None for none.
+        activations: others than the cell's own, by ONNX's names, each a name or `(name, alpha, beta)`: for the LSTM of
+            the gates, the candidate and the memory read; for the GRU of the first two; for the RNN its one.
+            Empty for the cell's own.
     """
 
     cell: CellName
@@ -66,6 +70,7 @@ class StackSpec:
     reset_after: bool = True
     nonlinearity: Literal["tanh", "relu"] = "tanh"
     clip: float | None = None
+    activations: tuple[activations.Named, ...] = ()
 
     def __post_init__(self) -> None:
         if self.cell not in ("lstm", "gru", "rnn"):
@@ -87,6 +92,7 @@ class StackSpec:
             options.real("clip", self.clip, above=0)
         if self.nonlinearity not in ("tanh", "relu"):
             raise ConfigError(f"nonlinearity is {self.nonlinearity!r}, expected 'tanh' or 'relu'")
+        object.__setattr__(self, "activations", activations.check(self.cell, self.activations))
         if self.proj_size >= self.hidden_size:
             raise ConfigError(
                 f"proj_size is {self.proj_size}, expected less than hidden_size ({self.hidden_size}), or 0 for none"
@@ -108,6 +114,8 @@ class StackSpec:
             raise ConfigError("layer_norm needs bias=True: the bias is the shift of the normalisation")
         if not self.reset_after and self.cell != "gru":
             raise ConfigError(f"reset_after is an option of the GRU; the {self.cell.upper()} has no reset gate")
+        if self.nonlinearity != "tanh" and self.activations:
+            raise ConfigError("nonlinearity and activations both name the RNN's activation; expected one of them")
         if self.nonlinearity != "tanh" and self.cell != "rnn":
             raise ConfigError(f"nonlinearity is an option of the RNN; the {self.cell.upper()} has fixed ones")
 

@@ -13,6 +13,8 @@ constexpr long WEIGHT_BLOCK = 64 << 10;  // bytes of a panel's weights that are 
 constexpr long CHUNK_ROWS = 48;          // rows whose sums wait beside them
 constexpr double ALONE = 1.5e6;          // multiply-adds of a call below which a second thread costs more than it brings
 
+constexpr long MEETING = 384 << 10;      // bytes of weights a step below which threads do not meet
+
 // `groups` of threads share the rows; the `members` of a group share the units, and meet after each step.
 struct Plan {
     int groups = 1, members = 1;
@@ -28,13 +30,14 @@ static inline Plan make_plan(long T, long B, long K, long width, long panels, si
     } else if (split == Split::units) {
         plan.members = int(panels < threads ? panels : threads);
     } else {
-        // Each group streams the weights once a step: with weights beyond the second-level cache, few rows do not pay it.
-        const long few = K * width * long(item) > (768 << 10) ? 8 : 2;
+        // A group streams the weights once a step: where they leave the second-level cache, few rows do not pay for it.  A
+        // meeting costs as much as some 100 KiB of weights, and more when another process has one of the processors.
+        const long weights = K * width * long(item), few = weights > (768 << 10) ? 8 : 2;
         for (int members = 1; members <= threads; ++members) {
             if (threads % members) continue;
             plan.members = members;
             plan.groups = threads / members;
-            if (B >= few * plan.groups) break;
+            if (B >= few * plan.groups || weights < MEETING) break;
         }
         if (plan.members > panels) plan.members = int(panels);
         if (plan.groups > B) plan.groups = int(B);

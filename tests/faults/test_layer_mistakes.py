@@ -66,7 +66,7 @@ CONSTRUCTOR: dict[Callable[[], Any], Mistake] = {
     lambda: lstm(seed=-1): (ConfigError, "seed is -1, expected a whole number of at least 0"),
     lambda: lstm(seed=None): (ConfigError, "seed is None, expected a whole number"),
     lambda: lstm(forget_bias=float("inf")): (ConfigError, "forget_bias is inf, expected a finite number"),
-    lambda: lstm(engine="fast"): (ConfigError, "engine is 'fast', expected one of cuda, cpu, reference"),
+    lambda: lstm(engine="tpu"): (ConfigError, "engine is 'tpu', expected one of cuda, cpu, reference"),
     lambda: gl.LSTM(INPUTS, HIDDEN, device="gpu"): (ConfigError, "device is 'gpu', expected 'auto', 'cpu', 'cuda'"),
     lambda: gl.LSTM(INPUTS, HIDDEN, device=0): (ConfigError, "device is 0, expected 'auto', 'cpu', 'cuda'"),
     lambda: StackSpec("ltsm", 1, 1): (ConfigError, "cell is 'ltsm', expected 'lstm', 'gru' or 'rnn'"),
@@ -212,7 +212,12 @@ def test_stream(call: Callable[[gl.LSTM], Any], mistake: Mistake) -> None:
 
 def test_stream_from_a_state_that_does_not_fit() -> None:
     step = lstm().stream(ROWS)
-    check(lambda: setattr(step, "state", (h, c[:, :1])), (ShapeError, "c of state has shape"))
+
+    def set_and_step(x_t: np.ndarray) -> None:
+        step.state = (h, c[:, :1])
+        step(x_t)
+
+    check(set_and_step, (ShapeError, "c of state has shape"), x(ROWS, INPUTS))
 
 
 @pytest.mark.parametrize(("call", "mistake"), texts(PARAMS))

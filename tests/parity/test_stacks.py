@@ -110,14 +110,15 @@ def test_a_forced_engine_runs(engine: str, monkeypatch: pytest.MonkeyPatch) -> N
         np.testing.assert_array_equal(one, other)
 
 
-def test_on_the_cpu_the_plan_says_why_no_other_engine() -> None:
-    plan = str(gl.GRU(INPUTS, HIDDEN, 2, bidirectional=True, reset_after=False, device="cpu").explain(7, 2))
-    assert plan.splitlines() == [
+def test_on_the_cpu_the_plan_says_why_not_cuda() -> None:
+    plan = str(gl.GRU(INPUTS, HIDDEN, 2, bidirectional=True, zoneout=0.1, device="cpu").explain(7, 2))
+    lines = plan.splitlines()
+    assert lines[:3] == [
         "GRU  T=7 B=2 I=3 H=6 L=2 D=2  float32 on cpu, inference",
         "  engine: reference (array code, one step at a time)",
         "  not cuda: the model is on the CPU",
-        "  not cpu: no native code for reset_after=False",
     ]
+    assert lines[3].startswith("  not cpu: ")
 
 
 def test_a_forced_engine_that_cannot_serve_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

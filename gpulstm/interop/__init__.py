@@ -1,0 +1,22 @@
+"""Models of other libraries in and out: PyTorch, Keras, ONNX.  None of them is imported, none has to be installed."""
+
+from __future__ import annotations
+
+from gpulstm.interop.keras import from_keras, to_keras
+from gpulstm.interop.keras_net import KerasNet
+from gpulstm.interop.onnx import OnnxNet, from_onnx
+from gpulstm.interop.onnx_export import to_onnx
+from gpulstm.interop.onnx_import import stack_from_onnx
+from gpulstm.interop.torch import from_torch, to_torch
+
+__all__ = [
+    "KerasNet",
+    "OnnxNet",
+    "from_keras",
+    "from_onnx",
+    "from_torch",
+    "stack_from_onnx",
+    "to_keras",
+    "to_onnx",
+    "to_torch",
+]
