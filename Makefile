@@ -1,7 +1,7 @@
 # Each target starts from nothing: it makes the environment that it needs in $(VENV), then does its work.
 #   make demo    train on a bundled real series and draw its forecast        make test   the whole suite
 #   make test-peers   live comparisons with PyTorch, Keras, ONNX Runtime
-#   make lint    style, format, types      make bench   side by side with PyTorch      make docs   pictures, links
+#   make lint    style, format, types      make bench   side by side with peers       make docs   pictures, links
 PYTHON ?= python3
 VENV ?= .venv
 PY := $(VENV)/bin/python
@@ -111,17 +111,18 @@ format: $(VENV)/.dev
 	@$(PY) -m ruff check -q --fix .
 	@$(PY) -m ruff format -q .
 
-# PyTorch comes into an environment of its own, about 2.5 GB on Linux; GPULSTM_TORCH_PYTHON names another interpreter.
+# The peers come into an environment of their own, about 3 GB on Linux; GPULSTM_PEERS_PYTHON names another interpreter.
 peers: $(PEERS)/.done
 
 $(PEERS)/.done: pyproject.toml
 	@$(PYTHON) -m venv $(PEERS)
-	@$(PEERS)/bin/python -m pip install -q --disable-pip-version-check numpy "$$(sed -n 's/^peers = \["\([^"]*\)"\].*/\1/p' pyproject.toml)"
+	@$(PEERS)/bin/python -m pip install -q --disable-pip-version-check numpy safetensors \
+	  $$(sed -n 's/^peers = \[\([^]]*\)\].*/\1/p' pyproject.toml | tr -d '",')
 	@touch $@
 
 bench: $(VENV)/.demo
-	@[ -n "$$GPULSTM_TORCH_PYTHON" ] || [ -x $(PEERS)/bin/python ] || echo "PyTorch will not be measured; 'make peers' installs it"
-	@GPULSTM_TORCH_PYTHON=$${GPULSTM_TORCH_PYTHON:-$$([ -x $(PEERS)/bin/python ] && echo $(PEERS)/bin/python)} \
+	@[ -n "$$GPULSTM_PEERS_PYTHON" ] || [ -x $(PEERS)/bin/python ] || echo "No peer will be measured; 'make peers' installs them"
+	@GPULSTM_PEERS_PYTHON=$${GPULSTM_PEERS_PYTHON:-$$([ -x $(PEERS)/bin/python ] && echo $(PEERS)/bin/python)} \
 	  $(PY) bench.py --output $(OUT)/bench --force
 
 docs: $(VENV)/.test

@@ -95,7 +95,7 @@ MISTAKES = {
     "device": (["info", "--device", "gpu", "--shape", "1,1,1,1,1"], "device is 'gpu', expected 'auto', 'cpu'"),
     "dtype": (["info", "--dtype", "int8", "--shape", "1,1,1,1,1"], "int8"),
     "suite": (["bench", "--suite", "tpu"], "suite is 'tpu', expected one of cpu, cuda, long"),
-    "kind": (["bench", "--kind", "fast"], "kind is 'fast', expected one of inference, training, step"),
+    "kind": (["bench", "--kind", "fast"], "kind is 'fast', expected one of step, inference, training"),
     "rounds": (["bench", "--rounds", "0", "--shape", "1,1,1,1,1"], "rounds is 0"),
 }
 
@@ -143,7 +143,7 @@ def test_faults_of_the_program_keep_their_traceback() -> None:
 
 def test_bench_writes_what_it_measured_and_overwrites_only_by_force(tmp_path: Path) -> None:
     arguments = ["bench", "--shape", "2,2,2,2,1", "--kind", "inference", "--rounds", "1", "--seconds", "0.001"]
-    arguments += ["--threads", "1", "--torch-python", str(tmp_path / "no python"), "--output", str(tmp_path / "out")]
+    arguments += ["--threads", "1", "--peers-python", str(tmp_path / "no python"), "--output", str(tmp_path / "out")]
     shown = call(*arguments)
     assert shown.exit_code == 0
     assert "2,2,2,2,1" in shown.stdout

@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from gpulstm.backend import resolve
-from gpulstm.bench import suites
+from gpulstm.bench import long_worker, suites
+from gpulstm.bench.report import machine
+from gpulstm.bench.rounds import environment
 from gpulstm.bench.suites import Case, Contender
 from gpulstm.engines.choose import choose
 from gpulstm.engines.spec import Call, StackSpec
@@ -63,11 +65,14 @@ def cases(shapes: Iterable[str] = ()) -> tuple[Case, ...]:
     return tuple(Case(*suites.parse_shape(shape), KIND) for shape in shapes) or CASES
 
 
-def contenders(torch_python: str | None = None) -> list[tuple[Contender, str | None]]:
+def contenders(peers_python: str | None = None) -> list[tuple[Contender, str | None]]:
     """This package's fastest engine for the CPU, whole and in segments, and PyTorch; each with its bound on memory."""
     engine = choose(Call(StackSpec("lstm", 1, 1), resolve("cpu").device, 1, 1, True, False)).engine.name
-    ours = [(Contender(f"gpulstm {engine}, {name}", engine, sys.executable), memory) for name, memory in MEMORY.items()]
-    torch = [(one, None) for one in suites.contenders("cpu", torch_python) if one.engine is None]
+    ours = [
+        (Contender(f"gpulstm {engine}, {name}", "gpulstm", sys.executable, engine), memory)
+        for name, memory in MEMORY.items()
+    ]
+    torch = [(one, None) for one in suites.contenders("cpu", peers_python) if one.library == "torch"]
     return [*ours, *torch]
 
 
@@ -105,16 +110,16 @@ def run(
 
 
 def _measure(contender: Contender, case: Case, task: dict[str, Any]) -> Measured:
-    kind = "torch" if contender.engine is None else "gpulstm"
-    task |= {"contender": kind, "engine": contender.engine, "device": "cpu", "tf32": False, "seconds": 0.0}
+    task |= {"contender": contender.library, "engine": contender.engine}
+    where = ["-m", long_worker.__name__] if contender.engine else [str(Path(long_worker.__file__))]
     result = Measured(case, contender.name)
     try:
         done = subprocess.run(
-            suites.command(contender, task),
+            [contender.python, *where, json.dumps(task)],
             stdout=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
             text=True,
-            env=suites.environment(task["threads"]),
+            env=environment(task["threads"]),
         )
     except OSError as error:
         result.reason = f"{contender.python} cannot be started: {error.strerror}"
@@ -135,4 +140,4 @@ def as_json(results: Sequence[Measured]) -> str:
         {**asdict(result), **({"mebibytes": result.mebibytes, "median": result.median} if result.seconds else {})}
         for result in results
     ]
-    return json.dumps({"suite": KIND, "machine": suites.machine("cpu"), "results": rows}, indent=1)
+    return json.dumps({"suite": KIND, "machine": machine("cpu"), "results": rows}, indent=1)

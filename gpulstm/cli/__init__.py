@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from gpulstm.cli import convert, demo, machine, series
+from gpulstm.cli import bench, convert, demo, machine, series
 
 HELP = """Stacked LSTMs for time series, on the CPU and on NVIDIA GPUs.
 
@@ -39,7 +39,7 @@ app.command()(series.forecast)
 app.command()(series.backtest)
 app.command()(convert.convert)
 app.command()(machine.info)
-app.command()(machine.bench)
+app.command()(bench.bench)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -9,18 +9,19 @@ from typing import Any
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from gpulstm import plots
-from gpulstm.bench import long, suites
+from gpulstm.bench import long
 from gpulstm.bench.long import Measured
+from gpulstm.bench.report import machine
 from gpulstm.cli.show import aside, console, new_files, number, say, table
 
 
 def bench_long(
-    shapes: Sequence[str], rounds: int, threads: int, torch_python: str | None, output: Path | None, force: bool
+    shapes: Sequence[str], rounds: int, threads: int, peers_python: str | None, output: Path | None, force: bool
 ) -> None:
     """Measure, print a table, and write `bench.json` and `memory.png` where there is a folder for them."""
-    chosen, who = long.cases(shapes), long.contenders(torch_python)
+    chosen, who = long.cases(shapes), long.contenders(peers_python)
     paths = [] if output is None else new_files(output, ["bench.json", "memory.png"], force)
-    facts = suites.machine("cpu")
+    facts = machine("cpu")
     if facts["load"] > 0.3:
         say(f"this machine is busy (load {facts['load']:.1f}): times will look longer than they are")
     stderr, done, total = aside(), 0, len(chosen) * len(who)
