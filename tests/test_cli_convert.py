@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from onnx import helper
 
 import gpulstm as gl
 from gpulstm.cli import main
@@ -16,7 +18,7 @@ from gpulstm.interop import from_keras, from_onnx, from_torch, to_keras, to_onnx
 from gpulstm.model import Network, NetworkConfig
 
 FOLDER = Path(__file__).parent / "golden"
-OTHERS = {"torch", "keras", "onnx", "onnxruntime"}
+OTHERS = {"torch", "keras", "onnxruntime"}
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -144,6 +146,19 @@ def test_mistakes(
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_without_the_onnx_package(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    to_torch(network(), tmp_path / "a.safetensors")
+    to_onnx(network(), tmp_path / "a.onnx")
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    needs = (
+        "gpulstm: reading and writing ONNX models needs onnx, which is not installed; run: pip install 'gpulstm[onnx]'"
+    )
+    for source, target in (("a.safetensors", "b.onnx"), ("a.onnx", "b.safetensors")):
+        assert run(tmp_path / source, tmp_path / target) == (2, "", needs + "\n")
+        assert not (tmp_path / target).exists()
+    assert run(tmp_path / "a.safetensors", tmp_path / "b.weights.h5")[0] == 0
+
+
 def test_a_wrong_conversion_is_noticed(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     to_torch(network(), tmp_path / "a.safetensors")
     monkeypatch.setattr("gpulstm.cli.peers.onnx_outputs", lambda path, x: ("another", np.zeros((x.shape[1], 5))))
@@ -158,18 +173,17 @@ def test_onnx_models_that_are_no_stack(case: str, run: Run, tmp_path: Path) -> N
 
     model = proto.decode(to_onnx(gl.LSTM(3, 3, 2, device="cpu")))
     graph = model.graph
-    assert graph is not None
     layers = [node for node in graph.node if node.op_type == "LSTM"]
     if case == "reversed":
         for node in layers:
             next(entry for entry in node.attribute if entry.name == "direction").s = b"reverse"
     if case == "mixed":
-        layers[1].attribute.append(proto.Attribute("clip", 1, f=0.5))
+        layers[1].attribute.append(helper.make_attribute("clip", 0.5))
     if case == "none":
-        graph.node = [proto.Node(["x"], ["y"], "", "Relu")]
-        graph.output = graph.output[:1]
+        del graph.node[:], graph.output[1:]
+        graph.node.append(helper.make_node("Relu", ["x"], ["y"]))
     if case == "computed":
-        graph.node.insert(0, proto.Node(["W_l0", "x"], ["w"], "", "Add"))
+        graph.node.insert(0, helper.make_node("Add", ["W_l0", "x"], ["w"]))
         layers[0].input[1] = "w"
     (tmp_path / "a.onnx").write_bytes(proto.encode(model))
     status, _, error = run(tmp_path / "a.onnx", tmp_path / "b.weights.h5")

@@ -1,4 +1,4 @@
-"""ONNX models in and out: recorded cases, exports read back, streaming, mistakes.  No other library is needed."""
+"""ONNX models in and out: recorded cases, exports read back, streaming, mistakes."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_another_dtype(rng: np.random.Generator) -> None:
     np.testing.assert_allclose(single, same, atol=1e-6)
 
 
-def test_what_onnx_does_not_have() -> None:
+def test_what_onnx_does_not_have(monkeypatch: pytest.MonkeyPatch) -> None:
     for layer in (
         gl.LSTM(2, 3, layer_norm=True, device="cpu"),
         gl.LSTM(2, 3, proj_size=2, device="cpu"),
@@ -132,6 +132,9 @@ def test_what_onnx_does_not_have() -> None:
     ):
         with pytest.raises(InteropError, match="ONNX has no layer that computes the same as this"):
             to_onnx(layer)
+    monkeypatch.setattr("gpulstm.interop.onnx_export._LARGEST", 1000)
+    with pytest.raises(InteropError, match="the model's weights take over 1000 bytes, which an ONNX file cannot hold"):
+        to_onnx(LAYERS["lstm"])
     with pytest.raises(ConfigError, match="dtype is 'int8', expected 'float32', 'float64' or None"):
         to_onnx(LAYERS["rnn"], dtype="int8")
 
@@ -217,12 +220,11 @@ def test_half_precision_weights_on_the_cpu() -> None:
     from gpulstm.interop import onnx_proto as proto
 
     model = proto.decode(to_onnx(LAYERS["rnn-relu"]))
-    assert model.graph is not None
     for tensor in model.graph.initializer:
         if tensor.data_type == 1:
             tensor.raw_data, tensor.data_type = np.frombuffer(tensor.raw_data, "<f4").astype("<f2").tobytes(), 10
     for value in [*model.graph.input, *model.graph.output]:
-        value.type.tensor_type.elem_type = 10  # type: ignore[union-attr]
+        value.type.tensor_type.elem_type = 10
     x = np.random.default_rng(0).normal(size=(5, 2, 3)).astype("f2")
     half = from_onnx(proto.encode(model), device="cpu").run([x])[0]
     assert half.dtype == np.float16

@@ -46,8 +46,8 @@ def convert(
 ) -> None:
     """Weights from PyTorch, Keras, ONNX or a forecaster of gpulstm to PyTorch, Keras or ONNX.
 
-    Of an ONNX model the recurrent nodes are taken alone.  Other libraries need not be installed; those that are, are
-    run on the same random input as a check.
+    Of an ONNX model the recurrent nodes are taken alone; the onnx package is needed.  Other libraries need not be
+    installed; those that are, are run on the same random input as a check.
 
     Example: gpulstm convert model.safetensors model.onnx
     """

@@ -1,4 +1,7 @@
-"""Models of other libraries in and out: PyTorch, Keras, ONNX.  None of them is imported, none has to be installed."""
+"""Models of other libraries in and out: PyTorch, Keras, ONNX.
+
+PyTorch and Keras are not imported and need not be installed; ONNX models need the onnx package.
+"""
 
 from __future__ import annotations
 

@@ -3,8 +3,8 @@
     net = from_onnx("model.onnx")
     y, h = net.run([x])
 
-The file is read and checked without the `onnx` package (see `onnx_graph`).  Which operators there are is in
-`onnx_ops`, `onnx_shapes` and `onnx_recurrent`; a model that needs another one is refused by its name.
+The `onnx` package reads the file's messages, `onnx_graph` checks them.  Which operators there are is in `onnx_ops`,
+`onnx_shapes` and `onnx_recurrent`; a model that needs another one is refused by its name.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ def from_onnx(source: Any, *, device: str | Backend = "auto", engine: str | None
     Raises:
         InteropError: the file is damaged or not safe, or has operators that are not supported; it names them.
         ConfigError: there is no such file.
+        MissingExtraError: the onnx package is not installed.
     """
     return OnnxNet(read(source, OPERATORS), resolve(device), engine, limit)
 

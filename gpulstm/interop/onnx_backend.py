@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from gpulstm.backend import cuda_missing, resolve, to_host
-from gpulstm.errors import missing_extra
 from gpulstm.interop.onnx import OnnxNet, from_onnx
+from gpulstm.interop.onnx_proto import package
 
 
 def make_backend(engine: str | None = None) -> Any:
@@ -25,10 +25,8 @@ def make_backend(engine: str | None = None) -> Any:
     Raises:
         MissingExtraError: the onnx package is not installed.
     """
-    try:
-        from onnx.backend.base import Backend, BackendRep
-    except ImportError as error:
-        raise missing_extra("the onnx package", "onnx", "ONNX's backend interface") from error
+    package()
+    from onnx.backend.base import Backend, BackendRep
 
     class Prepared(BackendRep):
         """A model ready to run."""

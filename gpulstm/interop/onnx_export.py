@@ -51,12 +51,12 @@ def to_onnx(
             operators compute in float32 only.
 
     Returns:
-        The bytes of the file.  They have been read back and checked, by `onnx.checker` too where the onnx package is
-        installed.
+        The bytes of the file, the same for the same model; read back and checked, by `onnx.checker` too.
 
     Raises:
         InteropError: an option that ONNX's operators do not have (layer_norm, proj_size, zoneout), or a model of over
             2 GB.
+        MissingExtraError: the onnx package is not installed.
     """
     stack = model.rnn if isinstance(model, Network) else model
     refuse_options(stack.spec, _NOT_THERE, "ONNX")
@@ -77,22 +77,23 @@ class _Builder:
     """A graph that grows node by node; names of values in between are made up."""
 
     def __init__(self, dtype: str) -> None:
-        self.dtype, self.graph = dtype, proto.Graph(name="gpulstm")
+        self.dtype, self.onnx, self.size = dtype, proto.package(), 0
+        self.graph = self.onnx.GraphProto(name="gpulstm")
 
     def node(self, op: str, *inputs: str, outputs: Sequence[str] = (), **attributes: Any) -> str:
         """Add a node; the name of its first output."""
         names = list(outputs) or [f"{op.lower()}_{len(self.graph.node)}"]
-        entries = [_attribute(name, value) for name, value in attributes.items()]
-        self.graph.node.append(proto.Node(list(inputs), names, names[0], op, entries))
+        self.graph.node.append(self.onnx.helper.make_node(op, inputs, names, names[0], **attributes))
         return names[0]
 
     def weight(self, name: str, value: Any) -> str:
         """Add an array; floats in the model's dtype."""
         value = np.asarray(value)
         value = value.astype(self.dtype) if value.dtype.kind == "f" else value
-        little = value.astype(value.dtype.newbyteorder("<"))
-        tensor = proto.Tensor(list(value.shape), _TYPES[value.dtype.name], name=name, raw_data=little.tobytes())
-        self.graph.initializer.append(tensor)
+        self.size += value.nbytes
+        if self.size > _LARGEST:
+            raise InteropError(f"the model's weights take over {_LARGEST} bytes, which an ONNX file cannot hold")
+        self.graph.initializer.append(self.onnx.numpy_helper.from_array(value, name))
         return name
 
     def integers(self, *values: int) -> str:
@@ -102,34 +103,18 @@ class _Builder:
             self.weight(name, np.array(values, np.int64))
         return name
 
-    def value(self, values: list[proto.ValueInfo], name: str, *shape: int | str, dtype: str | None = None) -> str:
+    def value(self, values: Any, name: str, *shape: int | str, dtype: str | None = None) -> str:
         """Declare an input or output."""
-        dims = [proto.Dimension(dim_value=e) if isinstance(e, int) else proto.Dimension(dim_param=e) for e in shape]
-        kind = proto.TensorType(_TYPES[dtype or self.dtype], proto.Shape(dims))
-        values.append(proto.ValueInfo(name, proto.Type(kind)))
+        kind = _TYPES[dtype or self.dtype]
+        values.append(self.onnx.helper.make_tensor_value_info(name, kind, shape))
         return name
 
     def encode(self) -> bytes:
         """The model's bytes."""
-        model = proto.Model(IR_VERSION, "gpulstm", "", self.graph, [proto.OperatorSet("", OPSET)])
-        data = proto.encode(model)
-        if len(data) > _LARGEST:
-            raise InteropError(f"the model takes {len(data)} bytes, and an ONNX file at most {_LARGEST}")
-        return data
-
-
-def _attribute(name: str, value: Any) -> proto.Attribute:
-    if isinstance(value, float):
-        return proto.Attribute(name, 1, f=value)
-    if isinstance(value, int):
-        return proto.Attribute(name, 2, i=value)
-    if isinstance(value, str):
-        return proto.Attribute(name, 3, s=value.encode())
-    if isinstance(value[0], float):
-        return proto.Attribute(name, 6, floats=list(value))
-    if isinstance(value[0], int):
-        return proto.Attribute(name, 7, ints=list(value))
-    return proto.Attribute(name, 8, strings=[entry.encode() for entry in value])
+        opset = self.onnx.OperatorSetIdProto(domain="", version=OPSET)
+        return proto.encode(
+            self.onnx.ModelProto(ir_version=IR_VERSION, producer_name="gpulstm", graph=self.graph, opset_import=[opset])
+        )
 
 
 # -- the stack -------------------------------------------------------------------------------------------------------
@@ -255,13 +240,9 @@ def _write_head(builder: _Builder, model: Network, lengths: bool) -> None:
 
 # -- the file --------------------------------------------------------------------------------------------------------
 def _check(data: bytes) -> None:
-    """Read the bytes back, and let the onnx package check them where it is installed."""
+    """Read the bytes back, and let the onnx package check them."""
     from_onnx(data, device="cpu")
-    try:
-        import onnx
-    except ImportError:
-        return
-    onnx.checker.check_model(onnx.load_from_string(data), full_check=True)
+    proto.package().checker.check_model(data, full_check=True)
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gpulstm.errors import ConfigError, InteropError
-from gpulstm.interop import onnx_proto as proto
+from gpulstm.interop.onnx_proto import decode
+
+if TYPE_CHECKING:
+    import onnx
 
 OPSETS = range(7, 29)  # of the default domain; 7 is when broadcasting became NumPy's
 DTYPES = {
@@ -34,7 +37,7 @@ DTYPES = {
     12: "uint32",
     13: "uint64",
 }
-_FLOAT, _INT, _STRING, _TENSOR, _FLOATS, _INTS, _STRINGS = 1, 2, 3, 4, 6, 7, 8
+_FLOAT, _INT, _STRING, _TENSOR, _FLOATS, _INTS, _STRINGS = 1, 2, 3, 4, 6, 7, 8  # AttributeProto.AttributeType
 _EXTERNAL = 1
 _LARGEST, _RANKS = 2**40, 32
 
@@ -107,6 +110,7 @@ def read(source: Any, operators: Mapping[str, Operator]) -> Graph:
     Raises:
         InteropError: the file is damaged, hostile, or needs an operator that there is not.
         ConfigError: there is no such file.
+        MissingExtraError: the onnx package is not installed.
     """
     folder = None
     if isinstance(source, (str, os.PathLike)):
@@ -118,8 +122,8 @@ def read(source: Any, operators: Mapping[str, Operator]) -> Graph:
         source = source.SerializeToString()
     if not isinstance(source, (bytes, bytearray, memoryview)):
         raise InteropError(f"source is a {type(source).__name__}, expected a path, bytes or an onnx.ModelProto")
-    model = proto.decode(memoryview(source))
-    if model.graph is None or not model.opset_import:
+    model = decode(source)
+    if not model.HasField("graph") or not model.opset_import:
         raise InteropError("not a whole ONNX model: it has no graph or no operator set")
     opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
     if opset not in OPSETS:
@@ -127,7 +131,7 @@ def read(source: Any, operators: Mapping[str, Operator]) -> Graph:
     return _graph(model.graph, opset, folder, operators)
 
 
-def _graph(raw: proto.Graph, opset: int, folder: Path | None, operators: Mapping[str, Operator]) -> Graph:
+def _graph(raw: onnx.GraphProto, opset: int, folder: Path | None, operators: Mapping[str, Operator]) -> Graph:
     if raw.sparse_initializer:
         raise InteropError("the model has sparse weights, which are not read; store them dense")
     _check_operators(raw.node, operators)
@@ -146,7 +150,7 @@ def _graph(raw: proto.Graph, opset: int, folder: Path | None, operators: Mapping
     return Graph(nodes, weights, inputs, outputs, opset)
 
 
-def _check_operators(nodes: list[proto.Node], operators: Mapping[str, Operator]) -> None:
+def _check_operators(nodes: Iterable[onnx.NodeProto], operators: Mapping[str, Operator]) -> None:
     """Refuse all operators that there are not, each by name, before anything else is looked at."""
     foreign = sorted({f"{node.domain}.{node.op_type}" for node in nodes if node.domain not in ("", "ai.onnx")})
     unknown = sorted({node.op_type for node in nodes if node.domain in ("", "ai.onnx")} - operators.keys())
@@ -180,20 +184,22 @@ def _check_order(nodes: list[Node], known: set[str], outputs: list[Value]) -> No
         raise InteropError("the model has no outputs")
 
 
-def _value(raw: proto.ValueInfo) -> Value:
-    tensor = raw.type.tensor_type if raw.type else None
-    if tensor is None:
+def _value(raw: onnx.ValueInfoProto) -> Value:
+    if not raw.type.HasField("tensor_type"):
         return Value(raw.name, None, None)
+    tensor = raw.type.tensor_type
     if tensor.elem_type and tensor.elem_type not in DTYPES:
         raise InteropError(f"{raw.name!r} has element type {tensor.elem_type} of ONNX, which is not supported")
-    shape = None
-    if tensor.shape is not None:
-        shape = tuple(dim.dim_value if dim.dim_value is not None else dim.dim_param or None for dim in tensor.shape.dim)
+    shape = tuple(_extent(dim) for dim in tensor.shape.dim) if tensor.HasField("shape") else None
     return Value(raw.name, DTYPES.get(tensor.elem_type), shape)
 
 
-def _node(raw: proto.Node, operator: Operator, folder: Path | None) -> Node:
-    node = Node(raw.op_type, raw.name, raw.input, raw.output, {})
+def _extent(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
+    return dim.dim_value if dim.WhichOneof("value") == "dim_value" else dim.dim_param or None
+
+
+def _node(raw: onnx.NodeProto, operator: Operator, folder: Path | None) -> Node:
+    node = Node(raw.op_type, raw.name, list(raw.input), list(raw.output), {})
     if not any(node.outputs):
         raise InteropError(f"a {raw.op_type} node {raw.name!r} has no outputs")
     least, most = operator.inputs
@@ -212,31 +218,31 @@ def _node(raw: proto.Node, operator: Operator, folder: Path | None) -> Node:
     return node
 
 
-def _attribute(raw: proto.Attribute, node: Node, folder: Path | None) -> Any:
-    kinds = {
-        _FLOAT: raw.f,
-        _INT: raw.i,
-        _STRING: _text(raw.s, node),
-        _FLOATS: raw.floats,
-        _INTS: raw.ints,
-        _STRINGS: [_text(text, node) for text in raw.strings],
+def _attribute(raw: onnx.AttributeProto, node: Node, folder: Path | None) -> Any:
+    kinds: dict[int, Callable[[], Any]] = {
+        _FLOAT: lambda: raw.f,
+        _INT: lambda: raw.i,
+        _STRING: lambda: _text(raw.s, node),
+        _FLOATS: lambda: list(raw.floats),
+        _INTS: lambda: list(raw.ints),
+        _STRINGS: lambda: [_text(text, node) for text in raw.strings],
     }
     if raw.type in kinds:
-        return kinds[raw.type]
-    if raw.type == _TENSOR and raw.t is not None:
+        return kinds[raw.type]()
+    if raw.type == _TENSOR and raw.HasField("t"):
         return array(raw.t, f"attribute {raw.name!r} of the {node}", folder)
     raise InteropError(f"attribute {raw.name!r} of the {node} has type {raw.type} of ONNX, which is not supported")
 
 
 def _text(raw: bytes, node: Node) -> str:
     try:
-        return bytes(raw).decode()
+        return raw.decode()
     except UnicodeDecodeError as error:
         raise InteropError(f"an attribute of the {node} is no UTF-8 text") from error
 
 
 # -- tensors ---------------------------------------------------------------------------------------------------------
-def array(tensor: proto.Tensor, what: str, folder: Path | None) -> np.ndarray:
+def array(tensor: onnx.TensorProto, what: str, folder: Path | None) -> np.ndarray:
     """A tensor of a file as a NumPy array.
 
     Raises:
@@ -247,15 +253,13 @@ def array(tensor: proto.Tensor, what: str, folder: Path | None) -> np.ndarray:
     dtype, shape = np.dtype(DTYPES[tensor.data_type]), tuple(tensor.dims)
     if any(not 0 <= extent <= _LARGEST for extent in shape) or len(shape) > _RANKS:
         raise InteropError(f"{what} has shape {shape}, which no array can have")
-    if len(tensor.segment):
+    if tensor.HasField("segment"):
         raise InteropError(f"{what} is split into segments, which is not supported")
     count = math.prod(shape)
-    data: Any
+    data = tensor.raw_data  # a copy
     if tensor.data_location == _EXTERNAL:
         data = _external(tensor, what, folder, count * dtype.itemsize)
-    elif len(tensor.raw_data) or not count:
-        data = tensor.raw_data
-    else:
+    elif count and not data:
         return _listed(tensor, what, dtype, shape)
     if len(data) != count * dtype.itemsize:
         raise InteropError(f"{what} has shape {shape}, {count * dtype.itemsize} bytes, but the file holds {len(data)}")
@@ -263,18 +267,19 @@ def array(tensor: proto.Tensor, what: str, folder: Path | None) -> np.ndarray:
     return little.astype(dtype, copy=False).reshape(shape)
 
 
-def _listed(tensor: proto.Tensor, what: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:
+def _listed(tensor: onnx.TensorProto, what: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:
     """Numbers stored one by one, in the field that ONNX prescribes for the element type."""
-    fields: dict[str, list[Any]] = {
+    fields = {
         "float32": tensor.float_data,
         "float64": tensor.double_data,
         "int64": tensor.int64_data,
         "uint32": tensor.uint64_data,
         "uint64": tensor.uint64_data,
     }
-    numbers = fields.get(dtype.name, tensor.int32_data)
-    if len(numbers) != math.prod(shape):
-        raise InteropError(f"{what} has shape {shape}, {math.prod(shape)} numbers, but the file holds {len(numbers)}")
+    stored: Sequence[Any] = fields.get(dtype.name, tensor.int32_data)
+    if len(stored) != math.prod(shape):
+        raise InteropError(f"{what} has shape {shape}, {math.prod(shape)} numbers, but the file holds {len(stored)}")
+    numbers = list(stored)  # of protobuf's own lists NumPy would wrap what does not fit
     if dtype == np.float16:  # its bits, as integers
         return np.array([number & 0xFFFF for number in numbers], np.uint16).view(np.float16).reshape(shape)
     if dtype.kind == "u":
@@ -285,7 +290,7 @@ def _listed(tensor: proto.Tensor, what: str, dtype: np.dtype[Any], shape: tuple[
         raise InteropError(f"{what} holds numbers that are no {dtype.name}") from error
 
 
-def _external(tensor: proto.Tensor, what: str, folder: Path | None, size: int) -> bytes:
+def _external(tensor: onnx.TensorProto, what: str, folder: Path | None, size: int) -> bytes:
     """The bytes of a weight that lies in a file of its own, which must be in the model's folder."""
     entries = {entry.key: entry.value for entry in tensor.external_data}
     location = entries.get("location", "")
