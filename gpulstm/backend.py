@@ -244,11 +244,6 @@ class CupyBackend(Backend):
         """Compute capability, ten times the major number plus the minor one."""
         return int(self.xp.cuda.Device(self.index).compute_capability)
 
-    @functools.cached_property
-    def cooperative(self) -> bool:
-        """Whether a kernel can be launched with all its blocks on the card at once."""
-        return bool(self.xp.cuda.Device(self.index).attributes["CooperativeLaunch"])
-
     @property
     def device_name(self) -> str:
         """The card's name as the driver gives it."""

@@ -7,12 +7,12 @@ import numpy as np
 from gpulstm.backend import Array
 from gpulstm.engines.cells import Grads
 from gpulstm.engines.cuda import first_form, fused, persistent, planner
-from gpulstm.engines.cuda.common import BLOCK_ROWS, COMPUTE, Tape, block_steps
+from gpulstm.engines.cuda.common import COMPUTE, Tape
 from gpulstm.engines.spec import Call, Footprint, StackSpec, State, Task
 
 name = "cuda"
 
-__all__ = ["BLOCK_ROWS", "backward", "block_steps", "describe", "footprint", "forward", "name", "supports"]
+BLOCK_ROWS = 16384  # of a product over time and batch; see `Task.blocks`
 
 
 def supports(call: Call) -> str | None:
@@ -38,6 +38,11 @@ def describe(call: Call) -> str:
     return str(planner.plan(call))
 
 
+def block_steps(batch: int) -> int:
+    """Time steps whose products are taken at once."""
+    return max(1, BLOCK_ROWS // batch)
+
+
 def footprint(spec: StackSpec, layer: int, batch: int) -> Footprint:
     """What a layer takes in training, in the form that takes most."""
     size, gates, units = np.dtype(spec.dtype).itemsize, spec.gates * spec.hidden_size, spec.hidden_size
@@ -51,19 +56,19 @@ def footprint(spec: StackSpec, layer: int, batch: int) -> Footprint:
 
 def forward(task: Task, x: Array, state: State) -> tuple[Array, State, Tape | None]:
     """All time steps of one layer and direction; arguments and results as `reference.forward`."""
-    plan = planner.plan(planner.call_of(task, x))
+    plan, block = planner.plan(planner.call_of(task, x)), block_steps(x.shape[1])
     if plan.form == "first" or not x.shape[0]:
-        return first_form.forward(task, x, state)
+        return first_form.forward(task, x, state, block)
     if plan.layout is not None:
-        return persistent.forward(task, x, state, plan.layout)
-    return fused.forward(task, x, state, plan.forward_tile)
+        return persistent.forward(task, x, state, plan.layout, block)
+    return fused.forward(task, x, state, plan.forward_tile, block)
 
 
 def backward(task: Task, tape: Tape, dy: Array, dstate: State, grads: Grads) -> tuple[Array, State]:
     """The gradient of `forward`; arguments and results as `reference.backward`."""
-    plan = planner.plan(planner.call_of(task, tape.x))
+    plan, block = planner.plan(planner.call_of(task, tape.x)), block_steps(dy.shape[1])
     if plan.form == "first" or not dy.shape[0]:
-        return first_form.backward(task, tape, dy, dstate, grads)
+        return first_form.backward(task, tape, dy, dstate, grads, block)
     if plan.layout is not None:
-        return persistent.backward(task, tape, dy, dstate, grads, plan.layout)
-    return fused.backward(task, tape, dy, dstate, grads, plan.backward_tile)
+        return persistent.backward(task, tape, dy, dstate, grads, plan.layout, block)
+    return fused.backward(task, tape, dy, dstate, grads, plan.backward_tile, block)

@@ -9,7 +9,6 @@ from gpulstm.engines.cells import Grads
 from gpulstm.engines.spec import Task
 from gpulstm.products import affine, gemm
 
-BLOCK_ROWS = 16384  # of a product over time and batch; see `Task.blocks`
 COMPUTE = {"float16": ("float", "float32"), "float32": ("float", "float32"), "float64": ("double", "float64")}
 
 
@@ -25,18 +24,15 @@ class Tape:
     s: Array | None  # (T, B, H): GRU, u_n + b_hn
 
 
-def block_steps(batch: int) -> int:
-    """Time steps whose products are taken at once."""
-    return max(1, BLOCK_ROWS // batch)
-
-
-def input_product(backend: CupyBackend, task: Task, x: Array, out: Array) -> None:
-    """out = x W_x + b `(T, B, G*H)`, block by block."""
-    for start, stop in task.blocks(x.shape[0], block_steps(x.shape[1])):
+def input_product(backend: CupyBackend, task: Task, x: Array, out: Array, block: int) -> None:
+    """out = x W_x + b `(T, B, G*H)`, in blocks of `block` steps."""
+    for start, stop in task.blocks(x.shape[0], block):
         affine(backend, x[start:stop], task.params["W_x"], task.params.get("b"), out[start:stop])
 
 
-def sequence_gradients(backend: CupyBackend, task: Task, tape: Tape, da: Array, products: Array, grads: Grads) -> Array:
+def sequence_gradients(
+    backend: CupyBackend, task: Task, tape: Tape, da: Array, products: Array, grads: Grads, block: int
+) -> Array:
     """dx, and the gradients of W_x, W_h and the biases, a product or sum each per block of time steps.
 
     Args:
@@ -46,11 +42,12 @@ def sequence_gradients(backend: CupyBackend, task: Task, tape: Tape, da: Array, 
         da: `(T, B, G*H)`, gradient of the input product.
         products: `(T, B, G*H)`, gradient of the recurrent product.
         grads: added to.
+        block: time steps of a product, see `Task.blocks`.
     """
     steps, batch, _ = da.shape
     dx = backend.xp.empty_like(tape.x)
     v = tape.vs[1:] if task.reverse else tape.vs[:steps]
-    for start, stop in reversed(task.blocks(steps, block_steps(batch))):
+    for start, stop in reversed(task.blocks(steps, block)):
         x_rows, v_rows, da_rows, product_rows, dx_rows = (
             array[start:stop].reshape((stop - start) * batch, -1) for array in (tape.x, v, da, products, dx)
         )

@@ -78,7 +78,7 @@ def card(backend: CupyBackend) -> Card:
         32.0 * clock * backend.processors,
         backend.shared_memory,
         capability,
-        backend.cooperative,
+        bool(attributes["CooperativeLaunch"]),
     )
 
 

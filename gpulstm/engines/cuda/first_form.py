@@ -36,8 +36,8 @@ _BODIES = {
 _TYPES = {"lengths": "int64", "keep_h": "bool", "keep_c": "bool", "cs": "{C}", "dc": "{C}"}  # all others hold T
 
 
-def forward(task: Task, x: Array, state: State) -> tuple[Array, State, Tape | None]:
-    """All time steps of one layer and direction; arguments and results as `reference.forward`."""
+def forward(task: Task, x: Array, state: State, block: int) -> tuple[Array, State, Tape | None]:
+    """All time steps of one layer and direction, products by `block` steps; the rest as `reference.forward`."""
     backend, spec, params = cast(CupyBackend, backend_of(x)), task.spec, task.params
     steps, rows, units, width = x.shape[0], x.shape[1], spec.hidden_size, spec.gates * spec.hidden_size
     xp, dtype = backend.xp, x.dtype
@@ -45,7 +45,7 @@ def forward(task: Task, x: Array, state: State) -> tuple[Array, State, Tape | No
 
     gates = xp.empty((steps, rows, width), dtype)
     x = xp.ascontiguousarray(x)
-    input_product(backend, task, x, gates)
+    input_product(backend, task, x, gates, block)
     hs = xp.empty((steps + 1, rows, units), dtype)
     hs[first] = state.h
     vs = hs if task.recurrent_mask is None else xp.empty_like(hs)
@@ -84,8 +84,8 @@ def forward(task: Task, x: Array, state: State) -> tuple[Array, State, Tape | No
     return outputs if arrays["y"] is None else arrays["y"], final, tape
 
 
-def backward(task: Task, tape: Tape, dy: Array, dstate: State, grads: Grads) -> tuple[Array, State]:
-    """The gradient of `forward`; arguments and results as `reference.backward`.
+def backward(task: Task, tape: Tape, dy: Array, dstate: State, grads: Grads, block: int) -> tuple[Array, State]:
+    """The gradient of `forward`; the rest as `reference.backward`.
 
     The gates saved in the tape are copied, not overwritten, so that a tape can be used again.
     """
@@ -113,7 +113,7 @@ def backward(task: Task, tape: Tape, dy: Array, dstate: State, grads: Grads) -> 
         gemm(backend, products[t], w_h, dh if dv is None else dv, transb=True, accumulate=dv is None)
     if dv is not None:
         dh += dv if task.recurrent_mask is None else dv * task.recurrent_mask
-    dx = sequence_gradients(backend, task, tape, dgates, products, grads)
+    dx = sequence_gradients(backend, task, tape, dgates, products, grads, block)
     return dx, State(dh, None if arrays["dc"] is None else arrays["dc"].astype(dtype))
 
 

@@ -19,26 +19,28 @@ from gpulstm.engines.spec import State, Task
 from gpulstm.products import Tile, blocks, threads, tile
 
 
-def forward(task: Task, x: Array, state: State, shape: Tile) -> tuple[Array, State, Tape | None]:
+def forward(task: Task, x: Array, state: State, shape: Tile, block: int) -> tuple[Array, State, Tape | None]:
     """All time steps of one layer and direction, in tiles of `shape`; the rest as `reference.forward`."""
     backend = cast(CupyBackend, backend_of(x))
-    work = ForwardPass(backend, task, x, state)
+    work = ForwardPass(backend, task, x, state, block)
     kernel = compiled(backend, task, work.dtype, shape, "gpulstm_forward")
-    grid, block = blocks(shape, work.rows, columns(task)), (threads(shape),)
+    grid, size = blocks(shape, work.rows, columns(task)), (threads(shape),)
     for t in work.order:
-        kernel(grid, block, (work.arguments, t))
+        kernel(grid, size, (work.arguments, t))
     return work.results()
 
 
-def backward(task: Task, tape: Tape, dy: Array, dstate: State, grads: Grads, shape: Tile) -> tuple[Array, State]:
+def backward(
+    task: Task, tape: Tape, dy: Array, dstate: State, grads: Grads, shape: Tile, block: int
+) -> tuple[Array, State]:
     """The gradient of `forward`, in tiles of `shape`; the rest as `reference.backward`."""
     backend = cast(CupyBackend, backend_of(dy))
-    work = BackwardPass(backend, task, tape, dy, dstate)
+    work = BackwardPass(backend, task, tape, dy, dstate, block)
     kernel = compiled(backend, task, work.dtype, shape, "gpulstm_backward")
-    grid, block = blocks(shape, work.rows, work.units), (threads(shape),)
+    grid, size = blocks(shape, work.rows, work.units), (threads(shape),)
     after = -1
     for t in (*work.order, -1):
-        kernel(grid, block, (work.arguments, t, after))
+        kernel(grid, size, (work.arguments, t, after))
         after = t
     return work.results(grads)
 

@@ -89,19 +89,21 @@ def bytes_of(shape: tuple[int, ...], resident: int) -> int:
     return -(-work // 16) * 16 + resident
 
 
-def forward(task: Task, x: Array, state: State, where: Layout) -> tuple[Array, State, Tape | None]:
+def forward(task: Task, x: Array, state: State, where: Layout, block: int) -> tuple[Array, State, Tape | None]:
     """All time steps of one layer and direction in one launch; the rest as `reference.forward`."""
     backend = cast(CupyBackend, backend_of(x))
-    work = ForwardPass(backend, task, x, state)
+    work = ForwardPass(backend, task, x, state, block)
     macros = (*defines(task, work.dtype), *tile(where.forward, work.dtype))
     _launch(backend, macros, "gpulstm_forward_all", where.forward, where.forward_bytes, where, work)
     return work.results()
 
 
-def backward(task: Task, tape: Tape, dy: Array, dstate: State, grads: Grads, where: Layout) -> tuple[Array, State]:
+def backward(
+    task: Task, tape: Tape, dy: Array, dstate: State, grads: Grads, where: Layout, block: int
+) -> tuple[Array, State]:
     """The gradient of `forward` in one launch; the rest as `reference.backward`."""
     backend = cast(CupyBackend, backend_of(dy))
-    work = BackwardPass(backend, task, tape, dy, dstate)
+    work = BackwardPass(backend, task, tape, dy, dstate, block)
     macros = (*defines(task, work.dtype), *tile(where.backward, work.dtype))
     _launch(backend, macros, "gpulstm_backward_all", where.backward, where.backward_bytes, where, work)
     return work.results(grads)

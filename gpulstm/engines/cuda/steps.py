@@ -63,7 +63,7 @@ class ForwardPass:
         order: the time indices in the order of the steps.
     """
 
-    def __init__(self, backend: CupyBackend, task: Task, x: Array, state: State) -> None:
+    def __init__(self, backend: CupyBackend, task: Task, x: Array, state: State, block: int) -> None:
         spec, params, xp, dtype = task.spec, task.params, backend.xp, x.dtype
         self.backend, self.task, self.dtype = backend, task, dtype.name
         self.steps, self.rows, self.units = x.shape[0], x.shape[1], spec.hidden_size
@@ -73,7 +73,7 @@ class ForwardPass:
         self.slots = slots
         self.x = xp.ascontiguousarray(x)
         self.gates = xp.empty((self.steps, self.rows, spec.gates * self.units), dtype)
-        input_product(backend, task, self.x, self.gates)
+        input_product(backend, task, self.x, self.gates, block)
         self.hs = xp.empty((self.steps + 1, *shape), dtype)
         self.vs = None if task.recurrent_mask is None else xp.empty_like(self.hs)
         self.y = None if task.lengths is None else xp.empty((self.steps, *shape), dtype)
@@ -153,9 +153,9 @@ class BackwardPass:
         order: the time indices in the order of the steps, the last one first.
     """
 
-    def __init__(self, backend: CupyBackend, task: Task, tape: Tape, dy: Array, dstate: State) -> None:
+    def __init__(self, backend: CupyBackend, task: Task, tape: Tape, dy: Array, dstate: State, block: int) -> None:
         spec, xp, dtype = task.spec, backend.xp, dy.dtype
-        self.backend, self.task, self.tape, self.dtype = backend, task, tape, dtype.name
+        self.backend, self.task, self.tape, self.dtype, self.block = backend, task, tape, dtype.name, block
         self.steps, self.rows, self.units = dy.shape
         if dy.size and dy.strides[2] != dtype.itemsize:
             dy = xp.ascontiguousarray(dy)
@@ -215,7 +215,7 @@ class BackwardPass:
 
     def results(self, grads: Grads) -> tuple[Array, State]:
         """dx and the gradient of the initial state, once all steps are launched; the others go to `grads`."""
-        dx = sequence_gradients(self.backend, self.task, self.tape, self.dgates, self.du, grads)
+        dx = sequence_gradients(self.backend, self.task, self.tape, self.dgates, self.du, grads, self.block)
         return dx, State(self.dh, None if self.dc is None else self.dc.astype(self.dtype))
 
 
