@@ -21,7 +21,8 @@ import gpulstm as gl
 from gpulstm.errors import ConfigError, GpulstmError, InteropError, MissingExtraError
 from gpulstm.interop import from_onnx, to_onnx
 from gpulstm.interop.onnx_backend import make_backend
-from gpulstm.interop.onnx_proto import decode, encode
+from gpulstm.interop.onnx_ops import OPERATORS
+from gpulstm.interop.onnx_proto import attribute_types, decode, encode
 
 MODEL = to_onnx(gl.LSTM(2, 3, device="cpu", seed=1))
 
@@ -88,6 +89,10 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "an attribute that is no text": (
         model(node("LSTM", "x w r", "y", direction=b"\xff\xfe")),
         "an attribute of the LSTM node 'my LSTM' is no UTF-8 text",
+    ),
+    "an attribute of another type": (
+        model(helper.make_node("Constant", [], ["y"], value=[1.0, 2.0])),
+        "attribute 'value' of the Constant node that makes 'y' has type 6 of ONNX, expected 4",
     ),
     "subgraphs nested without end": (nested(200), "not an ONNX file, or one that is damaged"),
     "an old operator set": (model(IDENTITY, opset=6), "uses operator set 6, expected 7 to"),
@@ -258,6 +263,10 @@ def test_the_limit_can_be_chosen() -> None:
     assert from_onnx(data, device="cpu", limit=4000).run([x])[0].shape == (1000,)
     with pytest.raises(InteropError, match="4000 bytes, more than the limit of 3999"):
         from_onnx(data, device="cpu", limit=3999).run([x])
+
+
+def test_the_types_of_all_attributes_are_known() -> None:
+    assert {(op, name) for op, entry in OPERATORS.items() for name in entry.attributes} <= attribute_types().keys()
 
 
 def test_every_cut_is_noticed() -> None:

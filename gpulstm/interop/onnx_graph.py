@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpulstm.errors import ConfigError, InteropError
-from gpulstm.interop.onnx_proto import decode
+from gpulstm.interop.onnx_proto import attribute_types, decode
 
 if TYPE_CHECKING:
     import onnx
@@ -227,6 +227,9 @@ def _attribute(raw: onnx.AttributeProto, node: Node, folder: Path | None) -> Any
         _INTS: lambda: list(raw.ints),
         _STRINGS: lambda: [_text(text, node) for text in raw.strings],
     }
+    expected = attribute_types()[node.op, raw.name]
+    if raw.type in (*kinds, _TENSOR) and raw.type != expected:
+        raise InteropError(f"attribute {raw.name!r} of the {node} has type {raw.type} of ONNX, expected {expected}")
     if raw.type in kinds:
         return kinds[raw.type]()
     if raw.type == _TENSOR and raw.HasField("t"):

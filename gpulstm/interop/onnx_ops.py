@@ -109,7 +109,7 @@ def _scaled(name: str) -> None:
         function = activations.make(activations.named(name, node.get("alpha"), node.get("beta")))
         return function(context.xp, x).astype(x.dtype, copy=False)
 
-    operator(name, "alpha beta")(run)
+    operator(name, " ".join(activations.ACTIVATIONS[name].takes))(run)
 
 
 for _name in ("LeakyRelu", "HardSigmoid", "Elu", "ThresholdedRelu"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,21 @@ def package() -> ModuleType:
     except ImportError as error:
         raise missing_extra("onnx", "onnx", "reading and writing ONNX models") from error
     return onnx
+
+
+@cache
+def attribute_types() -> dict[tuple[str, str], int]:
+    """Numbers of AttributeProto.AttributeType, by an operator of the default domain and the name of its attribute."""
+    package()
+    from onnx.defs import get_all_schemas_with_history
+
+    schemas: list[Any] = sorted(get_all_schemas_with_history(), key=lambda schema: schema.since_version)
+    return {
+        (schema.name, name): int(attribute.type.value)
+        for schema in schemas
+        if schema.domain == ""
+        for name, attribute in schema.attributes.items()
+    }
 
 
 def decode(data: bytes | bytearray | memoryview) -> onnx.ModelProto:
