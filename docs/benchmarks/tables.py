@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ def tables(document: dict[str, Any]) -> str:
     """Markdown: a table a kind, then what this package's native engine reaches."""
     rows: list[Row] = [row for row in document["results"] if row["median"] is not None]
     kinds = [kind for kind in HEADS if any(row["case"]["kind"] == kind for row in rows)]
-    return "\n".join(times(document, kind, rows) for kind in kinds) + "\n" + rates(rows)
+    return "\n".join(times(document, kind, rows) for kind in kinds) + "\n" + rates(rows) + "\n" + fastest(rows)
 
 
 def times(document: dict[str, Any], kind: str, rows: list[Row]) -> str:
@@ -50,10 +51,29 @@ def rates(rows: list[Row]) -> str:
     return f"### {own}: rate of the products beside the machine's\n\n" + "\n".join(lines) + "\n"
 
 
-def milliseconds(row: Row) -> str:
+def milliseconds(row: Row, which: str = "median") -> str:
     """Three figures, or the whole number."""
-    value = 1e3 * row["median"]
+    value = 1e3 * row[which]
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def fastest(rows: list[Row]) -> str:
+    """The first engine beside the best peer by the fastest call of each, which other programs disturb least."""
+    own = rows[0]["contender"]
+    lines = [line(["what", "T,B,I,H,L", f"{own}, ms", "best peer", "its ms", f"{own} to it"]), line(["---"] * 6)]
+    found: dict[str, list[float]] = {}
+    for row in (row for row in rows if row["contender"] == own):
+        kind, shape = row["case"]["kind"], shape_of(row)
+        peers = [one for one in rows if one["side"] == "peer" and one["case"] == row["case"]]
+        if peers:
+            best = min(peers, key=lambda one: one["fastest"])
+            found.setdefault(kind, []).append(best["fastest"] / row["fastest"])
+            figures = [milliseconds(row, "fastest"), best["contender"], milliseconds(best, "fastest")]
+            lines.append(line([kind, shape, *figures, f"**{found[kind][-1]:.2f}**"]))
+    for kind, ratios in found.items():
+        if len(ratios) > 1:
+            lines.append(line([kind, "geometric mean", "", "", "", f"**{statistics.geometric_mean(ratios):.2f}**"]))
+    return "### The same by the fastest call of each\n\n" + "\n".join(lines) + "\n"
 
 
 def shape_of(row: Row) -> str:
