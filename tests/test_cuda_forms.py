@@ -6,8 +6,8 @@ import os
 import subprocess
 import sys
 
+import cuda_forms
 import pytest
-from parity import cuda_forms
 
 import gpulstm
 import hostgpu
