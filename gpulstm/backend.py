@@ -12,6 +12,7 @@ import functools
 import importlib.util
 import os
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ _INCLUDE = re.compile(r'^#include "([\w/]+\.cuh?|[\w/]+\.h)"$', re.MULTILINE)
 _DEVICE_PATTERN = re.compile(r"cuda(?::(\d+))?")
 
 
-class Backend:
+class Backend(ABC):
     """An array library bound to one device.
 
     Attributes:
@@ -49,10 +50,11 @@ class Backend:
         """Copies and pickles are the one backend of that device."""
         return resolve, (self.device,)
 
+    @abstractmethod
     def owns(self, value: object) -> bool:
         """Whether `value` is an array of this library on this device."""
-        raise NotImplementedError  # abstract: answered by the two classes below
 
+    @abstractmethod
     def asarray(self, value: Any, dtype: Any = None, *, name: str = "array") -> Array:
         """`value` as an array of this backend, without a copy where none is needed.
 
@@ -64,34 +66,33 @@ class Backend:
             DTypeError: `value` holds no real numbers.
             ShapeError: `value` is a nested list whose parts differ in length.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def from_host(self, value: Any, dtype: Any = None) -> Array:
         """A copy of a host array on this device (the array itself on the CPU)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def uploads(self, parts: Iterable[np.ndarray], dtype: Any) -> Iterator[Array]:
         """Host arrays one after another on this device as `dtype`; on a GPU the next is copied while one is in use.
 
         So `parts` is read one ahead there.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def to_host(self, value: Array) -> np.ndarray:
         """`value` as a NumPy array; from a GPU this waits for the work that computes it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def synchronize(self) -> None:
         """Wait until all work handed to the current stream is done."""
-        raise NotImplementedError
 
+    @abstractmethod
     def memory_used(self) -> int:
         """Bytes in use: blocks handed out by CuPy's pool on a GPU; the process's resident set on the CPU (Linux)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def activate(self) -> contextlib.AbstractContextManager[Any]:
         """A context in which new arrays and launches go to this device."""
-        raise NotImplementedError
 
     def constant(self, values: tuple[float, ...], dtype: str) -> Array:
         """A short vector that never changes; a GPU gets it once, so that asking again moves nothing."""

@@ -11,6 +11,7 @@ what is common to all of them (time, direction, lengths, zoneout) is not here bu
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, MutableMapping
 from typing import Any
 
@@ -26,7 +27,7 @@ Saved = tuple[Any, ...]
 LAYER_NORM_EPSILON = 1e-5
 
 
-class Cell:
+class Cell(ABC):
     """One step of a recurrent layer and its gradient; derived classes give `step` and `step_backward`.
 
     The input product has no recurrence in it, so `input` computes it for all time steps at once, and the gradient of
@@ -74,15 +75,15 @@ class Cell:
         """
         grads["W_h"] += _outer(self.xp, v, dproduct)
 
+    @abstractmethod
     def step(self, p: Params, a: Array, v: Array, state: State) -> tuple[State, Saved]:
         """The new state from a `(B, G*H)`, v `(B, P)` and the old state, and what the gradient needs."""
-        raise NotImplementedError
 
+    @abstractmethod
     def step_backward(
         self, p: Params, saved: Saved, dh: Array, dc: Array | None, grads: Grads
     ) -> tuple[Array, Array, Array, State]:
         """(da, dproduct, dv, gradient of the old state apart from its way through v); adds to the other gradients."""
-        raise NotImplementedError
 
 
 class RNN(Cell):
