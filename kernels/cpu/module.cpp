@@ -19,6 +19,8 @@ using namespace nb::literals;
 
 namespace gpulstm {
 
+void add_flat(nb::module_& m, const char* (*instruction_set)());  // module_flat.cpp
+
 #define GPULSTM_DECLARE(isa) \
     namespace isa {          \
     extern const Engine engine; \
@@ -254,4 +256,5 @@ NB_MODULE(_cpu, m) {
     m.def("backward_double", &backward<double>);
     add_stream<float>(m, "StreamFloat");
     add_stream<double>(m, "StreamDouble");
+    add_flat(m, [] { return engine->name; });
 }

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import gpulstm as gl
+from gpulstm import native
 from gpulstm.engines import cpu
 from gpulstm.errors import ConfigError, EngineError, ShapeError
 from gpulstm.stack import Recurrent
@@ -201,12 +202,12 @@ def test_every_instruction_set_of_this_machine_agrees(isa: str) -> None:
         "    for shape in t.SHAPES: t.both(cell, shape, dtype)\n"
         "    t.both(cell, (6, 9, 5, 19), dtype, lengths=True, bidirectional=True, recurrent_dropout=0.3)\n"
     )
-    environment = {**os.environ, cpu.VARIABLE: isa}
+    environment = {**os.environ, native.VARIABLE: isa}
     done = subprocess.run([sys.executable, "-c", code, isa], env=environment, capture_output=True, text=True)
     if isa in there:
         assert done.returncode == 0, done.stderr
     else:
-        assert f"{cpu.VARIABLE} is '{isa}'" in done.stderr
+        assert f"{native.VARIABLE} is '{isa}'" in done.stderr
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
