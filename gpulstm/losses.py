@@ -3,8 +3,8 @@
 Each loss is an object.  Called, it gives its value and the gradient with respect to `raw`, what the head put out; both
 stay on the device.  `predict` reads `raw` as a forecast, in the scale of `raw`.
 
-On the CPU all but `SoftmaxCrossEntropy` run as one native pass, by the formulas in `kernels/losses.h`; sums are taken in
-float64 there.  `_each` serves on a GPU, where an installation has no native code, and losses defined elsewhere.
+On the CPU all but `SoftmaxCrossEntropy` run as one native pass, by the formulas in `kernels/losses.h`, with sums in
+float64.  `_each` serves on a GPU, where an installation has no native code, and for losses defined elsewhere.
 """
 
 from __future__ import annotations
@@ -316,12 +316,12 @@ class SoftmaxCrossEntropy(Loss):
             return {"probabilities": backend.xp.exp(self._log_softmax(backend.xp, raw))}
 
 
-# Losses that have a native pass, each with the numbers that it takes: by exact type, since a subclass may cost otherwise.
+# Losses that have a native pass, each with the numbers it takes; by exact type, since a subclass may cost otherwise.
 _FUSED: dict[type[Loss], Callable[[Any], tuple[float, ...]]] = {
     MSE: lambda loss: (),
     MAE: lambda loss: (),
     Huber: lambda loss: (loss.delta,),
-    Pinball: lambda loss: (*((1 - q) / loss.outputs for q in loss.quantiles), *(q / loss.outputs for q in loss.quantiles)),
+    Pinball: lambda loss: (*[(1 - q) / loss.outputs for q in loss.levels], *[q / loss.outputs for q in loss.levels]),
     GaussianNLL: lambda loss: (loss.floor,),
 }
 

@@ -171,10 +171,27 @@ double mean(const LossCall<R>& call, const E& element) {
     return call.weight ? value : value / double(call.count);
 }
 
+template <typename R, long P>
+double pinball(const LossCall<R>& call) {
+    const long levels = P ? P : call.outputs;
+    const R *rise = call.options, *fall = call.options + levels;
+    return mean<R, P>(call, [=](const R* z, R y, R* slope) {
+        R cost = 0;
+        for (long p = 0; p < levels; ++p) cost += gl_pinball<R>(z[p], y, rise[p], fall[p], slope[p]);
+        return cost;
+    });
+}
+
+// With up to three levels, known to the compiler, the loop over targets becomes vector code.
+template <typename R, long P>
+double pinball_of(const LossCall<R>& call) {
+    if constexpr (P == 0) return pinball<R, 0>(call);
+    else return call.outputs == P ? pinball<R, P>(call) : pinball_of<R, P - 1>(call);
+}
+
 template <typename R>
 bool loss(const char* name, const LossCall<R>& call, double& value) {
     const R* options = call.options;
-    const long outputs = call.outputs;
     if (!strcmp(name, "mse")) {
         value = mean<R, 1>(call, [](const R* z, R y, R* slope) { return gl_mse<R>(z[0], y, slope[0]); });
     } else if (!strcmp(name, "mae")) {
@@ -183,11 +200,7 @@ bool loss(const char* name, const LossCall<R>& call, double& value) {
         const R delta = options[0];
         value = mean<R, 1>(call, [=](const R* z, R y, R* slope) { return gl_huber<R>(z[0], y, delta, slope[0]); });
     } else if (!strcmp(name, "pinball")) {
-        value = mean<R, 0>(call, [=](const R* z, R y, R* slope) {
-            R cost = 0;
-            for (long p = 0; p < outputs; ++p) cost += gl_pinball<R>(z[p], y, options[p], options[outputs + p], slope[p]);
-            return cost;
-        });
+        value = pinball_of<R, 3>(call);
     } else if (!strcmp(name, "gaussian")) {
         const R floor = options[0];
         value = mean<R, 2>(call, [=](const R* z, R y, R* slope) {
