@@ -10,7 +10,6 @@ float64.  `_each` serves on a GPU, where an installation has no native code, and
 from __future__ import annotations
 
 import math
-import statistics
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -270,6 +269,8 @@ class GaussianNLL(Loss):
         with backend.activate():
             found = {"mean": raw[..., 0], "scale": self._scale(xp, raw[..., 1])}
             if wanted:
+                import statistics  # here, because it takes a while to import
+
                 normal = statistics.NormalDist()
                 z = xp.asarray([normal.inv_cdf(level) for level in wanted], dtype=raw.dtype)
                 found["quantiles"] = found["mean"][..., None] + found["scale"][..., None] * z
