@@ -21,7 +21,6 @@
 using std::exp;
 using std::fabs;
 using std::log;
-using std::log1p;
 #endif
 
 template <typename T>
@@ -57,9 +56,10 @@ GL_INLINE T gl_pinball(T z, T y, T rise, T fall, T& slope) {
 // The scale is softplus(r) + floor; both come from exp(-|r|), which cannot overflow.
 template <typename T>
 GL_INLINE T gl_gaussian(T m, T r, T y, T floor, T& slope_m, T& slope_r) {
-    T small = exp(-fabs(r));
-    T scale = (r > T(0) ? r : T(0)) + log1p(small) + floor;
-    T sigmoid = (r > T(0) ? T(1) : small) / (T(1) + small);  // the slope of softplus
+    T small = exp(-fabs(r)), whole = T(1) + small;
+    T rest = log(whole) - ((whole - T(1)) - small) / whole;  // log(1 + small), with what rounding took from `whole`
+    T scale = (r > T(0) ? r : T(0)) + rest + floor;
+    T sigmoid = (r > T(0) ? T(1) : small) / whole;  // the slope of softplus
     T standard = (y - m) / scale;
     slope_m = -standard / scale;
     slope_r = (T(1) - standard * standard) / scale * sigmoid;
