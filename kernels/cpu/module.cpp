@@ -1,5 +1,5 @@
 // The Python module gpulstm._cpu: chooses the instruction set, checks arrays, releases the GIL, calls the engine.
-// gpulstm/_cpu.pyi documents what it gives; gpulstm/engines/cpu.py is its only caller.
+// gpulstm/_cpu.pyi documents what it gives; gpulstm/engines/cpu.py is the caller of what is defined here.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
