@@ -18,7 +18,7 @@ namespace {
 constexpr long LANES = 32;         // sums are taken in so many chains side by side
 constexpr long SEGMENT = 1 << 16;  // elements that are worth a sum of their own
 constexpr long SEGMENTS = 64;      // at most
-constexpr long ALONE = 1 << 20;    // bytes of one array up to which one thread is as fast as several
+constexpr long ALONE = 4 << 20;    // bytes of one array up to which a step is not worth waking other threads
 constexpr long BLOCK = 512;        // costs that lie between a loss and their sum
 
 // Runs work(part) for part 0 .. parts-1, on several threads where the arrays are large.
@@ -129,7 +129,7 @@ double squares(const R* x, long size, int threads) {
     if (parts == 0) return 0.0;
     const long each = ((size + parts - 1) / parts + LANES - 1) / LANES * LANES;
     double found[SEGMENTS] = {};
-    divide(parts, size * long(sizeof(R)), threads, [&](long first, long last) {
+    divide(parts, size * long(sizeof(R)) / 4, threads, [&](long first, long last) {  // a quarter of a step's work
         for (long part = first; part < last; ++part) {
             const long begin = part * each, end = begin + each < size ? begin + each : size;
             if (begin < end) found[part] = sum<squared>(x + begin, end - begin);
