@@ -12,6 +12,12 @@
 #include <new>
 #include <stdexcept>
 
+#ifdef GPULSTM_AMX
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #include "layer.h"
 
 namespace nb = nanobind;
@@ -27,6 +33,16 @@ GPULSTM_DECLARE(baseline)
 #ifdef GPULSTM_X86
 GPULSTM_DECLARE(avx2)
 GPULSTM_DECLARE(avx512)
+#endif
+#ifdef GPULSTM_AMX
+GPULSTM_DECLARE(amx)
+
+bool may_use_amx() {  // the processor has tiles for bfloat16, and the system lets this process use them
+    unsigned a, b, c, d;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d >> 22 & 1) || !(d >> 24 & 1)) return false;
+    constexpr long REQUEST = 0x1023, TILE_DATA = 18;  // ARCH_REQ_XCOMP_PERM of asm/prctl.h, Linux 5.16
+    return syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0;
+}
 #endif
 
 namespace {
@@ -46,6 +62,9 @@ std::vector<const Engine*> usable() {  // the best last
             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw"))
             found.push_back(&avx512::engine);
     }
+#ifdef GPULSTM_AMX
+    if (found.back() == &avx512::engine && may_use_amx()) found.push_back(&amx::engine);
+#endif
 #endif
     return found;
 }
