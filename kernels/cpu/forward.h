@@ -70,24 +70,39 @@ struct ForwardPass {
 
     void run(int thread) {
         const int count = plan.count();
-        const long p0 = share(shape.panels, count, thread), p1 = share(shape.panels, count, thread + 1);
-        pack(p0, p1);
+        pack(share(shape.panels, count, thread), share(shape.panels, count, thread + 1));
         if (thread == 0) pack_biases(shape, call.b, call.b_hn, bias);
-        [[maybe_unused]] const typename M::Configured configured(tiles);
         const Place place(plan, thread, call.B);
-        const long q0 = share(shape.panels, plan.members, place.member);
-        const long q1 = share(shape.panels, plan.members, place.member + 1);
         if (place.member == 0) clear_left(place.group);
         meet_group(plan, place);
+        const long q0 = share(shape.panels, plan.members, place.member);
+        const long q1 = share(shape.panels, plan.members, place.member + 1);
         for (long b = place.r0; b < place.r1; ++b) begin_row(place, b, q0, q1);
         meet_all(plan);
+        steps(place, thread, 0, call.T);
+        for (long b = place.r0; b < place.r1; ++b) end_row(b, q0, q1);
+    }
+
+    // The same in three parts, for one thread that does it all.
+    void begin(const Place& place) {
+        pack(0, shape.panels);
+        pack_biases(shape, call.b, call.b_hn, bias);
+        clear_left(0);
+        for (long b = 0; b < call.B; ++b) begin_row(place, b, 0, shape.panels);
+    }
+    void steps(const Place& place, int thread, long start, long stop) {
+        [[maybe_unused]] const typename M::Configured configured(tiles);
+        const long q0 = share(shape.panels, plan.members, place.member);
+        const long q1 = share(shape.panels, plan.members, place.member + 1);
         R* own = scratch + thread * scratch_size();
-        for (long s = 0; s < call.T; ++s) {
+        for (long s = start; s < stop; ++s) {
             if (hoist && s % hoist == 0) look_ahead(place, s, q0, q1);
             step(place, thread, s, time(s), q0, q1, own);
             meet_group(plan, place);
         }
-        for (long b = place.r0; b < place.r1; ++b) end_row(b, q0, q1);
+    }
+    void end() {
+        for (long b = 0; b < call.B; ++b) end_row(b, 0, shape.panels);
     }
 
     void pack(long p0, long p1) {
@@ -110,12 +125,12 @@ struct ForwardPass {
     void begin_row(const Place& place, long b, long q0, long q1) {
         for (long u = q0 * shape.units; u < q1 * shape.units; u += L) {
             const long at = b * shape.padded + u, from = b * call.H + u, left = call.H - u;
-            V state = left > 0 ? V::load(call.h0 + from, left) : V(R(0));
+            V state = left > 0 && call.h0 ? V::load(call.h0 + from, left) : V(R(0));
             state.store(h[0] + at);
             if (call.mask) state = left > 0 ? state * V::load(call.mask + from, left) : state;
             if (call.mask) state.store(v[0] + at);
             put_v(place, b, 0, u, state);
-            if (c) (left > 0 ? V::load(call.c0 + from, left) : V(R(0))).store(c + at);
+            if (c) (left > 0 && call.c0 ? V::load(call.c0 + from, left) : V(R(0))).store(c + at);
         }
     }
     void end_row(long b, long q0, long q1) {

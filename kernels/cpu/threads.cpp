@@ -181,4 +181,11 @@ void team_wait(int which, int members) {
     }
 }
 
+void team_wait_for(const std::atomic<long>& count, long least) {
+    for (int spin = 0; count.load(std::memory_order_acquire) < least; ++spin) {
+        if (spin < SPINS) pause();
+        else sched_yield();
+    }
+}
+
 }  // namespace gpulstm
