@@ -69,6 +69,7 @@ class Recurrent:
         self.seed = options.count("seed", seed, at_least=0)
         self.calls = 0
         self._call_on_device: Array | None = None
+        self._whole: cpu.Whole | None = None
         self.engine = None if engine is None else by_name(engine).name
         options.real("forget_bias", forget_bias)
         check_chrono(spec, chrono)
@@ -148,12 +149,15 @@ class Recurrent:
         x = self.as_input(x)
         if outputs not in ("all", "last"):
             raise ConfigError(f"outputs is {outputs!r}, expected 'all' or 'last'")
-        steps, batch, _ = x.shape
+        spec, (steps, batch, _) = self.spec, x.shape
         with self.backend.activate():
-            states = self._states("state", state, batch)
+            h, c = self._state_parts("state", state, batch)
             rows = None if lengths is None else self._lengths(lengths, steps, batch)
             call = Call(self.spec, self.backend.device, steps, batch, training, rows is not None)
             engine = choose(call, self.engine).engine
+            if engine is cpu and not (training or spec.bidirectional) and memory is None and outputs == "all":
+                return self._infer(x, h, c, rows)
+            states = self._zeros(batch) if h is None else self._per_layer(h, c)
             segments = cut(steps, segment_length(engine, call, memory, outputs))
             number = self.calls if self._call_on_device is None else self._call_on_device
             run = Pass(self.spec, self.backend, engine, self.params, self.seed, number, steps, training, rows)
@@ -308,18 +312,37 @@ class Recurrent:
             raise DTypeError(f"grads has dtype {grads.flat.dtype}, expected {self.params.flat.dtype}, that of params")
         return grads
 
+    def _infer(self, x: Array, h: Array | None, c: Array | None, lengths: Array | None) -> tuple[Array, Any, None]:
+        """All layers in one native call."""
+        if self._whole is None or self._whole.params is not self.params:
+            self._whole = cpu.Whole(self.spec, self.params)
+        y, h_end, c_end = self._whole(x, h, c, lengths)
+        return y, (h_end if c_end is None else (h_end, c_end)), None
+
     def _states(self, name: str, state: StackState, batch: int) -> list[State]:
         """The state of each layer and direction; zeros for None."""
+        h, c = self._state_parts(name, state, batch)
+        if h is None:
+            return self._zeros(batch)
+        return self._per_layer(h, c)
+
+    def _zeros(self, batch: int) -> list[State]:
+        spec, zeros = self.spec, self.backend.xp.zeros
+        shapes = (batch, spec.state_size), (batch, spec.hidden_size)
+        return [
+            State(zeros(shapes[0], spec.dtype), zeros(shapes[1], spec.dtype) if spec.has_memory else None)
+            for _ in range(spec.num_layers * spec.directions)
+        ]
+
+    @staticmethod
+    def _per_layer(h: Array, c: Array | None) -> list[State]:
+        return [State(h[index], None if c is None else c[index]) for index in range(h.shape[0])]
+
+    def _state_parts(self, name: str, state: StackState, batch: int) -> tuple[Array | None, Array | None]:
+        """h `(L*D, B, P)` and, for the LSTM, c `(L*D, B, H)`; None for zeros."""
         spec, count = self.spec, self.spec.num_layers * self.spec.directions
         if state is None:
-            zeros = self.backend.xp.zeros
-            return [
-                State(
-                    zeros((batch, spec.state_size), spec.dtype),
-                    zeros((batch, spec.hidden_size), spec.dtype) if spec.has_memory else None,
-                )
-                for _ in range(count)
-            ]
+            return None, None
         if spec.has_memory:
             if not isinstance(state, (tuple, list)) or len(state) != 2:
                 raise ShapeError(f"{name} is a {type(state).__name__}, expected the pair (h, c)")
@@ -331,9 +354,8 @@ class Recurrent:
             h, c = state, None
         h = self._state_part(f"h of {name}", h, (count, batch, spec.state_size))
         if not spec.has_memory:
-            return [State(h[index], None) for index in range(count)]
-        c = self._state_part(f"c of {name}", c, (count, batch, spec.hidden_size))
-        return [State(h[index], c[index]) for index in range(count)]
+            return h, None
+        return h, self._state_part(f"c of {name}", c, (count, batch, spec.hidden_size))
 
     def _state_part(self, name: str, value: Any, shape: tuple[int, ...]) -> Array:
         value = self.backend.asarray(value, self.spec.dtype, name=name)

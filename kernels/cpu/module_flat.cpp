@@ -24,6 +24,9 @@ GPULSTM_DECLARE(baseline)
 GPULSTM_DECLARE(avx2)
 GPULSTM_DECLARE(avx512)
 #endif
+#ifdef GPULSTM_AMX
+GPULSTM_DECLARE(amx)
+#endif
 
 namespace {
 
@@ -35,12 +38,19 @@ using Out = nb::ndarray<R, nb::device::cpu, nb::c_contig>;
 const char* (*instruction_set)() = nullptr;  // the name of the one in use
 
 const Flat& flat() {
-    const std::string name = instruction_set();
+    static const Flat* const all[] = {
+        &baseline::flat,
 #ifdef GPULSTM_X86
-    if (name == avx512::flat.name) return avx512::flat;
-    if (name == avx2::flat.name) return avx2::flat;
+        &avx2::flat,     &avx512::flat,
 #endif
-    return baseline::flat;
+#ifdef GPULSTM_AMX
+        &amx::flat,
+#endif
+    };
+    const std::string name = instruction_set();
+    for (const Flat* one : all)
+        if (name == one->name) return *one;
+    throw std::logic_error("no flat passes were compiled for " + name);
 }
 
 void same_size(const char* name, size_t found, size_t wanted) {
@@ -59,20 +69,22 @@ void step(const std::string& function, const Out<R>& w, const In<R>& g, const st
         call.moments[k] = moments[k]->data();
     }
     for (size_t k = 0; k < numbers.size(); ++k) call.a[k] = R(numbers[k]);
+    const Flat& passes = flat();
     bool known;
     {
         nb::gil_scoped_release released;
-        if constexpr (sizeof(R) == 8) known = flat().step_double(function.c_str(), call);
-        else known = flat().step_float(function.c_str(), call);
+        if constexpr (sizeof(R) == 8) known = passes.step_double(function.c_str(), call);
+        else known = passes.step_float(function.c_str(), call);
     }
     if (!known) throw std::invalid_argument("there is no native step " + function);
 }
 
 template <typename R>
 double squares(const In<R>& x, int threads) {
+    const Flat& passes = flat();
     nb::gil_scoped_release released;
-    if constexpr (sizeof(R) == 8) return flat().squares_double(x.data(), long(x.size()), threads);
-    else return flat().squares_float(x.data(), long(x.size()), threads);
+    if constexpr (sizeof(R) == 8) return passes.squares_double(x.data(), long(x.size()), threads);
+    else return passes.squares_float(x.data(), long(x.size()), threads);
 }
 
 template <typename R>
@@ -88,12 +100,13 @@ double loss(const std::string& name, const In<R>& raw, const In<R>& target, cons
     if (name != "pinball") same_size("raw", outputs, name == "gaussian" ? 2 : 1);
     const LossCall<R> call = {raw.data(), target.data(), weight ? weight->data() : nullptr, draw.data(),
                               long(count), long(outputs), own.data()};
+    const Flat& passes = flat();
     double value = 0;
     bool known;
     {
         nb::gil_scoped_release released;
-        if constexpr (sizeof(R) == 8) known = flat().loss_double(name.c_str(), call, value);
-        else known = flat().loss_float(name.c_str(), call, value);
+        if constexpr (sizeof(R) == 8) known = passes.loss_double(name.c_str(), call, value);
+        else known = passes.loss_float(name.c_str(), call, value);
     }
     if (!known) throw std::invalid_argument("there is no native loss " + name);
     return value;
