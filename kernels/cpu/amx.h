@@ -50,11 +50,13 @@ struct Amx<float> {
     // From this many rows on a tile is full enough.  A choice by the batch alone: it must not depend on time or threads.
     static bool pays(long rows) { return rows >= 12; }
 
-    // A thread's tiles, 16 rows of 64 bytes each, for as long as this lives; `used` says whether they are needed.
+    // A thread's tiles, 16 rows of 64 bytes each, for as long as this lives; `used` says whether they are needed.  What
+    // another library had configured is so again afterwards.
     struct Configured {
         const bool used;
         explicit Configured(bool use) : used(use) {
             if (!used) return;
+            _tile_storeconfig(&before);
             struct alignas(64) {
                 uint8_t palette = 1, start = 0, none[14] = {};
                 uint16_t bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
@@ -63,10 +65,13 @@ struct Amx<float> {
             _tile_loadconfig(&form);
         }
         ~Configured() {
-            if (used) _tile_release();
+            if (used) _tile_loadconfig(&before);
         }
         Configured(const Configured&) = delete;
         Configured& operator=(const Configured&) = delete;
+
+      private:
+        alignas(64) uint8_t before[64];
     };
 
     // ---- parts ------------------------------------------------------------------------------------------------------
