@@ -41,7 +41,7 @@ def test_every_form_in_every_mode_of_the_simulator(mode: str) -> None:
         [sys.executable, cuda_forms.__file__], capture_output=True, text=True, env={**os.environ, **MODES[mode]}
     )
     assert run.returncode == 0, run.stdout + run.stderr
-    assert run.stdout.count("ok ") > 40
+    assert run.stdout.count("ok ") > 65
 
 
 @pytest.mark.cuda
@@ -86,30 +86,58 @@ def test_the_persistent_form_says_why_it_declines(monkeypatch: pytest.MonkeyPatc
         assert why in str(choose(call).refused)  # what `explain` prints
 
 
+H100, A100, RTX4090, T4 = (132, 232448, 65536), (108, 166912, 65536), (128, 101376, 65536), (40, 65536, 65536)
+
+
 @pytest.mark.parametrize(
-    ("batch", "hidden", "processors", "shared", "expected"),
+    ("dtype", "batch", "hidden", "card", "expected"),
     [
-        (64, 256, 132, 232448, (4, 64, 2)),  # H100: two groups of 64 blocks
-        (1, 1024, 132, 232448, (8, 128, 1)),
-        (64, 1024, 128, 101376, "shared memory"),  # RTX 4090: 4 MiB of weights do not fit
-        (64, 256, 4, 232448, "at once, the card has 4"),
+        ("float32", 64, 256, H100, (8, 32, 4, 1.0)),  # four groups of 32 blocks
+        ("float32", 1, 1024, H100, (8, 128, 1, 1.0)),
+        ("float32", 64, 1024, RTX4090, (8, 128, 1, 1.0)),  # 16 MiB of weights, all in registers
+        ("float32", 64, 1536, H100, (12, 128, 1, 0.4)),  # 36 MiB, in registers and shared memory
+        ("float32", 64, 1024, A100, (12, 86, 1, 0.6)),
+        ("float16", 16, 1024, H100, (16, 64, 1, 1.0)),
+        ("float16", 64, 2048, H100, (16, 128, 1, 0.5)),  # 32 MiB of half the size
+        ("TF32", 64, 1024, H100, (16, 64, 2, 0.5)),
+        ("TF32", 64, 1536, H100, (12, 128, 1, 0.4)),  # does not fit in fragments, and need not be TF32
+        ("float16", 16, 640, T4, (16, 40, 1, 1.0)),
+        ("float32", 64, 2048, H100, "bytes of shared memory beside 131072 of registers, the card has 232448"),
+        ("float32", 64, 1024, T4, "shared memory"),
+        ("float32", 64, 256, (4, 232448, 65536), "needs 8 blocks of 32 units at once, the card has 4"),
+        ("float16", 64, 256, (4, 232448, 65536), "at once, the card has 4"),
+        ("float32", 1, 1024, (132, 101376, 32768), "bytes of shared memory, the card has 101376"),
     ],
 )
-def test_where_the_weights_stay(batch: int, hidden: int, processors: int, shared: int, expected: object) -> None:
-    found = persistent.layout("lstm", "float32", batch, hidden, processors, shared)
+def test_where_the_weights_stay(
+    dtype: str, batch: int, hidden: int, card: tuple[int, int, int], expected: object
+) -> None:
+    kind, tensor = dtype.replace("TF32", "float32"), dtype != "float32"
+    found = persistent.layout("lstm", kind, batch, hidden, *card, tensor)
     if isinstance(expected, str):
         assert isinstance(found, str)
         assert expected in found
         return
     assert isinstance(found, persistent.Layout)
-    assert (found.units, found.panels, found.groups) == expected
-    assert max(found.forward_bytes, found.backward_bytes) <= shared
+    units, panels, groups, held = expected  # type: ignore[misc]
+    assert (found.units, found.panels, found.groups) == (units, panels, groups)
+    assert found.held == pytest.approx(held, abs=0.1)
+    assert max(found.forward_bytes, found.backward_bytes) <= card[1]
+    assert found.panels * found.groups <= card[0]
+    assert found.forward.tensor == found.backward.tensor == (tensor and units >= 16)
+    for product, inner in ((found.forward, hidden), (found.backward, 4 * hidden)):
+        spare = product.bytes(inner) - product.work
+        held_bytes = product.held * product.depth * product.columns * product.size
+        assert held_bytes <= 4 * persistent.WEIGHTS * product.threads
+        assert held_bytes + spare >= inner * product.columns * product.size  # all weights are somewhere
+    assert ("in registers, the rest" in str(found)) == (held < 1)
 
 
 @pytest.mark.cuda
 def test_a_grid_that_does_not_fit_is_refused_before_it_is_launched() -> None:
     backend = resolve("cuda")
-    macros = (("GL_T", "float"), ("GL_R", "float"), ("GL_CELL", "0"), ("GL_SHAPE", "32,16,64,4,1,8"))
+    shape = persistent.shape(8, 32, 4, 65536, False)
+    macros = (("GL_T", "float"), ("GL_R", "float"), ("GL_CELL", "0"), *shape.macros)
     with pytest.raises(EngineError, match=r"needs 1000000 blocks at once and .* holds \d+"):
         persistent._compiled(backend, macros, "gpulstm_forward_all", 256, 4096, 1000000)
 
@@ -125,7 +153,7 @@ def fewer(*args):
     return lambda grid, *rest, **more: kernel((grid[0] - 1,), *rest, **more)  # as CuPy does where it is too large
 persistent._compiled = fewer
 backend = resolve("cuda")
-layer = gpulstm.LSTM(2, 8, device="cuda")
+layer = gpulstm.LSTM(2, 16, device="cuda")
 layer(backend.xp.ones((2, 3, 2), "f"))
 backend.synchronize()
 """

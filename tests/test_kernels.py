@@ -1,10 +1,18 @@
-"""The headers of kernels/ compiled for the host: the same numbers as the Python that states the same equations."""
+"""The headers of kernels/ compiled for the host, and kernels compiled for real architectures.
+
+On the host they give the same numbers as the Python that states the same equations.  For GPUs a few kernels are
+compiled where there is a compiler, and the table of all of them, docs/cuda-kernels.md, is held against the sources.
+"""
 
 from __future__ import annotations
 
 import ctypes
+import re
+import runpy
 import shutil
 import subprocess
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -163,3 +171,83 @@ def test_the_preamble_holds_each_header_once() -> None:
     for guard in ("GPULSTM_STEPS_H", "GPULSTM_GATES_H", "GPULSTM_PHILOX_H"):
         assert text.count(f"#define {guard}\n") == 1
     assert text.index("gl_philox(") < text.index("gl_lstm(") < text.index("gl_lstm_step(")
+
+
+DOCS = Path(__file__).parents[1] / "docs"
+SAMPLE = (
+    ("gpulstm_forward", "lstm float32 32x64"),
+    ("gpulstm_gemm", "NT TF32 32x64 tensor"),
+    ("gpulstm_backward_all", "lstm float32 8 rows, 8 units"),
+    ("gpulstm_forward_all", "gru float16 32 rows, 16 units tensor"),
+)
+
+
+@pytest.fixture(scope="module")
+def table() -> dict[str, Any]:
+    """The program that writes the table."""
+    return runpy.run_path(str(DOCS / "tables" / "kernels.py"), run_name="kernels")
+
+
+def sample(table: dict[str, Any], name: str, label: str) -> Any:
+    """The variant that has a kernel under a label, with that kernel alone."""
+    found = [one for one in table["variants"]() if one.label == label and name in one.kernels]
+    assert len(found) == 1, (name, label)
+    return found[0]._replace(kernels=(name,))
+
+
+def test_every_kernel_is_in_the_table_and_the_table_is_of_these_sources(table: dict[str, Any]) -> None:
+    """Written by `make kernels`; six architectures, no spill."""
+    page = (DOCS / "cuda-kernels.md").read_text(encoding="utf-8")
+    assert f"Digest of the sources and variants: `{table['digest']()}`" in page, "run make kernels"
+    assert "sm_75" in page and "sm_120" in page
+    assert " B local" not in page
+    for variant in table["variants"]():
+        for name in variant.kernels:
+            assert f"| {name.removeprefix('gpulstm_')} {variant.label} |" in page
+
+
+def test_some_kernels_compile_for_real_architectures_as_the_table_says(table: dict[str, Any]) -> None:
+    """With nvcc or NVRTC; where there is neither, nothing here can compile them, and the digest has to do."""
+    compiler = table["compiler"]()
+    page = (DOCS / "cuda-kernels.md").read_text(encoding="utf-8")
+    for name, label in SAMPLE if compiler else ():
+        variant = sample(table, name, label)
+        reports = table["reports"]([variant], [80, 90], compiler[1])
+        row = next(
+            line for line in page.splitlines() if line.startswith(f"| {name.removeprefix('gpulstm_')} {label} |")
+        )
+        for arch, column in ((80, 3), (90, 5)):
+            report = reports[arch, f"v0_{name}"]
+            assert report.spills == 0
+            assert 16 <= report.registers <= 65536 // variant.threads
+            if f"with {compiler[0]}:" in page:  # another compiler gives other numbers
+                assert row.split("|")[column].split()[0] == str(report.registers)
+
+
+def test_no_kernel_needs_a_header_that_comes_with_nvcc_alone() -> None:
+    """CuPy compiles them with NVRTC; its wheels have these headers, and <mma.h> but not what that includes."""
+    asked = {
+        file.name: set(re.findall(r"#include <(.*)>", file.read_text(encoding="utf-8")))
+        for file in (kernel_folder() / "cuda").iterdir()
+    }
+    asked["wmma.cuh"].remove("mma.h")  # for the simulator, which has one of its own
+    assert set().union(*asked.values()) == {"cooperative_groups.h", "cuda_fp16.h", "cuda_pipeline.h"}
+
+
+def test_the_persistent_kernel_reads_what_other_blocks_wrote_past_the_caches_of_a_multiprocessor(
+    table: dict[str, Any], tmp_path: Path
+) -> None:
+    """In the intermediate code, where there is nvcc: copies from L2, and no load through the read-only cache."""
+    for name, label in SAMPLE[2:] if shutil.which("nvcc") else ():
+        for arch, copy in ((75, "ld.global.cg.v4"), (80, "cp.async.cg.shared.global")):
+            source = tmp_path / "kernel.cu"
+            variant = sample(table, name, label)
+            source.write_text(table["text"](variant.file, [(0, variant)]), encoding="utf-8")
+            command = ["nvcc", f"-arch=compute_{arch}", "-std=c++17", "-ptx", "-o", str(tmp_path / "ptx"), str(source)]
+            subprocess.run(command, check=True)
+            code = (tmp_path / "ptx").read_text(encoding="utf-8")
+            assert copy in code
+            assert ("wmma.mma.sync" in code) == ("tensor" in label)
+            assert "ld.global.nc" not in code
+            assert re.search(r"atom\S*\.release\.gpu|fence\.\S*gpu|membar\.gl", code)
+            assert re.search(r"ld\.acquire\.gpu|fence\.\S*gpu|membar\.gl", code)

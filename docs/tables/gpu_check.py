@@ -8,6 +8,7 @@ checks this program and says nothing of speed; the report says so.
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import statistics
 import subprocess
@@ -25,11 +26,19 @@ from gpulstm.engines.cuda import planner
 from gpulstm.engines.spec import StackSpec
 from gpulstm.errors import GpulstmError
 from gpulstm.gradients import GradientPass
+from gpulstm.layers import LSTM
 from gpulstm.losses import MSE
 from gpulstm.model import Network, NetworkConfig
 
 ROOT = Path(__file__).resolve().parents[2]
-SHAPES = ((200, 1, 8, 64, 2), (50, 32, 8, 64, 2), (50, 256, 32, 128, 2), (100, 64, 64, 256, 2), (100, 64, 512, 1024, 1))
+SHAPES = (
+    (200, 1, 8, 64, 2),
+    (50, 32, 8, 64, 2),
+    (50, 256, 32, 128, 2),
+    (100, 64, 64, 256, 2),
+    (100, 64, 512, 1024, 1),
+)
+ALONE = ((100, 64, 512, 1024, 1), (1024, 16, 768, 768, 1))  # others have published times of the second
 QUICK = ((3, 2, 2, 8, 1),)
 WAYS = {
     "first": {planner.FORM: "first", planner.GRAPH: "0"},
@@ -81,6 +90,27 @@ def timings(backend: CupyBackend, shapes: tuple[tuple[int, ...], ...], repeats: 
             yield f"| {steps},{batch},{inputs},{hidden},{layers} | {dtype} | {' | '.join(cells)} | {plan} |"
 
 
+def layers(backend: CupyBackend, shapes: tuple[tuple[int, ...], ...], repeats: int) -> Iterator[str]:
+    """A table: a layer alone, forward and forward with backward, of each shape, in each form and dtype."""
+    yield "| T,B,I,H,L | dtype | form | forward | forward and backward |"
+    yield "| --- | --- | --- | ---: | ---: |"
+    os.environ.pop(planner.GRAPH, None)
+    for steps, batch, inputs, hidden, count in shapes:
+        for dtype, form in itertools.product(("float16", "float32"), planner.FORMS):
+            os.environ[planner.FORM] = form
+            layer = LSTM(inputs, hidden, count, dtype=dtype, device=backend.device)
+            x = backend.from_host(np.ones((steps, batch, inputs), dtype))
+            dy = backend.from_host(np.ones((steps, batch, hidden), dtype))
+            try:
+                one = milliseconds(backend, lambda: layer.forward(x), repeats)  # noqa: B023
+                both = milliseconds(backend, lambda: layer.backward(layer.forward(x)[2], dy), repeats)  # noqa: B023
+                times = f"{one:.3f} | {both:.3f}"
+            except GpulstmError:  # a form that declines this shape, as `explain` says
+                times = "- | -"
+            yield f"| {steps},{batch},{inputs},{hidden},{count} | {dtype} | {form} | {times} |"
+    del os.environ[planner.FORM]
+
+
 def ran(command: list[str]) -> tuple[int, str]:
     """The status and the last lines of a command, which is shown while it runs."""
     print("==", " ".join(command), flush=True)
@@ -111,7 +141,10 @@ def main() -> int:
         status, said = ran([sys.executable, "-m", "pytest", "-q", "-m", "cuda"])
         lines += ["## Tests marked cuda", "", "```", "\n".join(said.splitlines()[-15:]), "```", ""]
     lines += ["## Forms: a training pass, milliseconds by device events", ""]
-    lines += timings(backend, QUICK if arguments.quick else SHAPES, 3 if arguments.quick else 30)
+    repeats = 3 if arguments.quick else 30
+    lines += timings(backend, QUICK if arguments.quick else SHAPES, repeats)
+    lines += ["", "## Layers alone, milliseconds by device events", ""]
+    lines += layers(backend, QUICK if arguments.quick else ALONE, repeats)
     if not arguments.quick:
         _, said = ran(
             [sys.executable, "bench.py", "--suite", "cuda", "--output", str(arguments.output.parent), "--force"]

@@ -1,7 +1,7 @@
 """NVRTC through ctypes, for machines without nvcc: compile a text to machine code and give what ptxas says of it.
 
-The library and the headers come from wheels: `pip install nvidia-cuda-nvrtc-cu12 nvidia-cuda-runtime-cu12`.  No GPU is
-needed.
+The library and the headers come from wheels: `pip install nvidia-cuda-nvrtc-cu12 nvidia-cuda-runtime-cu12`, and what
+these headers ask for of CCCL from CuPy's, as when CuPy compiles.  No GPU is needed.
 """
 
 from __future__ import annotations
@@ -17,23 +17,29 @@ def _folders() -> list[Path]:
 
 
 @functools.cache
-def _library() -> ctypes.CDLL:
+def library() -> ctypes.CDLL | None:
+    """The library, or None where its wheel is not installed."""
     found = [
         file for folder in _folders() for file in folder.glob("*/lib/libnvrtc.so.*") if "builtins" not in file.name
     ]
     if not found:
-        raise SystemExit(
-            "neither nvcc nor NVRTC is here; run: pip install nvidia-cuda-nvrtc-cu12 nvidia-cuda-runtime-cu12"
-        )
+        return None
     for builtins in found[0].parent.glob("libnvrtc-builtins.so*"):
         ctypes.CDLL(str(builtins), mode=ctypes.RTLD_GLOBAL)
     return ctypes.CDLL(str(found[0]))
 
 
+def _loaded() -> ctypes.CDLL:
+    found = library()
+    if found is None:
+        raise SystemExit("NVRTC is not here; run: pip install nvidia-cuda-nvrtc-cu12 nvidia-cuda-runtime-cu12")
+    return found
+
+
 def version() -> str:
     """The library's version."""
     major, minor = ctypes.c_int(), ctypes.c_int()
-    _library().nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
+    _loaded().nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
     return f"{major.value}.{minor.value}"
 
 
@@ -43,22 +49,24 @@ def compiled(source: str, arch: int) -> str:
     Raises:
         SystemExit: it does not compile.
     """
-    library, program = _library(), ctypes.c_void_p()
+    nvrtc, program = _loaded(), ctypes.c_void_p()
     options = [
         f"--gpu-architecture=sm_{arch}",
         "--std=c++17",
         "--ptxas-options=-v",
         "--device-as-default-execution-space",
     ]
-    options += [f"--include-path={folder}" for root in _folders() for folder in root.glob("*/include")]
+    headers = [folder for root in _folders() for folder in root.glob("*/include")]
+    headers += [folder for entry in sys.path for folder in Path(entry).glob("cupy/_core/include/cupy/_cccl/*")]
+    options += [f"--include-path={folder}" for folder in headers]
     arguments = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
-    library.nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"kernels.cu", 0, None, None)
-    status = library.nvrtcCompileProgram(program, len(options), arguments)
+    nvrtc.nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"kernels.cu", 0, None, None)
+    status = nvrtc.nvrtcCompileProgram(program, len(options), arguments)
     size = ctypes.c_size_t()
-    library.nvrtcGetProgramLogSize(program, ctypes.byref(size))
+    nvrtc.nvrtcGetProgramLogSize(program, ctypes.byref(size))
     log = ctypes.create_string_buffer(size.value)
-    library.nvrtcGetProgramLog(program, log)
-    library.nvrtcDestroyProgram(ctypes.byref(program))
+    nvrtc.nvrtcGetProgramLog(program, log)
+    nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
     if status:
         raise SystemExit(f"sm_{arch} does not compile:\n{log.value.decode()[-4000:]}")
     return log.value.decode()

@@ -50,7 +50,8 @@ struct GlBackward {
     T* dh;            // [B][H]: gradient of the state before the first step
 };
 
-template <typename T, typename R, int CELL>
+// COUNT: neighbouring columns that are handed on at once, the gates of one unit or of several.
+template <typename T, typename R, int CELL, int COUNT = 4>
 struct GlForwardStep {
     const GlForward<T, R>& a;
     long long t, row0, column0;
@@ -60,7 +61,7 @@ struct GlForwardStep {
         long long r = row0 + row, unit = (column0 + column) / GlGates<CELL>::wide;
         if (r >= a.rows) return;
 #pragma unroll
-        for (int j = 0; j < 4 / GlGates<CELL>::wide; ++j, ++unit) {
+        for (int j = 0; j < COUNT / GlGates<CELL>::wide; ++j, ++unit) {
             if (unit >= a.units) return;
             GlPlace p = gl_place_at(r, unit, a.rows, a.units, t, a.reverse);
             long long from = a.slots ? p.from - p.e : 0, to = a.slots ? p.to - p.e : 0;
@@ -74,8 +75,8 @@ struct GlForwardStep {
     }
 };
 
-// The four sums are the product's part of dh of four neighbouring units.  t < 0: nothing is left but the first state.
-template <typename T, typename R, int CELL>
+// The sums are the product's part of dh of COUNT neighbouring units.  t < 0: nothing is left but the first state.
+template <typename T, typename R, int CELL, int COUNT = 4>
 struct GlBackwardStep {
     const GlBackward<T, R>& a;
     long long t, row0, column0;
@@ -85,7 +86,7 @@ struct GlBackwardStep {
         long long r = row0 + row, unit = column0 + column;
         if (r >= a.rows) return;
 #pragma unroll
-        for (int j = 0; j < 4; ++j, ++unit) {
+        for (int j = 0; j < COUNT; ++j, ++unit) {
             if (unit >= a.units) return;
             GlPlace p = gl_place_at(r, unit, a.rows, a.units, t, a.reverse);
             R dh = a.around[p.e] + (a.mask ? sums[j] * (R)a.mask[p.e] : sums[j]);

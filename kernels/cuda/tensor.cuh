@@ -5,7 +5,7 @@
 #ifndef GPULSTM_TENSOR_CUH
 #define GPULSTM_TENSOR_CUH
 
-#include <mma.h>
+#include "cuda/wmma.cuh"
 
 #include "cuda/tile.cuh"
 
@@ -23,12 +23,12 @@ struct GlFragment<__half> {
 #else // TF32 needs compute capability 8.0; half alone, 7.0
 template <>
 struct GlFragment<float> {
-    typedef nvcuda::wmma::precision::tf32 type;
+    typedef gl_wmma::precision::tf32 type;
     enum : int { depth = 8 };
     template <class F>
     static GL_INLINE void round(F& f) {
 #pragma unroll
-        for (int i = 0; i < f.num_elements; ++i) f.x[i] = nvcuda::wmma::__float_to_tf32(f.x[i]);
+        for (int i = 0; i < f.num_elements; ++i) f.x[i] = gl_wmma::__float_to_tf32(f.x[i]);
     }
 };
 #endif
@@ -57,7 +57,7 @@ struct GlTensorTile {
     template <bool TA, bool TB>
     static GL_INLINE void product(const GlMatrix<T>& a, const GlMatrix<T>& b, int m0, int n0, int K,
                                   unsigned char* shared) {
-        namespace wmma = nvcuda::wmma;
+        namespace wmma = gl_wmma;
         typedef GlFragment<T> Kind;
         const int tid = threadIdx.x, warp = tid / 32;
         const int row = warp / WN * (BM / WM), column = warp % WN * (BN / WN);

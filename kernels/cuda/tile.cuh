@@ -63,11 +63,11 @@ GL_INLINE GlFour<T> gl_fetch(const GlMatrix<T>& m, int p, int q) {
 }
 
 // Shared memory of a product in bytes: two tiles of A and B, or the slices' sums, whichever is more.
-template <typename T, typename R, class S, bool RESIDENT>
+template <typename T, typename R, class S>
 struct GlShared {
     enum : int {
         a = S::BK * S::pitch_a * (int)sizeof(R),
-        b = RESIDENT ? 0 : S::BK * S::pitch_b * (int)sizeof(T),
+        b = S::BK * S::pitch_b * (int)sizeof(T),
         sums = S::KS > 1 ? S::KS * S::BM * S::BN * (int)sizeof(R) : 0,
         bytes = 2 * (a + b) > sums ? 2 * (a + b) : sums
     };
@@ -76,15 +76,13 @@ struct GlShared {
 // acc += A B for the tile at row m0, column n0.
 //   TA: A lies as [K][M], else [M][K].   TB: B lies as [N][K], else [K][N].
 //   USED: of each four columns, how many hold anything (3 for the gates of a GRU).
-//   RESIDENT: the tile's columns of B lie in shared memory already, [K][BN], and `b` is not looked at.
-template <typename T, typename R, class S, bool TA, bool TB, int USED, bool RESIDENT>
+template <typename T, typename R, class S, bool TA, bool TB, int USED>
 GL_INLINE void gl_product(R (&acc)[S::TM][S::TG][4], const GlMatrix<T>& a, const GlMatrix<T>& b, int m0, int n0, int K,
-                          unsigned char* shared, const T* resident) {
-    typedef GlShared<T, R, S, RESIDENT> Layout;
+                          unsigned char* shared) {
+    typedef GlShared<T, R, S> Layout;
     const int tid = threadIdx.x, slice = tid / S::group, lane = tid % S::group;
     const int row = lane / S::across * S::TM, column = lane % S::across * 4;
-    constexpr int loads_b = RESIDENT ? 0 : (int)S::loads_b;
-    GlFour<T> next_a[S::loads_a], next_b[RESIDENT ? 1 : (int)S::loads_b];
+    GlFour<T> next_a[S::loads_a], next_b[S::loads_b];
 
     auto fetch = [&](int k0) {
 #pragma unroll
@@ -95,7 +93,7 @@ GL_INLINE void gl_product(R (&acc)[S::TM][S::TG][4], const GlMatrix<T>& a, const
             else next_a[l] = gl_fetch(a, m0 + quad / (S::BK / 4), k0 + quad % (S::BK / 4) * 4);
         }
 #pragma unroll
-        for (int l = 0; l < loads_b; ++l) {
+        for (int l = 0; l < S::loads_b; ++l) {
             int quad = tid + l * S::threads;
             if (S::quads_b % S::threads && quad >= S::quads_b) continue;
             if (TB) next_b[l] = gl_fetch(b, n0 + quad / (S::BK / 4), k0 + quad % (S::BK / 4) * 4);
@@ -116,7 +114,7 @@ GL_INLINE void gl_product(R (&acc)[S::TM][S::TG][4], const GlMatrix<T>& a, const
             }
         }
 #pragma unroll
-        for (int l = 0; l < loads_b; ++l) {
+        for (int l = 0; l < S::loads_b; ++l) {
             int quad = tid + l * S::threads;
             if (S::quads_b % S::threads && quad >= S::quads_b) continue;
             if (TB) {
@@ -136,14 +134,11 @@ GL_INLINE void gl_product(R (&acc)[S::TM][S::TG][4], const GlMatrix<T>& a, const
         const bool more = k0 + S::BK < K;
         if (more) fetch(k0 + S::BK);
         const R* tile_a = (const R*)(shared + half * (Layout::a + Layout::b)) + row;
-        const T* tile_b = RESIDENT ? resident + (long long)k0 * S::BN + column
-                                   : (const T*)(shared + half * (Layout::a + Layout::b) + Layout::a) + column;
-        const int pitch_b = RESIDENT ? (int)S::BN : (int)S::pitch_b;
+        const T* tile_b = (const T*)(shared + half * (Layout::a + Layout::b) + Layout::a) + column;
         const int from = slice * S::depth;
 #pragma unroll
         for (int kk = 0; kk < S::depth; ++kk) {
             const int k = from + kk;
-            if (RESIDENT && k0 + k >= K) break; // the resident part ends with K
             R left[S::TM];
 #pragma unroll
             for (int m = 0; m < S::TM; m += 4) { // TM is a multiple of four
@@ -153,7 +148,7 @@ GL_INLINE void gl_product(R (&acc)[S::TM][S::TG][4], const GlMatrix<T>& a, const
             }
 #pragma unroll
             for (int g = 0; g < S::TG; ++g) {
-                GlFour<T> right = *(const GlFour<T>*)(tile_b + k * pitch_b + g * S::across * 4);
+                GlFour<T> right = *(const GlFour<T>*)(tile_b + k * S::pitch_b + g * S::across * 4);
 #pragma unroll
                 for (int m = 0; m < S::TM; ++m)
 #pragma unroll
@@ -203,12 +198,12 @@ GL_INLINE void gl_finish(R (&acc)[S::TM][S::TG][4], unsigned char* shared, const
 template <typename T, typename R, int USED, int BM_, int BN_, int BK_, int TM_, int TG_, int KS_>
 struct GlTile {
     typedef GlShape<BM_, BN_, BK_, TM_, TG_, KS_> S;
-    enum : int { BM = BM_, BN = BN_, threads = S::threads, bytes = GlShared<T, R, S, false>::bytes };
+    enum : int { BM = BM_, BN = BN_, threads = S::threads, bytes = GlShared<T, R, S>::bytes };
     R acc[S::TM][S::TG][4] = {};
 
     template <bool TA, bool TB>
     GL_INLINE void product(const GlMatrix<T>& a, const GlMatrix<T>& b, int m0, int n0, int K, unsigned char* shared) {
-        gl_product<T, R, S, TA, TB, USED, false>(acc, a, b, m0, n0, K, shared, nullptr);
+        gl_product<T, R, S, TA, TB, USED>(acc, a, b, m0, n0, K, shared);
     }
 
     template <class Write>

@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 
 from gpulstm.backend import CupyBackend
+from gpulstm.engines.cuda import persistent
 from gpulstm.products import Tile, blocks, choose_tile, efficiency, is_tensor
 
 HOST_KERNEL = 5e-6  # seconds of the host for a kernel launch, driver included
@@ -18,7 +19,9 @@ HOST_BLAS = 9e-6  # for a cuBLAS call
 GAP = 1.2e-6  # of the device between two kernels that depend on each other
 BARRIER = 1.5e-6  # of a barrier across the grid
 FILL = 1.0e-6  # from a block's first load to its first sum, and from its last sum to its last store
-EFFICIENCY = {"blas": 0.75, "resident": 0.35}  # of the peak, on a full multiprocessor; tiles: products.efficiency
+BLAS = 0.75  # of the peak, on a full multiprocessor; tiles: products.efficiency
+RESIDENT = {"shared": 0.35, "registers": 0.45, 16: 0.15, 32: 0.2}  # by where weights lie; on tensor cores by rows
+BANKS = 128  # bytes of shared memory that a multiprocessor reads or writes in a clock
 SIZE = {"float16": 2, "float32": 4, "float64": 8}
 
 
@@ -34,6 +37,7 @@ class Card:
         memory: bytes a second.
         cache: bytes a second out of the L2 cache, of the whole card.
         shared: bytes of shared memory that a block may ask for.
+        registers: that a block may have.
         capability: compute capability times ten.
         cooperative: whether all blocks of a launch can be on the card at once.
     """
@@ -45,6 +49,7 @@ class Card:
     memory: float
     cache: float
     shared: int
+    registers: int
     capability: int
     cooperative: bool = True
 
@@ -55,8 +60,12 @@ class Card:
 
 # Data sheets: H100 SXM (NVIDIA H100 white paper, 2022) and GeForce RTX 4090 (NVIDIA Ada white paper, 2022); the L2
 # bandwidths are public microbenchmarks' orders of magnitude.
-H100 = Card("H100 SXM", 132, 1.755e9, {"float32": 128, "float64": 64, "tensor": 2048}, 3.35e12, 5.5e12, 232448, 90)
-RTX4090 = Card("RTX 4090", 128, 2.52e9, {"float32": 128, "float64": 2, "tensor": 512}, 1.008e12, 5.0e12, 101376, 89)
+H100 = Card(
+    "H100 SXM", 132, 1.755e9, {"float32": 128, "float64": 64, "tensor": 2048}, 3.35e12, 5.5e12, 232448, 65536, 90
+)
+RTX4090 = Card(
+    "RTX 4090", 128, 2.52e9, {"float32": 128, "float64": 2, "tensor": 512}, 1.008e12, 5.0e12, 101376, 65536, 89
+)
 
 
 def card(backend: CupyBackend) -> Card:
@@ -77,6 +86,7 @@ def card(backend: CupyBackend) -> Card:
         max(memory, 1e9),
         32.0 * clock * backend.processors,
         backend.shared_memory,
+        attributes["MaxRegistersPerBlock"],
         capability,
         bool(attributes["CooperativeLaunch"]),
     )
@@ -113,7 +123,7 @@ def product(card: Card, tile: Tile, rows: int, columns: int, inner: int, dtype: 
 def blas(card: Card, rows: int, columns: int, inner: int, dtype: str) -> float:
     """Seconds of the device for a product by cuBLAS."""
     kind = {"float16": "tensor", "float32": "float32", "float64": "float64"}[dtype]
-    arithmetic = rows * columns * inner / (card.rate(kind) * card.processors * EFFICIENCY["blas"])
+    arithmetic = rows * columns * inner / (card.rate(kind) * card.processors * BLAS)
     reading = (rows * inner + inner * columns + rows * columns) * SIZE[dtype] / card.cache
     return FILL + max(arithmetic, reading)
 
@@ -136,14 +146,21 @@ def step_fused(card: Card, layer: Layer, tile: Tile, backward: bool, recorded: b
     return device if recorded else max(device, HOST_KERNEL)
 
 
-def step_persistent(card: Card, layer: Layer, tile: Tile, groups: int, backward: bool) -> float:
-    """One step of the persistent kernel: a barrier, and each block's rows with its weights out of shared memory."""
+def step_persistent(card: Card, layer: Layer, where: persistent.Layout, backward: bool) -> float:
+    """One step of the persistent kernel: a barrier, and each block's rows with its weights, which are there already."""
+    shape = where.backward if backward else where.forward
     inner = layer.gates * layer.hidden if backward else layer.hidden
-    turns = math.ceil(math.ceil(layer.batch / tile[0]) / groups)
-    arithmetic = tile[0] * max(tile[1], 4) * inner / (card.rate("float32") * EFFICIENCY["resident"])
-    reading = tile[0] * inner * layer.size * card.processors / card.cache
+    turns = math.ceil(math.ceil(layer.batch / shape.rows) / where.groups)
+    numbers = shape.rows * shape.columns
+    if shape.tensor:  # TF32 has half the rate
+        rate = card.rate("tensor") * RESIDENT[shape.rows] / (2 if layer.dtype == "float32" else 1)
+    else:
+        held = shape.share(inner)
+        rate = card.rate("float32") * (held * RESIDENT["registers"] + (1 - held) * RESIDENT["shared"])
+    reading = shape.rows * inner * layer.size * card.processors / card.cache
+    sums = 2 * 4 * numbers * shape.slices / (BANKS * card.clock)
     gates = 2 * layer.batch * layer.gates * layer.hidden * layer.size / card.memory
-    return BARRIER + FILL + turns * max(arithmetic, reading) + gates
+    return BARRIER + FILL + turns * (max(numbers * inner / rate, reading) + sums) + gates
 
 
 def around(card: Card, layer: Layer, training: bool, own: bool, tensor: bool) -> tuple[float, float]:

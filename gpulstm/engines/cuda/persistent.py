@@ -1,8 +1,8 @@
-"""All time steps of a layer in one launch, where its recurrent weights fit into the card's shared memory.
+"""All time steps of a layer in one launch, where its recurrent weights fit into the card's multiprocessors.
 
-Each block keeps the weights of some hidden units for the whole sequence (`kernels/cuda/persistent.cu`), so a step reads
-nothing but h, and a barrier across the grid takes the place of the next launch.  That needs all blocks on the card at
-once: one block a multiprocessor at most, launched cooperatively.
+Each block keeps the weights of some hidden units for the whole sequence, in registers and in shared memory
+(`kernels/cuda/persistent.cu`), so a step reads nothing but h, and a barrier across the grid takes the place of the next
+launch.  That needs all blocks on the card at once: one block a multiprocessor at most, launched cooperatively.
 """
 
 from __future__ import annotations
@@ -17,11 +17,85 @@ from gpulstm.engines.cuda.common import Tape
 from gpulstm.engines.cuda.steps import BackwardPass, ForwardPass, defines
 from gpulstm.engines.spec import State, Task
 from gpulstm.errors import EngineError
-from gpulstm.products import threads, tile
 
-THREADS = 256
-ROWS = (4, 32)  # rows of a tile: few for a small batch
-UNITS = (4, 8, 16, 32)  # hidden units of a block
+THREADS = 256  # of a block, at most
+WEIGHTS = 128  # registers of a thread for weights, at most
+WORKING = 127  # registers of a thread that are not for weights: sums, addresses, what is being loaded
+CHUNK = 16384  # bytes of h that are copied to shared memory at once, where two steps of the depth take no more
+ROWS = {False: (4, 8), True: (16, 32)}  # of a tile, by whether it is for tensor cores: few for a small batch
+UNITS = {False: (8, 12, 16, 32), True: (16, 32)}  # hidden units of a block
+SIZE = {"float16": 2, "float32": 4}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The product of a block: what `kernels/cuda/persistent.cu` is compiled for, and what follows from that.
+
+    Attributes:
+        tensor: whether it is computed on tensor cores (`resident_tensor.cuh`), else `resident.cuh`.
+        size: bytes of a number.
+        rows, columns: of the tile.
+        across: owners of weights side by side: threads of four columns, on tensor cores warps.
+        slices: owners that share the depth.
+        turns: steps of the depth in a chunk of h.
+        held: steps whose weights are in registers.
+    """
+
+    tensor: bool
+    size: int
+    rows: int
+    columns: int
+    across: int
+    slices: int
+    turns: int
+    held: int
+
+    @property
+    def threads(self) -> int:
+        """Of a block."""
+        return self.across * self.slices * (32 if self.tensor else 1)
+
+    @property
+    def depth(self) -> int:
+        """Rows of the weights that a step takes."""
+        return self.slices * _depth(self.tensor, self.size)
+
+    @property
+    def work(self) -> int:
+        """Bytes of shared memory beside the weights: two chunks of h or the sums, then sums of sums."""
+        pad = 16 // self.size
+        chunks = 2 * self.rows * (self.depth * self.turns + pad) * self.size
+        if self.tensor:
+            sums = self.slices * self.rows * (self.columns + 4) * 4
+            loading = self.columns * (self.depth + pad) * self.size
+            return _round_up(_round_up(max(chunks, sums, loading), 16) + self.threads * 16, 32)
+        sums = self.rows * (self.slices + 1) * self.columns * 4
+        return _round_up(max(chunks, sums), 16) + _round_up(self.threads * 16, 32)
+
+    def bytes(self, inner: int) -> int:
+        """Shared memory of a block whose weights have `inner` rows."""
+        spare = max(0, _blocks(inner, self.depth) - self.held) * self.depth
+        if self.tensor and spare:
+            spare += 16 // self.size
+        return self.work + spare * self.columns * self.size
+
+    def share(self, inner: int) -> float:
+        """The part of the weights that is in registers."""
+        return min(1.0, self.held / _blocks(inner, self.depth))
+
+    @property
+    def macros(self) -> tuple[tuple[str, str], ...]:
+        """What the kernel is compiled with beside `steps.defines`."""
+        numbers = (
+            self.rows,
+            self.columns,
+            *((self.across,) if self.tensor else ()),
+            self.slices,
+            self.turns,
+            self.held,
+        )
+        found = (("GL_SHAPE", ",".join(map(str, numbers))), ("GL_WORK", str(self.work)))
+        return (*found, ("GL_TENSOR", "1")) if self.tensor else found
 
 
 @dataclass(frozen=True)
@@ -32,69 +106,109 @@ class Layout:
         units: hidden units of a block.
         panels: blocks that own all units.
         groups: such sets of blocks, each with rows of its own.
-        forward, backward: tiles.
+        forward, backward: the products of a block.
         forward_bytes, backward_bytes: shared memory of a block.
+        held: the part of the weights that is in registers.
     """
 
     units: int
     panels: int
     groups: int
-    forward: tuple[int, ...]
-    backward: tuple[int, ...]
+    forward: Shape
+    backward: Shape
     forward_bytes: int
     backward_bytes: int
+    held: float
+
+    def __str__(self) -> str:
+        where = "in registers" if self.held == 1 else f"to {self.held:.0%} in registers, the rest in shared memory"
+        tensor = " on tensor cores" if self.forward.tensor else ""
+        return f"{self.panels * self.groups} blocks of {self.units} units{tensor}, weights {where}"
 
 
-def layout(cell: str, dtype: str, batch: int, hidden: int, processors: int, shared: int) -> Layout | str:
+def layout(
+    cell: str, dtype: str, batch: int, hidden: int, processors: int, shared: int, registers: int, tensor: bool
+) -> Layout | str:
     """Where the weights of a layer can stay on a card, or why they cannot.
 
     Args:
         cell, dtype: of the layer; `batch` and `hidden` are B and H.
         processors: multiprocessors of the card.
         shared: bytes of shared memory that a block may ask for.
+        registers: that a block may have.
+        tensor: whether the products are for tensor cores.
     """
-    size = {"float16": 2, "float32": 4, "float64": 8}[dtype]
     if dtype == "float64":
         return "the persistent kernel has no float64"
     gates, wide = {"lstm": (4, 4), "gru": (3, 4), "rnn": (1, 1)}[cell]
-    rows = ROWS[0] if batch <= ROWS[0] else ROWS[1]
-    least = 0
-    for units in UNITS:
-        columns = max(units * wide, 4)
-        forward, backward = shape(rows, columns), shape(rows, units)
-        needs = (
-            bytes_of(forward, hidden * columns * size),
-            bytes_of(backward, gates * hidden * units * size),
-        )
-        panels = -(-hidden // units)
-        if panels <= processors and max(needs) <= shared:
-            groups = max(1, min(-(-batch // rows), processors // panels))
-            return Layout(units, panels, groups, forward, backward, *needs)
-        least = max(needs) if panels <= processors else least
-    if not least:
-        return f"H={hidden} needs {panels} blocks of {UNITS[-1]} units at once, the card has {processors}"
-    return f"the weights of a block need {least} bytes of shared memory, the card has {shared}"
+    least: tuple[int, Shape] | None = None
+    kinds = (True, False) if tensor and dtype == "float32" else (tensor,)  # float32 may, but need not, be TF32
+    for kind in kinds:
+        few, many = ROWS[kind]
+        for units in UNITS[kind]:
+            panels = _blocks(hidden, units)
+            if panels > processors:
+                continue
+            fit = processors // panels
+            rows = few if _blocks(batch, few) <= fit else many
+            forward = shape(rows, units * wide, SIZE[dtype], registers, kind)
+            backward = shape(rows, units, SIZE[dtype], registers, kind)
+            needs = forward.bytes(hidden), backward.bytes(gates * hidden)
+            if max(needs) <= shared:
+                held = min(forward.share(hidden), backward.share(gates * hidden))
+                groups = max(1, min(_blocks(batch, rows), fit))
+                return Layout(units, panels, groups, forward, backward, *needs, held)
+            if least is None or max(needs) < least[0]:
+                least = max(needs), forward
+    if least is None:
+        most = UNITS[tensor][-1]
+        return f"H={hidden} needs {_blocks(hidden, most)} blocks of {most} units at once, the card has {processors}"
+    first = least[1]
+    beside = f" beside {first.held * first.depth * first.columns * first.size} of registers" if first.held else ""
+    return f"the weights of a block need {least[0]} bytes of shared memory{beside}, the card has {shared}"
 
 
-def shape(rows: int, columns: int) -> tuple[int, ...]:
-    """The tile of `rows` x `columns` over 256 threads: what they do not cover they share in depth."""
-    slices = THREADS // (rows // 4 * (columns // 4))
-    return rows, columns, max(64, slices), 4, 1, slices
+def shape(rows: int, columns: int, size: int, registers: int, tensor: bool) -> Shape:
+    """The product of `rows` x `columns` on up to 256 threads: what they do not cover they share in depth.
+
+    Args:
+        rows, columns: of the tile.
+        size: bytes of a number.
+        registers: that a block may have; a thread keeps weights in those that it does not need for its work.
+        tensor: for tensor cores; `columns` is a multiple of 16 then.
+    """
+    if tensor:
+        side = 2 if columns % 32 == 0 else 1  # fragments of a warp
+        across = columns // 16 // side
+        slices, of_step = THREADS // 32 // across, 4 * side
+    else:
+        across = columns // 4
+        slices, of_step = THREADS // across // 2 * 2, 16
+    held = min(WEIGHTS, max(0, registers // THREADS - WORKING)) // of_step
+    depth, turns = slices * _depth(tensor, size), 1
+    # two at least: there is a copy of the loop that fetches h for every chunk held, and many of them take registers
+    while (turns == 1 or 2 * turns * depth * rows * size <= CHUNK) and 2 * turns <= (held or 8):
+        turns *= 2
+    return Shape(tensor, size, rows, columns, across, slices, turns, held // turns * turns)
 
 
-def bytes_of(shape: tuple[int, ...], resident: int) -> int:
-    """Shared memory of a block: tiles or sums (`GlShared` in kernels/cuda/tile.cuh), and the resident weights."""
-    rows, columns, depth, _, _, slices = shape
-    work = max(2 * depth * (rows + 4) * 4, slices * rows * columns * 4 if slices > 1 else 0)
-    return -(-work // 16) * 16 + resident
+def _depth(tensor: bool, size: int) -> int:
+    return 32 // size if tensor else 4
+
+
+def _blocks(value: int, size: int) -> int:
+    return -(-value // size)
+
+
+def _round_up(value: int, step: int) -> int:
+    return _blocks(value, step) * step
 
 
 def forward(task: Task, x: Array, state: State, where: Layout, block: int) -> tuple[Array, State, Tape | None]:
     """All time steps of one layer and direction in one launch; the rest as `reference.forward`."""
     backend = cast(CupyBackend, backend_of(x))
     work = ForwardPass(backend, task, x, state, block)
-    macros = (*defines(task, work.dtype), *tile(where.forward, work.dtype))
-    _launch(backend, macros, "gpulstm_forward_all", where.forward, where.forward_bytes, where, work)
+    _launch(backend, "gpulstm_forward_all", where.forward, where.forward_bytes, where, work)
     return work.results()
 
 
@@ -104,23 +218,17 @@ def backward(
     """The gradient of `forward` in one launch; the rest as `reference.backward`."""
     backend = cast(CupyBackend, backend_of(dy))
     work = BackwardPass(backend, task, tape, dy, dstate, block)
-    macros = (*defines(task, work.dtype), *tile(where.backward, work.dtype))
-    _launch(backend, macros, "gpulstm_backward_all", where.backward, where.backward_bytes, where, work)
+    _launch(backend, "gpulstm_backward_all", where.backward, where.backward_bytes, where, work)
     return work.results(grads)
 
 
 def _launch(
-    backend: CupyBackend,
-    macros: tuple[tuple[str, str], ...],
-    name: str,
-    shape: tuple[int, ...],
-    shared: int,
-    where: Layout,
-    work: ForwardPass | BackwardPass,
+    backend: CupyBackend, name: str, shape: Shape, shared: int, where: Layout, work: ForwardPass | BackwardPass
 ) -> None:
-    kernel = _compiled(backend, macros, name, threads(shape), shared, where.panels * where.groups)
+    macros = (*defines(work.task, work.dtype), *shape.macros)
+    kernel = _compiled(backend, macros, name, shape.threads, shared, where.panels * where.groups)
     numbers = (work.arguments, work.steps, where.panels, where.groups)
-    kernel((where.panels * where.groups,), (threads(shape),), numbers, shared_mem=shared)
+    kernel((where.panels * where.groups,), (shape.threads,), numbers, shared_mem=shared)
 
 
 @functools.cache

@@ -48,8 +48,7 @@ class CudaPlan:
         if self.form == "first":
             how = "a product and a fused gate kernel a step"
         elif self.layout is not None:
-            where = self.layout
-            how = f"all steps in one persistent kernel, {where.panels * where.groups} blocks of {where.units} units"
+            how = f"all steps in one persistent kernel, {self.layout}"
         else:
             rows, columns = self.forward_tile[:2]
             tensor = " on tensor cores" if is_tensor(self.forward_tile) else ""
@@ -150,8 +149,7 @@ def _recurrence(card: cost.Card, layer: cost.Layer, plan: CudaPlan, training: bo
         if plan.form == "first":
             step = cost.step_first(card, layer, backward)
         elif plan.layout is not None:
-            tile = plan.layout.backward if backward else plan.layout.forward
-            step = cost.step_persistent(card, layer, tile, plan.layout.groups, backward)
+            step = cost.step_persistent(card, layer, plan.layout, backward)
         else:
             tile = plan.backward_tile if backward else plan.forward_tile
             step = cost.step_fused(card, layer, tile, backward, recorded)
@@ -209,7 +207,8 @@ def _decide(
     ]
     found: persistent.Layout | str
     if card.cooperative:
-        found = persistent.layout(spec.cell, spec.dtype, batch, spec.hidden_size, card.processors, card.shared)
+        limits = card.processors, card.shared, card.registers
+        found = persistent.layout(spec.cell, spec.dtype, batch, spec.hidden_size, *limits, tensor)
     else:
         found = "the card cannot launch cooperatively"
     where = None if isinstance(found, str) else found

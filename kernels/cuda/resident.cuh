@@ -1,0 +1,201 @@
+// A product whose right factor never leaves the block: part of it lies in registers, the rest in shared memory.
+//
+// A block multiplies BM rows of A with its own BN columns of B, over and over with the same B.  The depth K is cut into
+// steps, a step into slices, and each slice of a column group has one owner: a thread here, a warp in
+// `resident_tensor.cuh`.  So no number of B is held twice, and an owner keeps what it needs of the first HELD steps in
+// registers (their indices are constants, all loops over them unrolled) and of the others in shared memory.  Each owner
+// has a sum of its own for every element of the tile; these parts are added in a fixed order.
+//
+// A comes through shared memory in chunks of TURNS steps, one being copied while another is multiplied.  It was written
+// by other multiprocessors since the last barrier of the grid: it is read from L2, never from a cache of this one.
+#ifndef GPULSTM_RESIDENT_CUH
+#define GPULSTM_RESIDENT_CUH
+
+#include <cuda_pipeline.h>
+
+#include "cuda/tile.cuh"
+
+// 16 bytes from L2 to shared memory; before compute capability 8.0 by way of registers.
+GL_INLINE void gl_copy_16(void* to, const void* from) {
+#if __CUDA_ARCH__ >= 800
+    __pipeline_memcpy_async(to, from, 16);
+#else
+    *(uint4*)to = __ldcg((const uint4*)from);
+#endif
+}
+
+// Rows of A in shared memory, [BM][pitch], DEPTH columns at a time, in two buffers.
+template <typename T, int BM, int DEPTH, int THREADS>
+struct GlStage {
+    enum : int {
+        piece = 16 / (int)sizeof(T), // numbers that are copied at once
+        pitch = DEPTH + piece,
+        pieces = BM * DEPTH / piece,
+        bytes = BM * pitch * (int)sizeof(T)
+    };
+    static_assert(DEPTH % piece == 0, "a chunk is copied in pieces of 16 bytes");
+
+    static GL_INLINE T* at(unsigned char* shared, int chunk) { return (T*)(shared + chunk % 2 * bytes); }
+
+    // Begin to copy columns k0.. of a matrix [rows][K]; what lies outside of it is zero.  Ends with `wait` and a barrier.
+    static GL_INLINE void copy(const T* a, int rows, int K, int k0, T* to) {
+        const bool whole = (unsigned long long)a % 16 == 0 && K % piece == 0;
+#pragma unroll 1 // there are many copies of this loop, and registers are for weights
+        for (int i = threadIdx.x; i < pieces; i += THREADS) {
+            const int row = i / (DEPTH / piece), k = k0 + i % (DEPTH / piece) * piece;
+            const T* from = a + (long long)row * K + k;
+            T* there = to + row * pitch + (k - k0);
+            if (whole && row < rows && k < K) {
+                gl_copy_16(there, from);
+                continue;
+            }
+#pragma unroll 2
+            for (int j = 0; j < piece; ++j) there[j] = row < rows && k + j < K ? __ldcg(from + j) : (T)0.0f;
+        }
+        __pipeline_commit();
+    }
+
+    static GL_INLINE void wait() { __pipeline_wait_prior(0); }
+};
+
+// Add the parts of a tile and hand each OUT neighbouring sums to `write(row, column, sums)`, each to one thread.
+// Part s of element (row, column) lies at s * SLICE + row * ROW + column.  Where the tile has fewer elements than the
+// block has threads, several threads share the parts of one.  `shared` has room for OUT numbers a thread.
+template <typename R, int BM, int BN, int KS, int SLICE, int ROW, int THREADS, int OUT, class Write>
+GL_INLINE void gl_gather(const R* sums, R* shared, bool any, const Write& write) {
+    constexpr int places = BM * BN / OUT, fit = THREADS / places;
+    constexpr int sharing = fit < 1 ? 1 : fit < KS ? fit : KS; // threads to an element
+    if (!any) {
+        const R none[OUT] = {};
+        for (int i = threadIdx.x; i < places; i += THREADS) write(i / (BN / OUT), i % (BN / OUT) * OUT, none);
+        return;
+    }
+    __syncthreads(); // all parts are written
+    for (int i = threadIdx.x; i < places * sharing; i += THREADS) {
+        const int place = i % places, first = i / places, row = place / (BN / OUT), column = place % (BN / OUT) * OUT;
+        const R* part = sums + row * ROW + column;
+        R total[OUT] = {};
+#pragma unroll 8
+        for (int s = first; s < KS; s += sharing)
+#pragma unroll
+            for (int j = 0; j < OUT; ++j) total[j] += part[s * SLICE + j];
+        if constexpr (sharing == 1) {
+            write(row, column, total);
+        } else {
+#pragma unroll
+            for (int j = 0; j < OUT; ++j) shared[i * OUT + j] = total[j];
+        }
+    }
+    if constexpr (sharing > 1) {
+        __syncthreads();
+        if (threadIdx.x < places) {
+            const int place = threadIdx.x;
+            R total[OUT] = {};
+#pragma unroll
+            for (int s = 0; s < sharing; ++s)
+#pragma unroll
+                for (int j = 0; j < OUT; ++j) total[j] += shared[(s * places + place) * OUT + j];
+            write(place / (BN / OUT), place % (BN / OUT) * OUT, total);
+        }
+    }
+    __syncthreads(); // the next product writes where this one's sums lie
+}
+
+// On ordinary arithmetic units: a thread owns four columns and every KS-th four of the depth, for all BM rows.
+//   USED: of each four columns, how many hold anything (3 for the gates of a GRU).
+template <typename T, typename R, int USED, int BM_, int BN_, int KS, int TURNS, int HELD>
+struct GlResident {
+    enum : int {
+        BM = BM_, BN = BN_,
+        across = BN / 4,
+        threads = across * KS,
+        depth = 4 * KS, // of a step
+        row = (KS + 1) * BN, // of the sums; one more than there are slices, so that rows lie in different banks
+        sums = BM * row * (int)sizeof(R)
+    };
+    typedef GlStage<T, BM, depth * TURNS, threads> Stage;
+    enum : int {
+        tiles = 2 * (int)Stage::bytes > (int)sums ? 2 * (int)Stage::bytes : (int)sums,
+        parts = (tiles + 15) / 16 * 16,
+        work = parts + (threads * 4 * (int)sizeof(R) + 31) / 32 * 32 // bytes of shared memory before the resident part
+    };
+    static_assert(HELD % TURNS == 0, "the registers hold whole chunks");
+
+    GlFour<T> held[HELD ? HELD : 1][4]; // [step][depth]: four columns each
+    int steps;
+
+    GL_INLINE GlFour<T>* spare(unsigned char* shared, int step, int k) const {
+        return (GlFour<T>*)(shared + work) + ((step - HELD) * 4 + k) * threads + threadIdx.x;
+    }
+
+    // This block's columns of B, into the registers and the shared memory of their owners.
+    GL_INLINE void load(const GlMatrix<T>& b, int n0, int K, unsigned char* shared) {
+        const int slice = threadIdx.x / across, column = n0 + threadIdx.x % across * 4;
+        steps = (K + depth - 1) / depth;
+#pragma unroll
+        for (int step = 0; step < HELD; ++step)
+#pragma unroll
+            for (int k = 0; k < 4; ++k) held[step][k] = gl_fetch(b, step * depth + slice * 4 + k, column);
+        for (int step = HELD; step < steps; ++step)
+#pragma unroll
+            for (int k = 0; k < 4; ++k) *spare(shared, step, k) = gl_fetch(b, step * depth + slice * 4 + k, column);
+    }
+
+    // The sums of A B in parts, for the first BM rows of A [rows][K].
+    GL_INLINE void product(const T* a, int rows, int K, unsigned char* shared) {
+        const int slice = threadIdx.x / across, chunks = (steps + TURNS - 1) / TURNS;
+        R acc[BM][4] = {};
+        auto multiply = [&](const GlFour<T> (&right)[4], const T* left) {
+#pragma unroll
+            for (int m = 0; m < BM; ++m) {
+                const GlFour<T> four = *(const GlFour<T>*)(left + m * Stage::pitch);
+#pragma unroll
+                for (int k = 0; k < 4; ++k)
+#pragma unroll
+                    for (int j = 0; j < USED; ++j) acc[m][j] += (R)four.v[k] * (R)right[k].v[j];
+            }
+        };
+        auto next = [&](int chunk) { // chunk lies there for all; the one after it is on its way
+            Stage::wait();
+            __syncthreads();
+            if (chunk + 1 < chunks) Stage::copy(a, rows, K, (chunk + 1) * TURNS * depth, Stage::at(shared, chunk + 1));
+            return Stage::at(shared, chunk) + slice * 4;
+        };
+        Stage::copy(a, rows, K, 0, Stage::at(shared, 0));
+#pragma unroll
+        for (int chunk = 0; chunk < HELD / TURNS; ++chunk) {
+            if (chunk < chunks) {
+                const T* left = next(chunk);
+#pragma unroll
+                for (int turn = 0; turn < TURNS; ++turn)
+                    if (chunk * TURNS + turn < steps) multiply(held[chunk * TURNS + turn], left + turn * depth);
+            }
+        }
+        for (int chunk = HELD / TURNS; chunk < chunks; ++chunk) {
+            const T* left = next(chunk);
+#pragma unroll 1
+            for (int turn = 0; turn < TURNS && chunk * TURNS + turn < steps; ++turn) {
+                GlFour<T> right[4];
+#pragma unroll
+                for (int k = 0; k < 4; ++k) right[k] = *spare(shared, chunk * TURNS + turn, k);
+                multiply(right, left + turn * depth);
+            }
+        }
+        __syncthreads(); // the sums lie where the chunks were
+        GlFour<R>* to = (GlFour<R>*)shared + threadIdx.x;
+#pragma unroll
+        for (int m = 0; m < BM; ++m) {
+            GlFour<R> four;
+#pragma unroll
+            for (int j = 0; j < 4; ++j) four.v[j] = acc[m][j];
+            to[m * (row / 4)] = four;
+        }
+    }
+
+    template <int OUT, class Write>
+    GL_INLINE void finish(unsigned char* shared, bool any, const Write& write) const {
+        gl_gather<R, BM, BN, KS, BN, row, threads, OUT>((const R*)shared, (R*)(shared + parts), any, write);
+    }
+};
+
+#endif
