@@ -53,7 +53,10 @@ class ParamDict(dict[str, Any]):
 
     def like(self, dtype: Any = None) -> ParamDict:
         """Zeros with the same names and shapes, for gradients or moments."""
-        flat = self.backend.zeros(self.flat.shape, self.flat.dtype if dtype is None else dtype)
+        return self.over(self.backend.zeros(self.flat.shape, self.flat.dtype if dtype is None else dtype))
+
+    def over(self, flat: Array) -> ParamDict:
+        """The same names and shapes as views into another flat buffer of this size."""
         return ParamDict(self.backend, flat, self._offsets, self.shapes)
 
     def sub(self, prefix: str) -> ParamDict:

@@ -13,10 +13,10 @@ import pytest
 import hostgpu
 from gpulstm.backend import resolve, to_host
 from gpulstm.engines.cuda import planner
-from gpulstm.engines.cuda.graph import Recording
+from gpulstm.engines.cuda.graph import KEPT, Recording
 from gpulstm.engines.spec import StackSpec
 from gpulstm.errors import ConfigError
-from gpulstm.gradients import KEPT, GradientPass
+from gpulstm.gradients import GradientPass
 from gpulstm.losses import MSE
 from gpulstm.model import Network, NetworkConfig
 
@@ -80,7 +80,7 @@ def test_old_recordings_are_given_up() -> None:
         _, data = small(batch)
         values = [float(gradients(**data).value) for _ in range(2)]
         assert values[0] == values[1]
-    assert len(gradients._seen) <= KEPT
+    assert len(gradients._kept) <= KEPT
 
 
 def test_a_function_that_waits_cannot_be_recorded_and_leaves_the_stream_usable() -> None:

@@ -20,7 +20,9 @@ from gpulstm.stack import Recurrent
 def results(stack: Recurrent, x: np.ndarray) -> list[np.ndarray]:
     """A training pass and a streamed step; every array must live on the stack's device."""
     backend, here = stack.backend, to_device(x, stack.backend)
-    y, state, tape = stack.forward(here, lengths=[3, 5, 0])
+    for _ in range(3):  # piece by piece, recorded as a graph, replayed
+        stack.calls = 0
+        y, state, tape = stack.forward(here, lengths=[3, 5, 0])
     dx, dstate, grads = stack.backward(tape, y)
     streamed = stack.stream(3)(here[0])
     found = [y, *state, dx, *dstate, grads.flat, streamed]
@@ -55,6 +57,13 @@ def main() -> None:
 
     zero, one = (gl.LSTM(2, 4, device=f"cuda:{n}") for n in (0, 1))
     there, wrong = to_device(x, "cuda:1"), to_device(x, "cuda:0")
+    for _ in range(3):  # what is refused, is refused whether or not the shape was recorded
+        one(there), zero(wrong)
+    refused(lambda: one.stream(3)(wrong[0]), "^x lives on cuda:0 but the model is on cuda:1")
+    refused(
+        lambda: one.stream(3)(there[0], to_device(np.zeros((3, 4), "f"), "cuda:0")),
+        "^out lives on cuda:0 but the model is on cuda:1",
+    )
     refused(lambda: one(wrong), "^x lives on cuda:0 but the model is on cuda:1")
     refused(lambda: zero(there), "^x lives on cuda:1 but the model is on cuda:0")
     refused(lambda: one(x), "^x is a ndarray on the host but the model is on cuda:1.*to_device")

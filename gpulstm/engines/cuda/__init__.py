@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from gpulstm.backend import Array
 from gpulstm.engines.cells import Grads
-from gpulstm.engines.cuda import first_form, fused, persistent, planner
+from gpulstm.engines.cuda import first_form, fused, persistent, planner, wavefront
 from gpulstm.engines.cuda.common import COMPUTE, Tape
+from gpulstm.engines.cuda.stream import stream
 from gpulstm.engines.spec import Call, Footprint, StackSpec, State, Task
+
+__all__ = [
+    "backward",
+    "backward_layers",
+    "block_steps",
+    "describe",
+    "footprint",
+    "forward",
+    "forward_layers",
+    "name",
+    "stream",
+    "supports",
+]
 
 name = "cuda"
 
@@ -72,3 +88,25 @@ def backward(task: Task, tape: Tape, dy: Array, dstate: State, grads: Grads) -> 
     if plan.layout is not None:
         return persistent.backward(task, tape, dy, dstate, grads, plan.layout, block)
     return fused.backward(task, tape, dy, dstate, grads, plan.backward_tile, block)
+
+
+def forward_layers(
+    tasks: Sequence[Task], masks: Sequence[Array | None], x: Array, states: Sequence[State], chunk: int
+) -> tuple[Array, list[State], list[Tape | None]]:
+    """Several layers of one direction as a wavefront in chunks of steps; see `wavefront.forward`."""
+    plan, block = planner.plan(planner.call_of(tasks[0], x)), block_steps(x.shape[1])
+    return wavefront.forward(tasks, masks, x, states, plan.forward_tile, block, chunk)
+
+
+def backward_layers(
+    tasks: Sequence[Task],
+    masks: Sequence[Array | None],
+    tapes: Sequence[Tape],
+    dy: Array,
+    dstates: Sequence[State],
+    grads: Sequence[Grads],
+    chunk: int,
+) -> tuple[Array, list[State]]:
+    """The gradient of `forward_layers`; see `wavefront.backward`."""
+    plan, block = planner.plan(planner.call_of(tasks[0], tapes[0].x)), block_steps(dy.shape[1])
+    return wavefront.backward(tasks, masks, tapes, dy, dstates, grads, plan.backward_tile, block, chunk)

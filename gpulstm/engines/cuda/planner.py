@@ -22,7 +22,9 @@ TILE = "GPULSTM_CUDA_TILE"
 GRAPH = "GPULSTM_CUDA_GRAPH"
 FORMS = ("first", "fused", "persistent")
 MARGIN = 1.25  # a graph may be predicted to be slower by this factor: it leaves the host free for the next batch
-AROUND = 20  # launches of a training pass for each layer beside its products and steps: loss, head, sums, copies
+AROUND = {True: 20, False: 6}  # launches for each layer beside its products and steps: loss, head, sums, copies
+WAVEFRONT = "GPULSTM_CUDA_WAVEFRONT"
+SETTINGS = (FORM, TILE, GRAPH, WAVEFRONT, "CUPY_TF32", "GPULSTM_ENGINE")  # variables that a choice depends on
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class CudaPlan:
 
 
 def graph_refusal(call: Call, engine: str) -> str | None:
-    """Why a training pass is not replayed as a CUDA graph, or None where it is; GPULSTM_CUDA_GRAPH=0 or 1 overrides.
+    """Why a call is not replayed as a CUDA graph, or None where it is; GPULSTM_CUDA_GRAPH=0 or 1 overrides.
 
     A graph can hold no cuBLAS call, so where the products are large own kernels cost more than the launches saved.
     """
@@ -73,7 +75,8 @@ def graph_refusal(call: Call, engine: str) -> str | None:
         return f"the {engine} engine's work cannot be recorded"
     if asked == "1":
         return None
-    replayed, launched = graph_seconds(call.spec, call.steps, call.batch, plan(call), card_of(call.device))
+    found, card = plan(call), card_of(call.device)
+    replayed, launched = graph_seconds(call.spec, call.steps, call.batch, found, card, call.training)
     if replayed <= MARGIN * launched:
         return None
     return f"replayed as a graph it is predicted to take {1e3 * replayed:.3g} ms, launched {1e3 * launched:.3g} ms"
@@ -130,16 +133,33 @@ def layers(spec: StackSpec, steps: int, batch: int) -> list[cost.Layer]:
     return [cost.Layer(steps, batch, inputs, spec.hidden_size, spec.gates, spec.dtype) for inputs in sizes]
 
 
-def graph_seconds(spec: StackSpec, steps: int, batch: int, plan: CudaPlan, card: cost.Card) -> tuple[float, float]:
-    """(replayed as a graph, launched piece by piece): predicted seconds of a training pass through the stack."""
+def graph_asked() -> bool:
+    """Whether GPULSTM_CUDA_GRAPH=1 asks for graphs whatever is predicted."""
+    return os.environ.get(GRAPH) == "1"
+
+
+def graph_switched_off() -> bool:
+    """Whether GPULSTM_CUDA_GRAPH=0 forbids graphs."""
+    return os.environ.get(GRAPH) == "0"
+
+
+def settings() -> tuple[str | None, ...]:
+    """The variables of the environment that a choice depends on, as they are now."""
+    return tuple(map(os.environ.get, SETTINGS))
+
+
+def graph_seconds(
+    spec: StackSpec, steps: int, batch: int, plan: CudaPlan, card: cost.Card, training: bool = True
+) -> tuple[float, float]:
+    """(replayed as a graph, launched piece by piece): predicted seconds of a pass through the stack."""
     replayed = launched = 0.0
     tensor = is_tensor(plan.forward_tile)
     for layer in layers(spec, steps, batch):
-        device, host = cost.around(card, layer, training=True, own=False, tensor=tensor)
-        steps_launched = _recurrence(card, layer, plan, training=True, recorded=False)
-        launched += max(device, host) + steps_launched + AROUND * cost.HOST_KERNEL
-        device, _ = cost.around(card, layer, training=True, own=True, tensor=tensor)
-        replayed += device + _recurrence(card, layer, plan, training=True, recorded=True) + AROUND * cost.GAP
+        device, host = cost.around(card, layer, training=training, own=False, tensor=tensor)
+        steps_launched = _recurrence(card, layer, plan, training=training, recorded=False)
+        launched += max(device, host) + steps_launched + AROUND[training] * cost.HOST_KERNEL
+        device, _ = cost.around(card, layer, training=training, own=True, tensor=tensor)
+        replayed += device + _recurrence(card, layer, plan, training, recorded=True) + AROUND[training] * cost.GAP
     return replayed, launched
 
 
