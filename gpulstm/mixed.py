@@ -27,7 +27,7 @@ _GUARD = """
 """
 _MOVE = """
     float scale = state[0], good = state[1] + 1.0f;
-    if (isnan(factor)) { scale = fmaxf(0.5f * scale, 1.0f); good = 0.0f; }
+    if (isnan(factor[0])) { scale = fmaxf(0.5f * scale, 1.0f); good = 0.0f; }
     else if (good >= interval) { scale = fminf(2.0f * scale, most); good = 0.0f; }
     state[0] = scale; state[1] = good;
 """
@@ -80,10 +80,10 @@ class LossScale:
     def move(self, factor: Array) -> None:
         """After a step with this factor of `guarded`: halve the scale, count the step, or double it."""
         kernel = self.backend.elementwise(
-            "gpulstm_loss_scale", "float32 factor, float32 interval, float32 most", "raw float32 state", _MOVE
+            "gpulstm_loss_scale", "raw float32 factor, float32 interval, float32 most", "raw float32 state", _MOVE
         )
         with self.backend.activate():
-            kernel(factor, self.interval, MOST, self.state, size=1)
+            kernel(factor.reshape(1), self.interval, MOST, self.state, size=1)
 
     def restore(self, state: Any) -> None:
         """Take back what a checkpoint has kept."""
