@@ -1,6 +1,7 @@
 """Which form of the CUDA engine serves a call: the one that the cost model finds fastest, unless the user names one.
 
-`GPULSTM_CUDA_FORM`, `GPULSTM_CUDA_TILE` and `GPULSTM_CUDA_GRAPH` override the choice.  The choice is a function of the
+`GPULSTM_CUDA_FORM`, `GPULSTM_CUDA_TILE` and `GPULSTM_CUDA_GRAPH` override the choice, and a tuning file goes before the
+cost model (`tuning.py`).  The choice is a function of the
 call and the card alone, so the same run takes the same path, and gives the same bits, every time.
 """
 
@@ -8,11 +9,11 @@ from __future__ import annotations
 
 import functools
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 from gpulstm.backend import Array, CupyBackend, backend_of, resolve
-from gpulstm.engines.cuda import cost, persistent
+from gpulstm.engines.cuda import cost, persistent, tuning
 from gpulstm.engines.spec import Call, StackSpec, Task
 from gpulstm.errors import ConfigError
 from gpulstm.products import TENSOR_TILES, TILES, Tile, is_tensor, wants_tensor
@@ -24,7 +25,7 @@ FORMS = ("first", "fused", "persistent")
 MARGIN = 1.25  # a graph may be predicted to be slower by this factor: it leaves the host free for the next batch
 AROUND = {True: 20, False: 6}  # launches for each layer beside its products and steps: loss, head, sums, copies
 WAVEFRONT = "GPULSTM_CUDA_WAVEFRONT"
-SETTINGS = (FORM, TILE, GRAPH, WAVEFRONT, "CUPY_TF32", "GPULSTM_ENGINE")  # variables that a choice depends on
+SETTINGS = (FORM, TILE, GRAPH, WAVEFRONT, tuning.TUNING, "CUPY_TF32", "GPULSTM_ENGINE")  # what a choice depends on
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class CudaPlan:
         layout: of the persistent kernel, None for the other forms.
         seconds: what the model predicts for the recurrence of the stack, by form.
         declined: why there is no persistent kernel, if there is none.
+        tuned: the choice of a tuning file that is followed, or why the file is not, or None where none is named.
     """
 
     form: str
@@ -45,6 +47,7 @@ class CudaPlan:
     layout: persistent.Layout | None
     seconds: tuple[tuple[str, float], ...]
     declined: str | None
+    tuned: tuning.Tuned | str | None = None
 
     def __str__(self) -> str:
         if self.form == "first":
@@ -58,7 +61,10 @@ class CudaPlan:
             how = f"one fused kernel a step, tiles {rows}x{columns}{tensor}"
         others = ", ".join(f"{form} {1e3 * seconds:.3g} ms" for form, seconds in self.seconds)
         declined = f"; not persistent: {self.declined}" if self.declined else ""
-        return f"hoisted input product, then {how}; predicted for the recurrence: {others}{declined}"
+        source = "" if self.tuned is None else f"; tuning file not used: {self.tuned}"
+        if isinstance(self.tuned, tuning.Tuned):
+            source = f"; chosen by the tuning file {self.tuned.path}"
+        return f"hoisted input product, then {how}; predicted for the recurrence: {others}{declined}{source}"
 
 
 def graph_refusal(call: Call, engine: str) -> str | None:
@@ -76,6 +82,8 @@ def graph_refusal(call: Call, engine: str) -> str | None:
     if asked == "1":
         return None
     found, card = plan(call), card_of(call.device)
+    if isinstance(found.tuned, tuning.Tuned):
+        return None if found.tuned.graph else f"the tuning file {found.tuned.path} says that launches are faster"
     replayed, launched = graph_seconds(call.spec, call.steps, call.batch, found, card, call.training)
     if replayed <= MARGIN * launched:
         return None
@@ -105,8 +113,14 @@ def refusal(call: Call) -> str | None:
 def plan(call: Call) -> CudaPlan:
     """The form for a call."""
     form, tile = os.environ.get(FORM) or None, os.environ.get(TILE) or None
-    tensor = wants_tensor(cast(CupyBackend, resolve(call.device)), call.spec.dtype)
-    return _plan(call.spec, call.steps, call.batch, call.training, card_of(call.device), tensor, form, tile)
+    tensor, card = wants_tensor(cast(CupyBackend, resolve(call.device)), call.spec.dtype), card_of(call.device)
+    tuned = None if form else tuning.find(call, card.name)
+    asked = tuned.form if isinstance(tuned, tuning.Tuned) else form
+    found = _plan(call.spec, call.steps, call.batch, call.training, card, tensor, asked, tile)
+    if isinstance(tuned, tuning.Tuned) and found.form == "persistent" and found.layout is None:
+        tuned = f"it asks for the persistent form, but {found.declined}"
+        found = _plan(call.spec, call.steps, call.batch, call.training, card, tensor, None, tile)
+    return found if tuned is None else replace(found, tuned=tuned)
 
 
 @functools.cache

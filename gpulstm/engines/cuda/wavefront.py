@@ -21,7 +21,7 @@ from typing import Any, cast
 
 from gpulstm.backend import Array, CupyBackend, backend_of
 from gpulstm.engines.cells import Grads
-from gpulstm.engines.cuda import cost, fused, planner
+from gpulstm.engines.cuda import cost, fused, planner, tuning
 from gpulstm.engines.cuda.common import Tape
 from gpulstm.engines.cuda.planner import WAVEFRONT
 from gpulstm.engines.cuda.steps import BackwardPass, ForwardPass, columns
@@ -55,7 +55,10 @@ def chunk_steps(call: Call) -> int | str:
         return "there is one step"
     found = seconds(call, plan, planner.card_of(call.device))
     count = min(found, key=lambda count: found[count] if count > 1 else float("inf"))
-    if found[count] < found[1] or asked == "1":
+    tuned = plan.tuned
+    if not asked and isinstance(tuned, tuning.Tuned) and not tuned.wavefront:
+        return f"the tuning file {tuned.path} says that it is slower"
+    if found[count] < found[1] or asked == "1" or isinstance(tuned, tuning.Tuned):
         return -(-call.steps // count)
     return f"it is predicted to take {1e3 * found[count]:.3g} ms, one layer after the other {1e3 * found[1]:.3g} ms"
 
