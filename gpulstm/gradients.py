@@ -105,7 +105,19 @@ class GradientPass:
             state: that the pass begins with; zeros if None.
             read, carry: as `Network.forward`; with `carry` the result has the state after so many steps.
         """
-        network, way = self.network, (self.memory, read, carry)
+        with self.network.backend.activate():
+            return self._run(x, target, future, weight, state, (self.memory, read, carry))
+
+    def _run(
+        self,
+        x: Array,
+        target: Array,
+        future: Array | None,
+        weight: Array | None,
+        state: Any,
+        way: tuple[Memory, int | None, int | None],
+    ) -> Result:
+        network, carry = self.network, way[2]
         if carry is not None and state is None:  # so that the first batch of an epoch is of the same kind as the others
             state = network.rnn.zero_state(x.shape[1])
         h, c = state if isinstance(state, tuple) else (state, None)
@@ -114,13 +126,12 @@ class GradientPass:
         if self.refusal(x.shape[0], x.shape[1]) is not None:
             return compute(**inputs)
         calls = network.calls
-        inputs["call"] = self._call(calls)
-        found = self._kept.find((way, signature(inputs)), functools.partial(self._record, compute, inputs))
+        recorded = {**inputs, "call": self._call(calls)}
+        found = self._kept.find((way, signature(recorded)), functools.partial(self._record, compute, recorded))
         if found is None:
-            del inputs["call"]
             with own_kernels():
                 return compute(**inputs)
-        result = found(inputs, self._own_state)
+        result = found(recorded, self._own_state)
         network.calls = calls + self._passes(x.shape[0], carry)
         return result
 

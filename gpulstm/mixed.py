@@ -36,7 +36,8 @@ _MOVE = """
 def masters(params: ParamDict) -> ParamDict:
     """float32 weights with the values of parameters in half precision."""
     found = params.like("float32")
-    found.flat[...] = params.flat
+    with params.backend.activate():
+        found.flat[...] = params.flat
     return found
 
 
@@ -87,4 +88,5 @@ class LossScale:
 
     def restore(self, state: Any) -> None:
         """Take back what a checkpoint has kept."""
-        self.state[...] = self.backend.from_host(state)
+        with self.backend.activate():
+            self.state[...] = self.backend.from_host(state)

@@ -124,7 +124,8 @@ class ParamDict(dict[str, Any]):
         if name in self.shapes and value is self[name]:  # what `params[name] += change` assigns
             return
         value, view = self._checked(name, value), self[name]
-        view[...] = value if self.backend.owns(value) else self.backend.from_host(value, dtype=view.dtype)
+        with self.backend.activate():
+            view[...] = value if self.backend.owns(value) else self.backend.from_host(value, dtype=view.dtype)
 
     def _fixed(self, *args: Any, **kwargs: Any) -> Any:
         raise TypeError("the names of a ParamDict are fixed; assign to an existing name to change its values")

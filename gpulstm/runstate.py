@@ -204,7 +204,8 @@ class RunState:
     def _publish(self) -> None:
         """Put the weights into the network, where it has copies of its own."""
         if self._masters is not None:
-            self.network.params.flat[...] = self._masters.flat
+            with self.network.backend.activate():
+                self.network.params.flat[...] = self._masters.flat
 
     def _check_weights(self, path: Any, values: Mapping[str, np.ndarray]) -> None:
         params = self.weights

@@ -31,7 +31,7 @@ from gpulstm.replays import TAPES
 PROGRAM = Path(__file__).parent / "parity" / "cuda_calls.py"
 MODES = {
     "default": {},
-    "two devices": {"HOSTGPU_DEVICES": "2"},
+    "two devices": {"HOSTGPU_DEVICES": "2", planner.WAVEFRONT: "1"},
     "lazy streams": {"HOSTGPU_LAZY": "1", planner.WAVEFRONT: "1"},
     "branches launched on lazy streams": {
         "HOSTGPU_LAZY": "1",
