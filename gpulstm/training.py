@@ -172,6 +172,18 @@ class Trainer(RunState):
                 self._tell("on_stop")
         return self.history
 
+    def explain(self, steps: int, batch: int | None = None) -> str:
+        """How a training step on windows of `steps` rows is computed, and whether it is replayed as a CUDA graph.
+
+        Args:
+            steps: T.
+            batch: B; the run's batch size if None.
+        """
+        batch = self.batch_size if batch is None else batch
+        plan = self.network.explain(steps, batch, training=True, memory=self.memory)
+        whole = self._pass.explain(steps, batch)
+        return f"{plan}\n  graph of a whole training pass: {whole}"
+
     def evaluate(self, windows: WindowSet) -> float:
         """The mean loss over all windows, with the present weights and without dropout; waits for the device."""
         self._check_windows("windows", windows)

@@ -120,9 +120,8 @@ def test_the_calls_of_a_warm_training_step() -> None:
         rows[form] = [int(number) for number in numbers[:-1]]
         counts = line.rsplit("|", 2)[0]
         assert counts in documented, f"docs/cuda-engine.md does not have: {line}"
-    launches, blas, graphs, _, copies, syncs, mallocs = rows["fused step, graph"]
-    assert launches + blas + graphs <= 12
-    assert copies <= 3
-    for row in rows.values():
-        assert row[-2:] == [0, 0]  # no form waits or allocates once it is warm
-    assert syncs == mallocs == 0
+    assert len(rows) == 9
+    for launches, blas, graphs, _, copies, syncs, mallocs in rows.values():
+        assert syncs == mallocs == 0  # nothing waits or allocates once it is warm
+        if graphs:
+            assert launches + blas + graphs + copies <= 12

@@ -141,6 +141,7 @@ def test_a_warm_step_waits_for_nothing_and_makes_few_calls(monkeypatch: pytest.M
     """Counted by the simulator; a GPU has no such counters, and there the steps are only taken."""
     monkeypatch.setenv(planner.GRAPH, "1")
     run = half(epochs=1, batch_size=4, log_every=1000)
+    assert "graph of a whole training pass: replayed from the second pass of a shape on; 0 recorded" in run.explain(6)
     counted: list[dict[str, Any]] = []
     step = run._step
 
