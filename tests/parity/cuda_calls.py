@@ -1,4 +1,4 @@
-"""Calls of layers replayed as CUDA graphs: outputs, training passes, streams: `python tests/parity/cuda_calls.py`.
+"""Calls of layers and streams replayed as CUDA graphs: `python tests/parity/cuda_calls.py [KIND...]`.
 
 The same calls are made many times, the weights changed in between, on two streams in turn and on every device.  Results
 must be those of the reference engine on the CPU, keep their values while later calls are made, and have the same bits
@@ -139,8 +139,8 @@ def compare(kind: str, form: str, device: str) -> Iterator[str]:
         yield "nothing was recorded"
 
 
-def main() -> int:
-    """Compare; the number of comparisons that fail."""
+def main(kinds: list[str]) -> int:
+    """Compare the named kinds of layers, or all of them; the number of comparisons that fail."""
     os.environ[planner.GRAPH] = "1"  # whatever the cost model finds
     if os.environ.get("GPULSTM_TEST_BRANCHES") == "launched":
         # the simulator replays a graph in the order of its capture: only what is launched shows a missing wait
@@ -148,7 +148,7 @@ def main() -> int:
     failed = 0
     for device in range(device_count()):
         for form in FORMS:
-            for kind in KINDS:
+            for kind in kinds or KINDS:
                 wrong = list(compare(kind, form, f"cuda:{device}"))
                 failed += bool(wrong)
                 print(f"{'BAD' if wrong else 'ok '} {kind}, {form} on cuda:{device} {'; '.join(wrong[:3])}", flush=True)
@@ -157,4 +157,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(1 if main() else 0)
+    sys.exit(1 if main(sys.argv[1:]) else 0)
