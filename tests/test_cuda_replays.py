@@ -6,6 +6,7 @@ import copy
 import os
 import subprocess
 import sys
+import threading
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -194,6 +195,55 @@ def test_the_weights_of_a_stream_count_from_its_reset_on() -> None:
     assert bits(step(x[0])) == first
     step.reset()
     assert bits(step(x[0])) != first
+
+
+def test_a_step_into_an_array_of_the_callers_allocates_nothing() -> None:
+    layer, x = small()
+    step, out = layer.stream(4), layer.backend.xp.empty((4, 8), "f")
+    wanted = bits(step(x[0]))
+    step.reset()
+    asked: list[int] = []
+    pool = layer.backend.xp.get_default_memory_pool()
+
+    def allocate(size: int) -> Any:
+        asked.append(size)
+        return pool.malloc(size)
+
+    row = layer.backend.xp.ascontiguousarray(x[0])
+    with layer.backend.xp.cuda.using_allocator(allocate):
+        assert step(row, out) is out
+        assert not asked
+        step(row)
+    assert len(asked) == 1
+    step.reset()
+    assert bits(step(x[0], out)) == wanted
+
+
+def test_threads_share_a_layer() -> None:
+    """Each on a stream of its own; a replay is one thread's from the copy of its input to those of its results."""
+    layer, x = small()
+    cuda = layer.backend.xp.cuda
+    inputs = [(number + 1) * x for number in range(4)]
+    wanted = [bits(layer(each)[0]) for each in inputs]
+    layer.backend.synchronize()
+    wrong: list[int] = []
+
+    def work(number: int) -> None:
+        stream = cuda.Stream(non_blocking=True)
+        with layer.backend.activate(), stream:
+            for _ in range(25):
+                y, _ = layer(inputs[number])
+                stream.synchronize()
+                if bits(y) != wanted[number]:
+                    wrong.append(number)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert len(layer._replays.passes) == 1
 
 
 class Own(MSE):
