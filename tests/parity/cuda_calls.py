@@ -139,6 +139,31 @@ def compare(kind: str, form: str, device: str) -> Iterator[str]:
         yield "nothing was recorded"
 
 
+def unordered(device: str) -> Iterator[str]:
+    """A backward pass on a stream that nobody waits for, while its tape's buffers are asked for on another one."""
+    os.environ[planner.FORM] = "fused"
+    layer = gpulstm.LSTM(INPUTS, HIDDEN, device=device, dtype="float64", seed=8)
+    rng = np.random.default_rng(6)
+    place = layer.backend.from_host
+    xs = [place(rng.normal(size=(STEPS, BATCH, INPUTS))) for _ in range(2)]
+    dy = place(rng.normal(size=(STEPS, BATCH, HIDDEN)))
+    with layer.backend.activate():
+        wanted = [to_host(layer.backward(layer.forward(xs[0])[2], dy)[0]) for _ in range(4)]
+        one, other = (layer.backend.xp.cuda.Stream(non_blocking=True) for _ in range(2))
+        with one:
+            tape = layer.forward(xs[0])[2]
+        other.wait_event(one.record())
+        with other:
+            dx, _, _ = layer.backward(tape, dy)
+        del tape
+        with one:
+            kept = [layer.forward(xs[1]) for _ in range(3)]
+        one.synchronize()
+        other.synchronize()
+        if to_host(dx).tobytes() != wanted[3].tobytes() or not all(tape for _, _, tape in kept):
+            yield "a tape was written while it was read"
+
+
 def main(kinds: list[str]) -> int:
     """Compare the named kinds of layers, or all of them; the number of comparisons that fail."""
     os.environ[planner.GRAPH] = "1"  # whatever the cost model finds
@@ -152,6 +177,11 @@ def main(kinds: list[str]) -> int:
                 wrong = list(compare(kind, form, f"cuda:{device}"))
                 failed += bool(wrong)
                 print(f"{'BAD' if wrong else 'ok '} {kind}, {form} on cuda:{device} {'; '.join(wrong[:3])}", flush=True)
+        wrong = list(unordered(f"cuda:{device}"))
+        failed += bool(wrong)
+        print(
+            f"{'BAD' if wrong else 'ok '} streams that nobody orders, on cuda:{device} {'; '.join(wrong)}", flush=True
+        )
     assert resolve("cuda").xp.cuda.Device().id == 0
     return failed
 
