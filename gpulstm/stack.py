@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -21,13 +22,13 @@ from gpulstm.backend import Array, Backend, CupyBackend, foreign_device, resolve
 from gpulstm.chain import ChainTape, Pass, chains, cut
 from gpulstm.chunks import USUAL, Chunks, cut_up
 from gpulstm.engines import cuda as engines_cuda
-from gpulstm.engines.choose import Choice, Plan, by_name, choose
+from gpulstm.engines.choose import VARIABLE, Choice, Plan, by_name, choose
 from gpulstm.engines.cuda import planner, wavefront
 from gpulstm.engines.cuda.graph import Recording, capturing, recording
 from gpulstm.engines.spec import Call, StackSpec, State
 from gpulstm.errors import ConfigError, DeviceError, DTypeError, ShapeError
 from gpulstm.initialise import check_chrono, stack_values
-from gpulstm.memory import Memory, format_bytes, segment_length, training_bytes
+from gpulstm.memory import Memory, check_memory, format_bytes, segment_length, training_bytes
 from gpulstm.params import ParamDict
 from gpulstm.products import own_kernels, uses_own_kernels
 from gpulstm.replays import LARGEST, Replays
@@ -58,6 +59,7 @@ class _Way:
     segment: int
     refusal: str | None
     chunk: int | str  # of steps of the wavefront in a graph, or why there is none
+    settings: tuple[str | None, ...]  # of the environment, when that was found out
 
 
 class Recurrent:
@@ -130,6 +132,7 @@ class Recurrent:
     ) -> Plan:
         """What will serve a call of T `steps` and B `batch` rows: engine, path, why no faster one, memory; print it."""
         steps, batch = options.count("steps", steps, at_least=0), options.count("batch", batch)
+        self._replays.ways.clear()  # what is said of an engine, its threads for example, is to be that of the moment
         way = self._way(steps, batch, training, lengths, memory, outputs)
         peak = training_bytes(way.choice.engine, way.call, cut(steps, way.segment), outputs)
         graph = str(self._replays) if way.refusal is None else f"none: {way.refusal}"
@@ -183,7 +186,7 @@ class Recurrent:
                 with own_kernels() if way.refusal is None or self._nested() else contextlib.nullcontext():
                     y, h, c, tape = compute(x, h, c, rows, number)
                 return y, self._state(h, c), tape and replace(tape, owner=self)
-            key = (training, outputs, planner.settings())
+            key = (training, outputs, way.settings)
             inputs = {"x": x, "h": h, "c": c, "lengths": rows, "call": None}
             if not training:
                 y, h, c = self._replays.run(self.backend, key, compute, inputs)
@@ -290,23 +293,26 @@ class Recurrent:
         return dy, *self._join(dstates)
 
     def _way(self, steps: int, batch: int, training: bool, lengths: bool, memory: Memory, outputs: str) -> _Way:
-        """How a call is computed; on CUDA it is found out once for each shape and environment."""
-        cuda = self.backend.is_cuda
-        key = (steps, batch, training, lengths, memory, outputs, planner.settings()) if cuda else ()
-        found = self._replays.ways.get(key) if cuda else None
+        """How a call is computed, found out once for each shape and environment."""
+        cuda, memory = self.backend.is_cuda, check_memory(memory)
+        settings = planner.settings() if cuda else (os.environ.get(VARIABLE),)
+        key = (steps, batch, training, lengths, memory, outputs, settings)
+        found = self._replays.ways.get(key)
         if found is None:
             call = Call(self.spec, self.backend.device, steps, batch, training, lengths)
             choice = choose(call, self.engine)
             segment = segment_length(choice.engine, call, memory, outputs)
-            if not cuda:
-                return _Way(call, choice, segment, "", "")
-            refusal = self._refusal(call, choice, segment, outputs)
-            served = choice.engine is engines_cuda
-            chunk = wavefront.chunk_steps(call) if served else f"the {choice.engine.name} engine has none"
-            found = _Way(call, choice, segment, refusal, chunk)
+            refusal: str | None = "the model is on the CPU"
+            chunk: int | str = "the model is on the CPU"
+            if cuda:
+                refusal = self._refusal(call, choice, segment, outputs)
+                served = choice.engine is engines_cuda
+                chunk = wavefront.chunk_steps(call) if served else f"the {choice.engine.name} engine has none"
+            found = _Way(call, choice, segment, refusal, chunk, settings)
             if len(self._replays.ways) >= 64:
                 self._replays.ways.clear()
-            self._replays.ways[key] = found
+            if cuda or memory is None:
+                self._replays.ways[key] = found
         return found
 
     def _refusal(self, call: Call, choice: Choice, segment: int, outputs: str) -> str | None:
