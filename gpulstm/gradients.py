@@ -19,12 +19,13 @@ from gpulstm.engines.cuda.graph import Recording, Recordings, signature
 from gpulstm.engines.spec import Call
 from gpulstm.errors import ConfigError
 from gpulstm.losses import LOSSES, Loss
-from gpulstm.memory import Memory, format_bytes
+from gpulstm.memory import Memory
 from gpulstm.mixed import LossScale
 from gpulstm.model import Network
 from gpulstm.optimizers import clip_scale
 from gpulstm.params import ParamDict
 from gpulstm.products import own_kernels
+from gpulstm.replays import summary
 
 
 class Result(NamedTuple):
@@ -129,6 +130,7 @@ class GradientPass:
         recorded = {**inputs, "call": self._call(calls)}
         found = self._kept.find((way, signature(recorded)), functools.partial(self._record, compute, recorded))
         if found is None:
+            network.calls = calls
             with own_kernels():
                 return compute(**inputs)
         result = found(recorded, self._own_state)
@@ -138,8 +140,9 @@ class GradientPass:
     def explain(self, steps: int, batch: int) -> str:
         """Whether passes of T `steps` and B `batch` rows are replayed as a graph, and what the recordings hold."""
         refusal = self.refusal(steps, batch)
-        held = f"{len(self._kept)} recorded, which hold {format_bytes(self._kept.bytes_held)}"
-        return f"replayed from the second pass of a shape on; {held}" if refusal is None else f"none: {refusal}"
+        if refusal is not None:
+            return f"none: {refusal}"
+        return f"replayed from the second pass of a shape on; {summary(self._kept)}"
 
     def refusal(self, steps: int, batch: int) -> str | None:
         """Why passes of T `steps` and B `batch` rows are not replayed as a graph, or None where they are."""

@@ -23,19 +23,26 @@ TAPES = 2  # sets of buffers for a training pass of one shape
 LARGEST = 1 << 28  # bytes of a training pass that are kept between calls without being asked for
 
 
+def summary(*kept: Recordings) -> str:
+    """What is recorded and what it holds, in a few words."""
+    count, held, full = (sum(values) for values in zip(*((len(k), k.bytes_held, k.full) for k in kept), strict=True))
+    return f"{count} recorded, which hold {format_bytes(held)}" + (f"; no memory for {full} more" if full else "")
+
+
 class Replays:
     """The recordings of one stack; a copy of it has none."""
 
     def __init__(self) -> None:
         self.passes, self.tapes = Recordings(), Recordings(each=TAPES)
+        self.full: set[Any] = set()  # backward passes for whose buffers there was no memory
         self.ways: dict[Any, Any] = {}  # what the stack decided, by call and environment
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Replays, ()
 
     def __str__(self) -> str:
-        count, held = len(self.passes) + len(self.tapes), self.bytes_held
-        return f"replayed from the second call of a shape on; {count} recorded, which hold {format_bytes(held)}"
+        full = f"; no memory for {len(self.full)} backward" if self.full else ""
+        return f"replayed from the second call of a shape on; {summary(self.passes, self.tapes)}{full}"
 
     @property
     def bytes_held(self) -> int:
@@ -79,6 +86,8 @@ class Replays:
     def backward(self, backend: Backend, forward: Recording, compute: Callable[..., Any], inputs: Arrays) -> Any:
         """What `compute` gives for a tape that a recording lent: dx, dh, dc and the flat gradients.
 
+        None where there was no memory to record it: the caller then does the work piece by piece, with the same bits.
+
         Args:
             backend: the device.
             forward: the recording.
@@ -94,9 +103,12 @@ class Replays:
 
         key = signature(inputs)
         with self.tapes.lock:
-            if key not in forward.parts:
-                forward.parts[key] = Recording(cast(CupyBackend, backend), compute, inputs, forward.order)
-            return forward.parts[key](inputs, take)
+            if key not in forward.parts and key not in self.full:
+                try:
+                    forward.parts[key] = Recording(cast(CupyBackend, backend), compute, inputs, forward.order)
+                except MemoryError:  # CuPy's is one too; `explain` says so
+                    self.full.add(key)
+            return forward.parts[key](inputs, take) if key in forward.parts else None
 
     @staticmethod
     def _find(kept: Recordings, backend: Backend, key: Any, compute: Compute, inputs: Arrays) -> Recording | None:

@@ -258,8 +258,10 @@ class Recurrent:
             if tape.replay is not None and not self._nested():
                 inputs = {"dy": dy, "h": dh, "c": dc, "grads": None if grads is None else grads.flat}
                 compute = functools.partial(self._compute_again, replace(tape, replay=None))
-                dx, dh, dc, flat = self._replays.backward(self.backend, tape.replay, compute, inputs)
-                return dx, self._state(dh, dc), self.params.over(flat) if grads is None else grads
+                found = self._replays.backward(self.backend, tape.replay, compute, inputs)
+                if found is not None:
+                    dx, h, c, flat = found
+                    return dx, self._state(h, c), self.params.over(flat) if grads is None else grads
             grads = self.params.like() if grads is None else grads
             with own_kernels() if tape.own else contextlib.nullcontext():
                 dx, dh, dc = self._compute_backward(tape, dy, dh, dc, grads)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
 import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,7 +19,7 @@ import pytest
 import gpulstm
 import hostgpu
 from gpulstm.backend import resolve, to_host
-from gpulstm.engines.cuda import planner
+from gpulstm.engines.cuda import graph, planner
 from gpulstm.engines.cuda.graph import KEPT, Recordings
 from gpulstm.engines.cuda.stream import PackedStream
 from gpulstm.engines.spec import StackSpec
@@ -86,6 +87,43 @@ def test_a_call_is_recorded_the_second_time_and_results_are_the_callers() -> Non
     assert bits(layer(x)[0]) == kept == bits(first)
     assert bits(third) != kept
     assert state[0].shape == (2, 4, 8)
+
+
+def test_without_memory_for_a_recording_the_work_is_done_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the device is nearly full: the same bits, masks of the same passes, no second attempt, and it is said."""
+    wanted = training_bits(3)
+    capture, tried = graph._recording, []
+
+    @contextlib.contextmanager
+    def full() -> Iterator[None]:
+        with capture():
+            tried.append(1)
+            yield
+            raise MemoryError
+
+    layer, x = small()
+    passes = [layer.forward(x) for _ in range(2)]
+    assert passes[1][2].replay is not None
+    monkeypatch.setattr(graph, "_recording", full)
+    results = [layer.backward(tape, y) for y, _, tape in passes for _ in range(2)]
+    assert len({bits(dx, grads.flat)[1] for dx, _, grads in results}) == len(tried) == 1
+    assert "no memory for 1 backward" in str(layer.explain(6, 4, training=True))
+    tried.clear()
+    layer, x = small()
+    first = bits(layer(x)[0])
+    assert all(bits(layer(x)[0]) == first for _ in range(3))
+    assert "0 recorded, which hold 0 B; no memory for 1 more" in str(layer.explain(6, 4))
+    assert len(tried) == 1
+    assert training_bits(3) == wanted
+    assert len(tried) == 2
+
+
+def training_bits(count: int) -> list[list[bytes]]:
+    """The losses and gradients of training passes with dropout."""
+    network = Network(NetworkConfig(StackSpec("lstm", 3, 6, 2, dropout=0.5)), device="cuda", seed=1)
+    gradients = GradientPass(network, MSE(), network.params.like())
+    data = [network.backend.from_host(np.ones(shape, "f")) for shape in ((4, 2, 3), (2, 1, 1))]
+    return [bits(gradients(*data).value, gradients.grads.flat) for _ in range(count)]
 
 
 def test_the_weights_of_a_replay_are_those_of_the_moment() -> None:

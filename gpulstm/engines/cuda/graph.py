@@ -164,6 +164,7 @@ class Recordings:
         self.kept, self.each = kept, each
         self.lock = threading.RLock()  # held from `find` to the end of the replay
         self._seen: OrderedDict[Any, list[Recording]] = OrderedDict()
+        self._full: set[Any] = set()  # shapes for whose buffers there was no memory
 
     def __len__(self) -> int:
         return sum(map(len, self._seen.values()))
@@ -176,22 +177,31 @@ class Recordings:
         """Device memory that all of them keep."""
         return sum(one.bytes_held for shape in list(self._seen.values()) for one in shape)
 
+    @property
+    def full(self) -> int:
+        """Shapes for whose buffers there was no memory."""
+        return len(self._full)
+
     def find(self, key: Any, make: Callable[[], Recording]) -> Recording | None:
         """A recording for a shape that is free to be replayed.
 
-        None at the first call with a key, for many shapes come only once, and where all that may be kept are in use:
-        the caller then does the work piece by piece.
+        None at the first call with a key, for many shapes come only once, where all that may be kept are in use, and
+        where there was no memory for one: the caller then does the work piece by piece, with the same bits.
         """
         if key not in self._seen:
             self._seen[key] = []
             if len(self._seen) > self.kept:
-                self._seen.popitem(last=False)
+                self._full.discard(self._seen.popitem(last=False)[0])
             return None
         self._seen.move_to_end(key)
         shape = self._seen[key]
         found = next((one for one in shape if one.free), None)
-        if found is None and len(shape) < self.each:
-            found = make()
+        if found is None and len(shape) < self.each and key not in self._full:
+            try:
+                found = make()
+            except MemoryError:  # CuPy's is one too; `explain` says so
+                self._full.add(key)
+                return None
             shape.append(found)
         return found
 
