@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-SKIPPED = {".venv", ".git", "node_modules", "build", "dist", "out"}
+SKIPPED = {"node_modules", "build", "dist", "out"}  # and whatever is hidden, environments for example
 LINK = re.compile(r"!?\[(?:[^\[\]]|\[[^\]]*\])*\]\(\s*<?([^)\s>]+)>?(?:\s+\"[^\"]*\")?\s*\)")
 HTML = re.compile(r"<(?:img|a)\b[^>]*?\b(?:src|href)=\"([^\"]+)\"")
 
@@ -36,9 +36,13 @@ def anchors(text: str) -> set[str]:
     return found
 
 
+def _skipped(path: Path) -> bool:
+    return any(part in SKIPPED or part.startswith(".") for part in path.parts)
+
+
 def broken_links(root: Path) -> list[str]:
     """One line for each relative link under `root` that leads nowhere: the file, the link, what is missing."""
-    files = [path for path in sorted(root.rglob("*.md")) if not SKIPPED & set(path.relative_to(root).parts)]
+    files = [path for path in sorted(root.rglob("*.md")) if not _skipped(path.relative_to(root))]
     wrong = []
     for path in files:
         text = prose(path.read_text(encoding="utf-8"))

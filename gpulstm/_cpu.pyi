@@ -75,6 +75,41 @@ def backward_float(
 def forward_double(*args: Any) -> None: ...
 def backward_double(*args: Any) -> None: ...
 
+def empty_float(shape: tuple[int, ...], /) -> Array:
+    """An uninitialised array; its memory is kept for the next one when it is gone."""
+
+def empty_double(shape: tuple[int, ...], /) -> Array: ...
+
+class StackFloat:
+    """The weights of a stack in one direction, read anew in each call."""
+
+    def __init__(
+        self,
+        cell: int,
+        inputs: int,
+        hidden: int,
+        w_x: list[Array],
+        w_h: list[Array],
+        b: list[Array],
+        b_hn: list[Array],
+        /,
+    ) -> None: ...
+    def forward(
+        self,
+        x: Array,
+        h0: Array | None,
+        c0: Array | None,
+        lengths: Array | None,
+        y: Array,
+        h_end: Array,
+        c_end: Array | None,
+        threads: int,
+        /,
+    ) -> None:
+        """x (T, B, I) -> y (T, B, H) and the ends (L, B, H); h0 and c0 None for zeros."""
+
+class StackDouble(StackFloat): ...
+
 class StreamFloat:
     """Packed weights and the state of a stack, one step a call."""
 

@@ -21,6 +21,7 @@ from gpulstm import options
 from gpulstm.backend import Array, Backend, CupyBackend, foreign_device, resolve
 from gpulstm.chain import ChainTape, Pass, chains, cut
 from gpulstm.chunks import USUAL, Chunks, cut_up
+from gpulstm.engines import cpu
 from gpulstm.engines import cuda as engines_cuda
 from gpulstm.engines.choose import VARIABLE, Choice, Plan, by_name, choose
 from gpulstm.engines.cuda import planner, wavefront
@@ -92,6 +93,7 @@ class Recurrent:
         self._call_on_device: Array | None = None
         self._passed = 0  # training passes since that number
         self._replays = Replays()
+        self._whole: cpu.Whole | None = None
         self.engine = None if engine is None else by_name(engine).name
         options.real("forget_bias", forget_bias)
         check_chrono(spec, chrono)
@@ -132,7 +134,6 @@ class Recurrent:
     ) -> Plan:
         """What will serve a call of T `steps` and B `batch` rows: engine, path, why no faster one, memory; print it."""
         steps, batch = options.count("steps", steps, at_least=0), options.count("batch", batch)
-        self._replays.ways.clear()  # what is said of an engine, its threads for example, is to be that of the moment
         way = self._way(steps, batch, training, lengths, memory, outputs)
         peak = training_bytes(way.choice.engine, way.call, cut(steps, way.segment), outputs)
         graph = str(self._replays) if way.refusal is None else f"none: {way.refusal}"
@@ -175,11 +176,14 @@ class Recurrent:
         x = self.as_input(x)
         if outputs not in ("all", "last"):
             raise ConfigError(f"outputs is {outputs!r}, expected 'all' or 'last'")
-        steps, batch, _ = x.shape
+        spec, (steps, batch, _) = self.spec, x.shape
         with self.backend.activate():
-            h, c = self._state_arrays("state", state, batch)
+            h, c = self._state_parts("state", state, batch)
             rows = None if lengths is None else self._lengths(lengths, steps, batch)
             way = self._way(steps, batch, training, rows is not None, memory, outputs)
+            alone = not (training or spec.bidirectional) and memory is None and outputs == "all"
+            if alone and way.choice.engine is cpu:
+                return self._infer(x, h, c, rows)
             number = self._number_of_pass(training)
             compute = functools.partial(self._compute, way, outputs)
             if not self._replayed(way):
@@ -254,7 +258,7 @@ class Recurrent:
             raise ShapeError(f"dy has shape {dy.shape}, expected {expected}, the shape of y")
         grads = None if grads is None else self._gradients(grads)
         with self.backend.activate():
-            dh, dc = self._state_arrays("dstate", dstate, batch)
+            dh, dc = self._state_parts("dstate", dstate, batch)
             if tape.replay is not None and not self._nested():
                 inputs = {"dy": dy, "h": dh, "c": dc, "grads": None if grads is None else grads.flat}
                 compute = functools.partial(self._compute_again, replace(tape, replay=None))
@@ -410,7 +414,7 @@ class Recurrent:
     def as_state(self, state: StackState, batch: int) -> StackState:
         """`state` checked, and copied; zeros for None."""
         with self.backend.activate():
-            return self._state(*self._join(self._split(*self._state_arrays("state", state, batch), batch)))
+            return self._state(*self._join(self._split(*self._state_parts("state", state, batch), batch)))
 
     def _lengths(self, lengths: Any, steps: int, batch: int) -> Array:
         # Values on a GPU are not looked at, that would wait for it: beyond T counts as T, below 0 as 0.
@@ -438,8 +442,15 @@ class Recurrent:
             raise DTypeError(f"grads has dtype {grads.flat.dtype}, expected {self.params.flat.dtype}, that of params")
         return grads
 
-    def _state_arrays(self, name: str, state: StackState, batch: int) -> tuple[Array | None, Array | None]:
-        """h and c `(L*D, B, units)`, both None for the state of zeros."""
+    def _infer(self, x: Array, h: Array | None, c: Array | None, lengths: Array | None) -> tuple[Array, Any, None]:
+        """All layers in one native call."""
+        if self._whole is None or self._whole.params is not self.params:
+            self._whole = cpu.Whole(self.spec, self.params)
+        y, h_end, c_end = self._whole(x, h, c, lengths)
+        return y, (h_end if c_end is None else (h_end, c_end)), None
+
+    def _state_parts(self, name: str, state: StackState, batch: int) -> tuple[Array | None, Array | None]:
+        """h `(L*D, B, P)` and, for the LSTM, c `(L*D, B, H)`; None for zeros."""
         spec, count = self.spec, self.spec.num_layers * self.spec.directions
         if state is None:
             return None, None

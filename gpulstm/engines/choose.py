@@ -20,13 +20,18 @@ class Choice:
 
     Attributes:
         engine: module with `forward` and `backward` (see `reference`).
-        path: how it computes, in a few words.
+        call: what it serves.
         refused: name and reason of each faster engine that does not serve the call.
     """
 
     engine: ModuleType
-    path: str
+    call: Call
     refused: tuple[tuple[str, str], ...]
+
+    @property
+    def path(self) -> str:
+        """How the engine computes, in a few words."""
+        return str(self.engine.describe(self.call))
 
 
 def by_name(name: str, source: str = "engine") -> ModuleType:
@@ -62,12 +67,12 @@ def choose(call: Call, forced: str | None = None) -> Choice:
         reason = engine.supports(call)
         if reason is not None:
             raise EngineError(f"engine {forced!r} was asked for but cannot serve this call: {reason}")
-        return Choice(engine, engine.describe(call), ())
+        return Choice(engine, call, ())
     refused: list[tuple[str, str]] = []
     for engine in ENGINES:
         reason = engine.supports(call)
         if reason is None:
-            return Choice(engine, engine.describe(call), tuple(refused))
+            return Choice(engine, call, tuple(refused))
         refused.append((engine.name, reason))
     raise EngineError(f"no engine serves this call: {refused}")  # cannot happen while the reference serves everything
 

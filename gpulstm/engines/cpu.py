@@ -32,6 +32,7 @@ name = "cpu"
 VARIABLE = "GPULSTM_CPU_ISA"
 SPLITS = {"automatic": 0, "rows": 1, "units": 2}  # for tests: the results are the same
 
+SMALL = 64 << 10  # bytes of an array that are not worth looking for
 BLOCK_ROWS = 1024  # GRADIENT_BLOCK in kernels/cpu/gradients.h
 
 split = "automatic"
@@ -88,39 +89,14 @@ class _Tape:
     gates: Array | None  # in the engine's own order, see kernels/cpu/pack.h
     cells: Array | None
 
-    def __del__(self) -> None:
-        _spare.give(self.gates)
-        _spare.give(self.cells)
 
-
-class _Spare:
-    """Memory of tapes that are gone, for the next ones: fresh pages cost a training step of small models a fifth."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit, self.size = limit, 0
-        self.blocks: dict[tuple[int, Any], list[Array]] = {}
-
-    def take(self, shape: tuple[int, ...], dtype: Any) -> Array:
-        """An uninitialised array."""
-        blocks = self.blocks.get((math.prod(shape), dtype))
-        try:
-            block = blocks.pop() if blocks else None
-        except IndexError:  # another thread was faster
-            block = None
-        if block is None:  # the sizes have changed, and what is kept may never fit again
-            self.blocks, self.size = {}, 0
-            return np.empty(shape, dtype)
-        self.size -= block.nbytes
-        return block.reshape(shape)
-
-    def give(self, array: Array | None) -> None:
-        """Keep an array that nobody uses any more, unless enough is kept."""
-        if array is not None and array.nbytes <= self.limit - self.size:
-            self.size += array.nbytes
-            self.blocks.setdefault((array.size, array.dtype), []).append(array.reshape(-1))
-
-
-_spare = _Spare(256 << 20)
+def _empty(shape: tuple[int, ...], dtype: Any) -> Array:
+    """An uninitialised array; a large one in the memory of others that are gone, and later in that of the next ones."""
+    dtype = np.dtype(dtype)
+    if math.prod(shape) * dtype.itemsize < SMALL:
+        return np.empty(shape, dtype)
+    native = _module()
+    return (native.empty_double if dtype == np.float64 else native.empty_float)(shape)
 
 
 def forward(task: Task, x: Array, state: State) -> tuple[Array, State, _Tape | None]:
@@ -128,13 +104,13 @@ def forward(task: Task, x: Array, state: State) -> tuple[Array, State, _Tape | N
     spec, (steps, rows, _), p = task.spec, x.shape, task.params
     native, cell, double = _module(), _cell(spec), x.dtype == np.float64
     x, state = np.ascontiguousarray(x), State(*(_contiguous(part) for part in state))
-    y = np.empty((steps, rows, spec.hidden_size), x.dtype)
+    y = _empty((steps, rows, spec.hidden_size), x.dtype)
     end = State(np.empty_like(state.h), None if state.c is None else np.empty_like(state.c))
     gates = cells = None
     if task.save and spec.cell != "rnn":
         width, padded = native.saved_sizes(cell, spec.hidden_size, double)
-        gates = _spare.take((steps, rows, width), x.dtype)
-        cells = _spare.take((steps, rows, padded), x.dtype) if spec.has_memory else None
+        gates = _empty((steps, rows, width), x.dtype)
+        cells = _empty((steps, rows, padded), x.dtype) if spec.has_memory else None
     run = native.forward_double if double else native.forward_float
     run(
         *(cell, task.reverse, x, *_weights(task), _contiguous(p.get("b")), _contiguous(p.get("b_hn")), *state),
@@ -147,7 +123,7 @@ def forward(task: Task, x: Array, state: State) -> tuple[Array, State, _Tape | N
 def backward(task: Task, tape: _Tape, dy: Array, dstate: State, grads: Grads) -> tuple[Array, State]:
     """The gradient of `forward`; arguments and results as `reference.backward`."""
     spec, native, double = task.spec, _module(), dy.dtype == np.float64
-    dx = np.empty_like(tape.x)
+    dx = _empty(tape.x.shape, tape.x.dtype)
     dstart = State(np.empty_like(dstate.h), None if dstate.c is None else np.empty_like(dstate.c))
     run = native.backward_double if double else native.backward_float
     run(
@@ -160,16 +136,39 @@ def backward(task: Task, tape: _Tape, dy: Array, dstate: State, grads: Grads) ->
     return dx, dstart
 
 
+class Whole:
+    """All layers of a stack in one direction without a tape, in one native call; made once for a stack's parameters."""
+
+    def __init__(self, spec: StackSpec, params: Mapping[str, Array]) -> None:
+        native, double = _module(), spec.dtype == "float64"
+        kind = native.StackDouble if double else native.StackFloat
+        self.spec, self.params = spec, params
+        self._stack = kind(_cell(spec), spec.input_size, spec.hidden_size, *_weights_of_all(spec, params))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Whole, (self.spec, self.params)
+
+    def __call__(
+        self, x: Array, h: Array | None, c: Array | None, lengths: Array | None
+    ) -> tuple[Array, Array, Array | None]:
+        """x `(T, B, I)` and the state, each `(L, B, H)`, None for zeros -> y `(T, B, H)` and the state after it."""
+        (steps, batch, _), spec = x.shape, self.spec
+        y = _empty((steps, batch, spec.hidden_size), x.dtype)
+        h_end = np.empty((spec.num_layers, batch, spec.hidden_size), x.dtype)
+        c_end = np.empty_like(h_end) if spec.has_memory else None
+        x = x if x.flags.c_contiguous else np.ascontiguousarray(x)
+        self._stack.forward(x, _contiguous(h), _contiguous(c), lengths, y, h_end, c_end, get_num_threads())
+        return y, h_end, c_end
+
+
 class PackedStream:
     """A stack whose weights are packed and whose state is kept, one time step a call; made by `stream`."""
 
     def __init__(self, spec: StackSpec, params: Mapping[str, Array], batch: int) -> None:
         native, double = _module(), spec.dtype == "float64"
-        names = [[name + suffix for suffix in spec.suffixes] for name in ("W_x", "W_h", "b", "b_hn")]
-        weights = [[params[full] for full in each if full in params] for each in names]  # no biases: none
         kind = native.StreamDouble if double else native.StreamFloat
         sizes = (batch, spec.input_size, spec.hidden_size)
-        self._stream = kind(_cell(spec), *sizes, *weights, get_num_threads())
+        self._stream = kind(_cell(spec), *sizes, *_weights_of_all(spec, params), get_num_threads())
         self._output, self._dtype = (batch, spec.hidden_size), np.dtype(spec.dtype)
         self._states = (spec.num_layers, batch, spec.hidden_size)
         self._memory = spec.has_memory
@@ -209,6 +208,12 @@ class PackedStream:
 def stream(spec: StackSpec, params: Mapping[str, Array], batch: int) -> PackedStream:
     """A stack of one direction, its weights as they are now, from the state of zeros."""
     return PackedStream(spec, params, batch)
+
+
+def _weights_of_all(spec: StackSpec, params: Mapping[str, Array]) -> list[list[Array]]:
+    """W_x, W_h, b and b_hn of every layer; an empty list where there is none."""
+    names = [[name + suffix for suffix in spec.suffixes] for name in ("W_x", "W_h", "b", "b_hn")]
+    return [[params[full] for full in each if full in params] for each in names]
 
 
 def _weights(task: Task) -> tuple[Array, Array]:

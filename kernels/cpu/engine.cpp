@@ -1,5 +1,6 @@
 // Everything that is compiled once per instruction set; GPULSTM_ISA names the one at hand.
 #include "backward.h"
+#include "stack.h"
 #include "stream.h"
 
 #define GPULSTM_NAME_OF(x) #x
@@ -9,8 +10,17 @@ namespace gpulstm {
 namespace GPULSTM_ISA {
 
 extern const Engine engine;
-const Engine engine = {GPULSTM_NAME(GPULSTM_ISA), Vec<float>::LANES, Vec<double>::LANES, forward<float>, forward<double>,
-                       backward<float>,           backward<double>,    make_stream<float>,    make_stream<double>};
+const Engine engine = {GPULSTM_NAME(GPULSTM_ISA),
+                       Vec<float>::LANES,
+                       Vec<double>::LANES,
+                       forward<float>,
+                       forward<double>,
+                       backward<float>,
+                       backward<double>,
+                       stack_forward<float>,
+                       stack_forward<double>,
+                       make_stream<float>,
+                       make_stream<double>};
 
 }  // namespace GPULSTM_ISA
 }  // namespace gpulstm

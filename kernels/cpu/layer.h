@@ -1,6 +1,6 @@
 // What one call of the CPU engine is given: one layer, one direction, all time steps.  Plain structs, no instruction set.
 //
-// Shapes: x, dx [T][B][I]; y, dy [T][B][H]; h0, c0 and the ends [B][H]; w_x [I][G*H], w_h [H][G*H], b [G*H], b_hn [H].
+// Shapes: x, dx [T][B][I]; y, dy [T][B][H]; h0, c0 (forwards null for zeros) and the ends [B][H]; w_x [I][G*H], w_h [H][G*H], b [G*H], b_hn [H].
 // What training saves lies in the engine's own order, units padded to whole panels (see Shape in pack.h):
 // gates [T][B][width], cells [T][B][padded].  A null pointer means: not there.
 #ifndef GPULSTM_CPU_LAYER_H
@@ -55,6 +55,18 @@ struct Stream {
     virtual void write(const R* h, const R* c) = 0;
 };
 
+// All layers of a stack in one direction over all time steps, nothing saved: x [T][B][I] -> y [T][B][H].  Arrays of pointers
+// have one for each layer; states are [layers][B][H], h0 and c0 null for zeros.
+template <typename R>
+struct StackCall {
+    Cell cell;
+    long T, B, I, H, layers;
+    const R *const *w_x, *const *w_h, *const *b, *const *b_hn;
+    const R *x, *h0, *c0;
+    const int64_t* lengths;
+    R *y, *h_end, *c_end;
+};
+
 // How the work is divided: rows of the batch (threads never meet), or units (they meet once a step).
 enum class Split { automatic, rows, units };
 
@@ -66,6 +78,8 @@ struct Engine {
     bool (*forward_double)(const ForwardCall<double>&, int threads, Split);
     bool (*backward_float)(const BackwardCall<float>&, int threads, Split);
     bool (*backward_double)(const BackwardCall<double>&, int threads, Split);
+    bool (*stack_float)(const StackCall<float>&, int threads);
+    bool (*stack_double)(const StackCall<double>&, int threads);
     Stream<float>* (*stream_float)(const StreamCall<float>&);  // null when memory is short; to be deleted
     Stream<double>* (*stream_double)(const StreamCall<double>&);
 };

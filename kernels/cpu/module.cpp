@@ -12,7 +12,14 @@
 #include <new>
 #include <stdexcept>
 
+#ifdef GPULSTM_AMX
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #include "layer.h"
+#include "memory.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -27,6 +34,16 @@ GPULSTM_DECLARE(baseline)
 #ifdef GPULSTM_X86
 GPULSTM_DECLARE(avx2)
 GPULSTM_DECLARE(avx512)
+#endif
+#ifdef GPULSTM_AMX
+GPULSTM_DECLARE(amx)
+
+bool may_use_amx() {  // the processor has tiles for bfloat16, and the system lets this process use them
+    unsigned a, b, c, d;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d >> 22 & 1) || !(d >> 24 & 1)) return false;
+    constexpr long REQUEST = 0x1023, TILE_DATA = 18;  // ARCH_REQ_XCOMP_PERM of asm/prctl.h, Linux 5.16
+    return syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0;
+}
 #endif
 
 namespace {
@@ -46,6 +63,9 @@ std::vector<const Engine*> usable() {  // the best last
             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw"))
             found.push_back(&avx512::engine);
     }
+#ifdef GPULSTM_AMX
+    if (found.back() == &avx512::engine && may_use_amx()) found.push_back(&amx::engine);
+#endif
 #endif
     return found;
 }
@@ -168,6 +188,74 @@ void backward(int cell, bool reverse, const In& x, const In& w_x, const In& w_h,
     else done(engine->backward_float(call, threads, Split(split)));
 }
 
+// The weights of a stack, one array a layer; the arrays are kept alive.
+template <typename R>
+struct Weights {
+    std::vector<In> arrays;
+    std::vector<const R*> w_x, w_h, b, b_hn;
+
+    Weights(long I, long H, long row, const std::vector<In>& x, const std::vector<In>& h, const std::vector<In>& biases,
+            const std::vector<In>& biases_hn) {
+        const long count = long(x.size());
+        w_x = all("w_x", x, count, I, H, row);
+        w_h = all("w_h", h, count, H, H, row);
+        b = biases.empty() ? std::vector<const R*>(count, nullptr) : all("b", biases, count, 0, 0, row);
+        b_hn = biases_hn.empty() ? std::vector<const R*>(count, nullptr) : all("b_hn", biases_hn, count, 0, 0, H);
+    }
+
+  private:
+    std::vector<const R*> all(const char* name, const std::vector<In>& given, long count, long first, long rest, long row) {
+        if (long(given.size()) != count) throw std::invalid_argument(std::string(name) + " has not one array a layer");
+        std::vector<const R*> pointers;
+        for (const In& one : given) {
+            const long rows = pointers.empty() ? first : rest;
+            pointers.push_back(rows ? data<R>(name, one, {rows, row}) : data<R>(name, one, {row}));
+            arrays.push_back(one);
+        }
+        return pointers;
+    }
+};
+
+// A stack in one direction without anything saved; the weights are read anew in each call.
+template <typename R>
+class PyStack {
+    Cell cell;
+    long I, H, layers;
+    Weights<R> weights;
+
+  public:
+    PyStack(int which, long inputs, long hidden, const std::vector<In>& w_x, const std::vector<In>& w_h,
+            const std::vector<In>& b, const std::vector<In>& b_hn)
+        : cell(Cell(which)), I(inputs), H(hidden), layers(long(w_x.size())),
+          weights(inputs, hidden, gates(Cell(which)) * hidden, w_x, w_h, b, b_hn) {}
+
+    void forward(const In& x, const MaybeIn& h0, const MaybeIn& c0, const MaybeIn& lengths, const Out& y, const Out& h_end,
+                 const MaybeOut& c_end, int threads) {
+        if (x.ndim() != 3) throw std::invalid_argument("x has three axes");
+        const long T = x.shape(0), B = x.shape(1);
+        StackCall<R> call = {cell, T, B, I, H, layers, weights.w_x.data(), weights.w_h.data(), weights.b.data(),
+                             weights.b_hn.data(), data<R>("x", x, {T, B, I}), data<R>("h0", h0, {layers, B, H}),
+                             data<R>("c0", c0, {layers, B, H}), data<int64_t>("lengths", lengths, {B}),
+                             data<R>("y", y, {T, B, H}), data<R>("h_end", h_end, {layers, B, H}),
+                             data<R>("c_end", c_end, {layers, B, H})};
+        if ((cell == Cell::lstm) != (call.c_end != nullptr)) throw std::invalid_argument("c_end is for the LSTM and for it alone");
+        nb::gil_scoped_release released;
+        if constexpr (sizeof(R) == 8) done(engine->stack_double(call, threads));
+        else done(engine->stack_float(call, threads));
+    }
+};
+
+// An array that is not cleared, whose memory goes on to the next one when it is gone.
+template <typename R>
+nb::ndarray<nb::numpy, R> empty(const std::vector<size_t>& shape) {
+    size_t size = sizeof(R);
+    for (size_t extent : shape) size *= extent;
+    void* memory = memory_take(size);
+    if (!memory) throw std::bad_alloc();
+    nb::capsule owner(memory, [](void* p) noexcept { memory_give(p); });
+    return nb::ndarray<nb::numpy, R>(memory, shape.size(), shape.data(), owner);
+}
+
 // A stack that keeps its state; several Python threads take turns.
 template <typename R>
 class PyStream {
@@ -176,27 +264,13 @@ class PyStream {
     long B, I, H, layers;
     bool memory;
 
-    static std::vector<const R*> all(const char* name, const std::vector<In>& arrays, long count, long first, long rest,
-                                     long row) {
-        if (long(arrays.size()) != count) throw std::invalid_argument(std::string(name) + " has not one array a layer");
-        std::vector<const R*> pointers;
-        for (const In& one : arrays) {
-            const long rows = pointers.empty() ? first : rest;
-            pointers.push_back(rows ? data<R>(name, one, {rows, row}) : data<R>(name, one, {row}));
-        }
-        return pointers;
-    }
-
   public:
     PyStream(int cell, long batch, long inputs, long hidden, const std::vector<In>& w_x, const std::vector<In>& w_h,
              const std::vector<In>& b, const std::vector<In>& b_hn, int threads)
         : B(batch), I(inputs), H(hidden), layers(long(w_x.size())), memory(Cell(cell) == Cell::lstm) {
-        const long row = gates(Cell(cell)) * H, count = layers;
-        auto x = all("w_x", w_x, count, I, H, row), h = all("w_h", w_h, count, H, H, row);
-        std::vector<const R*> none(count, nullptr);
-        auto bias = b.empty() ? none : all("b", b, count, 0, 0, row);
-        auto bias_hn = b_hn.empty() ? none : all("b_hn", b_hn, count, 0, 0, H);
-        const StreamCall<R> call = {Cell(cell), B, I, H, count, x.data(), h.data(), bias.data(), bias_hn.data(), threads};
+        const Weights<R> weights(I, H, gates(Cell(cell)) * H, w_x, w_h, b, b_hn);
+        const StreamCall<R> call = {Cell(cell), B, I, H, layers, weights.w_x.data(), weights.w_h.data(), weights.b.data(),
+                                    weights.b_hn.data(), threads};
         if constexpr (sizeof(R) == 8) stream.reset(engine->stream_double(call));
         else stream.reset(engine->stream_float(call));
         done(stream != nullptr);
@@ -225,6 +299,16 @@ class PyStream {
 };
 
 template <typename R>
+void add_stack(nb::module_& m, const char* name) {
+    typedef PyStack<R> S;
+    nb::class_<S>(m, name)
+        .def(nb::init<int, long, long, const std::vector<In>&, const std::vector<In>&, const std::vector<In>&,
+                      const std::vector<In>&>())
+        .def("forward", &S::forward, nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg(),
+             nb::arg().none(), nb::arg());
+}
+
+template <typename R>
 void add_stream(nb::module_& m, const char* name) {
     typedef PyStream<R> S;
     nb::class_<S>(m, name)
@@ -239,6 +323,7 @@ void add_stream(nb::module_& m, const char* name) {
 }  // namespace gpulstm
 
 NB_MODULE(_cpu, m) {
+    nb::set_leak_warnings(false);  // what a program still holds when it ends is no leak
     using namespace gpulstm;
     m.def("instruction_sets", [] {
         std::vector<std::string> names;
@@ -252,6 +337,10 @@ NB_MODULE(_cpu, m) {
     m.def("forward_double", &forward<double>);
     m.def("backward_float", &backward<float>);
     m.def("backward_double", &backward<double>);
+    add_stack<float>(m, "StackFloat");
+    add_stack<double>(m, "StackDouble");
+    m.def("empty_float", &empty<float>);
+    m.def("empty_double", &empty<double>);
     add_stream<float>(m, "StreamFloat");
     add_stream<double>(m, "StreamDouble");
 }

@@ -13,6 +13,7 @@ constexpr long WEIGHT_BLOCK = 64 << 10;  // bytes of a panel's weights that are 
 constexpr long CHUNK_ROWS = 48;          // rows whose sums wait beside them
 constexpr double ALONE = 1.5e6;          // multiply-adds of a call below which a second thread costs more than it brings
 
+constexpr long SECOND_LEVEL = 1536 << 10;  // bytes of weights that stay in a processor's second-level cache
 constexpr long MEETING = 384 << 10;      // bytes of weights a step below which threads do not meet
 
 // `groups` of threads share the rows; the `members` of a group share the units, and meet after each step.
@@ -21,7 +22,8 @@ struct Plan {
     int count() const { return groups * members; }
 };
 
-static inline Plan make_plan(long T, long B, long K, long width, long panels, size_t item, int threads, Split split) {
+// `item` is bytes of a packed weight; on tiles rows of a group below `full` leave them partly empty (1: no tiles).
+static inline Plan make_plan(long T, long B, long K, long width, long panels, size_t item, long full, int threads, Split split) {
     Plan plan;
     if (threads > BARRIERS - 2) threads = BARRIERS - 2;
     if (split == Split::automatic && double(T) * B * K * width < ALONE) return plan;
@@ -30,9 +32,12 @@ static inline Plan make_plan(long T, long B, long K, long width, long panels, si
     } else if (split == Split::units) {
         plan.members = int(panels < threads ? panels : threads);
     } else {
-        // A group streams the weights once a step: where they leave the second-level cache, few rows do not pay for it.  A
-        // meeting costs as much as some 100 KiB of weights, and more when another process has one of the processors.
-        const long weights = K * width * long(item), few = weights > (768 << 10) ? 8 : 2;
+        // A group streams the weights once a step: where they leave the second-level cache, few rows do not pay for it, nor
+        // on tiles many.  A meeting costs as much as some 100 KiB of weights, and more when another process has one of the
+        // processors.
+        const long weights = K * width * long(item);
+        long few = weights > (768 << 10) ? 8 : 2;
+        if (full > 1) few = weights > SECOND_LEVEL ? 16 * full : full;
         for (int members = 1; members <= threads; ++members) {
             if (threads % members) continue;
             plan.members = members;

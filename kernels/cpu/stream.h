@@ -61,8 +61,7 @@ struct PackedStream final : Stream<R> {
         lay_out(real);
         for (long i = 0; i < layers; ++i) {
             ForwardPass<R>& p = layer[i]->pass;
-            pack_weights(p.shape, p.shape.x, layer[i]->call.w_x, layer[i]->call.I, p.w_x, 0, p.shape.panels);
-            pack_weights(p.shape, p.shape.h, layer[i]->call.w_h, H, p.w_h, 0, p.shape.panels);
+            p.pack(0, p.shape.panels);
             pack_biases(p.shape, layer[i]->call.b, layer[i]->call.b_hn, p.bias);
         }
     }
@@ -98,13 +97,14 @@ struct PackedStream final : Stream<R> {
         stream->run(member, stream->members);
     }
     void run(int member, int count) {
+        [[maybe_unused]] const typename Amx<R>::Configured configured(layer[0]->pass.tiles);
         Plan now;
         now.members = count;
         const Place place(now, member, B);
         for (long i = 0; i < layers; ++i) {
             ForwardPass<R>& p = layer[i]->pass;
             const long q0 = share(p.shape.panels, count, member), q1 = share(p.shape.panels, count, member + 1);
-            p.step(place, steps, 0, q0, q1, p.scratch + member * CHUNK_ROWS * SCRATCH_ROW * L);
+            p.step(place, member, steps, 0, q0, q1, p.scratch + member * p.scratch_size());
             meet_group(now, place);
         }
     }
@@ -124,7 +124,8 @@ struct PackedStream final : Stream<R> {
         for (long i = 0; i < layers; ++i) {
             layer[i]->call.h0 = h + i * B * H;
             layer[i]->call.c0 = c ? c + i * B * H : nullptr;
-            for (long b = 0; b < B; ++b) layer[i]->pass.begin_row(b, 0, layer[i]->pass.shape.panels);
+            layer[i]->pass.clear_left(0);
+            for (long b = 0; b < B; ++b) layer[i]->pass.begin_row(Place(plan, 0, B), b, 0, layer[i]->pass.shape.panels);
         }
     }
 

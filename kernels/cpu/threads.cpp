@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 
 #include <atomic>
 #include <condition_variable>
@@ -15,6 +16,7 @@ namespace {
 
 constexpr int SPINS = 2000;           // waiting for each other inside a call
 constexpr int IDLE_SPINS = 4000;      // a worker waiting for the next call: some 50 microseconds, then it sleeps
+constexpr size_t HUGE_PAGE = 2ul << 20;
 constexpr size_t KEPT = 256ul << 20;  // memory above this is given back after the call
 
 inline void pause() {
@@ -154,7 +156,11 @@ void* team_memory(size_t bytes) {
     Team& t = the_team();
     if (t.size < bytes) {
         free(t.memory);
-        bool failed = posix_memalign(&fresh, 4096, bytes) != 0;
+        const size_t page = bytes < HUGE_PAGE ? 4096 : HUGE_PAGE;
+        bool failed = posix_memalign(&fresh, page, bytes) != 0;
+#ifdef MADV_HUGEPAGE  // weights are read over and over: in large pages they spread evenly over the second-level cache
+        if (!failed && page == HUGE_PAGE) madvise(fresh, bytes, MADV_HUGEPAGE);  // no matter if it is refused
+#endif
         t.memory = failed ? nullptr : fresh;
         t.size = failed ? 0 : bytes;
     }
@@ -170,6 +176,13 @@ void team_wait(int which, int members) {
         return;
     }
     for (int spin = 0; b.phase.load(std::memory_order_acquire) == phase; ++spin) {
+        if (spin < SPINS) pause();
+        else sched_yield();
+    }
+}
+
+void team_wait_for(const std::atomic<long>& count, long least) {
+    for (int spin = 0; count.load(std::memory_order_acquire) < least; ++spin) {
         if (spin < SPINS) pause();
         else sched_yield();
     }

@@ -7,6 +7,8 @@
 
 #include <stddef.h>
 
+#include <atomic>
+
 namespace gpulstm {
 
 typedef void (*Work)(void* context, int member);
@@ -24,6 +26,8 @@ void* team_memory(size_t bytes);
 constexpr int BARRIERS = 64;
 // Waits until `members` members have come to barrier `which`: spins briefly, then yields.
 void team_wait(int which, int members);
+// Waits until another thread has brought `count` to `least`.
+void team_wait_for(const std::atomic<long>& count, long least);
 
 }  // namespace gpulstm
 

@@ -107,6 +107,18 @@ static inline __attribute__((always_inline)) Vec<R> clamp(Vec<R> x, R limit) {
     return Vec<R>(y < low ? low : y);
 }
 
+// a / b for finite b > 0.  AVX-512 takes an estimate of 1 / b (14 bits) and one step of Newton's method: within 2 ulp, and
+// a fifth of the division's time, of which an LSTM has five for each hidden unit and step.
+static inline __attribute__((always_inline)) Vec<float> divide(Vec<float> a, Vec<float> b) {
+#if defined(__AVX512F__)
+    typedef Vec<float> V;
+    V r(Raw<float>::V(_mm512_rcp14_ps(b.v)));
+    return a * (r + r * (V(1.0f) - b * r));
+#else
+    return a / b;
+#endif
+}
+
 // tanh x = x P(x^2) / Q(x^2) on [-7.9, 7.9], 1 beyond to within 3e-7.  P and Q are the minimax fit of degrees 4 and 4 to
 // the relative error (6e-9 before rounding, by iteratively reweighted least squares); with rounding at most 6 ulp.
 static inline __attribute__((always_inline)) Vec<float> gl_tanh(Vec<float> x) {
@@ -121,7 +133,7 @@ static inline __attribute__((always_inline)) Vec<float> gl_tanh(Vec<float> x) {
     q = q * u + V(0.46783949494451516f);
     p = p * u + V(0.9999999943495633f);
     q = q * u + V(1.0f);
-    return x * p / q;
+    return divide(x * p, q);
 }
 
 // tanh x = m / (m + 2) with m = exp(2 x) - 1 = 2^n (exp(r) - 1) + (2^n - 1), 2 x = n log 2 + r, exp(r) - 1 by its Taylor

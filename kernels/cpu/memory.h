@@ -1,0 +1,18 @@
+// Memory of large arrays that are gone, for the next ones: fresh pages cost a call of small models a fifth of its time.
+#ifndef GPULSTM_CPU_MEMORY_H
+#define GPULSTM_CPU_MEMORY_H
+
+#include <stddef.h>
+
+namespace gpulstm {
+
+constexpr size_t MEMORY_KEPT = 256ul << 20;  // bytes that may wait for another use
+
+// At least so many bytes, not cleared, aligned to 64 bytes, in large pages where the system has them; null when memory is
+// short.  Callable from any thread.
+void* memory_take(size_t bytes);
+void memory_give(void* memory);
+
+}  // namespace gpulstm
+
+#endif

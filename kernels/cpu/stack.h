@@ -1,0 +1,140 @@
+// A stack's layers in one call, nothing saved: one after another, or at once as a wave.
+//
+// A wave gives each thread layers of its own, which follow one another a few steps apart: while layer l is at steps 16 to
+// 31, layer l + 1 is at 0 to 15.  It is for batches of so few rows that threads could only share a step, and would have to
+// meet in each; here they meet once in 16.  The sums are the same.
+#ifndef GPULSTM_CPU_STACK_H
+#define GPULSTM_CPU_STACK_H
+
+#include <stdlib.h>
+
+#include <atomic>
+#include <new>
+
+#include "forward.h"
+#include "memory.h"
+
+namespace gpulstm {
+namespace GPULSTM_ISA {
+
+constexpr long WAVE_STEPS = 16;          // between two meetings
+constexpr double WAVE_ALONE = 4e5;       // multiply-adds of the whole call below which one thread is faster
+constexpr long WAVE_ROWS = 4;            // of the batch, at most
+
+template <typename R>
+static ForwardCall<R> layer_of(const StackCall<R>& s, long layer, const R* x, R* y) {
+    const long state = layer * s.B * s.H;
+    ForwardCall<R> call = {};
+    call.cell = s.cell;
+    call.T = s.T;
+    call.B = s.B;
+    call.I = layer ? s.H : s.I;
+    call.H = s.H;
+    call.x = x;
+    call.w_x = s.w_x[layer];
+    call.w_h = s.w_h[layer];
+    call.b = s.b[layer];
+    call.b_hn = s.b_hn[layer];
+    call.h0 = s.h0 ? s.h0 + state : nullptr;
+    call.c0 = s.c0 ? s.c0 + state : nullptr;
+    call.lengths = s.lengths;
+    call.y = y;
+    call.h_end = s.h_end + state;
+    call.c_end = s.c_end ? s.c_end + state : nullptr;
+    return call;
+}
+
+template <typename R>
+struct Wave {
+    struct alignas(128) Layer {
+        ForwardCall<R> call;
+        ForwardPass<R> pass;
+        std::atomic<long> done{0};  // steps whose outputs are there
+        Layer(const ForwardCall<R>& c) : call(c), pass(call, Plan()) {
+            if (pass.hoist > WAVE_STEPS) pass.hoist = WAVE_STEPS;
+        }
+    };
+    Layer** layer;
+    long layers, T;
+    int threads;
+
+    static void work(void* self, int thread) { static_cast<Wave*>(self)->run(thread); }
+
+    void run(int thread) {
+        const Place place(Plan(), 0, layer[0]->call.B);
+        for (long i = thread; i < layers; i += threads) layer[i]->pass.begin(place);
+        const long parts = (T + WAVE_STEPS - 1) / WAVE_STEPS;
+        for (long time = 0; time < parts + layers - 1; ++time)
+            for (long i = thread; i < layers && i <= time; i += threads) {
+                if (time - i >= parts) continue;
+                const long start = (time - i) * WAVE_STEPS, stop = start + WAVE_STEPS < T ? start + WAVE_STEPS : T;
+                if (i) team_wait_for(layer[i - 1]->done, stop);
+                layer[i]->pass.steps(place, 0, start, stop);
+                layer[i]->done.store(stop, std::memory_order_release);
+            }
+        for (long i = thread; i < layers; i += threads) layer[i]->pass.end();
+    }
+};
+
+template <typename R>
+static bool run_wave(const StackCall<R>& s, const R* const* x, R* const* y, int threads) {
+    typedef typename Wave<R>::Layer Layer;
+    Layer** layer = static_cast<Layer**>(calloc(size_t(s.layers), sizeof(Layer*)));
+    bool there = layer != nullptr;
+    for (long i = 0; there && i < s.layers; ++i) {
+        layer[i] = new (std::nothrow) Layer(layer_of(s, i, x[i], y[i]));
+        there = layer[i] != nullptr;
+    }
+    if (there) {
+        const int have = team_begin(threads);
+        Layout counted, real;
+        for (long i = 0; i < s.layers; ++i) layer[i]->pass.lay_out(counted);
+        real.base = static_cast<char*>(team_memory(counted.used));
+        there = real.base != nullptr;
+        if (there) {
+            for (long i = 0; i < s.layers; ++i) layer[i]->pass.lay_out(real);
+            Wave<R> wave{layer, s.layers, s.T, int(s.layers < have ? s.layers : have)};
+            team_run(wave.threads, Wave<R>::work, &wave);
+        }
+        team_end();
+    }
+    for (long i = 0; layer && i < s.layers; ++i) delete layer[i];
+    free(layer);
+    return there;
+}
+
+// Whether a wave pays: several layers, few rows, and weights of a layer that stay in a processor's second-level cache.
+template <typename R>
+static bool is_wave(const StackCall<R>& s, int threads) {
+    const Shape<R> shape(s.cell, s.H);
+    const double sums = double(s.T) * s.B * shape.width * (s.I + s.H + 2.0 * s.H * (s.layers - 1));
+    return s.layers > 1 && threads > 1 && s.B <= WAVE_ROWS && s.T > WAVE_STEPS && sums > WAVE_ALONE &&
+           2 * s.H * shape.width * long(sizeof(R)) < SECOND_LEVEL;
+}
+
+template <typename R>
+static bool stack_forward(const StackCall<R>& s, int threads) {
+    if (s.layers == 1) return forward(layer_of(s, 0, s.x, s.y), threads, Split::automatic);
+    const bool wave = is_wave(s, threads);
+    const long between = wave ? s.layers - 1 : s.layers == 2 ? 1 : 2;  // outputs that are there at a time, beside the last
+    const size_t size = size_t(s.T * s.B * s.H) * sizeof(R), room = (size + 127) & ~size_t(127);
+    char* memory = static_cast<char*>(memory_take(room * size_t(between) + size_t(s.layers) * 2 * sizeof(R*)));
+    if (!memory) return false;
+    const R** x = reinterpret_cast<const R**>(memory + room * size_t(between));
+    R** y = const_cast<R**>(x + s.layers);
+    for (long i = 0; i < s.layers; ++i) {
+        y[i] = i + 1 == s.layers ? s.y : reinterpret_cast<R*>(memory + room * size_t(i % between));
+        x[i] = i ? y[i - 1] : s.x;
+    }
+    bool enough = true;
+    if (wave) enough = run_wave(s, x, y, threads);
+    else
+        for (long i = 0; enough && i < s.layers; ++i) enough = forward(layer_of(s, i, x[i], y[i]), threads, Split::automatic);
+    memory_give(memory);
+    return enough;
+}
+
+}  // namespace GPULSTM_ISA
+}  // namespace gpulstm
+
+#endif
