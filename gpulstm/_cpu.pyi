@@ -74,7 +74,6 @@ def backward_float(
 
 def forward_double(*args: Any) -> None: ...
 def backward_double(*args: Any) -> None: ...
-
 def empty_float(shape: tuple[int, ...], /) -> Array:
     """An uninitialised array; its memory is kept for the next one when it is gone."""
 
