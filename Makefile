@@ -100,7 +100,7 @@ sanitize: $(VENV)/.dev
 	@PATH="$(abspath $(VENV))/bin:$$PATH" cmake --install build/sanitize --prefix build/sanitized >/dev/null
 	@$(PY) -m venv --without-pip build/sanitized/env
 	@$(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > "$$(build/sanitized/env/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/libraries.pth"
-	@cd build/sanitized && ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" env/bin/python -m pytest -q -p no:cacheprovider tests/parity/test_cpu_engine.py
+	@cd build/sanitized && ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" env/bin/python -m pytest -q -p no:cacheprovider -m "not cuda" -k "engine or native or threads" tests/parity/test_cpu_engine.py tests/test_losses.py tests/test_optimizers.py
 
 lint: $(VENV)/.dev
 	@$(PY) -m ruff check .

@@ -1,9 +1,10 @@
-"""The native module behind `gpulstm.engines.cpu`; its source is kernels/cpu/module.cpp.
+"""The native module, which `gpulstm.native` loads; its source is kernels/cpu/module.cpp and module_flat.cpp.
 
 Arrays are C-contiguous and of one dtype (float for `*_float`, double for `*_double`; lengths int64).  `cell` is 0 LSTM,
 1 GRU, 2 RNN with tanh, 3 RNN with relu; `split` is 0 automatic, 1 rows of the batch, 2 hidden units.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from gpulstm.backend import Array
@@ -135,3 +136,34 @@ class StreamFloat:
         """Takes the state from h and c."""
 
 class StreamDouble(StreamFloat): ...
+
+# -- flat buffers, for `gpulstm.optimizers` and `gpulstm.losses`; arrays that do not fit are refused, not converted
+def step_float(
+    function: str,
+    w: Array,
+    g: Array,
+    moments: Sequence[Array | None],
+    scale: float,
+    numbers: Sequence[float],
+    threads: int,
+) -> None:
+    """A function of kernels/optimizers.h over all elements of w and the moments, in place; g is multiplied by `scale`.
+
+    `function` is its name with template arguments, as "gl_adam<T>"; `numbers` are its coefficients, in order.
+    """
+
+def squares_float(x: Array, threads: int) -> float:
+    """The sum of squares, in float64, in an order that depends on the size alone."""
+
+def loss_float(
+    name: str, raw: Array, target: Array, weight: Array | None, draw: Array, options: Sequence[float]
+) -> float:
+    """The weighted mean of a loss; its gradient is written to draw.
+
+    raw and draw have P numbers for each of target.  `options`: of "huber" delta, of "gaussian" the floor, of "pinball"
+    what a unit above the target costs at each level, then what one below does; of "mse" and "mae" none.
+    """
+
+def step_double(*args: Any) -> None: ...
+def squares_double(x: Array, threads: int) -> float: ...
+def loss_double(*args: Any) -> float: ...

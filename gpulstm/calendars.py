@@ -43,7 +43,7 @@ def step_of(time: np.ndarray) -> Step:
         raise DataError("a series of one row has no time step; the times after it are unknown")
     if time.dtype.kind != "M":
         steps = np.diff(time)
-        regular = bool(np.allclose(steps, steps[0], rtol=1e-6, atol=0))
+        regular = bool((np.abs(steps - steps[0]) <= 1e-6 * abs(steps[0])).all())
         return Step(float(steps[0] if regular else _most_frequent(steps)), "number", regular)
     steps = np.diff(time.astype(np.int64))
     if steps.min() >= 28 * _DAY:  # months first: 1 July, 1 October and 1 January are also 92 days apart

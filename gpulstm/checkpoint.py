@@ -19,7 +19,6 @@ import json
 import os
 import struct
 import sys
-import tempfile
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -117,6 +116,8 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     Raises:
         CheckpointError: the folder is not there or cannot be written to.
     """
+    import tempfile  # here, because reading a checkpoint does without
+
     path = Path(path)
     with _reported(path):
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)

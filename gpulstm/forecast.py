@@ -6,6 +6,9 @@
 
 It holds everything that lies between a table and a network: roles of columns, cuts, scaling, windows, loss and training
 run.  What it learned is one checkpoint file.
+
+What only training, backtests and streams need is imported by those methods: the first forecast of a loaded model is
+there the sooner.
 """
 
 from __future__ import annotations
@@ -13,30 +16,29 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gpulstm import fitted as fits
 from gpulstm import options
 from gpulstm.backend import resolve
-from gpulstm.backtesting import backtest_origins, run_backtest
 from gpulstm.calendars import season_of, step_of
-from gpulstm.callbacks import Callback, CheckpointEvery, EarlyStopping, Progress
 from gpulstm.errors import ConfigError, DataError, NotFittedError
 from gpulstm.fitted import Fitted, end_of
 from gpulstm.history import History
 from gpulstm.model import Network, NetworkConfig
-from gpulstm.optimizers import AdamW
 from gpulstm.results import Backtest, Forecast
-from gpulstm.rolling import Rolling
 from gpulstm.rollout import forecast_windows
 from gpulstm.scaling import Scaler
 from gpulstm.settings import Settings
 from gpulstm.table import Names, SeriesSet, load_series
-from gpulstm.training import Trainer
 from gpulstm.truncated import Lanes
 from gpulstm.windows import Cuts, WindowSet, chronological_cuts, window_set
+
+if TYPE_CHECKING:
+    from gpulstm.callbacks import Callback
+    from gpulstm.rolling import Rolling
 
 
 @dataclass(eq=False)
@@ -93,6 +95,10 @@ class Forecaster(Settings):
             DataError: a table that cannot be used, or too short a series.
             TrainingError, CheckpointError: as `Trainer`.
         """
+        from gpulstm.callbacks import CheckpointEvery, EarlyStopping, Progress
+        from gpulstm.optimizers import AdamW
+        from gpulstm.training import Trainer
+
         read = load_series(
             data,
             target=target,
@@ -251,6 +257,8 @@ class Forecaster(Settings):
             data: other series with the same columns to start from, instead of those of the fit.
             future: as in `predict`, for the first forecast.
         """
+        from gpulstm.rolling import Rolling
+
         fitted = self._need()
         past, scaler = self._given(data)
         self._check_lengths(past)
@@ -286,6 +294,8 @@ class Forecaster(Settings):
             ConfigError: neither origins nor a test part.
             DataError: series too short.
         """
+        from gpulstm.backtesting import backtest_origins, run_backtest
+
         fitted = self._need()
         if data is None and self._series is None:
             raise DataError("data is missing: a forecaster that was loaded has only the end of its series; give them")

@@ -1,8 +1,8 @@
-"""Optimizers over flat buffers: one step is one fused kernel on a GPU and one blocked sweep on the CPU.
+"""Optimizers over flat buffers: one step is one fused kernel on a GPU and one fused native pass on the CPU.
 
-The arithmetic of one element stands in `kernels/optimizers.h` for the GPU and, operation for operation in the same
-order, in the `_sweep` methods here for NumPy.  Both follow PyTorch's formulas, so that a run can be compared with one
-there.
+The arithmetic of one element stands in `kernels/optimizers.h` for both and, operation for operation in the same order,
+in the `_sweep` methods here for NumPy, which serve where an installation has no native code.  On the CPU the two give
+the same bits.  All follow PyTorch's formulas, so that a run can be compared with one there.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from gpulstm import options
+from gpulstm import native, options
 from gpulstm.backend import Array, backend_of, to_device
 from gpulstm.errors import CheckpointError, ConfigError, DTypeError, ShapeError
 from gpulstm.params import ParamDict
+from gpulstm.threads import get_num_threads
 
 BLOCK = 32768  # elements a NumPy sweep works on at a time: weights, moments and scratch of a block stay in the L2 cache
 _DOT = 8192  # elements of one product in a norm on the CPU: few enough that BLAS does not split them over threads
@@ -155,6 +156,12 @@ class Optimizer(ABC):
 
     def _sweep_all(self, w: Array, g: Array, factor: float, numbers: tuple[float, ...]) -> None:
         if math.isnan(factor):
+            return
+        module = native.load()
+        if module is not None:
+            function, wanted = self._call()
+            run = module.step_double if w.dtype == np.float64 else module.step_float
+            run(function, w, g, [self._moments.get(name) for name in wanted], factor, numbers, get_num_threads())
             return
         for start in range(0, w.size, BLOCK):
             stop = min(start + BLOCK, w.size)
@@ -372,7 +379,8 @@ def clip_scale(grads: ParamDict, max_norm: float = math.inf) -> tuple[Array, Arr
     """The global norm of all gradients, and what to multiply them by so that it is at most `max_norm`.
 
     The sums are taken in a fixed order, without atomic additions: the same gradients give the same bits on every run.
-    Nothing waits for the device.
+    On the CPU they are taken in float64, whatever the number of threads; without native code, in blocks of the
+    gradients' own dtype.  Nothing waits for the device.
 
     Args:
         grads: gradients of all parameters.
@@ -387,13 +395,22 @@ def clip_scale(grads: ParamDict, max_norm: float = math.inf) -> tuple[Array, Arr
     flat, backend = grads.flat, grads.backend
     if backend.is_cuda:
         return _clip_on_device(backend, flat, float(max_norm))
+    norm = math.sqrt(_squares(flat))
+    scale = max_norm / norm if norm > max_norm and math.isfinite(norm) else 1.0
+    return np.asarray(norm, flat.dtype), np.asarray(scale, flat.dtype)
+
+
+def _squares(flat: Array) -> float:
+    """The sum of squares of an array on the host."""
+    module = native.load()
+    if module is not None and flat.dtype in (np.float32, np.float64):
+        run = module.squares_double if flat.dtype == np.float64 else module.squares_float
+        return run(flat, get_num_threads())
     total = 0.0
     for start in range(0, flat.size, _DOT):
         block = flat[start : start + _DOT]
         total += float(np.dot(block, block))
-    norm = math.sqrt(total)
-    scale = max_norm / norm if norm > max_norm and math.isfinite(norm) else 1.0
-    return np.asarray(norm, flat.dtype), np.asarray(scale, flat.dtype)
+    return total
 
 
 def _clip_on_device(backend: Any, flat: Array, max_norm: float) -> tuple[Array, Array]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import difflib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -68,6 +67,8 @@ def need(name: str, names: Sequence[str], label: str) -> str:
     """
     if name in names:
         return name
+    import difflib  # here, because only a mistake needs it
+
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5) or list(names[:8])
     raise DataError(f"{label} has no column {name!r}; the nearest are: {', '.join(map(repr, near))}")
 

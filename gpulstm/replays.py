@@ -20,7 +20,6 @@ Arrays = dict[str, Array | None]
 Compute = Callable[..., tuple[Array, Array, Array | None, Any]]  # x, h, c, lengths, call -> y, h, c, tape
 
 TAPES = 2  # sets of buffers for a training pass of one shape
-LARGEST = 1 << 28  # bytes of a training pass that are kept between calls without being asked for
 
 
 def summary(*kept: Recordings) -> str:
@@ -35,7 +34,6 @@ class Replays:
     def __init__(self) -> None:
         self.passes, self.tapes = Recordings(), Recordings(each=TAPES)
         self.full: set[Any] = set()  # backward passes for whose buffers there was no memory
-        self.ways: dict[Any, Any] = {}  # what the stack decided, by call and environment
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Replays, ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,12 +15,13 @@ from gpulstm.errors import ConfigError
 from gpulstm.initialise import check_chrono
 from gpulstm.losses import MSE, GaussianNLL, Loss, Pinball
 from gpulstm.memory import Memory, check_memory
-from gpulstm.optimizers import AdamW
 from gpulstm.rollout import BATCH, Draws
 from gpulstm.scaling import KINDS, check_window_kind
-from gpulstm.schedules import Constant, Cosine, Schedule
 from gpulstm.truncated import BORDERS, check_reach
 from gpulstm.windows import Amount
+
+if TYPE_CHECKING:
+    from gpulstm.schedules import Schedule
 
 CELLS = ("lstm", "gru", "rnn")
 LIKELIHOODS = ("quantile", "gaussian", "point")
@@ -153,8 +154,8 @@ class Settings:
         if self.dtype == "float16" and not resolve(self.device).is_cuda:
             raise ConfigError("dtype is 'float16', which is for CUDA; on the cpu expected 'float32' or 'float64'")
         self.loss()
-        self.rate(1)
-        AdamW(weight_decay=self.weight_decay)
+        options.real("learning_rate", self.learning_rate, above=0)
+        options.real("weight_decay", self.weight_decay, at_least=0)
         if self.clip_norm is not None:
             self.clip_norm = options.real("clip_norm", self.clip_norm, above=0)
         self.chrono = check_chrono(self.stack(1), self.chrono)
@@ -178,6 +179,8 @@ class Settings:
 
     def rate(self, steps: int) -> Schedule:
         """The schedule of a run of `steps` steps."""
+        from gpulstm.schedules import Constant, Cosine
+
         if self.schedule == "constant":
             return Constant(self.learning_rate)
         return Cosine(self.learning_rate, steps, 0.01 * options.real("learning_rate", self.learning_rate, above=0))

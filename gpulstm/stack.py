@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -22,18 +21,19 @@ from gpulstm.backend import Array, Backend, CupyBackend, foreign_device, resolve
 from gpulstm.chain import ChainTape, Pass, chains, cut
 from gpulstm.chunks import USUAL, Chunks, cut_up
 from gpulstm.engines import cpu
-from gpulstm.engines import cuda as engines_cuda
-from gpulstm.engines.choose import VARIABLE, Choice, Plan, by_name, choose
-from gpulstm.engines.cuda import planner, wavefront
-from gpulstm.engines.cuda.graph import Recording, capturing, recording
+from gpulstm.engines.choose import Plan, by_name, choose
 from gpulstm.engines.spec import Call, StackSpec, State
 from gpulstm.errors import ConfigError, DeviceError, DTypeError, ShapeError
 from gpulstm.initialise import check_chrono, stack_values
-from gpulstm.memory import Memory, check_memory, format_bytes, segment_length, training_bytes
+from gpulstm.memory import Memory, training_bytes
 from gpulstm.params import ParamDict
 from gpulstm.products import own_kernels, uses_own_kernels
-from gpulstm.replays import LARGEST, Replays
 from gpulstm.stream import Stream
+from gpulstm.ways import Way, Ways
+
+if TYPE_CHECKING:
+    from gpulstm.engines.cuda.graph import Recording
+    from gpulstm.replays import Replays
 
 StackState = Any  # (h, c) for the LSTM, h for GRU and RNN, each (L*D, B, H)
 
@@ -49,18 +49,6 @@ class Tape:
     chains: list[list[ChainTape]]
     own: bool = False  # whether products go through this project's kernels
     replay: Recording | None = None  # the recording whose buffers it lies in
-
-
-@dataclass(frozen=True)
-class _Way:
-    """How calls of one shape are computed: by whom, in which segments, and why not as a graph."""
-
-    call: Call
-    choice: Choice
-    segment: int
-    refusal: str | None
-    chunk: int | str  # of steps of the wavefront in a graph, or why there is none
-    settings: tuple[str | None, ...]  # of the environment, when that was found out
 
 
 class Recurrent:
@@ -92,7 +80,8 @@ class Recurrent:
         self.calls = 0
         self._call_on_device: Array | None = None
         self._passed = 0  # training passes since that number
-        self._replays = Replays()
+        self._ways = Ways()
+        self._recorded: Replays | None = None
         self._whole: cpu.Whole | None = None
         self.engine = None if engine is None else by_name(engine).name
         options.real("forget_bias", forget_bias)
@@ -136,7 +125,7 @@ class Recurrent:
         steps, batch = options.count("steps", steps, at_least=0), options.count("batch", batch)
         way = self._way(steps, batch, training, lengths, memory, outputs)
         peak = training_bytes(way.choice.engine, way.call, cut(steps, way.segment), outputs)
-        graph = str(self._replays) if way.refusal is None else f"none: {way.refusal}"
+        graph = f"none: {way.refusal}" if way.refusal is not None else str(self._replays)
         if way.refusal is None and self.spec.num_layers > 1:
             wave = f"in chunks of {way.chunk} steps" if isinstance(way.chunk, int) else f"none, as {way.chunk}"
             graph += f"; wavefront over the layers: {wave}"
@@ -203,13 +192,16 @@ class Recurrent:
             return y, self._state(h, c), tape
 
     def _compute(
-        self, way: _Way, outputs: str, x: Array, h: Array | None, c: Array | None, lengths: Array | None, call: Any
+        self, way: Way, outputs: str, x: Array, h: Array | None, c: Array | None, lengths: Array | None, call: Any
     ) -> tuple[Array, Array, Array | None, Tape | None]:
         """y, h, c and the tape from arrays that were checked."""
         (steps, batch, _), training = x.shape, way.call.training
         states, segments = self._split(h, c, batch), cut(steps, way.segment)
         run = Pass(self.spec, self.backend, way.choice.engine, self.params, self.seed, call, steps, training, lengths)
-        run.chunk = way.chunk if recording() and isinstance(way.chunk, int) else 0
+        if isinstance(way.chunk, int):
+            from gpulstm.engines.cuda import graph
+
+            run.chunk = way.chunk if graph.recording() else 0
         tape = Tape(None, run, batch, outputs, [], uses_own_kernels())
         final: dict[int, State] = {}
         groups = chains(self.spec)
@@ -298,48 +290,30 @@ class Recurrent:
             dy = parts[0] if len(parts) == 1 else parts[0] + parts[1]
         return dy, *self._join(dstates)
 
-    def _way(self, steps: int, batch: int, training: bool, lengths: bool, memory: Memory, outputs: str) -> _Way:
-        """How a call is computed, found out once for each shape and environment."""
-        cuda, memory = self.backend.is_cuda, check_memory(memory)
-        settings = planner.settings() if cuda else (os.environ.get(VARIABLE),)
-        key = (steps, batch, training, lengths, memory, outputs, settings)
-        found = self._replays.ways.get(key)
-        if found is None:
-            call = Call(self.spec, self.backend.device, steps, batch, training, lengths)
-            choice = choose(call, self.engine)
-            segment = segment_length(choice.engine, call, memory, outputs)
-            refusal: str | None = "the model is on the CPU"
-            chunk: int | str = "the model is on the CPU"
-            if cuda:
-                refusal = self._refusal(call, choice, segment, outputs)
-                served = choice.engine is engines_cuda
-                chunk = wavefront.chunk_steps(call) if served else f"the {choice.engine.name} engine has none"
-            found = _Way(call, choice, segment, refusal, chunk, settings)
-            if len(self._replays.ways) >= 64:
-                self._replays.ways.clear()
-            if cuda or memory is None:
-                self._replays.ways[key] = found
-        return found
+    @property
+    def _replays(self) -> Replays:
+        """The stack's recordings; what they need is imported by the first call on a GPU."""
+        if self._recorded is None:
+            from gpulstm.replays import Replays
 
-    def _refusal(self, call: Call, choice: Choice, segment: int, outputs: str) -> str | None:
-        """Why a call is not replayed as a graph; outside training that must not depend on T, as the bits do not."""
-        engine = choice.engine
-        if not call.training:
-            return planner.graph_refusal(replace(call, steps=engine.block_steps(call.batch)), engine.name)
-        refusal = planner.graph_refusal(call, engine.name)
-        if refusal is None and not planner.graph_asked():
-            held = training_bytes(engine, call, cut(call.steps, call.steps), outputs)
-            if held > LARGEST:
-                return f"a training pass of {format_bytes(held)} is not kept between calls"
-        return refusal
+            self._recorded = Replays()
+        return self._recorded
 
-    def _replayed(self, way: _Way) -> bool:
+    def _way(self, steps: int, batch: int, training: bool, lengths: bool, memory: Memory, outputs: str) -> Way:
+        call = Call(self.spec, self.backend.device, steps, batch, training, lengths)
+        return self._ways.find(call, self.engine, memory, outputs)
+
+    def _replayed(self, way: Way) -> bool:
         """Whether a pass is replayed as a graph of its own: not within another one, nor where segments bound memory."""
         return way.refusal is None and way.segment >= way.call.steps > 0 and not self._nested()
 
     def _nested(self) -> bool:
         """Whether a pass is a part of something that is recorded."""
-        return self.backend.is_cuda and (uses_own_kernels() or capturing(cast(CupyBackend, self.backend)))
+        if not self.backend.is_cuda:
+            return False
+        from gpulstm.engines.cuda import graph
+
+        return uses_own_kernels() or graph.capturing(cast(CupyBackend, self.backend))
 
     def _number_of_pass(self, training: bool) -> Any:
         """The number that keys the masks of this pass; training passes are counted."""

@@ -8,7 +8,6 @@ from gpulstm import options
 from gpulstm.backend import Array, foreign_device
 from gpulstm.engines import cpu, cuda
 from gpulstm.engines.choose import choose
-from gpulstm.engines.cuda.stream import PackedStream
 from gpulstm.engines.spec import Call
 from gpulstm.errors import ConfigError, DeviceError, ShapeError
 
@@ -33,7 +32,7 @@ class Stream:
 
     def reset(self) -> None:
         """Back to the state of zeros, with the weights as they are now."""
-        if isinstance(self._packed, PackedStream):
+        if hasattr(self._packed, "reset"):
             self._packed.reset()
             return
         stack, batch = self.stack, self.batch_size

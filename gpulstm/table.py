@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gpulstm.calendars import calendar_columns, calendar_names, continue_time, format_time
 from gpulstm.columns import Columns
 from gpulstm.errors import ConfigError, DataError
-from gpulstm.readers import Source, need, open_source
+
+if TYPE_CHECKING:
+    from gpulstm.readers import Source
 
 RULES = ("refuse", "interpolate", "forward", "mask")
 
@@ -267,6 +269,8 @@ def load_series(
         if target is not None or past or future or time is not None or series is not None or calendar:
             raise ConfigError("the series were read already; roles of columns are given when they are read")
         return data
+    from gpulstm.readers import need, open_source  # here: a forecaster that was loaded reads no table
+
     if missing not in RULES:
         raise ConfigError(f"missing is {missing!r}, expected any of {', '.join(map(repr, RULES))}")
     calendar = (calendar,) if isinstance(calendar, str) else tuple(calendar)
@@ -319,6 +323,8 @@ def _roles(
     made: tuple[str, ...],
 ) -> tuple[list[str], list[str], list[str]]:
     """The names of the target, past and future columns, each there and each in one role."""
+    from gpulstm.readers import need
+
     pasts, futures = _names(past), _names(future)
     given = [*pasts, *futures, *(name for name in (time, series) if name is not None)]
     targets = [name for name in source.names if name not in given] if target is None else _names(target)

@@ -1,12 +1,15 @@
-"""How many threads the native CPU engine may use.
+"""How many threads the native code may use on the CPU.
 
-The default is what the process may use: the CPUs of its affinity mask, or GPULSTM_NUM_THREADS.  Results do not depend
-on the number.  NumPy's own BLAS has a setting of its own, which this leaves alone.
+The default is what the process may use: the CPUs of its affinity mask, or fewer where a cgroup (a container, a service)
+has a quota of CPU time, rounded up to whole CPUs.  GPULSTM_NUM_THREADS names another number, and `set_num_threads` goes
+before both.  Results do not depend on the number.  NumPy's own BLAS has a setting of its own, which this leaves alone.
 """
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -18,7 +21,7 @@ _chosen: int | None = None
 
 
 def get_num_threads() -> int:
-    """The number of threads that the next call of the CPU engine may use."""
+    """The number of threads that the next native call may use."""
     global _chosen
     if _chosen is None:
         _chosen = _default()
@@ -26,7 +29,7 @@ def get_num_threads() -> int:
 
 
 def set_num_threads(count: int | None) -> None:
-    """Let the CPU engine use `count` threads from the next call on; None goes back to the default.
+    """Let native code use `count` threads from the next call on; None goes back to the default.
 
     Raises:
         ConfigError: `count` is not an integer of at least 1.
@@ -46,6 +49,54 @@ def _default() -> int:
         if not text.strip().isdecimal() or int(text) < 1:
             raise ConfigError(f"{VARIABLE} is {text!r}, expected an integer of at least 1")
         return int(text)
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = cpu_quota()
+    return count if quota is None else max(1, min(count, math.ceil(quota)))
+
+
+def cpu_quota(membership: str = "/proc/self/cgroup", mount: str = "/sys/fs/cgroup") -> float | None:
+    """The CPUs' worth of time that cgroups allow this process, or None without a quota (and outside of Linux).
+
+    The least of all quotas counts, since that of a group bounds the groups in it (Linux, Documentation/admin-guide:
+    `cpu.max` in cgroup-v2.rst, `cpu.cfs_quota_us` over `cpu.cfs_period_us` in version 1).
+
+    Args:
+        membership: the file that names the groups of the process, `hierarchy:controllers:/path` a line.
+        mount: where the groups are mounted.
+    """
+    found = []
+    for folder in _groups(membership, mount):
+        pair = _words(f"{folder}/cpu.max") or [
+            word for name in ("quota", "period") for word in _words(f"{folder}/cpu.cfs_{name}_us")
+        ]
+        if len(pair) == 2 and all(word.isdecimal() for word in pair) and int(pair[1]):  # else "max", or -1: no quota
+            found.append(int(pair[0]) / int(pair[1]))
+    return min(found, default=None)
+
+
+def _groups(membership: str, mount: str) -> Iterator[str]:
+    """Folders of the groups that the process is in, and of all above them, where a quota may stand."""
+    lines = [line.split(":", 2) for line in _text(membership).splitlines()]
+    for _, controllers, path in (line for line in lines if len(line) == 3):
+        if controllers == "":
+            roots = [mount, f"{mount}/unified"]  # version 2, alone or beside version 1
+        elif "cpu" in controllers.split(","):
+            roots = [f"{mount}/{controllers}", f"{mount}/cpu"]
+        else:
+            continue
+        parts = [part for part in path.split("/") if part]
+        for root in roots:
+            yield from ("/".join([root, *parts[:depth]]) for depth in range(len(parts) + 1))
+
+
+def _words(path: str) -> list[str]:
+    return _text(path).split()
+
+
+def _text(path: str) -> str:
+    """What a file of the kernel holds; empty where it is not there or not to be read, as in many containers."""
+    try:
+        with open(path, encoding="ascii", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import gpulstm.backend
+import gpulstm.native
 
 TOLERANCE = {"float64": 1e-12, "float32": 1e-5, "float16": 2e-2}  # forward values, engines against the reference
 
@@ -33,3 +34,9 @@ def backend(device: str) -> gpulstm.backend.Backend:
 def rng() -> np.random.Generator:
     """A generator with a fixed seed."""
     return np.random.default_rng(20261)
+
+
+@pytest.fixture
+def no_native(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Optimizers and losses as in an installation without native code."""
+    monkeypatch.setattr(gpulstm.native, "load", lambda: None)

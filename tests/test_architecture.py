@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import gpulstm
@@ -97,6 +98,27 @@ def test_importing_the_package_loads_no_heavy_library() -> None:
     code = "import json, sys, gpulstm; print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not set(json.loads(run.stdout)) & LAZY
+
+
+def test_the_first_forecast_of_a_loaded_model_imports_no_more_than_it_needs(tmp_path: Path) -> None:
+    """What a cold start must not wait for: training, tables, GPUs, and what of the standard library only those need."""
+    options = {"horizon": 2, "context": 4, "hidden_size": 3, "num_layers": 1, "epochs": 1, "validation": 0}
+    forecaster = gpulstm.Forecaster(**options, device="cpu").fit(np.sin(np.arange(30.0)), progress=False)
+    forecaster.save(tmp_path / "model.safetensors")
+    code = (
+        "import json, sys, gpulstm\n"
+        "gpulstm.Forecaster.load(sys.argv[1], device='cpu').predict()\n"
+        "print(json.dumps(sorted(sys.modules)))\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "model.safetensors")]
+    loaded = set(json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+    late = ("backtesting", "callbacks", "gradients", "optimizers", "readers", "rolling", "schedules", "training")
+    forms = {name for name in modules() if name.startswith("gpulstm.engines.cuda.")}
+    assert len(forms) > 5
+    assert not loaded & (LAZY - {"safetensors"})
+    assert not loaded & {f"gpulstm.{name}" for name in late}
+    assert not loaded & forms
+    assert not loaded & {"difflib", "numpy.random", "statistics", "tempfile"}
 
 
 @pytest.mark.parametrize("folder", ["gpulstm", "kernels"])

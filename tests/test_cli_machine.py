@@ -56,6 +56,12 @@ def test_info_says_what_is_here() -> None:
         assert words in shown.output
 
 
+def test_info_says_how_optimizers_and_losses_run(request: pytest.FixtureRequest) -> None:
+    assert "on cpu: native" in call("info").output
+    request.getfixturevalue("no_native")
+    assert "on cpu: NumPy; this installation has no native code" in str(machine.machine_facts()["engines"])
+
+
 def test_info_as_json_with_the_plan() -> None:
     shown = call("info", "--json", "--cell", "gru", "--shape", "50,32,8,64,2", "--device", "cpu", "--bidirectional")
     facts = json.loads(shown.output)

@@ -21,7 +21,7 @@ import hostgpu
 from gpulstm.backend import resolve, to_host
 from gpulstm.engines.cuda import graph, planner
 from gpulstm.engines.cuda.graph import KEPT, Recordings
-from gpulstm.engines.cuda.stream import PackedStream
+from gpulstm.engines.cuda.stepping import PackedStream
 from gpulstm.engines.spec import StackSpec
 from gpulstm.errors import ConfigError
 from gpulstm.gradients import GradientPass
@@ -213,7 +213,7 @@ def test_the_switch_and_what_explain_says(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_large_training_pass_is_not_kept_between_calls_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpulstm.stack.LARGEST", 1000)
+    monkeypatch.setattr("gpulstm.ways.LARGEST", 1000)
     layer, _ = small()
     assert "graph: replayed" in str(layer.explain(6, 4, training=True))
     monkeypatch.delenv(planner.GRAPH)

@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from gpulstm import losses
+from gpulstm import losses, native
 from gpulstm.backend import Backend, resolve, to_host
 from gpulstm.errors import ConfigError, DeviceError, DTypeError, ShapeError
 
+TOLERANCE = {"float64": 1e-12, "float32": 1e-5}
 SHAPE = (3, 4, 2)  # B, horizon, targets
 ALL = [
     losses.MSE(),
@@ -56,6 +57,80 @@ def test_gradient_equals_central_differences(
         numeric[index] = (float(loss(ahead, target, weight)[0]) - float(loss(behind, target, weight)[0])) / (2 * step)
     np.testing.assert_allclose(to_host(draw), numeric, rtol=1e-7, atol=1e-9)
     np.testing.assert_allclose(to_host(value), loss(raw, target, weight)[0], rtol=1e-13)
+
+
+@pytest.mark.usefixtures("no_native")
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("loss", ALL, ids=IDS)
+def test_gradient_without_native_code(loss: losses.Loss, weighted: bool, rng: np.random.Generator) -> None:
+    test_gradient_equals_central_differences(loss, weighted, resolve("cpu"), rng)
+
+
+def both(loss: losses.Loss, *arguments: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The loss by the native pass, on every instruction set of this machine, and (the last) by NumPy."""
+    module, found = native.load(), []
+    assert module is not None
+    best = module.instruction_set()
+    for isa in module.instruction_sets():
+        module.use(isa)
+        found.append(loss(*arguments))
+    module.use(best)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native, "load", lambda: None)
+        found.append(loss(*arguments))
+    return found
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("loss", [loss for loss in ALL if type(loss) in losses._FUSED], ids=lambda loss: loss.name)
+def test_the_native_pass_agrees_with_numpy(loss: losses.Loss, dtype: str, rng: np.random.Generator) -> None:
+    """Many targets and few, weights that broadcast, holes, arrays that are not contiguous, zero errors, wild numbers.
+
+    NumPy computes in float64: in float32 it is the less exact of the two where a Gaussian's scale is small.
+    """
+    for shape in ((1, 1, 1), (3, 4, 2), (70, 24, 2)):
+        raw = (3 * rng.normal(size=(*shape, loss.outputs))).astype(dtype)
+        target = rng.normal(size=shape).astype(dtype)
+        raw[0, 0, 0, 0] = target[0, 0, 0]
+        raw[0, -1, -1] = 200.0
+        raw[-1, -1, -1] = -200.0
+        weight = (rng.uniform(0.5, 2, shape) * (rng.random(shape) > 0.3)).astype(dtype)
+        weight[-1, 0, 0] = 1.0
+        turned = np.asfortranarray(raw), np.asfortranarray(target)
+        cases = [(raw, target), (raw, np.where(weight > 0, target, np.nan), weight), (*turned, weight[:, :1])]
+        for arguments in cases:
+            *ours, _ = both(loss, *arguments)
+            value, slope = both(loss, *(array.astype("float64") for array in arguments))[-1]
+            near = {"rtol": TOLERANCE[dtype], "atol": TOLERANCE[dtype] * abs(slope).max()}
+            for found, gradient in ours:
+                assert found.dtype == gradient.dtype == dtype and found.shape == ()
+                np.testing.assert_allclose(found, value, rtol=TOLERANCE[dtype])
+                np.testing.assert_allclose(gradient, slope, **near)
+                np.testing.assert_array_equal(gradient, ours[0][1])
+
+
+@pytest.mark.parametrize("loss", ALL[:6], ids=IDS[:6])
+def test_a_nan_comes_out_of_the_native_pass(loss: losses.Loss, rng: np.random.Generator) -> None:
+    raw, target = sample(loss, rng)
+    raw[1, 2, 1, 0] = np.nan
+    *ours, (value, slope) = both(loss, raw, target)
+    for found, gradient in ours:
+        assert np.isnan(found) and np.isnan(value)
+        np.testing.assert_array_equal(np.isnan(gradient), np.isnan(slope))
+
+
+def test_a_loss_defined_elsewhere_is_asked_itself(rng: np.random.Generator) -> None:
+    """The native pass of MSE knows nothing of a subclass that costs something else."""
+
+    class Half(losses.MSE):
+        def _each(self, xp, z, y):
+            cost, slope = super()._each(xp, z, y)
+            return cost / 2, slope / 2
+
+    raw, target = sample(losses.MSE(), rng)
+    (value, slope), (twice, double) = Half()(raw, target), losses.MSE()(raw, target)
+    np.testing.assert_allclose(2 * value, twice, rtol=1e-14)
+    np.testing.assert_allclose(2 * slope, double, rtol=1e-14)
 
 
 @pytest.mark.parametrize("loss", ALL, ids=IDS)

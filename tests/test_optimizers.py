@@ -15,7 +15,8 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
-from gpulstm import optimizers
+import gpulstm as gl
+from gpulstm import native, optimizers
 from gpulstm.backend import Backend, kernel_folder, resolve, to_host
 from gpulstm.errors import CheckpointError, ConfigError, DTypeError, ShapeError
 from gpulstm.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop, clip_scale
@@ -62,6 +63,13 @@ def test_ten_steps_as_in_pytorch(case: str, backend: Backend) -> None:
     assert not to_host(params.flat)[5:8].any()  # the gap stays zero
 
 
+@pytest.mark.usefixtures("no_native")
+@pytest.mark.parametrize("case", CASES)
+def test_ten_steps_without_native_code(case: str) -> None:
+    test_ten_steps_as_in_pytorch(case, resolve("cpu"))
+
+
+@pytest.mark.usefixtures("no_native")
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("case", CASES)
 def test_blocks_and_scale(case: str, dtype: str, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:
@@ -78,6 +86,64 @@ def test_blocks_and_scale(case: str, dtype: str, monkeypatch: pytest.MonkeyPatch
         found.append(unpack(params))
     np.testing.assert_array_equal(found[0], found[1])
     np.testing.assert_array_equal(found[0], found[2])
+
+
+def walk(case: str, dtype: str, size: int) -> list[np.ndarray]:
+    """Weights and moments after five clipped steps."""
+    rng, cpu = np.random.default_rng(size), resolve("cpu")
+    params, optimizer = pack(cpu, rng.normal(size=size), dtype), make(case)
+    optimizer.init(params)
+    for _ in range(5):
+        optimizer.step(params, pack(cpu, rng.normal(size=size), dtype), rate=0.01, scale=np.asarray(0.3, dtype))
+    return [params.flat, *optimizer.arrays().values()]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("case", CASES)
+def test_native_steps_have_the_bits_of_numpy(case: str, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On every instruction set of this machine, with tails, and over several of NumPy's blocks."""
+    module = native.load()
+    assert module is not None
+    best = module.instruction_set()
+    for size in (6, 1037, 70_001):
+        found = {}
+        for isa in module.instruction_sets():
+            module.use(isa)
+            found[isa] = walk(case, dtype, size)
+        module.use(best)
+        with monkeypatch.context() as patch:
+            patch.setattr(native, "load", lambda: None)
+            expected = walk(case, dtype, size)
+        for isa, ours in found.items():
+            for value, wanted in zip(ours, expected, strict=True):
+                np.testing.assert_array_equal(value, wanted, err_msg=f"{isa} {size}")
+
+
+@pytest.mark.parametrize("case", ["adam", "sgd"])
+def test_large_steps_do_not_depend_on_threads(case: str) -> None:
+    found = []
+    for threads in (1, 2, 3):
+        gl.set_num_threads(threads)
+        found.append(walk(case, "float32", 1_100_003))  # above the size from which threads are used
+    gl.set_num_threads(None)
+    for other in found[1:]:
+        for value, wanted in zip(other, found[0], strict=True):
+            np.testing.assert_array_equal(value, wanted)
+
+
+def test_the_native_step_takes_arrays_as_they_are_or_refuses_them() -> None:
+    """A converted copy would be changed in place of the caller's array."""
+    module = native.load()
+    assert module is not None
+    w, g = np.ones(10), np.ones(10)
+    moments, numbers = [np.zeros(10), np.zeros(10)], (1.0, 0.0, 0.1, 0.9, 0.1, 0.1, 1.0, 1e-8)
+    for wrong in (np.ones(20)[::2], np.ones(10, "float32"), np.ones(9)):
+        for arguments in ((wrong, g, moments), (w, wrong, moments), (w, g, [wrong, moments[1]])):
+            with pytest.raises((TypeError, ValueError)):
+                module.step_double("gl_adam<T>", *arguments, 1.0, numbers, 1)
+    with pytest.raises(ValueError, match="there is no native step gl_lion<T>"):
+        module.step_double("gl_lion<T>", w, g, moments, 1.0, numbers, 1)
+    assert (w == 1).all() and not moments[0].any()
 
 
 @pytest.mark.cuda
@@ -189,6 +255,31 @@ def test_norm_of_many_is_the_same_every_time(backend: Backend, rng: np.random.Ge
     norms = {float(clip_scale(grads)[0]) for _ in range(3)}
     assert len(norms) == 1
     assert norms.pop() == pytest.approx(np.linalg.norm(values.astype(float)), rel=1e-6)
+
+
+@pytest.mark.usefixtures("no_native")
+def test_norm_without_native_code(rng: np.random.Generator) -> None:
+    test_norm_and_scale(resolve("cpu"))
+    test_norm_of_many_is_the_same_every_time(resolve("cpu"), rng)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_native_norm_is_summed_in_float64_in_one_order(dtype: str, rng: np.random.Generator) -> None:
+    module, cpu = native.load(), resolve("cpu")
+    assert module is not None
+    best = module.instruction_set()
+    for size in (5, 37, 65_537, 1_500_000, 5_000_003):
+        grads = pack(cpu, rng.normal(size=size), dtype)
+        squares, found = module.squares_float if dtype == "float32" else module.squares_double, set()
+        for isa in module.instruction_sets():
+            module.use(isa)
+            found |= {squares(grads.flat, threads) for threads in (1, 2, 3)}
+        module.use(best)
+        assert len(found) == 1
+        exact = np.square(grads.flat.astype(np.longdouble)).sum()
+        assert found.pop() == pytest.approx(float(exact), rel=1e-14)
+    large = pack(cpu, np.full(9, 1e25), dtype)
+    assert float(clip_scale(large, 1.0)[0]) == pytest.approx(3e25, rel=1e-6)  # squares of float32 would overflow
 
 
 def test_header_compiles_for_the_host(tmp_path: Path) -> None:

@@ -33,7 +33,10 @@ THREAD_VARIABLES = (
     "MKL_NUM_THREADS",
     "NPROC",  # XLA's own, where JAX takes the size of its pool from
 )
-LEFT_OUT = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")  # OpenBLAS finds out which processor it runs on
+LEFT_OUT = (
+    *("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"),  # OpenBLAS finds out which processor it runs on
+    "PYTHONDONTWRITEBYTECODE",  # an installer compiles packages, a checkout is compiled at the first import
+)
 SETTLE = 0.1  # seconds between turns
 TOLERANCE = {False: 1e-4, True: 1e-2}  # relative norm of what a float32 contender may differ by; with TF32
 

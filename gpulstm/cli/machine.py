@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from gpulstm import native
 from gpulstm.backend import CupyBackend, cuda_missing, device_count, resolve
 from gpulstm.bench import report, suites
 from gpulstm.cli.show import console, polite, table
@@ -88,6 +89,7 @@ def machine_facts() -> dict[str, Any]:
         reason = missing if missing and engine.name == "cuda" else refused[0]
         state = f"available on {', '.join(usable)}" if usable else f"not available: {reason}"
         engines.append((engine.name, state))
+    engines.append(("optimizers, losses", f"on cpu: {native.describe()}"))
     return {
         "version": importlib.metadata.version("gpulstm"),
         "python": platform.python_version(),

@@ -10,14 +10,9 @@ Results do not depend on the number of threads, bit for bit.
 
 from __future__ import annotations
 
-import functools
-import importlib
-import importlib.util
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -26,10 +21,11 @@ from gpulstm.backend import Array
 from gpulstm.engines.cells import Grads
 from gpulstm.engines.spec import Call, Footprint, StackSpec, State, Task
 from gpulstm.errors import ConfigError, ShapeError
+from gpulstm.native import MISSING
+from gpulstm.native import load as _native
 from gpulstm.threads import get_num_threads
 
 name = "cpu"
-VARIABLE = "GPULSTM_CPU_ISA"
 SPLITS = {"automatic": 0, "rows": 1, "units": 2}  # for tests: the results are the same
 
 SMALL = 64 << 10  # bytes of an array that are not worth looking for
@@ -56,7 +52,7 @@ def supports(call: Call) -> str | None:
     used = [option for option, on in options.items() if on]
     if used:
         return f"no native code for {', '.join(used)}"
-    return None if _native() else "this installation has no native code: it was built without a C++ compiler"
+    return None if _native() else MISSING
 
 
 def describe(call: Call) -> str:
@@ -232,20 +228,5 @@ def _cell(spec: StackSpec) -> int:
 def _module() -> Any:
     native = _native()
     if native is None:  # `supports` has said so before
-        raise ConfigError("this installation has no native code: it was built without a C++ compiler")
-    return native
-
-
-@functools.cache
-def _native() -> ModuleType | None:
-    """The compiled module, set to the instruction set that GPULSTM_CPU_ISA names; None where there is none."""
-    if importlib.util.find_spec("gpulstm._cpu") is None:
-        return None
-    native = importlib.import_module("gpulstm._cpu")
-    isa = os.environ.get(VARIABLE)
-    if isa:
-        if isa not in native.instruction_sets():
-            there = ", ".join(native.instruction_sets())
-            raise ConfigError(f"{VARIABLE} is {isa!r}, expected one that this machine has: {there}")
-        native.use(isa)
+        raise ConfigError(MISSING)
     return native

@@ -48,7 +48,7 @@ struct Amx<float> {
     static constexpr long L = V::LANES;  // 16: a register is a row of sums
 
     // From this many rows on a tile is full enough.  A choice by the batch alone: it must not depend on time or threads.
-    static bool pays(long rows) { return rows >= 8; }
+    static bool pays(long rows) { return rows >= 12; }
 
     // A thread's tiles, 16 rows of 64 bytes each, for as long as this lives; `used` says whether they are needed.
     struct Configured {

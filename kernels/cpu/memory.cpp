@@ -1,5 +1,6 @@
 #include "memory.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 
@@ -23,9 +24,17 @@ struct Kept {
     size_t size = 0;
 };
 
+Kept* shared = nullptr;
+
+void forget() { shared = new Kept; }  // in the child of a fork: the lock may be held; what was kept is left as it is
+
 Kept& kept() {
-    static Kept* one = new Kept;  // never destroyed: arrays may outlive this module
-    return *one;
+    static std::once_flag once;
+    std::call_once(once, [] {
+        shared = new Kept;  // never destroyed: arrays may outlive this module
+        pthread_atfork(nullptr, nullptr, forget);
+    });
+    return *shared;
 }
 
 size_t& size_of(void* memory) { return *reinterpret_cast<size_t*>(static_cast<char*>(memory) - HEAD); }

@@ -1,5 +1,5 @@
 // The Python module gpulstm._cpu: chooses the instruction set, checks arrays, releases the GIL, calls the engine.
-// gpulstm/_cpu.pyi documents what it gives; gpulstm/engines/cpu.py is its only caller.
+// gpulstm/_cpu.pyi documents what it gives; gpulstm/engines/cpu.py is the caller of what is defined here.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
@@ -25,6 +25,8 @@ namespace nb = nanobind;
 using namespace nb::literals;
 
 namespace gpulstm {
+
+void add_flat(nb::module_& m, const char* (*instruction_set)());  // module_flat.cpp
 
 #define GPULSTM_DECLARE(isa) \
     namespace isa {          \
@@ -343,4 +345,5 @@ NB_MODULE(_cpu, m) {
     m.def("empty_double", &empty<double>);
     add_stream<float>(m, "StreamFloat");
     add_stream<double>(m, "StreamDouble");
+    add_flat(m, [] { return engine->name; });
 }

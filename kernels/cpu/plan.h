@@ -32,11 +32,10 @@ static inline Plan make_plan(long T, long B, long K, long width, long panels, si
     } else if (split == Split::units) {
         plan.members = int(panels < threads ? panels : threads);
     } else {
-        // A group streams the weights once a step: where they leave the second-level cache, few rows do not pay for it, nor
-        // on tiles many.  A meeting costs as much as some 100 KiB of weights, and more when another process has one of the
-        // processors.
+        // A group streams the weights once a step: where they leave the second-level cache, only many rows pay for that.  A
+        // meeting costs as much as some 100 KiB of weights, and more when another process has one of the processors.
         const long weights = K * width * long(item);
-        long few = weights > (768 << 10) ? 8 : 2;
+        long few = weights > SECOND_LEVEL ? 64 : weights > (768 << 10) ? 8 : 2;
         if (full > 1) few = weights > SECOND_LEVEL ? 16 * full : full;
         for (int members = 1; members <= threads; ++members) {
             if (threads % members) continue;

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import gpulstm as gl
+from gpulstm import native
 from gpulstm.engines import cpu
 from gpulstm.errors import ConfigError, EngineError, ShapeError
 from gpulstm.stack import Recurrent
@@ -90,6 +91,69 @@ def both(cell: str, shape: tuple[int, ...], dtype: str, *, lengths: bool = False
 @pytest.mark.parametrize("cell", CELLS)
 def test_it_agrees_with_the_reference(cell: str, shape: tuple[int, ...], dtype: str) -> None:
     both(cell, shape, dtype)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_it_agrees_where_products_go_through_the_caches_in_parts(cell: str) -> None:
+    both(cell, (3, 40, 900, 420), "float32")  # K of several blocks, columns of several groups, rows of tiles
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("lengths", [False, True], ids=["whole", "lengths"])
+@pytest.mark.parametrize("cell", CELLS)
+def test_all_layers_at_once_give_the_bits_of_one_after_another(cell: str, lengths: bool, dtype: str) -> None:
+    rng = np.random.default_rng(6)
+    for steps, batch, hidden, layers in [(70, 1, 40, 3), (33, 4, 70, 2), (17, 3, 16, 5), (9, 20, 33, 2), (1, 2, 64, 2)]:
+        x = rng.standard_normal((steps, batch, 11)).astype(dtype)
+        rows = rng.integers(0, steps + 1, batch) if lengths else None
+        results = []
+        for threads in (1, 2, 3, 8):
+            gl.set_num_threads(threads)
+            model = CELLS[cell](11, hidden, layers, dtype=dtype, device="cpu", engine="cpu", seed=1)
+            y, state = model(x, None, rows)
+            results.append([y, *np.atleast_1d(state)])
+            y, state, _ = model.forward(x, None, rows)  # with a tape: layer by layer
+            results.append([y, *np.atleast_1d(state)])
+        for other in results[1:]:
+            for found, expected in zip(other, results[0], strict=True):
+                assert np.array_equal(found, expected)
+
+
+def test_products_in_parts_are_as_accurate_as_float_ones() -> None:
+    # against float64; the bound is what the reference's float32 products leave, and the engine's may not be worse
+    shape = (20, 48, 200, 160)
+    exact = run(gl.LSTM(200, 160, device="cpu", dtype="float64", engine="reference", seed=2), shape)
+    errors = []
+    for engine in ("cpu", "reference"):
+        model = gl.LSTM(200, 160, device="cpu", engine=engine, seed=2)
+        found = run(model, shape)
+        errors.append({n: np.linalg.norm(found[n] - v) / np.linalg.norm(v) for n, v in exact.items()})
+    for name in exact:
+        assert errors[0][name] <= 1.5 * errors[1][name], (name, errors[0][name], errors[1][name])
+
+
+def test_infinities_and_the_largest_numbers_saturate() -> None:
+    big = np.array([np.inf, -np.inf, 3.4e38, -3.4e38, 1e30, -1e30], np.float32)
+    model = gl.RNN(1, 3, device="cpu", bias=False, engine="cpu")
+    model.params.load({"W_x_l0": np.full((1, 3), 2.0), "W_h_l0": np.zeros((3, 3))})
+    for batch in (1, 20):
+        y, _ = model(np.repeat(big, batch).reshape(len(big), batch, 1))
+        assert np.allclose(y, np.sign(big)[:, None, None], rtol=0, atol=1e-6)
+
+
+def test_arrays_outlive_what_made_them() -> None:
+    model = gl.LSTM(16, 64, device="cpu", engine="cpu")
+    x = np.random.default_rng(0).standard_normal((100, 16, 16)).astype("float32")
+    y = model(x)[0]
+    kept, view = y.copy(), y[50:, 3]
+    expected = view.copy()
+    for _ in range(5):  # others come and go in the same memory
+        assert np.array_equal(model(x[::-1])[0][-1].shape, y[-1].shape)
+    assert np.array_equal(y, kept)
+    del y
+    for _ in range(5):
+        model(x * 2)
+    assert np.array_equal(view, expected)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
@@ -191,7 +255,7 @@ def test_a_sequence_in_segments_gives_the_same_bits(cell: str, reverse: bool) ->
         assert np.array_equal(whole, cut)
 
 
-@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
+@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512", "amx"])
 def test_every_instruction_set_of_this_machine_agrees(isa: str) -> None:
     there = cpu._module().instruction_sets()
     code = (
@@ -201,12 +265,12 @@ def test_every_instruction_set_of_this_machine_agrees(isa: str) -> None:
         "    for shape in t.SHAPES: t.both(cell, shape, dtype)\n"
         "    t.both(cell, (6, 9, 5, 19), dtype, lengths=True, bidirectional=True, recurrent_dropout=0.3)\n"
     )
-    environment = {**os.environ, cpu.VARIABLE: isa}
+    environment = {**os.environ, native.VARIABLE: isa}
     done = subprocess.run([sys.executable, "-c", code, isa], env=environment, capture_output=True, text=True)
     if isa in there:
         assert done.returncode == 0, done.stderr
     else:
-        assert f"{cpu.VARIABLE} is '{isa}'" in done.stderr
+        assert f"{native.VARIABLE} is '{isa}'" in done.stderr
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])

@@ -1,30 +1,22 @@
-"""The CUDA engine: several forms of the same layer, and a planner that says which one serves a call."""
+"""The CUDA engine: several forms of the same layer, and a planner that says which one serves a call.
+
+The forms and the planner are imported by the first call for a GPU: a process that stays on the CPU does without them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gpulstm.backend import Array
 from gpulstm.engines.cells import Grads
-from gpulstm.engines.cuda import first_form, fused, persistent, planner, wavefront
-from gpulstm.engines.cuda.common import COMPUTE, Tape
-from gpulstm.engines.cuda.stream import stream
 from gpulstm.engines.spec import Call, Footprint, StackSpec, State, Task
 
-__all__ = [
-    "backward",
-    "backward_layers",
-    "block_steps",
-    "describe",
-    "footprint",
-    "forward",
-    "forward_layers",
-    "name",
-    "stream",
-    "supports",
-]
+if TYPE_CHECKING:
+    from gpulstm.engines.cuda.common import Tape
+    from gpulstm.params import ParamDict
 
 name = "cuda"
 
@@ -46,11 +38,17 @@ def supports(call: Call) -> str | None:
         "reset_after=False": not spec.reset_after,
     }
     used = [option for option, on in options.items() if on]
-    return f"no kernel for {', '.join(used)}" if used else planner.refusal(call)
+    if used:
+        return f"no kernel for {', '.join(used)}"
+    from gpulstm.engines.cuda import planner
+
+    return planner.refusal(call)
 
 
 def describe(call: Call) -> str:
     """How a layer is computed, in a few words."""
+    from gpulstm.engines.cuda import planner
+
     return str(planner.plan(call))
 
 
@@ -61,6 +59,8 @@ def block_steps(batch: int) -> int:
 
 def footprint(spec: StackSpec, layer: int, batch: int) -> Footprint:
     """What a layer takes in training, in the form that takes most."""
+    from gpulstm.engines.cuda.common import COMPUTE
+
     size, gates, units = np.dtype(spec.dtype).itemsize, spec.gates * spec.hidden_size, spec.hidden_size
     compute = np.dtype(COMPUTE[spec.dtype][1]).itemsize
     saved = gates * size + units * size * (1 + bool(spec.recurrent_dropout) + (spec.cell == "gru"))
@@ -72,6 +72,8 @@ def footprint(spec: StackSpec, layer: int, batch: int) -> Footprint:
 
 def forward(task: Task, x: Array, state: State) -> tuple[Array, State, Tape | None]:
     """All time steps of one layer and direction; arguments and results as `reference.forward`."""
+    from gpulstm.engines.cuda import first_form, fused, persistent, planner
+
     plan, block = planner.plan(planner.call_of(task, x)), block_steps(x.shape[1])
     if plan.form == "first" or not x.shape[0]:
         return first_form.forward(task, x, state, block)
@@ -82,6 +84,8 @@ def forward(task: Task, x: Array, state: State) -> tuple[Array, State, Tape | No
 
 def backward(task: Task, tape: Tape, dy: Array, dstate: State, grads: Grads) -> tuple[Array, State]:
     """The gradient of `forward`; arguments and results as `reference.backward`."""
+    from gpulstm.engines.cuda import first_form, fused, persistent, planner
+
     plan, block = planner.plan(planner.call_of(task, tape.x)), block_steps(dy.shape[1])
     if plan.form == "first" or not dy.shape[0]:
         return first_form.backward(task, tape, dy, dstate, grads, block)
@@ -94,6 +98,8 @@ def forward_layers(
     tasks: Sequence[Task], masks: Sequence[Array | None], x: Array, states: Sequence[State], chunk: int
 ) -> tuple[Array, list[State], list[Tape | None]]:
     """Several layers of one direction as a wavefront in chunks of steps; see `wavefront.forward`."""
+    from gpulstm.engines.cuda import planner, wavefront
+
     plan, block = planner.plan(planner.call_of(tasks[0], x)), block_steps(x.shape[1])
     return wavefront.forward(tasks, masks, x, states, plan.forward_tile, block, chunk)
 
@@ -108,5 +114,14 @@ def backward_layers(
     chunk: int,
 ) -> tuple[Array, list[State]]:
     """The gradient of `forward_layers`; see `wavefront.backward`."""
+    from gpulstm.engines.cuda import planner, wavefront
+
     plan, block = planner.plan(planner.call_of(tasks[0], tapes[0].x)), block_steps(dy.shape[1])
     return wavefront.backward(tasks, masks, tapes, dy, dstates, grads, plan.backward_tile, block, chunk)
+
+
+def stream(spec: StackSpec, params: ParamDict, batch: int) -> Any:
+    """A stack of one direction that keeps its state on the device, or None; see `stepping.stream`."""
+    from gpulstm.engines.cuda.stepping import stream as made
+
+    return made(spec, params, batch)

@@ -1,0 +1,45 @@
+// Passes over flat buffers on the CPU: an optimizer's step, the norm of the gradients, a loss with its gradient.  Plain
+// structs, no instruction set.  Nothing here depends on the number of threads or on the instruction set, bit for bit.
+#ifndef GPULSTM_CPU_FLAT_H
+#define GPULSTM_CPU_FLAT_H
+
+namespace gpulstm {
+
+// One step of an optimizer: all arrays [size].
+template <typename R>
+struct StepCall {
+    R* w;
+    const R* g;
+    R* moments[3];  // in the order of the function in kernels/optimizers.h; null where these options keep none
+    R scale;        // on the gradient
+    R a[8];         // the numbers of the step, in the order of that function
+    long size;
+    int threads;
+};
+
+// A loss over `count` targets: raw and draw [count][outputs], target and weight [count]; weight null for all ones.
+template <typename R>
+struct LossCall {
+    const R *raw, *target, *weight;
+    R* draw;
+    long count, outputs;
+    const R* options;  // huber: delta; pinball: `rise` of each level, then `fall` of each; gaussian: floor
+};
+
+// One instruction set's functions.
+struct Flat {
+    const char* name;
+    // Run the function of that name; false where there is none.
+    bool (*step_float)(const char* function, const StepCall<float>&);
+    bool (*step_double)(const char* function, const StepCall<double>&);
+    // Sum of squares, in double, in an order that depends on the size alone.
+    double (*squares_float)(const float*, long size, int threads);
+    double (*squares_double)(const double*, long size, int threads);
+    // Mean cost, weighted, summed in double, into `value`; the gradient of it into draw; false where there is none.
+    bool (*loss_float)(const char* loss, const LossCall<float>&, double& value);
+    bool (*loss_double)(const char* loss, const LossCall<double>&, double& value);
+};
+
+}  // namespace gpulstm
+
+#endif

@@ -1,0 +1,132 @@
+// The part of gpulstm._cpu that works on flat buffers: checks arrays, releases the GIL, calls flat.cpp.
+// Arrays are taken as they are or refused: a converted copy would be written in place of the caller's.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <stdexcept>
+
+#include "flat.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace gpulstm {
+
+#define GPULSTM_DECLARE(isa) \
+    namespace isa {          \
+    extern const Flat flat;  \
+    }
+GPULSTM_DECLARE(baseline)
+#ifdef GPULSTM_X86
+GPULSTM_DECLARE(avx2)
+GPULSTM_DECLARE(avx512)
+#endif
+#ifdef GPULSTM_AMX
+GPULSTM_DECLARE(amx)
+#endif
+
+namespace {
+
+template <typename R>
+using In = nb::ndarray<const R, nb::device::cpu, nb::c_contig>;
+template <typename R>
+using Out = nb::ndarray<R, nb::device::cpu, nb::c_contig>;
+
+const char* (*instruction_set)() = nullptr;  // the name of the one in use
+
+const Flat& flat() {
+    static const Flat* const all[] = {
+        &baseline::flat,
+#ifdef GPULSTM_X86
+        &avx2::flat,     &avx512::flat,
+#endif
+#ifdef GPULSTM_AMX
+        &amx::flat,
+#endif
+    };
+    const std::string name = instruction_set();
+    for (const Flat* one : all)
+        if (name == one->name) return *one;
+    throw std::logic_error("no flat passes were compiled for " + name);
+}
+
+void same_size(const char* name, size_t found, size_t wanted) {
+    if (found != wanted) throw std::invalid_argument(std::string(name) + " has another size than the call's");
+}
+
+template <typename R>
+void step(const std::string& function, const Out<R>& w, const In<R>& g, const std::vector<std::optional<Out<R>>>& moments,
+          double scale, const std::vector<double>& numbers, int threads) {
+    StepCall<R> call = {w.data(), g.data(), {}, R(scale), {}, long(w.size()), threads};
+    same_size("g", g.size(), w.size());
+    if (moments.size() > 3 || numbers.size() > 8) throw std::invalid_argument("too many moments or numbers");
+    for (size_t k = 0; k < moments.size(); ++k) {
+        if (!moments[k]) continue;
+        same_size("a moment", moments[k]->size(), w.size());
+        call.moments[k] = moments[k]->data();
+    }
+    for (size_t k = 0; k < numbers.size(); ++k) call.a[k] = R(numbers[k]);
+    const Flat& passes = flat();
+    bool known;
+    {
+        nb::gil_scoped_release released;
+        if constexpr (sizeof(R) == 8) known = passes.step_double(function.c_str(), call);
+        else known = passes.step_float(function.c_str(), call);
+    }
+    if (!known) throw std::invalid_argument("there is no native step " + function);
+}
+
+template <typename R>
+double squares(const In<R>& x, int threads) {
+    const Flat& passes = flat();
+    nb::gil_scoped_release released;
+    if constexpr (sizeof(R) == 8) return passes.squares_double(x.data(), long(x.size()), threads);
+    else return passes.squares_float(x.data(), long(x.size()), threads);
+}
+
+template <typename R>
+double loss(const std::string& name, const In<R>& raw, const In<R>& target, const std::optional<In<R>>& weight,
+            const Out<R>& draw, const std::vector<double>& options) {
+    const size_t count = target.size(), outputs = count ? raw.size() / count : 0;
+    same_size("raw", raw.size(), count * outputs);
+    same_size("draw", draw.size(), raw.size());
+    if (weight) same_size("weight", weight->size(), count);
+    const std::vector<R> own(options.begin(), options.end());
+    const size_t wanted = name == "huber" || name == "gaussian" ? 1 : name == "pinball" ? 2 * outputs : 0;
+    same_size("options", own.size(), wanted);
+    if (name != "pinball") same_size("raw", outputs, name == "gaussian" ? 2 : 1);
+    const LossCall<R> call = {raw.data(), target.data(), weight ? weight->data() : nullptr, draw.data(),
+                              long(count), long(outputs), own.data()};
+    const Flat& passes = flat();
+    double value = 0;
+    bool known;
+    {
+        nb::gil_scoped_release released;
+        if constexpr (sizeof(R) == 8) known = passes.loss_double(name.c_str(), call, value);
+        else known = passes.loss_float(name.c_str(), call, value);
+    }
+    if (!known) throw std::invalid_argument("there is no native loss " + name);
+    return value;
+}
+
+template <typename R>
+void add(nb::module_& m, const std::string& dtype) {
+    m.def(("step_" + dtype).c_str(), &step<R>, "function"_a, "w"_a.noconvert(), "g"_a.noconvert(),
+          "moments"_a.noconvert(), "scale"_a, "numbers"_a, "threads"_a);
+    m.def(("squares_" + dtype).c_str(), &squares<R>, "x"_a.noconvert(), "threads"_a);
+    m.def(("loss_" + dtype).c_str(), &loss<R>, "name"_a, "raw"_a.noconvert(), "target"_a.noconvert(),
+          "weight"_a.noconvert().none(), "draw"_a.noconvert(), "options"_a);
+}
+
+}  // namespace
+
+void add_flat(nb::module_& m, const char* (*in_use)()) {
+    instruction_set = in_use;
+    add<float>(m, "float");
+    add<double>(m, "double");
+}
+
+}  // namespace gpulstm
