@@ -99,7 +99,7 @@ def run_backtest(
         context=context,
         horizon=horizon,
         window_scaling=window_scaling,
-        dtype=network.config.stack.dtype,
+        dtype=network.config.stack.data_dtype,
         origins=origins,
     )
     mean, quantiles = forecast_windows(network, loss, windows, scaler, draws, batch=batch, memory=memory)

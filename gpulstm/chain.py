@@ -40,6 +40,7 @@ class Pass:
         steps: T.
         training: whether there are any masks.
         lengths: `(B,)` int64 on the device, or None.
+        chunk: steps of a chunk where the layers of a chain run side by side (engines/cuda/wavefront.py), else 0.
     """
 
     spec: StackSpec
@@ -51,6 +52,7 @@ class Pass:
     steps: int
     training: bool
     lengths: Array | None
+    chunk: int = 0
 
     def task(self, layer: int, direction: int, segment: Segment, batch: int, save: bool) -> Task:
         """The engine's task for one layer, direction and segment."""
@@ -80,12 +82,12 @@ class Pass:
         steps = self.backend.xp.arange(*segment)
         return (steps[:, None] < self.lengths[None, :])[:, :, None]  # type: ignore[index]
 
-    def between(self, layer: int, x: Array, start: int) -> Array | None:
-        """The dropout mask on the input of a layer, None for none."""
+    def between(self, layer: int, shape: tuple[int, ...], start: int) -> Array | None:
+        """The dropout mask on the input of a layer, of that shape; None for none."""
         if not layer or not self.training or not self.spec.dropout:
             return None
         key = MaskKey(self.seed, self.call, layer * self.spec.directions, Purpose.BETWEEN_LAYERS)
-        return random.dropout_mask(self.backend, self.spec.dropout, x.shape, self.spec.dtype, key, start)
+        return random.dropout_mask(self.backend, self.spec.dropout, shape, self.spec.dtype, key, start)
 
 
 @dataclass
@@ -165,18 +167,12 @@ class Chain:
         for segment, start in zip(reversed(tape.segments), reversed(tape.starts), strict=True):
             saved = tape.saved or self._segment(run, tape.x, start, segment, save=True)[2]
             part = _last_backward(run, dy, segment) if tape.last else dy[segment[0] : segment[1]]
-            dstates = list(dstates)
-            for position in reversed(range(len(views))):
-                task, mask = saved.tasks[position], saved.masks[position]
-                part, dstates[position] = run.engine.backward(
-                    task, saved.tapes[position], part, dstates[position], views[position]
-                )
-                part = part if mask is None else part * mask
+            part, dstates = self._segment_backward(run, saved, part, dstates, views)
             if dx is None:
                 dx = part
             else:
                 dx[segment[0] : segment[1]] = part
-            del saved, task, mask, part  # before the next segment is computed again: one at a time in memory
+            del saved, part  # before the next segment is computed again: one at a time in memory
         return dx, dstates
 
     def _segment(
@@ -186,8 +182,14 @@ class Chain:
         part = x[segment[0] : segment[1]]
         if run.lengths is not None and self.first == 0:  # padding may hold anything, NaN included
             part = run.backend.xp.where(run.valid(segment), part, run.backend.xp.zeros((), x.dtype))
+        if run.chunk and self.stop - self.first > 1:
+            shape, layers = (*part.shape[:2], run.spec.state_size), range(self.first, self.stop)
+            saved.masks = [run.between(layer, shape, segment[0]) for layer in layers]
+            saved.tasks = [run.task(layer, self.direction, segment, x.shape[1], save) for layer in layers]
+            part, ends, saved.tapes = run.engine.forward_layers(saved.tasks, saved.masks, part, states, run.chunk)
+            return part, ends, saved
         for layer, state in zip(range(self.first, self.stop), states, strict=True):
-            mask = run.between(layer, part, segment[0])
+            mask = run.between(layer, part.shape, segment[0])
             part = part if mask is None else part * mask
             task = run.task(layer, self.direction, segment, x.shape[1], save)
             part, end, tape = run.engine.forward(task, part, state)
@@ -197,6 +199,19 @@ class Chain:
                 saved.tasks.append(task)
                 saved.tapes.append(tape)
         return part, ends, saved
+
+    @staticmethod
+    def _segment_backward(
+        run: Pass, saved: _Saved, dy: Array, dstates: list[State], grads: list[LayerView]
+    ) -> tuple[Array, list[State]]:
+        if run.chunk and len(grads) > 1:
+            return run.engine.backward_layers(saved.tasks, saved.masks, saved.tapes, dy, dstates, grads, run.chunk)
+        dstates = list(dstates)
+        for place in reversed(range(len(grads))):
+            task, mask = saved.tasks[place], saved.masks[place]
+            dy, dstates[place] = run.engine.backward(task, saved.tapes[place], dy, dstates[place], grads[place])
+            dy = dy if mask is None else dy * mask
+        return dy, dstates
 
 
 def chains(spec: StackSpec) -> list[list[Chain]]:

@@ -179,7 +179,7 @@ class Forecaster(Settings):
             cuts=cuts,
             window_scaling=self.window_scaling,
             carry=self.training_carry,
-            dtype=self.dtype,
+            dtype=self.stack(1).data_dtype,
             origins=np.zeros(0, np.int64),
         )
         judge = windows.within(cuts.train, cuts.validation, self.stride)
@@ -234,7 +234,7 @@ class Forecaster(Settings):
             horizon=length,
             cuts=Cuts(origins, origins),
             window_scaling=self.window_scaling,
-            dtype=self.dtype,
+            dtype=self.stack(1).data_dtype,
             origins=origins,
         )
         mean, quantiles = forecast_windows(

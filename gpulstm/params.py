@@ -53,7 +53,10 @@ class ParamDict(dict[str, Any]):
 
     def like(self, dtype: Any = None) -> ParamDict:
         """Zeros with the same names and shapes, for gradients or moments."""
-        flat = self.backend.zeros(self.flat.shape, self.flat.dtype if dtype is None else dtype)
+        return self.over(self.backend.zeros(self.flat.shape, self.flat.dtype if dtype is None else dtype))
+
+    def over(self, flat: Array) -> ParamDict:
+        """The same names and shapes as views into another flat buffer of this size."""
         return ParamDict(self.backend, flat, self._offsets, self.shapes)
 
     def sub(self, prefix: str) -> ParamDict:
@@ -121,7 +124,8 @@ class ParamDict(dict[str, Any]):
         if name in self.shapes and value is self[name]:  # what `params[name] += change` assigns
             return
         value, view = self._checked(name, value), self[name]
-        view[...] = value if self.backend.owns(value) else self.backend.from_host(value, dtype=view.dtype)
+        with self.backend.activate():
+            view[...] = value if self.backend.owns(value) else self.backend.from_host(value, dtype=view.dtype)
 
     def _fixed(self, *args: Any, **kwargs: Any) -> Any:
         raise TypeError("the names of a ParamDict are fixed; assign to an existing name to change its values")

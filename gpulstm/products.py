@@ -110,8 +110,12 @@ def gemm(
     transa: bool = False,
     transb: bool = False,
     accumulate: bool = False,
+    rows_of: int | None = None,
 ) -> None:
-    """out = op(a) op(b), or out += op(a) op(b), on C-contiguous matrices of one dtype."""
+    """out = op(a) op(b), or out += op(a) op(b), on C-contiguous matrices of one dtype.
+
+    `rows_of`: these are some rows of a product of so many, whose tile is taken: they get the bits of the whole product.
+    """
     cuda = cast(CupyBackend, backend)
     if not uses_own_kernels():
         cuda.gemm(a, b, out, transa=transa, transb=transb, accumulate=accumulate)
@@ -121,7 +125,7 @@ def gemm(
         return
     inner = a.shape[0] if transa else a.shape[1]
     dtype = out.dtype.name
-    shape = choose_tile(rows, columns, cuda.processors, wants_tensor(cuda, dtype))
+    shape = choose_tile(rows_of or rows, columns, cuda.processors, wants_tensor(cuda, dtype))
     kernel = gemm_kernel(cuda, dtype, shape, transa, transb)
     numbers = (rows, columns, inner, a.shape[1], b.shape[1], columns, int(accumulate))
     kernel(blocks(shape, rows, columns), (threads(shape),), (a, b, out, 0, *numbers))
@@ -151,17 +155,20 @@ def matmul(backend: Backend, a: Array, b: Array, *, transa: bool = False, transb
     return out
 
 
-def affine(backend: Backend, x: Array, w: Array, b: Array | None, out: Array) -> None:
-    """out = x w + b over all time steps, x `(T, B, I)`; in float32 and float64 the product adds to b in place."""
+def affine(backend: Backend, x: Array, w: Array, b: Array | None, out: Array, rows_of: int | None = None) -> None:
+    """out = x w + b over all time steps, x `(T, B, I)`; in float32 and float64 the product adds to b in place.
+
+    `rows_of` as in `gemm`.
+    """
     if not out.size:
         return
     rows, columns = out.shape[0] * out.shape[1], out.shape[2]
     flat_x, flat_out = x.reshape(rows, -1), out.reshape(rows, columns)
     if b is None:
-        gemm(backend, flat_x, w, flat_out)
+        gemm(backend, flat_x, w, flat_out, rows_of=rows_of)
     elif uses_own_kernels():
         cuda = cast(CupyBackend, backend)
-        shape = choose_tile(rows, columns, cuda.processors, wants_tensor(cuda, out.dtype.name))
+        shape = choose_tile(rows_of or rows, columns, cuda.processors, wants_tensor(cuda, out.dtype.name))
         kernel = gemm_kernel(cuda, out.dtype.name, shape, False, False)
         inner = flat_x.shape[1]
         numbers = (rows, columns, inner, inner, columns, columns, 0)

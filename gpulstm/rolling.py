@@ -102,7 +102,7 @@ class Rolling:
             context=context,
             horizon=self._horizon,
             window_scaling=window_scaling,
-            dtype=self._network.config.stack.dtype,
+            dtype=self._network.config.stack.data_dtype,
             origins=known.offsets[1:] - self._horizon,
         )
         return windows.gather(slice(None), self._network.backend)

@@ -21,6 +21,7 @@ from gpulstm.callbacks import Callback
 from gpulstm.errors import CheckpointError, ConfigError, TrainingError
 from gpulstm.history import History
 from gpulstm.losses import Loss
+from gpulstm.mixed import LossScale, masters
 from gpulstm.model import Network
 from gpulstm.optimizers import Adam, Optimizer
 from gpulstm.params import ParamDict
@@ -35,6 +36,7 @@ class RunState:
         epoch: epochs that are over.
         batch: batches of the present epoch that are done.
         history: rows of all epochs so far.
+        loss_scale: for a network in float16, else None.
     """
 
     def __init__(
@@ -70,7 +72,10 @@ class RunState:
                 f"the loss {loss.name!r} needs {loss.outputs} outputs per target, the network gives "
                 f"{network.config.outputs}"
             )
-        self.optimizer.init(network.params)
+        half = network.params.flat.dtype == np.float16
+        self._masters = masters(network.params) if half else None
+        self.loss_scale = LossScale(network.backend) if half else None
+        self.optimizer.init(self.weights)
         self.epoch, self.batch = 0, 0
         self.history = History()
         self._best: Array | None = None  # flat weights of the best epoch
@@ -80,6 +85,14 @@ class RunState:
         self._live: StepLog | None = None  # the same while one does
         self._state: Any = None  # of the lanes after the last step, where a run carries it on; None within no epoch
         self._whole = True  # False while weights and moments are being changed
+
+    @property
+    def weights(self) -> ParamDict:
+        """What is trained: the network's parameters, or, for a network in float16, the float32 masters of the run.
+
+        Masters are made with the run; what is put into the network from outside afterwards is overwritten.
+        """
+        return self.network.params if self._masters is None else self._masters
 
     @property
     def step(self) -> int:
@@ -104,6 +117,8 @@ class RunState:
         if self._best is not None:
             arrays |= {f"best.{name}": value for name, value in self._named(self._best).items()}
         arrays |= {f"optimizer.{name}": value for name, value in self.optimizer.arrays().items()}
+        if self.loss_scale is not None:
+            arrays["loss_scale"] = self.loss_scale.state
         log = self._present_log()
         if log is not None:
             arrays["log"] = log
@@ -153,7 +168,10 @@ class RunState:
                 callback.restore(meta["callbacks"][callback.name])
         self.schedule.restore(meta["schedule"])
         self.optimizer.restore(_part(arrays, "optimizer."), meta["optimizer"])
-        self.network.params.load(weights)
+        self.weights.load(weights)
+        self._publish()
+        if self.loss_scale is not None:
+            self.loss_scale.restore(arrays["loss_scale"])
         self._best = self._flat(best) if best else None
         self._last, self._log, self._live = None, arrays.get("log"), None
         state = {name: self.network.backend.from_host(part) for name, part in _part(arrays, "state.").items()}
@@ -183,8 +201,14 @@ class RunState:
         }
         return json.loads(json.dumps(found))
 
+    def _publish(self) -> None:
+        """Put the weights into the network, where it has copies of its own."""
+        if self._masters is not None:
+            with self.network.backend.activate():
+                self.network.params.flat[...] = self._masters.flat
+
     def _check_weights(self, path: Any, values: Mapping[str, np.ndarray]) -> None:
-        params = self.network.params
+        params = self.weights
         odd = sorted(values.keys() ^ params.keys())
         if odd:
             raise CheckpointError(f"{path} belongs to another model: parameter {odd[0]!r} is in only one of the two")
@@ -196,15 +220,15 @@ class RunState:
                 )
 
     def _named(self, flat: Array | None) -> ParamDict:
-        """The network's parameters, or a flat copy of such by name."""
+        """The weights, or a flat copy of such by name."""
         if flat is None:
-            return self.network.params
-        named = self.network.params.like()
+            return self.weights
+        named = self.weights.like()
         named.flat[...] = flat
         return named
 
     def _flat(self, values: Mapping[str, np.ndarray]) -> Array:
-        named = self.network.params.like()
+        named = self.weights.like()
         named.load(values)
         return named.flat
 

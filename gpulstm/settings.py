@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpulstm import options
-from gpulstm.engines.spec import StackSpec
+from gpulstm.backend import resolve
+from gpulstm.engines.spec import DTYPES, StackSpec
 from gpulstm.errors import ConfigError
 from gpulstm.initialise import check_chrono
 from gpulstm.losses import MSE, GaussianNLL, Loss, Pinball
@@ -51,7 +52,8 @@ class Settings:
             hours, 7 of days, 52 of weeks, 12 of months), else 1.
         dropout, recurrent_dropout, layer_norm: of the stack; see `StackSpec`.
         chrono: T_max, about as many rows as memory may have to reach, from which the gates' biases start; see `LSTM`.
-        dtype: "float32", or "float64".
+        dtype: "float32", "float64", or on CUDA "float16": passes in half precision, weights and steps in float32 with a
+            loss scale that finds itself.
         engine: force an engine; None chooses.
         learning_rate, schedule: the first rate, and "cosine" (down to a hundredth over all epochs) or "constant".
         weight_decay: of AdamW.
@@ -147,8 +149,10 @@ class Settings:
                 f"training='truncated' needs window_scaling='none', got {self.window_scaling!r}: a state that is "
                 "carried on belongs to one scale"
             )
-        if self.dtype not in ("float32", "float64"):
-            raise ConfigError(f"dtype is {self.dtype!r}, expected 'float32' or 'float64'")
+        if self.dtype not in DTYPES:
+            raise ConfigError(f"dtype is {self.dtype!r}, expected any of {', '.join(map(repr, DTYPES))}")
+        if self.dtype == "float16" and not resolve(self.device).is_cuda:
+            raise ConfigError("dtype is 'float16', which is for CUDA; on the cpu expected 'float32' or 'float64'")
         self.loss()
         options.real("learning_rate", self.learning_rate, above=0)
         options.real("weight_decay", self.weight_decay, at_least=0)

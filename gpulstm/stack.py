@@ -8,15 +8,16 @@ state, and the last layer's sequence is the output.  Who computes a layer is dec
 from __future__ import annotations
 
 import contextlib
+import functools
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from gpulstm import options
-from gpulstm.backend import Array, Backend, foreign_device, resolve
+from gpulstm.backend import Array, Backend, CupyBackend, foreign_device, resolve
 from gpulstm.chain import ChainTape, Pass, chains, cut
 from gpulstm.chunks import USUAL, Chunks, cut_up
 from gpulstm.engines import cpu
@@ -24,8 +25,15 @@ from gpulstm.engines.choose import Plan, by_name, choose
 from gpulstm.engines.spec import Call, StackSpec, State
 from gpulstm.errors import ConfigError, DeviceError, DTypeError, ShapeError
 from gpulstm.initialise import check_chrono, stack_values
-from gpulstm.memory import Memory, segment_length, training_bytes
+from gpulstm.memory import Memory, training_bytes
 from gpulstm.params import ParamDict
+from gpulstm.products import own_kernels, uses_own_kernels
+from gpulstm.stream import Stream
+from gpulstm.ways import Way, Ways
+
+if TYPE_CHECKING:
+    from gpulstm.engines.cuda.graph import Recording
+    from gpulstm.replays import Replays
 
 StackState = Any  # (h, c) for the LSTM, h for GRU and RNN, each (L*D, B, H)
 
@@ -34,11 +42,13 @@ StackState = Any  # (h, c) for the LSTM, h for GRU and RNN, each (L*D, B, H)
 class Tape:
     """What `Recurrent.forward` keeps for `Recurrent.backward`; opaque, usable more than once."""
 
-    owner: Recurrent
+    owner: Recurrent | None  # None for the one that a recording keeps
     run: Pass
     batch: int
     outputs: str
     chains: list[list[ChainTape]]
+    own: bool = False  # whether products go through this project's kernels
+    replay: Recording | None = None  # the recording whose buffers it lies in
 
 
 class Recurrent:
@@ -69,6 +79,9 @@ class Recurrent:
         self.seed = options.count("seed", seed, at_least=0)
         self.calls = 0
         self._call_on_device: Array | None = None
+        self._passed = 0  # training passes since that number
+        self._ways = Ways()
+        self._recorded: Replays | None = None
         self._whole: cpu.Whole | None = None
         self.engine = None if engine is None else by_name(engine).name
         options.real("forget_bias", forget_bias)
@@ -110,10 +123,13 @@ class Recurrent:
     ) -> Plan:
         """What will serve a call of T `steps` and B `batch` rows: engine, path, why no faster one, memory; print it."""
         steps, batch = options.count("steps", steps, at_least=0), options.count("batch", batch)
-        call = Call(self.spec, self.backend.device, steps, batch, training, lengths)
-        choice = choose(call, self.engine)
-        length = segment_length(choice.engine, call, memory, outputs)
-        return Plan(call, choice, length, training_bytes(choice.engine, call, cut(steps, length), outputs))
+        way = self._way(steps, batch, training, lengths, memory, outputs)
+        peak = training_bytes(way.choice.engine, way.call, cut(steps, way.segment), outputs)
+        graph = f"none: {way.refusal}" if way.refusal is not None else str(self._replays)
+        if way.refusal is None and self.spec.num_layers > 1:
+            wave = f"in chunks of {way.chunk} steps" if isinstance(way.chunk, int) else f"none, as {way.chunk}"
+            graph += f"; wavefront over the layers: {wave}"
+        return Plan(way.call, way.choice, way.segment, peak, graph if self.backend.is_cuda else None)
 
     def forward(
         self,
@@ -153,33 +169,57 @@ class Recurrent:
         with self.backend.activate():
             h, c = self._state_parts("state", state, batch)
             rows = None if lengths is None else self._lengths(lengths, steps, batch)
-            call = Call(self.spec, self.backend.device, steps, batch, training, rows is not None)
-            engine = choose(call, self.engine).engine
-            if engine is cpu and not (training or spec.bidirectional) and memory is None and outputs == "all":
+            way = self._way(steps, batch, training, rows is not None, memory, outputs)
+            alone = not (training or spec.bidirectional) and memory is None and outputs == "all"
+            if alone and way.choice.engine is cpu:
                 return self._infer(x, h, c, rows)
-            states = self._zeros(batch) if h is None else self._per_layer(h, c)
-            segments = cut(steps, segment_length(engine, call, memory, outputs))
-            number = self.calls if self._call_on_device is None else self._call_on_device
-            run = Pass(self.spec, self.backend, engine, self.params, self.seed, number, steps, training, rows)
-            self.calls += bool(training)
-            tape = Tape(self, run, batch, outputs, [])
-            final: dict[int, State] = {}
-            groups = chains(self.spec)
-            for group in groups:
-                parts: list[Array] = []
-                kept: list[ChainTape] = []
-                for chain in group:
-                    at, last = chain.indices(self.spec), outputs == "last" and group is groups[-1]
-                    y, ends, saved = chain.forward(
-                        run, x, [states[index] for index in at], segments, last=last, tape=training
-                    )
-                    final |= dict(zip(at, ends, strict=True))
-                    parts.append(y)
-                    if saved is not None:
-                        kept.append(saved)
-                x = parts[0] if len(parts) == 1 else self.backend.xp.concatenate(parts, axis=-1)
-                tape.chains.append(kept)
-            return x, self._join([final[index] for index in sorted(final)]), tape if training else None
+            number = self._number_of_pass(training)
+            compute = functools.partial(self._compute, way, outputs)
+            if not self._replayed(way):
+                with own_kernels() if way.refusal is None or self._nested() else contextlib.nullcontext():
+                    y, h, c, tape = compute(x, h, c, rows, number)
+                return y, self._state(h, c), tape and replace(tape, owner=self)
+            key = (training, outputs, way.settings)
+            inputs = {"x": x, "h": h, "c": c, "lengths": rows, "call": None}
+            if not training:
+                y, h, c = self._replays.run(self.backend, key, compute, inputs)
+                return y, self._state(h, c), None
+            if self.spec.dropout or self.spec.recurrent_dropout or any(self.spec.zoneout):
+                inputs["call"] = self.backend.xp.full((1,), number & 0xFFFFFFFF, dtype="uint32")
+            y, h, c, tape = self._replays.record(
+                self.backend, key, compute, inputs, lambda kept, lent: replace(kept, owner=self, replay=lent)
+            )
+            return y, self._state(h, c), tape
+
+    def _compute(
+        self, way: Way, outputs: str, x: Array, h: Array | None, c: Array | None, lengths: Array | None, call: Any
+    ) -> tuple[Array, Array, Array | None, Tape | None]:
+        """y, h, c and the tape from arrays that were checked."""
+        (steps, batch, _), training = x.shape, way.call.training
+        states, segments = self._split(h, c, batch), cut(steps, way.segment)
+        run = Pass(self.spec, self.backend, way.choice.engine, self.params, self.seed, call, steps, training, lengths)
+        if isinstance(way.chunk, int):
+            from gpulstm.engines.cuda import graph
+
+            run.chunk = way.chunk if graph.recording() else 0
+        tape = Tape(None, run, batch, outputs, [], uses_own_kernels())
+        final: dict[int, State] = {}
+        groups = chains(self.spec)
+        for group in groups:
+            parts: list[Array] = []
+            kept: list[ChainTape] = []
+            for chain in group:
+                at, last = chain.indices(self.spec), outputs == "last" and group is groups[-1]
+                y, ends, saved = chain.forward(
+                    run, x, [states[index] for index in at], segments, last=last, tape=training
+                )
+                final |= dict(zip(at, ends, strict=True))
+                parts.append(y)
+                if saved is not None:
+                    kept.append(saved)
+            x = parts[0] if len(parts) == 1 else self.backend.xp.concatenate(parts, axis=-1)
+            tape.chains.append(kept)
+        return x, *self._join([final[index] for index in sorted(final)]), tape if training else None
 
     def backward(
         self, tape: Tape, dy: Any, dstate: StackState = None, grads: ParamDict | None = None
@@ -208,25 +248,86 @@ class Recurrent:
         expected = shape if tape.outputs == "last" else (tape.run.steps, *shape)
         if dy.shape != expected:
             raise ShapeError(f"dy has shape {dy.shape}, expected {expected}, the shape of y")
-        grads = self.params.like() if grads is None else self._gradients(grads)
+        grads = None if grads is None else self._gradients(grads)
         with self.backend.activate():
-            dstates = self._states("dstate", dstate, batch)
-            for group, kept in zip(reversed(chains(spec)), reversed(tape.chains), strict=True):
-                parts = []
-                for chain, saved in zip(group, kept, strict=True):
-                    at, first = chain.indices(spec), chain.direction * spec.state_size
-                    part = dy[..., first : first + spec.state_size]
-                    dx, starts = chain.backward(tape.run, saved, part, [dstates[index] for index in at], grads)
-                    for index, start in zip(at, starts, strict=True):
-                        dstates[index] = start
-                    parts.append(dx)
-                dy = parts[0] if len(parts) == 1 else parts[0] + parts[1]
-            return dy, self._join(dstates), grads
+            dh, dc = self._state_parts("dstate", dstate, batch)
+            if tape.replay is not None and not self._nested():
+                inputs = {"dy": dy, "h": dh, "c": dc, "grads": None if grads is None else grads.flat}
+                compute = functools.partial(self._compute_again, replace(tape, replay=None))
+                found = self._replays.backward(self.backend, tape.replay, compute, inputs)
+                if found is not None:
+                    dx, h, c, flat = found
+                    return dx, self._state(h, c), self.params.over(flat) if grads is None else grads
+            grads = self.params.like() if grads is None else grads
+            with own_kernels() if tape.own else contextlib.nullcontext():
+                dx, dh, dc = self._compute_backward(tape, dy, dh, dc, grads)
+            return dx, self._state(dh, dc), grads
+
+    def _compute_again(
+        self, tape: Tape, dy: Array, h: Array | None, c: Array | None, grads: Array | None
+    ) -> tuple[Array, Array, Array | None, Array]:
+        """`_compute_backward` without writing to its arguments, as a recording needs it."""
+        work = self.params.like()
+        if grads is not None:
+            work.flat[...] = grads
+        return *self._compute_backward(tape, dy, h, c, work), work.flat
+
+    def _compute_backward(
+        self, tape: Tape, dy: Array, dh: Array | None, dc: Array | None, grads: ParamDict
+    ) -> tuple[Array, Array, Array | None]:
+        """dx and the gradient of the initial state from arrays that were checked; adds to `grads`."""
+        spec = self.spec
+        dstates = self._split(dh, dc, tape.batch)
+        for group, kept in zip(reversed(chains(spec)), reversed(tape.chains), strict=True):
+            parts = []
+            for chain, saved in zip(group, kept, strict=True):
+                at, first = chain.indices(spec), chain.direction * spec.state_size
+                part = dy[..., first : first + spec.state_size]
+                dx, starts = chain.backward(tape.run, saved, part, [dstates[index] for index in at], grads)
+                for index, start in zip(at, starts, strict=True):
+                    dstates[index] = start
+                parts.append(dx)
+            dy = parts[0] if len(parts) == 1 else parts[0] + parts[1]
+        return dy, *self._join(dstates)
+
+    @property
+    def _replays(self) -> Replays:
+        """The stack's recordings; what they need is imported by the first call on a GPU."""
+        if self._recorded is None:
+            from gpulstm.replays import Replays
+
+            self._recorded = Replays()
+        return self._recorded
+
+    def _way(self, steps: int, batch: int, training: bool, lengths: bool, memory: Memory, outputs: str) -> Way:
+        call = Call(self.spec, self.backend.device, steps, batch, training, lengths)
+        return self._ways.find(call, self.engine, memory, outputs)
+
+    def _replayed(self, way: Way) -> bool:
+        """Whether a pass is replayed as a graph of its own: not within another one, nor where segments bound memory."""
+        return way.refusal is None and way.segment >= way.call.steps > 0 and not self._nested()
+
+    def _nested(self) -> bool:
+        """Whether a pass is a part of something that is recorded."""
+        if not self.backend.is_cuda:
+            return False
+        from gpulstm.engines.cuda import graph
+
+        return uses_own_kernels() or graph.capturing(cast(CupyBackend, self.backend))
+
+    def _number_of_pass(self, training: bool) -> Any:
+        """The number that keys the masks of this pass; training passes are counted."""
+        number, start = self.calls, self._call_on_device
+        self.calls += bool(training)
+        if start is None:
+            return number
+        passed, self._passed = self._passed, self._passed + bool(training)
+        return start + passed if passed else start
 
     @contextlib.contextmanager
     def masks_of_pass(self, call: Array) -> Iterator[None]:
-        """Within this context masks are those of the pass whose number lies on the device, `(1,)` uint32."""
-        self._call_on_device = call
+        """Within this context masks are those of the passes from that one on whose number `call (1,)` uint32 holds."""
+        self._call_on_device, self._passed = call, 0
         try:
             yield
         finally:
@@ -273,9 +374,7 @@ class Recurrent:
 
     def zero_state(self, batch: int) -> StackState:
         """The state of zeros for `batch` rows."""
-        batch = options.count("batch", batch)
-        with self.backend.activate():
-            return self._join(self._states("state", None, batch))
+        return self.as_state(None, options.count("batch", batch))
 
     # -- arguments ---------------------------------------------------------------------------------------------------
     def as_input(self, x: Any) -> Array:
@@ -285,6 +384,11 @@ class Recurrent:
         if x.ndim != 3 or x.shape[2] != inputs or x.shape[1] < 1:
             raise ShapeError(f"x has shape {tuple(x.shape)}, expected (T, B, {inputs}) with B of at least 1")
         return x
+
+    def as_state(self, state: StackState, batch: int) -> StackState:
+        """`state` checked, and copied; zeros for None."""
+        with self.backend.activate():
+            return self._state(*self._join(self._split(*self._state_parts("state", state, batch), batch)))
 
     def _lengths(self, lengths: Any, steps: int, batch: int) -> Array:
         # Values on a GPU are not looked at, that would wait for it: beyond T counts as T, below 0 as 0.
@@ -319,25 +423,6 @@ class Recurrent:
         y, h_end, c_end = self._whole(x, h, c, lengths)
         return y, (h_end if c_end is None else (h_end, c_end)), None
 
-    def _states(self, name: str, state: StackState, batch: int) -> list[State]:
-        """The state of each layer and direction; zeros for None."""
-        h, c = self._state_parts(name, state, batch)
-        if h is None:
-            return self._zeros(batch)
-        return self._per_layer(h, c)
-
-    def _zeros(self, batch: int) -> list[State]:
-        spec, zeros = self.spec, self.backend.xp.zeros
-        shapes = (batch, spec.state_size), (batch, spec.hidden_size)
-        return [
-            State(zeros(shapes[0], spec.dtype), zeros(shapes[1], spec.dtype) if spec.has_memory else None)
-            for _ in range(spec.num_layers * spec.directions)
-        ]
-
-    @staticmethod
-    def _per_layer(h: Array, c: Array | None) -> list[State]:
-        return [State(h[index], None if c is None else c[index]) for index in range(h.shape[0])]
-
     def _state_parts(self, name: str, state: StackState, batch: int) -> tuple[Array | None, Array | None]:
         """h `(L*D, B, P)` and, for the LSTM, c `(L*D, B, H)`; None for zeros."""
         spec, count = self.spec, self.spec.num_layers * self.spec.directions
@@ -353,9 +438,16 @@ class Recurrent:
                 raise ShapeError(f"{name} is a {type(state).__name__}, expected h alone: the {cell} has no c")
             h, c = state, None
         h = self._state_part(f"h of {name}", h, (count, batch, spec.state_size))
-        if not spec.has_memory:
-            return h, None
-        return h, self._state_part(f"c of {name}", c, (count, batch, spec.hidden_size))
+        return h, self._state_part(f"c of {name}", c, (count, batch, spec.hidden_size)) if spec.has_memory else None
+
+    def _split(self, h: Array | None, c: Array | None, batch: int) -> list[State]:
+        """The state of each layer and direction."""
+        spec, count = self.spec, self.spec.num_layers * self.spec.directions
+        if h is None:
+            zeros = self.backend.xp.zeros
+            h = zeros((count, batch, spec.state_size), spec.dtype)
+            c = zeros((count, batch, spec.hidden_size), spec.dtype) if spec.has_memory else None
+        return [State(h[index], None if c is None else c[index]) for index in range(count)]
 
     def _state_part(self, name: str, value: Any, shape: tuple[int, ...]) -> Array:
         value = self.backend.asarray(value, self.spec.dtype, name=name)
@@ -363,71 +455,12 @@ class Recurrent:
             raise ShapeError(f"{name} has shape {tuple(value.shape)}, expected {shape} (layers * directions, B, units)")
         return value
 
-    def _join(self, states: list[State]) -> StackState:
-        h = self.backend.xp.stack([state.h for state in states])
-        return (h, self.backend.xp.stack([state.c for state in states])) if self.spec.has_memory else h
+    def _join(self, states: list[State]) -> tuple[Array, Array | None]:
+        stack = self.backend.xp.stack
+        return stack([state.h for state in states]), stack(
+            [state.c for state in states]
+        ) if self.spec.has_memory else None
 
-
-class Stream:
-    """A stack that keeps its state between calls, one time step a call.
-
-    Where the native CPU engine serves it, the weights are packed when the stream is made and again by `reset`, so a
-    change of them counts from the next `reset` on; a step is then one native call.
-    """
-
-    def __init__(self, stack: Recurrent, batch_size: int) -> None:
-        if stack.spec.bidirectional:
-            raise ConfigError("stream needs bidirectional=False: the second direction starts at the sequence's end")
-        self.stack, self.batch_size = stack, options.count("batch_size", batch_size)
-        self._shapes = (self.batch_size, stack.spec.input_size), (self.batch_size, stack.spec.output_size)
-        self.reset()
-
-    def reset(self) -> None:
-        """Back to the state of zeros."""
-        stack, batch = self.stack, self.batch_size
-        engine = choose(Call(stack.spec, stack.backend.device, 1, batch), stack.engine).engine
-        self._packed = engine.stream(stack.spec, stack.params, batch) if engine is cpu else None
-        self._state = stack.zero_state(batch) if self._packed is None else None
-
-    @property
-    def state(self) -> StackState:
-        """The state after the last step, a copy; assign another one to go on from it."""
-        return self._state if self._packed is None else self._packed.state
-
-    @state.setter
-    def state(self, state: StackState) -> None:
-        states = self.stack._states("state", state, self.batch_size)
-        joined = self.stack._join(states)
-        if self._packed is None:
-            self._state = joined
-        else:
-            self._packed.state = joined
-
-    def __call__(self, x: Any, out: Array | None = None) -> Array:
-        """One step: x `(B, I)` -> y `(B, H)` (`(B, P)` with projection).
-
-        Args:
-            x: real numbers on this device.
-            out: where to write y: an array of the model's dtype that is C-contiguous and does not overlap x.  With it,
-                and with x of the model's dtype, a native step allocates nothing; without it y is a new array.
-
-        Raises:
-            ShapeError, DTypeError, DeviceError: one sentence each, before anything is computed.
-        """
-        stack, (expected, size) = self.stack, self._shapes
-        x = stack.backend.asarray(x, stack.spec.dtype, name="x")
-        if x.shape != expected:
-            raise ShapeError(f"x has shape {x.shape}, expected {expected}")
-        if out is not None and (not stack.backend.owns(out) or out.shape != size or out.dtype != stack.spec.dtype):
-            raise ShapeError(f"out is {_shape_of(out)}, expected {stack.spec.dtype} {size} on {stack.backend.device}")
-        if self._packed is not None:
-            return self._packed(x, out)
-        y, self._state = stack(x[None], self._state)
-        if out is None:
-            return y[0]
-        out[...] = y[0]
-        return out
-
-
-def _shape_of(value: Any) -> str:
-    return f"{value.dtype} {value.shape}" if hasattr(value, "shape") else f"a {type(value).__name__}"
+    def _state(self, h: Array, c: Array | None) -> StackState:
+        """The state as it is given away."""
+        return (h, c) if self.spec.has_memory else h

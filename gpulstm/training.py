@@ -76,7 +76,6 @@ class Trainer(RunState):
 
     Raises:
         ConfigError: an option out of range, or a loss whose outputs are not the network's.
-        DTypeError: the network's parameters are float16.
     """
 
     def __init__(
@@ -111,8 +110,8 @@ class Trainer(RunState):
             callbacks=callbacks,
             extra=extra,
         )
-        self._grads = network.params.like()
-        self._pass = GradientPass(network, loss, self._grads, self.clip_norm)
+        self._grads = self.weights.like()
+        self._pass = GradientPass(network, loss, self._grads, self.clip_norm, self.memory, self.loss_scale)
         self._train: WindowSet | Lanes | None = None  # while a loop runs
         self._next: Any = None  # the state that a step leaves to the next one
         self._states: list[Any] = []  # before each step since the host last looked at the losses
@@ -154,7 +153,8 @@ class Trainer(RunState):
             )
         self._train, self._windows, self._stop = train, len(train), ""
         if self._last is not None:
-            self.network.params.flat[...] = self._last
+            self.weights.flat[...] = self._last
+            self._publish()
             self._last = None
         self.history.stopped, self.history.restored = "", False
         ended = "failed"
@@ -172,6 +172,18 @@ class Trainer(RunState):
                 self._tell("on_stop")
         return self.history
 
+    def explain(self, steps: int, batch: int | None = None) -> str:
+        """How a training step on windows of `steps` rows is computed, and whether it is replayed as a CUDA graph.
+
+        Args:
+            steps: T.
+            batch: B; the run's batch size if None.
+        """
+        batch = self.batch_size if batch is None else batch
+        plan = self.network.explain(steps, batch, training=True, memory=self.memory)
+        whole = self._pass.explain(steps, batch)
+        return f"{plan}\n  graph of a whole training pass: {whole}"
+
     def evaluate(self, windows: WindowSet) -> float:
         """The mean loss over all windows, with the present weights and without dropout; waits for the device."""
         self._check_windows("windows", windows)
@@ -186,7 +198,7 @@ class Trainer(RunState):
     def _run_epoch(self, train: WindowSet | Lanes, validation: WindowSet | None) -> None:
         started = time.perf_counter()
         runs = self._batches(train)
-        self._live = StepLog(self.network.backend, len(runs), self.network.params.flat.dtype)
+        self._live = StepLog(self.network.backend, len(runs), self.weights.flat.dtype)
         if self._log is not None:
             self._live.load(self._log)
             self._log = None
@@ -221,7 +233,10 @@ class Trainer(RunState):
             amount = batch.target.size if found.amount is None else found.amount
             self._whole = False
             scale = self._live.record(self.batch, found.value, found.norm, found.scale, amount)
-            self.optimizer.step(network.params, self._grads, rate=self.schedule.rate(self.step), scale=scale)
+            self.optimizer.step(self.weights, self._grads, rate=self.schedule.rate(self.step), scale=scale)
+            if self.loss_scale is not None:
+                self.loss_scale.move(found.scale)
+                self._publish()
             self._states.append(self._state)
             self._state, self._passes = self._next, network.calls - calls
             self.batch += 1
@@ -236,38 +251,36 @@ class Trainer(RunState):
 
     def _gradients(self, batch: Batch) -> Result:
         """The loss of a batch and the norm of its gradients, which are in `_grads` afterwards."""
-        start = self._start(batch)
-        if start is None and batch.carry is None and batch.read is None and self.memory is None:
-            self._next = None
-            if self._pass.loss is not self.loss:
-                self._pass = GradientPass(self.network, self.loss, self._grads, self.clip_norm)
-            return self._pass(batch.x, batch.target, batch.future, batch.weight)
-        raw, self._next, tape = self.network.forward(
+        if not self._pass.is_of(self.network, self.loss, self._grads, self.clip_norm, self.memory):
+            own = self.network, self.loss, self._grads, self.clip_norm, self.memory
+            self._pass = GradientPass(*own, self.loss_scale)
+        found = self._pass(
             batch.x,
+            batch.target,
             batch.future,
-            start,
-            training=True,
-            memory=self.memory,
+            batch.weight,
+            self._start(batch),
             read=batch.read,
             carry=batch.carry,
         )
-        if batch.carry is None:
-            self._next = None
-        assert tape is not None
-        value, draw = self.loss(raw, batch.target, batch.weight)
-        self._grads.flat[...] = 0
-        self.network.backward(tape, draw, self._grads)
-        return Result.of(value, self._grads, self.clip_norm, batch.weight)
+        self._next = found.state
+        return found
 
     def _start(self, batch: Batch) -> Any:
         """The state that a step begins with: that of the step before, or zeros for rows that begin."""
         if self._state is None or batch.fresh is None or batch.fresh.all():
             return None
         rows, xp = batch.fresh.size, self.network.backend.xp
+        if not batch.fresh.any() and self._rows(self._state) == rows:
+            return self._state
         old = self.network.backend.from_host(~batch.fresh)[None, :, None]
         parts = self._state if isinstance(self._state, tuple) else (self._state,)
         found = tuple(xp.where(old, part[:, :rows], xp.zeros((), part.dtype)) for part in parts)
         return found if isinstance(self._state, tuple) else found[0]
+
+    @staticmethod
+    def _rows(state: Any) -> int:
+        return (state[0] if isinstance(state, tuple) else state).shape[1]
 
     def _check_finite(self) -> np.ndarray:
         """Let the host see the losses of the epoch so far; a step that was not finite ends the run."""
@@ -300,7 +313,7 @@ class Trainer(RunState):
         name = _first_not_finite({key: value for key, value in data.items() if value is not None})
         if name is not None:
             return f"its windows hold a value in {name} that is not finite"
-        name = _first_not_finite(self.network.params)
+        name = _first_not_finite(self.weights)
         if name is not None:
             return f"parameter {name!r} was not finite before it"
         calls = self.network.calls
@@ -323,7 +336,7 @@ class Trainer(RunState):
         loss, norm = means(log)
         judge = loss if judged is None else judged
         if not math.isfinite(judge):
-            name = _first_not_finite(self.network.params)
+            name = _first_not_finite(self.weights)
             cause = "all weights are finite, so look at its windows" if name is None else f"parameter {name!r} is not"
             raise TrainingError(
                 f"the validation loss after step {self.step} (epoch {self.epoch + 1}) is {judge}: {cause}; "
@@ -332,7 +345,7 @@ class Trainer(RunState):
         self.epoch, self.batch, self._state = self.epoch + 1, 0, None
         if self.history.best_loss is None or judge < self.history.best_loss:
             self.history.best_loss, self.history.best_epoch = judge, self.epoch
-            self._best = self.network.params.flat.copy()
+            self._best = self.weights.flat.copy()
         row = {
             "epoch": self.epoch,
             "step": self.step,
@@ -375,8 +388,9 @@ class Trainer(RunState):
 
     def _put_best_back(self) -> None:
         if self.restore_best and self._best is not None:
-            self._last = self.network.params.flat.copy()
-            self.network.params.flat[...] = self._best
+            self._last = self.weights.flat.copy()
+            self.weights.flat[...] = self._best
+            self._publish()
             self.history.restored = True
 
     def _check_memory(self, train: WindowSet | Lanes) -> None:

@@ -13,10 +13,10 @@ import pytest
 import hostgpu
 from gpulstm.backend import resolve, to_host
 from gpulstm.engines.cuda import planner
-from gpulstm.engines.cuda.graph import Recording
+from gpulstm.engines.cuda.graph import KEPT, Recording
 from gpulstm.engines.spec import StackSpec
 from gpulstm.errors import ConfigError
-from gpulstm.gradients import KEPT, GradientPass
+from gpulstm.gradients import GradientPass
 from gpulstm.losses import MSE
 from gpulstm.model import Network, NetworkConfig
 
@@ -80,7 +80,7 @@ def test_old_recordings_are_given_up() -> None:
         _, data = small(batch)
         values = [float(gradients(**data).value) for _ in range(2)]
         assert values[0] == values[1]
-    assert len(gradients._seen) <= KEPT
+    assert len(gradients._kept) <= KEPT
 
 
 def test_a_function_that_waits_cannot_be_recorded_and_leaves_the_stream_usable() -> None:
@@ -120,9 +120,8 @@ def test_the_calls_of_a_warm_training_step() -> None:
         rows[form] = [int(number) for number in numbers[:-1]]
         counts = line.rsplit("|", 2)[0]
         assert counts in documented, f"docs/cuda-engine.md does not have: {line}"
-    launches, blas, graphs, _, copies, syncs, mallocs = rows["fused step, graph"]
-    assert launches + blas + graphs <= 12
-    assert copies <= 3
-    for row in rows.values():
-        assert row[-2:] == [0, 0]  # no form waits or allocates once it is warm
-    assert syncs == mallocs == 0
+    assert len(rows) == 9
+    for launches, blas, graphs, _, copies, syncs, mallocs in rows.values():
+        assert syncs == mallocs == 0  # nothing waits or allocates once it is warm
+        if graphs:
+            assert launches + blas + graphs + copies <= 12

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -121,15 +119,3 @@ def test_the_documented_predictions_are_those_of_the_model() -> None:
     page = (DOCS / "cuda-engine.md").read_text(encoding="utf-8")
     for table in runpy.run_path(str(DOCS / "tables" / "predictions.py"))["tables"]():
         assert table in page
-
-
-@pytest.mark.cuda
-def test_the_gpu_check_runs(tmp_path: Path) -> None:
-    """Its own program, at tiny sizes; on a GPU the real thing is `make gpu-check`."""
-    report = tmp_path / "report.md"
-    command = [sys.executable, str(DOCS / "tables" / "gpu_check.py"), "--quick", "--output", str(report)]
-    run = subprocess.run(command, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    text = report.read_text(encoding="utf-8")
-    assert text.count("| 3,2,2,8,1 | float") == 2 + 2 * 3
-    assert "persistent, graph" in text

@@ -72,6 +72,7 @@ class Contender:
         engine: of this package, None for a peer.
         tf32: PyTorch's products in TF32: shown, but no peer to compare float32 with.
         kinds: the kinds of case that it serves.
+        variables: of its environment, beside those that all have.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Contender:
     engine: str | None = None
     tf32: bool = False
     kinds: tuple[str, ...] = ("step", "inference", "training", "update")
+    variables: tuple[tuple[str, str], ...] = ()
 
     @property
     def side(self) -> str:

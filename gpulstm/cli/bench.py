@@ -11,11 +11,13 @@ import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from gpulstm import plots
-from gpulstm.bench import report, rounds, suites
+from gpulstm.bench import report, rounds, suites, tuned
 from gpulstm.bench.long import KIND
-from gpulstm.bench.suites import KINDS, Case, Result
+from gpulstm.bench.suites import KINDS, Case, Contender, Result
 from gpulstm.cli.long import bench_long
 from gpulstm.cli.show import aside, can_draw, console, new_files, number, polite, say, table
+from gpulstm.engines.cuda import tuning
+from gpulstm.errors import ConfigError
 
 WRONG = 1  # exit code: a contender computed something else
 THREADS = {"cpu": 2, "cuda": 0}  # where none are asked for
@@ -55,6 +57,10 @@ def bench(
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Folder for bench.json and a picture of each kind.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the files of an earlier run there.")] = False,
+    write_tuning: Annotated[
+        Path | None,
+        typer.Option(help="With --suite cuda: time each form of the CUDA engine, and put the fastest into this file."),
+    ] = None,
 ) -> None:
     """Time this package beside its peers: each alone in its process, in turn, compared with the reference first.
 
@@ -65,8 +71,11 @@ def bench(
     if suite == KIND:
         bench_long(shape or (), number_of_rounds, threads or 0, peers_python, output, force)
         return
-    chosen = suites.cases(suite, kind or (), shape or ())
-    who = suites.contenders(suite, peers_python, contender or ())
+    if write_tuning is not None:
+        chosen, who = _to_tune(suite, kind or (), shape or (), contender, write_tuning)
+    else:
+        chosen = suites.cases(suite, kind or (), shape or ())
+        who = suites.contenders(suite, peers_python, contender or ())
     kinds = list(dict.fromkeys(case.kind for case in chosen))
     files = ["bench.json", *(f"{name}.png" for name in kinds)]
     paths = [] if output is None else new_files(output, files, force)
@@ -103,8 +112,29 @@ def bench(
                 draw(path, name, results, str(facts.get("device", facts["processor"])))
             written = paths
         say(f"written: {', '.join(str(path) for path in written)}")
+    if write_tuning is not None:
+        count = tuned.write(write_tuning, results)
+        host = "; under the simulator they are by the host's time alone" if suites.simulated() else ""
+        say(f"{count} choices written to {write_tuning}, for GPULSTM_CUDA_TUNING{host}")
     if any(result.wrong for result in results):
         raise typer.Exit(WRONG)
+
+
+def _to_tune(
+    suite: str, kinds: Sequence[str], shapes: Sequence[str], contender: Sequence[str] | None, path: Path
+) -> tuple[tuple[Case, ...], list[Contender]]:
+    """The cases and contenders of a tuning file; what cannot go into one is refused before anything is timed."""
+    if suite != "cuda":
+        raise ConfigError(f"--write-tuning needs --suite cuda, got --suite {suite}")
+    wrong = [kind for kind in kinds if kind not in tuned.KINDS]
+    if wrong or contender:
+        what = f"--kind {wrong[0]}" if wrong else "--contender"
+        raise ConfigError(f"--write-tuning times every form on {' and '.join(tuned.KINDS)}; leave out {what}")
+    if path.exists():
+        tuning.load(path)
+    if not path.absolute().parent.is_dir():
+        raise ConfigError(f"--write-tuning is {str(path)!r}, whose folder is not there")
+    return suites.cases(suite, kinds or tuned.KINDS, shapes), tuned.contenders()
 
 
 def show(

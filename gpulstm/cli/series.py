@@ -94,7 +94,7 @@ def train(
     chrono: Annotated[
         int, _option(NETWORK, "Rows that memory may have to reach (chrono initialisation); 0 for the usual start.")
     ] = 0,
-    dtype: Annotated[str, _option(NETWORK, "float32 or float64.")] = Settings.dtype,
+    dtype: Annotated[str, _option(NETWORK, "float32, float64 or, on CUDA, float16.")] = Settings.dtype,
     device: Device = Settings.device,
     engine: Annotated[str | None, _option(NETWORK, "Force an engine; see gpulstm info.")] = None,
     epochs: Annotated[int, _option(TRAINING, "Passes over the training windows, at most.")] = Settings.epochs,

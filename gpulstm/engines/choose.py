@@ -86,12 +86,14 @@ class Plan:
         choice: who computes it.
         segment: steps that are kept for the gradient at a time.
         memory: predicted peak of a training step in bytes, over what is held before it.
+        graph: on CUDA, whether such calls are replayed as a graph, or why not, in a few words; else None.
     """
 
     call: Call
     choice: Choice
     segment: int
     memory: int
+    graph: str | None = None
 
     def __str__(self) -> str:
         spec, call = self.call.spec, self.call
@@ -103,6 +105,8 @@ class Plan:
             f"  engine: {self.choice.engine.name} ({self.choice.path})",
         ]
         lines += [f"  not {engine}: {reason}" for engine, reason in self.choice.refused]
+        if self.graph is not None:
+            lines.append(f"  graph: {self.graph}")
         if call.training:
             segments = -(-call.steps // max(self.segment, 1))
             how = "kept whole" if segments <= 1 else f"{segments} segments of {self.segment} steps, computed twice"

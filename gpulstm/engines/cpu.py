@@ -184,6 +184,9 @@ class PackedStream:
         self._stream.step(x, out)
         return out
 
+    def __str__(self) -> str:
+        return "packed weights, one native call a step"
+
     @property
     def state(self) -> Any:
         """(h, c) for the LSTM, h for GRU and RNN, each `(L, B, H)`; copies."""

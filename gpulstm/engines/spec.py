@@ -120,6 +120,11 @@ class StackSpec:
             raise ConfigError(f"nonlinearity is an option of the RNN; the {self.cell.upper()} has fixed ones")
 
     @property
+    def data_dtype(self) -> str:
+        """The dtype that windows and targets are kept in: float32 for a stack in float16, whose passes round x."""
+        return "float32" if self.dtype == "float16" else self.dtype
+
+    @property
     def gate_names(self) -> tuple[str, ...]:
         """The gates in stored order."""
         if self.cell == "lstm":

@@ -9,14 +9,17 @@ import os
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 import hostgpu
+from gpulstm.backend import resolve
 from gpulstm.engines.cuda import planner
 from gpulstm.engines.spec import StackSpec
 from gpulstm.gradients import GradientPass
+from gpulstm.layers import LSTM
 from gpulstm.losses import MSE
 from gpulstm.model import Network, NetworkConfig
 from gpulstm.optimizers import Adam
@@ -50,7 +53,12 @@ def measure(settings: dict[str, str], shape: tuple[int, int, int, int, int], rep
 
     for _ in range(3):
         step()
-    network.backend.synchronize()
+    return counted(step, repeats)
+
+
+def counted(step: Callable[[], Any], repeats: int) -> dict[str, Any]:
+    """Counters of one call of `step`, and the host's milliseconds for it."""
+    resolve("cuda").synchronize()
     with hostgpu.counting() as count:
         step()
     times = []
@@ -65,14 +73,56 @@ def measure(settings: dict[str, str], shape: tuple[int, int, int, int, int], rep
     return {**{column: count[column] for column in COLUMNS}, "host ms": statistics.median(times)}
 
 
+def calls() -> dict[str, Callable[[], Any]]:
+    """Calls of a layer and other training steps, by name; each is made again and again, and counted once it is warm."""
+    steps, batch, inputs, hidden, layers = SHAPE
+    place = resolve("cuda").from_host
+    layer = LSTM(inputs, hidden, layers, device="cuda")
+    x, dy = place(np.zeros((steps, batch, inputs), "f")), place(np.zeros((steps, batch, hidden), "f"))
+    row = place(np.zeros((1, inputs), "f"))
+    step, kept = layer.stream(1), []
+
+    def passes() -> None:
+        y, state, tape = layer.forward(x)
+        kept[:] = [y, state, tape, *layer.backward(tape, dy)]
+
+    def carried() -> Callable[[], Any]:
+        network = Network(NetworkConfig(layer.spec), device="cuda", seed=0)
+        grads, optimizer = network.params.like(), Adam()
+        optimizer.init(network.params)
+        gradients, states = GradientPass(network, MSE(), grads, 1.0, "sqrt"), [network.rnn.zero_state(batch)]
+        target = place(np.zeros((steps // 2 * batch, 1, 1), "f"))
+
+        def train() -> None:
+            result = gradients(x, target, state=states[0], read=steps // 2, carry=steps // 2)
+            states[0] = result.state
+            optimizer.step(network.params, grads, rate=1e-3, scale=result.scale)
+
+        return train
+
+    return {
+        "outputs `lstm(x)`": lambda: layer(x),
+        "`forward` and `backward`": passes,
+        "a step of `stream(1)`": lambda: step(row),
+        "truncated training step": carried(),
+    }
+
+
 def main() -> None:
-    """Print the table."""
+    """Print the tables."""
     print("| form | " + " | ".join(column.replace("_", " ") for column in (*COLUMNS, "host ms")) + " |")
     print("| --- |" + " ---: |" * (len(COLUMNS) + 1))
     for form, settings in FORMS.items():
         row = measure(settings, SHAPE, 15)
         numbers = " | ".join(str(row[column]) for column in COLUMNS)
         print(f"| {form} | {numbers} | {row['host ms']:.2f} |")
+    os.environ.update(FORMS["persistent, graph"])
+    for name, call in calls().items():
+        for _ in range(4):
+            call()
+        row = counted(call, 15)
+        numbers = " | ".join(str(row[column]) for column in COLUMNS)
+        print(f"| {name} | {numbers} | {row['host ms']:.2f} |")
 
 
 if __name__ == "__main__":

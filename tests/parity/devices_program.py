@@ -13,19 +13,47 @@ import numpy as np
 
 import gpulstm as gl
 from gpulstm.backend import device_count, resolve, to_device, to_host
+from gpulstm.engines.spec import StackSpec
 from gpulstm.errors import DeviceError
+from gpulstm.gradients import GradientPass
+from gpulstm.losses import MSE
+from gpulstm.mixed import LossScale, masters
+from gpulstm.model import Network, NetworkConfig
+from gpulstm.optimizers import Adam
 from gpulstm.stack import Recurrent
 
 
 def results(stack: Recurrent, x: np.ndarray) -> list[np.ndarray]:
     """A training pass and a streamed step; every array must live on the stack's device."""
     backend, here = stack.backend, to_device(x, stack.backend)
-    y, state, tape = stack.forward(here, lengths=[3, 5, 0])
+    for _ in range(3):  # piece by piece, recorded as a graph, replayed
+        stack.calls = 0
+        y, state, tape = stack.forward(here, lengths=[3, 5, 0])
     dx, dstate, grads = stack.backward(tape, y)
     streamed = stack.stream(3)(here[0])
     found = [y, *state, dx, *dstate, grads.flat, streamed]
     assert all(backend.owns(value) for value in found)
     return [to_host(value) for value in found]
+
+
+def passes(device: str, dtype: str, x: np.ndarray) -> list[float]:
+    """The losses of training steps: piece by piece, recorded as a graph, replayed."""
+    network = Network(NetworkConfig(StackSpec("lstm", 2, 4, 2, dtype=dtype)), device=device, seed=1)
+    half = dtype == "float16"
+    weights = masters(network.params) if half else network.params
+    scale, optimizer = LossScale(network.backend) if half else None, Adam()
+    optimizer.init(weights)
+    gradients = GradientPass(network, MSE(), weights.like(), scale=scale)
+    data, target = (to_device(value.astype("f"), device) for value in (x, x[0, :, :1, None]))
+    found = []
+    for _ in range(4):
+        result = gradients(data, target)
+        optimizer.step(weights, gradients.grads, rate=0.1, scale=result.scale)
+        if scale is not None:
+            scale.move(result.scale)
+            network.params.load(weights)
+        found.append(float(result.value))
+    return found
 
 
 def refused(call: Callable[[], Any], pattern: str) -> None:
@@ -53,8 +81,20 @@ def main() -> None:
         for one, other in zip(first, results(host, x), strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-12)
 
+    for dtype in ("float32", "float16"):  # passes on the device that is not the current one
+        losses = [passes(f"cuda:{number}", dtype, x) for number in (0, 1)]
+        assert losses[0] == losses[1] and np.isfinite(losses[0]).all()
+        assert cupy.cuda.Device().id == 0
+
     zero, one = (gl.LSTM(2, 4, device=f"cuda:{n}") for n in (0, 1))
     there, wrong = to_device(x, "cuda:1"), to_device(x, "cuda:0")
+    for _ in range(3):  # what is refused, is refused whether or not the shape was recorded
+        one(there), zero(wrong)
+    refused(lambda: one.stream(3)(wrong[0]), "^x lives on cuda:0 but the model is on cuda:1")
+    refused(
+        lambda: one.stream(3)(there[0], to_device(np.zeros((3, 4), "f"), "cuda:0")),
+        "^out lives on cuda:0 but the model is on cuda:1",
+    )
     refused(lambda: one(wrong), "^x lives on cuda:0 but the model is on cuda:1")
     refused(lambda: zero(there), "^x lives on cuda:1 but the model is on cuda:0")
     refused(lambda: one(x), "^x is a ndarray on the host but the model is on cuda:1.*to_device")

@@ -5,7 +5,8 @@ The forms and the planner are imported by the first call for a GPU: a process th
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from gpulstm.engines.spec import Call, Footprint, StackSpec, State, Task
 
 if TYPE_CHECKING:
     from gpulstm.engines.cuda.common import Tape
+    from gpulstm.params import ParamDict
 
 name = "cuda"
 
@@ -90,3 +92,36 @@ def backward(task: Task, tape: Tape, dy: Array, dstate: State, grads: Grads) -> 
     if plan.layout is not None:
         return persistent.backward(task, tape, dy, dstate, grads, plan.layout, block)
     return fused.backward(task, tape, dy, dstate, grads, plan.backward_tile, block)
+
+
+def forward_layers(
+    tasks: Sequence[Task], masks: Sequence[Array | None], x: Array, states: Sequence[State], chunk: int
+) -> tuple[Array, list[State], list[Tape | None]]:
+    """Several layers of one direction as a wavefront in chunks of steps; see `wavefront.forward`."""
+    from gpulstm.engines.cuda import planner, wavefront
+
+    plan, block = planner.plan(planner.call_of(tasks[0], x)), block_steps(x.shape[1])
+    return wavefront.forward(tasks, masks, x, states, plan.forward_tile, block, chunk)
+
+
+def backward_layers(
+    tasks: Sequence[Task],
+    masks: Sequence[Array | None],
+    tapes: Sequence[Tape],
+    dy: Array,
+    dstates: Sequence[State],
+    grads: Sequence[Grads],
+    chunk: int,
+) -> tuple[Array, list[State]]:
+    """The gradient of `forward_layers`; see `wavefront.backward`."""
+    from gpulstm.engines.cuda import planner, wavefront
+
+    plan, block = planner.plan(planner.call_of(tasks[0], tapes[0].x)), block_steps(dy.shape[1])
+    return wavefront.backward(tasks, masks, tapes, dy, dstates, grads, plan.backward_tile, block, chunk)
+
+
+def stream(spec: StackSpec, params: ParamDict, batch: int) -> Any:
+    """A stack of one direction that keeps its state on the device, or None; see `stepping.stream`."""
+    from gpulstm.engines.cuda.stepping import stream as made
+
+    return made(spec, params, batch)

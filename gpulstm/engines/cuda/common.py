@@ -31,7 +31,14 @@ def input_product(backend: CupyBackend, task: Task, x: Array, out: Array, block:
 
 
 def sequence_gradients(
-    backend: CupyBackend, task: Task, tape: Tape, da: Array, products: Array, grads: Grads, block: int
+    backend: CupyBackend,
+    task: Task,
+    tape: Tape,
+    da: Array,
+    products: Array,
+    grads: Grads,
+    block: int,
+    dx: Array | None = None,
 ) -> Array:
     """dx, and the gradients of W_x, W_h and the biases, a product or sum each per block of time steps.
 
@@ -43,9 +50,11 @@ def sequence_gradients(
         products: `(T, B, G*H)`, gradient of the recurrent product.
         grads: added to.
         block: time steps of a product, see `Task.blocks`.
+        dx: where that is there already.
     """
     steps, batch, _ = da.shape
-    dx = backend.xp.empty_like(tape.x)
+    there = dx is not None
+    dx = backend.xp.empty_like(tape.x) if dx is None else dx
     v = tape.vs[1:] if task.reverse else tape.vs[:steps]
     for start, stop in reversed(task.blocks(steps, block)):
         x_rows, v_rows, da_rows, product_rows, dx_rows = (
@@ -53,7 +62,8 @@ def sequence_gradients(
         )
         gemm(backend, x_rows, da_rows, grads["W_x"], transa=True, accumulate=True)
         gemm(backend, v_rows, product_rows, grads["W_h"], transa=True, accumulate=True)
-        gemm(backend, da_rows, task.params["W_x"], dx_rows, transb=True)
+        if not there:
+            gemm(backend, da_rows, task.params["W_x"], dx_rows, transb=True)
         if "b" in grads:
             grads["b"] += da_rows.sum(axis=0)
         if "b_hn" in grads:

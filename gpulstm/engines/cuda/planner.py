@@ -1,6 +1,7 @@
 """Which form of the CUDA engine serves a call: the one that the cost model finds fastest, unless the user names one.
 
-`GPULSTM_CUDA_FORM`, `GPULSTM_CUDA_TILE` and `GPULSTM_CUDA_GRAPH` override the choice.  The choice is a function of the
+`GPULSTM_CUDA_FORM`, `GPULSTM_CUDA_TILE` and `GPULSTM_CUDA_GRAPH` override the choice, and a tuning file goes before the
+cost model (`tuning.py`).  The choice is a function of the
 call and the card alone, so the same run takes the same path, and gives the same bits, every time.
 """
 
@@ -8,11 +9,11 @@ from __future__ import annotations
 
 import functools
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 from gpulstm.backend import Array, CupyBackend, backend_of, resolve
-from gpulstm.engines.cuda import cost, persistent
+from gpulstm.engines.cuda import cost, persistent, tuning
 from gpulstm.engines.spec import Call, StackSpec, Task
 from gpulstm.errors import ConfigError
 from gpulstm.products import TENSOR_TILES, TILES, Tile, is_tensor, wants_tensor
@@ -22,7 +23,9 @@ TILE = "GPULSTM_CUDA_TILE"
 GRAPH = "GPULSTM_CUDA_GRAPH"
 FORMS = ("first", "fused", "persistent")
 MARGIN = 1.25  # a graph may be predicted to be slower by this factor: it leaves the host free for the next batch
-AROUND = 20  # launches of a training pass for each layer beside its products and steps: loss, head, sums, copies
+AROUND = {True: 20, False: 6}  # launches for each layer beside its products and steps: loss, head, sums, copies
+WAVEFRONT = "GPULSTM_CUDA_WAVEFRONT"
+SETTINGS = (FORM, TILE, GRAPH, WAVEFRONT, tuning.TUNING, "CUPY_TF32", "GPULSTM_ENGINE")  # what a choice depends on
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class CudaPlan:
         layout: of the persistent kernel, None for the other forms.
         seconds: what the model predicts for the recurrence of the stack, by form.
         declined: why there is no persistent kernel, if there is none.
+        tuned: the choice of a tuning file that is followed, or why the file is not, or None where none is named.
     """
 
     form: str
@@ -43,6 +47,7 @@ class CudaPlan:
     layout: persistent.Layout | None
     seconds: tuple[tuple[str, float], ...]
     declined: str | None
+    tuned: tuning.Tuned | str | None = None
 
     def __str__(self) -> str:
         if self.form == "first":
@@ -55,11 +60,14 @@ class CudaPlan:
             how = f"one fused kernel a step, tiles {rows}x{columns}{tensor}"
         others = ", ".join(f"{form} {1e3 * seconds:.3g} ms" for form, seconds in self.seconds)
         declined = f"; not persistent: {self.declined}" if self.declined else ""
-        return f"hoisted input product, then {how}; predicted for the recurrence: {others}{declined}"
+        source = "" if self.tuned is None else f"; tuning file not used: {self.tuned}"
+        if isinstance(self.tuned, tuning.Tuned):
+            source = f"; chosen by the tuning file {self.tuned.path}"
+        return f"hoisted input product, then {how}; predicted for the recurrence: {others}{declined}{source}"
 
 
 def graph_refusal(call: Call, engine: str) -> str | None:
-    """Why a training pass is not replayed as a CUDA graph, or None where it is; GPULSTM_CUDA_GRAPH=0 or 1 overrides.
+    """Why a call is not replayed as a CUDA graph, or None where it is; GPULSTM_CUDA_GRAPH=0 or 1 overrides.
 
     A graph can hold no cuBLAS call, so where the products are large own kernels cost more than the launches saved.
     """
@@ -72,7 +80,10 @@ def graph_refusal(call: Call, engine: str) -> str | None:
         return f"the {engine} engine's work cannot be recorded"
     if asked == "1":
         return None
-    replayed, launched = graph_seconds(call.spec, call.steps, call.batch, plan(call), card_of(call.device))
+    found, card = plan(call), card_of(call.device)
+    if isinstance(found.tuned, tuning.Tuned):
+        return None if found.tuned.graph else f"the tuning file {found.tuned.path} says that launches are faster"
+    replayed, launched = graph_seconds(call.spec, call.steps, call.batch, found, card, call.training)
     if replayed <= MARGIN * launched:
         return None
     return f"replayed as a graph it is predicted to take {1e3 * replayed:.3g} ms, launched {1e3 * launched:.3g} ms"
@@ -101,8 +112,14 @@ def refusal(call: Call) -> str | None:
 def plan(call: Call) -> CudaPlan:
     """The form for a call."""
     form, tile = os.environ.get(FORM) or None, os.environ.get(TILE) or None
-    tensor = wants_tensor(cast(CupyBackend, resolve(call.device)), call.spec.dtype)
-    return _plan(call.spec, call.steps, call.batch, call.training, card_of(call.device), tensor, form, tile)
+    tensor, card = wants_tensor(cast(CupyBackend, resolve(call.device)), call.spec.dtype), card_of(call.device)
+    tuned = None if form else tuning.find(call, card.name)
+    asked = tuned.form if isinstance(tuned, tuning.Tuned) else form
+    found = _plan(call.spec, call.steps, call.batch, call.training, card, tensor, asked, tile)
+    if isinstance(tuned, tuning.Tuned) and found.form == "persistent" and found.layout is None:
+        tuned = f"it asks for the persistent form, but {found.declined}"
+        found = _plan(call.spec, call.steps, call.batch, call.training, card, tensor, None, tile)
+    return found if tuned is None else replace(found, tuned=tuned)
 
 
 @functools.cache
@@ -129,16 +146,33 @@ def layers(spec: StackSpec, steps: int, batch: int) -> list[cost.Layer]:
     return [cost.Layer(steps, batch, inputs, spec.hidden_size, spec.gates, spec.dtype) for inputs in sizes]
 
 
-def graph_seconds(spec: StackSpec, steps: int, batch: int, plan: CudaPlan, card: cost.Card) -> tuple[float, float]:
-    """(replayed as a graph, launched piece by piece): predicted seconds of a training pass through the stack."""
+def graph_asked() -> bool:
+    """Whether GPULSTM_CUDA_GRAPH=1 asks for graphs whatever is predicted."""
+    return os.environ.get(GRAPH) == "1"
+
+
+def graph_switched_off() -> bool:
+    """Whether GPULSTM_CUDA_GRAPH=0 forbids graphs."""
+    return os.environ.get(GRAPH) == "0"
+
+
+def settings() -> tuple[str | None, ...]:
+    """The variables of the environment that a choice depends on, as they are now."""
+    return tuple(map(os.environ.get, SETTINGS))
+
+
+def graph_seconds(
+    spec: StackSpec, steps: int, batch: int, plan: CudaPlan, card: cost.Card, training: bool = True
+) -> tuple[float, float]:
+    """(replayed as a graph, launched piece by piece): predicted seconds of a pass through the stack."""
     replayed = launched = 0.0
     tensor = is_tensor(plan.forward_tile)
     for layer in layers(spec, steps, batch):
-        device, host = cost.around(card, layer, training=True, own=False, tensor=tensor)
-        steps_launched = _recurrence(card, layer, plan, training=True, recorded=False)
-        launched += max(device, host) + steps_launched + AROUND * cost.HOST_KERNEL
-        device, _ = cost.around(card, layer, training=True, own=True, tensor=tensor)
-        replayed += device + _recurrence(card, layer, plan, training=True, recorded=True) + AROUND * cost.GAP
+        device, host = cost.around(card, layer, training=training, own=False, tensor=tensor)
+        steps_launched = _recurrence(card, layer, plan, training=training, recorded=False)
+        launched += max(device, host) + steps_launched + AROUND[training] * cost.HOST_KERNEL
+        device, _ = cost.around(card, layer, training=training, own=True, tensor=tensor)
+        replayed += device + _recurrence(card, layer, plan, training, recorded=True) + AROUND[training] * cost.GAP
     return replayed, launched
 
 

@@ -19,7 +19,7 @@ from gpulstm.products import TYPES
 CELLS = {"lstm": 0, "gru": 1, "rnn": 2}
 _THREADS = 256
 
-_FORWARD = (
+FORWARD = (
     *("rows", "units", "reverse", "slots", "relu", "hold_h", "hold_c", "lengths", "keep_h", "keep_c", "mask"),
     *("packed", "pitch", "gates", "hs", "vs", "y", "cs", "b_hn", "s"),
 )
@@ -55,15 +55,34 @@ def round_up(value: int, step: int) -> int:
     return -(-value // step) * step
 
 
+def packed_forward(backend: CupyBackend, task: Task, dtype: str) -> tuple[Array, int]:
+    """Room for the packed recurrent weights of the forward steps, and how long its rows are."""
+    pitch = round_up(columns(task), 4)
+    return backend.xp.empty((task.spec.hidden_size, pitch), dtype), pitch
+
+
+def pack_forward(backend: CupyBackend, task: Task, dtype: str, packed: Array) -> None:
+    """Pack the recurrent weights."""
+    units, pitch = packed.shape
+    kernel = _packing(backend, task, dtype, "gpulstm_pack_forward")
+    grid = (round_up(packed.size, _THREADS) // _THREADS,)
+    kernel(grid, (_THREADS,), (task.params["W_h"], packed, units, pitch))
+
+
 class ForwardPass:
     """One layer's forward pass up to its steps: input product done, weights packed, first state in place.
+
+    Args:
+        product: False leaves the input product of each step to the caller, who then has until that step to fill `x`.
 
     Attributes:
         arguments: the struct `GlForward`.
         order: the time indices in the order of the steps.
     """
 
-    def __init__(self, backend: CupyBackend, task: Task, x: Array, state: State, block: int) -> None:
+    def __init__(
+        self, backend: CupyBackend, task: Task, x: Array, state: State, block: int, *, product: bool = True
+    ) -> None:
         spec, params, xp, dtype = task.spec, task.params, backend.xp, x.dtype
         self.backend, self.task, self.dtype = backend, task, dtype.name
         self.steps, self.rows, self.units = x.shape[0], x.shape[1], spec.hidden_size
@@ -73,7 +92,8 @@ class ForwardPass:
         self.slots = slots
         self.x = xp.ascontiguousarray(x)
         self.gates = xp.empty((self.steps, self.rows, spec.gates * self.units), dtype)
-        input_product(backend, task, self.x, self.gates, block)
+        if product:
+            input_product(backend, task, self.x, self.gates, block)
         self.hs = xp.empty((self.steps + 1, *shape), dtype)
         self.vs = None if task.recurrent_mask is None else xp.empty_like(self.hs)
         self.y = None if task.lengths is None else xp.empty((self.steps, *shape), dtype)
@@ -82,11 +102,12 @@ class ForwardPass:
             self.cs = xp.empty((self.steps + 1 if slots else 1, *shape), COMPUTE[self.dtype][1])
         self.s = xp.empty((self.steps, *shape), dtype) if task.save and spec.cell == "gru" else None
         self.order = list(task.steps(0, self.steps))
-        self.packed, pitch = self._pack()
+        self.packed, pitch = packed_forward(backend, task, self.dtype)
+        pack_forward(backend, task, self.dtype, self.packed)
         self._begin(state)
         hold = (0.0, 0.0) if task.training else spec.zoneout
         self.arguments = struct(
-            _FORWARD,
+            FORWARD,
             {
                 "rows": self.rows,
                 "units": self.units,
@@ -111,14 +132,6 @@ class ForwardPass:
             },
         )
 
-    def _pack(self) -> tuple[Array, int]:
-        pitch = round_up(columns(self.task), 4)
-        packed = self.backend.xp.empty((self.units, pitch), self.dtype)
-        kernel = _packing(self.backend, self.task, self.dtype, "gpulstm_pack_forward")
-        grid = (round_up(packed.size, _THREADS) // _THREADS,)
-        kernel(grid, (_THREADS,), (self.task.params["W_h"], packed, self.units, pitch))
-        return packed, pitch
-
     def _begin(self, state: State) -> None:
         xp, size = self.backend.xp, self.rows * self.units
         h = xp.ascontiguousarray(state.h)
@@ -130,11 +143,16 @@ class ForwardPass:
         arrays = (h, c, self.task.recurrent_mask, self.hs[self.first], vs, cs)
         kernel(grid, (_THREADS,), (*(0 if array is None else array for array in arrays), size))
 
+    @property
+    def outputs(self) -> Array:
+        """`(T, B, H)`, where each step writes its part."""
+        if self.y is not None:
+            return self.y
+        return self.hs[: self.steps] if self.task.reverse else self.hs[1:]
+
     def results(self) -> tuple[Array, State, Tape | None]:
         """The outputs, the final state and the tape, once all steps are launched."""
-        outputs = self.y
-        if outputs is None:
-            outputs = self.hs[: self.steps] if self.task.reverse else self.hs[1:]
+        outputs = self.outputs
         cs, final_c = self.cs, None
         if cs is not None:
             final_c = cs[self.last if self.slots else 0].astype(self.dtype)
@@ -213,9 +231,9 @@ class BackwardPass:
         grid = (round_up(size, _THREADS) // _THREADS,)
         kernel(grid, (_THREADS,), (h, c, self.around, 0 if self.dc is None else self.dc, size))
 
-    def results(self, grads: Grads) -> tuple[Array, State]:
+    def results(self, grads: Grads, dx: Array | None = None) -> tuple[Array, State]:
         """dx and the gradient of the initial state, once all steps are launched; the others go to `grads`."""
-        dx = sequence_gradients(self.backend, self.task, self.tape, self.dgates, self.du, grads, self.block)
+        dx = sequence_gradients(self.backend, self.task, self.tape, self.dgates, self.du, grads, self.block, dx)
         return dx, State(self.dh, None if self.dc is None else self.dc.astype(self.dtype))
 
 
