@@ -7,6 +7,8 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install -q --disable-pip-version-check
 PYTEST := $(PY) -m pytest
+WORKERS ?= 2  # processes that share the tests, but for those on a GPU
+SHARED := -n $(WORKERS) --dist worksteal
 PEERS ?= .venv-peers
 OUT ?= runs
 HOSTGPU := tests/hostgpu/hostgpu
@@ -60,14 +62,14 @@ test: $(VENV)/.test
 
 test-cpu: $(VENV)/.test
 	@echo "== tests on the CPU"
-	@$(PYTEST) -q -m "not cuda"
+	@$(PYTEST) -q $(SHARED) -m "not cuda"
 
 # A GPU where CuPy finds one, else the simulator, else none of them, and that is said.
 test-cuda: $(VENV)/.test
 	@if $(PY) -c 'import sys, gpulstm.backend as b; sys.exit(b.cuda_missing() is not None)'; then \
 	  echo "== tests marked cuda, on the GPU"; $(PYTEST) -q -m cuda; \
 	elif [ "$(SIMULATOR)" = yes ]; then \
-	  echo "== tests marked cuda, on the simulator (no GPU here): function, not speed"; $(HOSTGPU) $(PYTEST) -q -m cuda; \
+	  echo "== tests marked cuda, on the simulator (no GPU here): function, not speed"; $(HOSTGPU) $(PYTEST) -q $(SHARED) -m cuda; \
 	else \
 	  echo "==============================================================================="; \
 	  echo "  NOT RUN: the tests marked cuda. This machine has no GPU that CuPy can use, and the"; \
