@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <list>
 #include <mutex>
@@ -39,19 +40,43 @@ Kept& kept() {
 
 size_t& size_of(void* memory) { return *reinterpret_cast<size_t*>(static_cast<char*>(memory) - HEAD); }
 
+bool is_large(size_t bytes) { return bytes + HEAD >= LARGE_PAGE; }
+size_t mapped(size_t bytes) {
+    static const size_t page = size_t(sysconf(_SC_PAGESIZE));
+    return (bytes + HEAD + page - 1) / page * page;
+}
+
+// Large blocks are mapped: of what malloc has, the system would get back only some when a block is freed.
+void* map_large(size_t size) {
+    const size_t all = size + LARGE_PAGE;
+    char* start = static_cast<char*>(mmap(nullptr, all, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    if (start == MAP_FAILED) return nullptr;
+    const size_t before = (LARGE_PAGE - reinterpret_cast<size_t>(start) % LARGE_PAGE) % LARGE_PAGE;
+    if (before) munmap(start, before);
+    start += before;
+    munmap(start + size, all - before - size);
+#ifdef MADV_HUGEPAGE
+    madvise(start, size, MADV_HUGEPAGE);  // no matter if it is refused
+#endif
+    return start;
+}
+
 void* fresh(size_t bytes) {
     void* start = nullptr;
-    const bool large = bytes + HEAD >= LARGE_PAGE;
-    if (posix_memalign(&start, large ? LARGE_PAGE : HEAD, bytes + HEAD)) return nullptr;
-#ifdef MADV_HUGEPAGE
-    if (large) madvise(start, bytes + HEAD, MADV_HUGEPAGE);  // no matter if it is refused
-#endif
+    if (is_large(bytes)) start = map_large(mapped(bytes));
+    else if (posix_memalign(&start, HEAD, bytes + HEAD)) start = nullptr;
+    if (!start) return nullptr;
     void* memory = static_cast<char*>(start) + HEAD;
     size_of(memory) = bytes;
     return memory;
 }
 
-void release(void* memory) { free(static_cast<char*>(memory) - HEAD); }
+void release(void* memory) {
+    char* start = static_cast<char*>(memory) - HEAD;
+    const size_t bytes = size_of(memory);
+    if (is_large(bytes)) munmap(start, mapped(bytes));
+    else free(start);
+}
 
 }  // namespace
 
@@ -66,6 +91,13 @@ void* memory_take(size_t bytes) {
                 k.blocks.erase(block);
                 return memory;
             }
+        // Nothing fits.  What waits gives way to what is made, the oldest first: then there is never more memory held, in use
+        // or waiting, than arrays in use have needed at once.
+        for (size_t freed = 0; freed < bytes && !k.blocks.empty(); k.blocks.pop_back()) {
+            freed += k.blocks.back().size;
+            k.size -= k.blocks.back().size;
+            release(k.blocks.back().start);
+        }
     }
     return fresh(bytes);
 }

@@ -94,7 +94,9 @@ def test_it_agrees_with_the_reference(cell: str, shape: tuple[int, ...], dtype: 
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_it_agrees_where_products_go_through_the_caches_in_parts(cell: str) -> None:
-    both(cell, (3, 40, 900, 420), "float32")  # K longer than a block, columns of more than a group, rows of several tiles
+    both(
+        cell, (3, 40, 900, 420), "float32"
+    )  # K longer than a block, columns of more than a group, rows of several tiles
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
