@@ -166,7 +166,7 @@ STEPS_OF_LAYERS = [
 @pytest.mark.parametrize("isa", ["amx", "avx512"])
 @pytest.mark.parametrize("what", STEPS_OF_LAYERS, ids=str)
 def test_what_a_native_training_step_takes_of_the_machine(what: Any, isa: str) -> None:
-    """The resident set of a process, which a bound is for; where there is no such instruction set, with the best one."""
+    """The resident set of a process, which a bound is for; of the best instruction set where this one is not there."""
     there = cpu._module().instruction_sets()
     chosen = isa if isa in there else there[-1]
     environment = {**os.environ, "GPULSTM_CPU_ISA": chosen, "GPULSTM_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}

@@ -32,6 +32,7 @@ def own(task: dict[str, Any]) -> tuple[Call, str]:
     steps, batch = case["steps"], case["batch"]
     small = LSTM(1, 1, device="cpu", engine=task["engine"])
     y, _, tape = small.forward(np.zeros((2, 1, 1), "float32"))
+    assert tape is not None
     small.backward(tape, y)
     layer = LSTM(case["inputs"], case["hidden"], case["layers"], device="cpu", engine=task["engine"])
     x = np.random.default_rng(0).standard_normal((steps, batch, case["inputs"]), dtype=np.float32)
