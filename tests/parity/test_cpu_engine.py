@@ -237,21 +237,24 @@ def test_a_stream_refuses_an_out_that_does_not_fit() -> None:
             step(x, out=out)
 
 
+@pytest.mark.parametrize("outputs", ["all", "last"])
+@pytest.mark.parametrize("ends", [False, True], ids=["whole", "lengths"])
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("cell", CELLS)
-def test_a_sequence_in_segments_gives_the_same_bits(cell: str, reverse: bool) -> None:
+def test_a_sequence_in_segments_gives_the_same_bits(cell: str, reverse: bool, ends: bool, outputs: str) -> None:
     rng = np.random.default_rng(2)
     x, dy = (rng.standard_normal((11, 300, size)).astype("float32") for size in (5, 21 * (1 + reverse)))
-    lengths = rng.integers(0, 12, 300)
+    lengths = rng.integers(0, 12, 300) if ends else None
+    dy = dy[0] if outputs == "last" else dy
     assert cpu.block_steps(300) == 3
     results = []
     for memory in (None, "sqrt"):
         model = CELLS[cell](
-            5, 21, num_layers=2, bidirectional=reverse, recurrent_dropout=0.2, device="cpu", engine="cpu"
+            5, 21, num_layers=2, bidirectional=reverse, dropout=0.2, recurrent_dropout=0.2, device="cpu", engine="cpu"
         )
-        y, _, tape = model.forward(x, None, lengths, memory=memory)
-        dx, _, grads = model.backward(tape, dy)
-        results.append([y, dx, grads.flat])
+        y, state, tape = model.forward(x, None, lengths, memory=memory, outputs=outputs)
+        dx, dstate, grads = model.backward(tape, dy, state)
+        results.append([y, dx, grads.flat, *(np.stack(each) for each in (state, dstate))])
     for whole, cut in zip(*results, strict=True):
         assert np.array_equal(whole, cut)
 
