@@ -9,7 +9,7 @@ changes how long it takes, and not how many steps there are.
     python docs/pictures/adding_problem_750.py                   # trains both, writes the CSV and the picture
     python docs/pictures/adding_problem_750.py --draw            # draws from the CSV
 
-The curves in adding_problem_750.csv are those of one run, stopped after nine minutes of processor time each, as they came.
+The curves in adding_problem_750.csv are as they came; both runs were stopped after nine minutes of processor time.
 """
 
 from __future__ import annotations
