@@ -154,6 +154,7 @@ STEPS_OF_LAYERS = [
     ("lstm", (250, 32, 16, 256, 2), "sqrt", "last", {}),
     ("lstm", (1000, 32, 16, 256, 2), "sqrt", "last", {}),
     ("lstm", (1000, 32, 16, 256, 2), "96MiB", "last", {}),
+    ("lstm", (4000, 16, 16, 128, 2), "64MiB", "last", {}),
     ("lstm", (600, 32, 16, 256, 2), "96MiB", "all", {}),
     ("lstm", (1000, 8, 64, 128, 3), None, "all", {}),  # too few rows for a matrix unit
     ("lstm", (500, 16, 32, 128, 1), None, "last", {"dtype": "float64"}),
