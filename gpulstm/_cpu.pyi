@@ -21,6 +21,9 @@ def use(name: str) -> None:
 def saved_sizes(cell: int, hidden: int, is_double: bool) -> tuple[int, int]:
     """(width, padded): the last extents of `gates` (T, B, width) and `cells` (T, B, padded)."""
 
+def working_room(cell: int, steps: int, batch: int, inputs: int, hidden: int, is_double: bool, threads: int) -> int:
+    """Bytes of working space that `backward_*` of these sizes takes, or `forward_*` where that takes more."""
+
 def forward_float(
     cell: int,
     reverse: bool,

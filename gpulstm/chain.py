@@ -139,7 +139,13 @@ class Chain:
         order = segments[::-1] if self.direction else segments
         kept = ChainTape(x, order, [], None, last)
         whole = len(segments) == 1
-        y = None if whole else xp.zeros((batch, units) if last else (x.shape[0], batch, units), x.dtype)
+        y = (
+            None
+            if whole
+            else xp.zeros((batch, units), x.dtype)
+            if last
+            else xp.empty((x.shape[0], batch, units), x.dtype)
+        )
         for segment in order:
             if tape:
                 kept.starts.append(states)
@@ -164,9 +170,16 @@ class Chain:
         spec, xp = run.spec, run.backend.xp
         views = [LayerView(grads, spec.suffixes[index]) for index in self.indices(spec)]
         dx = None if tape.saved is not None else xp.empty(tape.x.shape, tape.x.dtype)
+        nothing = None  # zeros, once for all segments in which no row ends
         for segment, start in zip(reversed(tape.segments), reversed(tape.starts), strict=True):
             saved = tape.saved or self._segment(run, tape.x, start, segment, save=True)[2]
-            part = _last_backward(run, dy, segment) if tape.last else dy[segment[0] : segment[1]]
+            if not tape.last:
+                part = dy[segment[0] : segment[1]]
+            elif run.lengths is not None or segment[1] == run.steps:
+                part = _last_backward(run, dy, segment)
+            else:
+                nothing = _last_backward(run, dy, segment) if nothing is None else nothing
+                part = nothing
             part, dstates = self._segment_backward(run, saved, part, dstates, views)
             if dx is None:
                 dx = part

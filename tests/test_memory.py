@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import gc
+import json
+import os
+import subprocess
+import sys
 import tracemalloc
 from types import ModuleType
 from typing import Any
@@ -12,7 +16,7 @@ import pytest
 
 import gpulstm as gl
 from gpulstm.chain import cut
-from gpulstm.engines import cuda, reference
+from gpulstm.engines import cpu, cuda, reference
 from gpulstm.engines.spec import Call, StackSpec
 from gpulstm.errors import ConfigError
 from gpulstm.memory import format_bytes, parse_bytes, segment_length, training_bytes
@@ -112,6 +116,67 @@ def test_the_predicted_peak_is_right_within_15_percent(cell: str, options: Any, 
     assert grads.flat.size
     predicted = layer.explain(steps, batch, training=True, memory=memory, outputs=outputs).memory
     assert 0.85 < predicted / peak < 1.15, (format_bytes(predicted), format_bytes(peak))
+
+
+RESIDENT = """
+import gc, json, sys
+import numpy as np
+import gpulstm as gl
+from gpulstm.engines import cpu
+
+def resident(name):
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith(name)) * 1024
+
+cell, shape, memory, outputs, options = json.loads(sys.argv[1])
+steps, batch, inputs, hidden, layers = shape
+make = {"lstm": gl.LSTM, "gru": gl.GRU, "rnn": gl.RNN}[cell]
+small = make(1, 1, device="cpu", engine="cpu")
+y, _, tape = small.forward(np.zeros((2, 1, 1)))
+small.backward(tape, y)
+layer = make(inputs, hidden, layers, device="cpu", engine="cpu", **options)
+x = np.random.default_rng(0).standard_normal((steps, batch, inputs)).astype(layer.spec.dtype)
+dy = np.full((batch, hidden) if outputs == "last" else (steps, batch, hidden), 1e-3, layer.spec.dtype)
+plan = layer.explain(steps, batch, training=True, memory=memory, outputs=outputs)
+grads = layer.params.like()
+gc.collect()
+with open("/proc/self/clear_refs", "w") as clear:
+    clear.write("5")
+start = resident("VmRSS")
+for _ in range(2):
+    y, _, tape = layer.forward(x, memory=memory, outputs=outputs)
+    layer.backward(tape, dy, grads=grads)
+    del y, tape
+print(json.dumps([plan.memory, resident("VmHWM") - start, cpu._module().instruction_set()]))
+"""
+STEPS_OF_LAYERS = [
+    ("lstm", (250, 32, 16, 256, 2), None, "last", {}),
+    ("lstm", (250, 32, 16, 256, 2), "sqrt", "last", {}),
+    ("lstm", (1000, 32, 16, 256, 2), "sqrt", "last", {}),
+    ("lstm", (1000, 32, 16, 256, 2), "96MiB", "last", {}),
+    ("lstm", (4000, 16, 16, 128, 2), "64MiB", "last", {}),
+    ("lstm", (600, 32, 16, 256, 2), "96MiB", "all", {}),
+    ("lstm", (1000, 8, 64, 128, 3), None, "all", {}),  # too few rows for a matrix unit
+    ("lstm", (500, 16, 32, 128, 1), None, "last", {"dtype": "float64"}),
+    ("gru", (1000, 32, 16, 128, 2), "40MiB", "last", {}),
+    ("rnn", (1000, 48, 16, 192, 2), None, "all", {}),
+]
+
+
+@pytest.mark.parametrize("isa", ["amx", "avx512"])
+@pytest.mark.parametrize("what", STEPS_OF_LAYERS, ids=str)
+def test_what_a_native_training_step_takes_of_the_machine(what: Any, isa: str) -> None:
+    """The resident set of a process, which a bound is for; of the best instruction set where this one is not there."""
+    there = cpu._module().instruction_sets()
+    chosen = isa if isa in there else there[-1]
+    environment = {**os.environ, "GPULSTM_CPU_ISA": chosen, "GPULSTM_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", RESIDENT, json.dumps(what)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
+    predicted, peak, used = json.loads(done.stdout)
+    assert used == chosen
+    assert 0.85 < predicted / peak < 1.15, (format_bytes(predicted), format_bytes(peak))
+    if what[2] not in (None, "sqrt"):
+        assert peak < 1.05 * parse_bytes(what[2]), format_bytes(peak)  # pages beside the arrays are not foreseen
 
 
 @pytest.mark.cuda

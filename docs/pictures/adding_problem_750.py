@@ -2,19 +2,23 @@
 
 The task of `adding_problem.py` at the length of Arjovsky, Shah & Bengio 2016 (arXiv:1511.06464, section 4.2), and of
 Tallec & Ollivier 2018 (arXiv:1804.11188), who start the gates so that units forget over 2 to T steps (`chrono`).
-Both runs are the same but for those biases: forget bias 1, or chrono with T_max = 750.  Each ends after `--minutes`.
+Both runs are the same but for those biases: forget bias 1, or chrono with T_max = 750.  They go on side by side, each
+in a process of its own with one thread, until it has had `--minutes` of processor time: what else the machine does then
+changes how long it takes, and not how many steps there are.
 
     python docs/pictures/adding_problem_750.py                   # trains both, writes the CSV and the picture
     python docs/pictures/adding_problem_750.py --draw            # draws from the CSV
 
-The curves in adding_problem_750.csv are those of one run of four minutes each, as they came: side by side, a thread
-each, on a 2-core machine that was busy with other work.
+The curves in adding_problem_750.csv are as they came; both runs were stopped after nine minutes of processor time.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -33,16 +37,16 @@ SETTING = Setting(length=750, hidden=64, batch=50, steps=100_000, rate=2e-3, cli
 EVERY = 20  # steps of which a point of the curve is the mean
 CURVES = FOLDER / "adding_problem_750.csv"
 
-Curve = list[tuple[int, float, float]]  # step, seconds since the start, mean loss of the last steps
+Curve = list[tuple[int, float, float]]  # step, seconds of processor time, mean loss of the last steps
 
 
 def train(chrono: int | None, seconds: float, setting: Setting = SETTING) -> Iterator[tuple[int, float, float]]:
-    """Train one LSTM for so many seconds or all steps; the points of its curve."""
+    """Train one LSTM for so many seconds of processor time or all steps; the points of its curve."""
     stack = StackSpec("lstm", 2, setting.hidden)
     network = Network(NetworkConfig(stack, chrono=chrono), device="cpu", seed=setting.seed)
     rng, loss, optimizer = np.random.default_rng(setting.seed), MSE(), Adam()
     optimizer.init(network.params)
-    begun, recent, grads = time.perf_counter(), [], network.params.like()
+    begun, recent, grads = time.process_time(), [], network.params.like()
     for step in range(1, setting.steps + 1):
         x, target = sequences(rng, setting.length, setting.batch)
         raw, _, tape = network.forward(x, training=True)
@@ -52,7 +56,7 @@ def train(chrono: int | None, seconds: float, setting: Setting = SETTING) -> Ite
         assert tape is not None
         network.backward(tape, draw, grads)
         optimizer.step(network.params, grads, rate=setting.rate, scale=clip_scale(grads, setting.clip)[1])
-        passed = time.perf_counter() - begun
+        passed = time.process_time() - begun
         if step % EVERY == 0:
             yield step, passed, float(np.mean(recent))
             recent.clear()
@@ -91,23 +95,43 @@ def draw(curves: Mapping[str, Curve], folder: Path = FOLDER) -> Path:
     return save(figure, "adding_problem_750.png", folder)
 
 
+def side_by_side(minutes: float) -> dict[str, Curve]:
+    """Train both, a process with one thread each, and read their curves."""
+    alone = {**os.environ, "GPULSTM_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    command = [sys.executable, __file__, "--minutes", str(minutes), "--start"]
+    running = [subprocess.Popen([*command, name], env=alone) for name in STARTS]
+    ended = [process.wait() for process in running]
+    if any(ended):
+        raise RuntimeError("a run has failed, its message is above")
+    curves = {}
+    for name in STARTS:
+        curves |= read(curve_of(name))
+        curve_of(name).unlink()
+    return curves
+
+
+def curve_of(name: str) -> Path:
+    """Where a run that goes on leaves its curve, point by point."""
+    return CURVES.with_name(f"{CURVES.stem}_{name.replace(' ', '_')}.csv")
+
+
 def main() -> None:
     """Train both, or draw what was kept."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=10.0, help="of each run")
+    parser.add_argument("--minutes", type=float, default=10.0, help="of processor time, of each run")
     parser.add_argument("--draw", action="store_true", help="draw from the CSV, without training")
+    parser.add_argument("--start", choices=list(STARTS), help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.draw:
-        draw(read())
+    if given.start:
+        curve: Curve = []
+        for point in train(STARTS[given.start], 60 * given.minutes):
+            curve.append(point)
+            write({given.start: curve}, curve_of(given.start))
+            print(f"{given.start}: step {point[0]}, {point[1]:.0f} s, loss {point[2]:.4f}", flush=True)
         return
-    curves: dict[str, Curve] = {}
-    for name, chrono in STARTS.items():
-        curves[name] = []
-        for point in train(chrono, 60 * given.minutes):
-            curves[name].append(point)
-            print(f"{name}: step {point[0]}, {point[1]:.0f} s, loss {point[2]:.4f}", flush=True)
-    write(curves)
-    draw(curves)
+    if not given.draw:
+        write(side_by_side(given.minutes))
+    draw(read())
 
 
 if __name__ == "__main__":

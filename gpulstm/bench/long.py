@@ -1,8 +1,11 @@
 """Memory and time of one training step on long sequences, with the loss on the last step only.
 
-Each contender is alone on the machine in a process of its own: it builds its model and input, takes a step of two time
-steps (so that libraries have what they allocate once), and then whole steps.  Memory is the largest resident set during
-these (`VmHWM` of Linux, reset before them) over the resident set just before; time is the median over the steps.
+Each contender is alone on the machine in a process of its own: it takes a step of a tiny model (so that libraries have
+what they allocate once), builds its model, input and Adam's moments, and then takes whole steps.  Memory is the largest
+resident set during these (`VmHWM` of Linux, reset before them) over the resident set just before; time is the median.
+
+With the loss on the last step gradients shrink below 1e-38 on their way back, and processors are slow with such
+numbers.  PyTorch is measured as it comes and with `torch.set_flush_denormal(True)`, which takes them for zero.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,14 +69,18 @@ def cases(shapes: Iterable[str] = ()) -> tuple[Case, ...]:
 
 
 def contenders(peers_python: str | None = None) -> list[tuple[Contender, str | None]]:
-    """This package's fastest engine for the CPU, whole and in segments, and PyTorch; each with its bound on memory."""
+    """This package's fastest engine for the CPU, whole and in segments, and PyTorch, as it comes and with `FLUSH`.
+
+    Each comes with its setting: `memory` of this package, None or `FLUSH` of PyTorch.
+    """
     engine = choose(Call(StackSpec("lstm", 1, 1), resolve("cpu").device, 1, 1, True, False)).engine.name
     ours = [
         (Contender(f"gpulstm {engine}, {name}", "gpulstm", sys.executable, engine), memory)
         for name, memory in MEMORY.items()
     ]
-    torch = [(one, None) for one in suites.contenders("cpu", peers_python) if one.library == "torch"]
-    return [*ours, *torch]
+    torch = [one for one in suites.contenders("cpu", peers_python) if one.library == "torch"]
+    flushed = [(replace(one, name=f"{one.name}, denormals flushed"), long_worker.FLUSH) for one in torch]
+    return [*ours, *((one, None) for one in torch), *flushed]
 
 
 def run(
@@ -102,8 +109,8 @@ def run(
         raise DeviceError("the suite 'long' reads peak memory from /proc/self, which this system does not have")
     results = []
     for case in chosen:
-        for contender, memory in who:
-            task = {"memory": memory, "rounds": rounds, "threads": threads, "case": asdict(case)}
+        for contender, setting in who:
+            task = {"setting": setting, "rounds": rounds, "threads": threads, "case": asdict(case)}
             results.append(_measure(contender, case, task))
             report(results[-1])
     return results

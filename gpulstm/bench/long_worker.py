@@ -1,5 +1,9 @@
 """One contender and one length of the suite "long" in a process of its own: seconds and peak memory of training steps.
 
+Before the measurement each contender takes a step of a model of one unit, so that its library has what it makes once,
+and makes its model, its input and Adam's moments.  All that the step itself needs is counted: the gradients, the packed
+weights, the tape.
+
 Started with one argument, a JSON object (see `main`); answers one JSON object on stdout.  It imports nothing but the
 standard library until it knows its contender, so that it can be run by its path in an environment that holds PyTorch
 and not this package.
@@ -14,6 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 Call = Callable[[], object]
+FLUSH = "flush"  # numbers below 1e-38 count as zero
 
 
 def own(task: dict[str, Any]) -> tuple[Call, str]:
@@ -23,22 +28,26 @@ def own(task: dict[str, Any]) -> tuple[Call, str]:
     from gpulstm.layers import LSTM
     from gpulstm.optimizers import Adam
 
-    case, memory = task["case"], task["memory"]
+    case, memory = task["case"], task["setting"]
     steps, batch = case["steps"], case["batch"]
+    small = LSTM(1, 1, device="cpu", engine=task["engine"])
+    y, _, tape = small.forward(np.zeros((2, 1, 1), "float32"))
+    assert tape is not None
+    small.backward(tape, y)
     layer = LSTM(case["inputs"], case["hidden"], case["layers"], device="cpu", engine=task["engine"])
     x = np.random.default_rng(0).standard_normal((steps, batch, case["inputs"]), dtype=np.float32)
     dy = np.full((batch, layer.spec.output_size), 1e-3, "float32")
     optimizer, grads = Adam(), layer.params.like()
     optimizer.init(layer.params)
+    optimizer.step(layer.params, grads, rate=1e-6)
 
-    def train(part: Any = x) -> None:
-        _, _, tape = layer.forward(part, memory=memory, outputs="last")
+    def train() -> None:
+        _, _, tape = layer.forward(x, memory=memory, outputs="last")
         assert tape is not None
         grads.flat[...] = 0
         layer.backward(tape, dy, grads=grads)
         optimizer.step(layer.params, grads, rate=1e-6)
 
-    train(x[:2])
     return train, str(layer.explain(steps, batch, training=True, memory=memory, outputs="last"))
 
 
@@ -54,17 +63,23 @@ def torch(task: dict[str, Any]) -> tuple[Call, str]:
     case = task["case"]
     if task["threads"]:
         torch.set_num_threads(task["threads"])
+    torch.set_flush_denormal(task["setting"] == FLUSH)
     torch.manual_seed(0)
+    small = torch.nn.LSTM(1, 1)
+    small(torch.zeros(2, 1, 1))[0].sum().backward()
     layer = torch.nn.LSTM(case["inputs"], case["hidden"], case["layers"])
     x = torch.randn(case["steps"], case["batch"], case["inputs"])
     optimizer = torch.optim.Adam(layer.parameters(), lr=1e-6)
+    for parameter in layer.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
 
-    def train(part: Any = x) -> None:
+    def train() -> None:
         optimizer.zero_grad(set_to_none=True)
-        layer(part)[0][-1].backward(torch.full((case["batch"], case["hidden"]), 1e-3))
+        layer(x)[0][-1].backward(torch.full((case["batch"], case["hidden"]), 1e-3))
         optimizer.step()
 
-    train(x[:2])
     return train, f"torch.nn.LSTM {torch.__version__}, {torch.get_num_threads()} threads"
 
 
@@ -89,8 +104,8 @@ def _resident(name: str) -> int:
 def main() -> int:
     """Measure and answer.
 
-    The argument: `contender` ("gpulstm" or "torch"), `engine` and `memory` of this package, `threads` (0: the library
-    chooses), `rounds`, and `case` (steps, batch, inputs, hidden, layers).
+    The argument: `contender` ("gpulstm" or "torch"), `engine` of this package, `setting` (its `memory`; or, of PyTorch,
+    `FLUSH`), `threads` (0: the library chooses), `rounds`, and `case` (steps, batch, inputs, hidden, layers).
     """
     task = json.loads(sys.argv[1])
     answers, sys.stdout = sys.stdout, sys.stderr  # nothing that a library prints gets before the answer

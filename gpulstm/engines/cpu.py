@@ -29,6 +29,7 @@ name = "cpu"
 SPLITS = {"automatic": 0, "rows": 1, "units": 2}  # for tests: the results are the same
 
 SMALL = 64 << 10  # bytes of an array that are not worth looking for
+PROBE = 4096  # steps; from some hundred on the working space is so many bytes a step and so many beside
 BLOCK_ROWS = 1024  # GRADIENT_BLOCK in kernels/cpu/gradients.h
 
 split = "automatic"
@@ -69,12 +70,18 @@ def block_steps(batch: int) -> int:
 
 
 def footprint(spec: StackSpec, layer: int, batch: int) -> Footprint:
-    """What a layer takes in training."""
-    size, inputs = np.dtype(spec.dtype).itemsize, spec.layer_input_size(layer)
-    width, padded = _module().saved_sizes(_cell(spec), spec.hidden_size, size == 8)
+    """What a layer takes in training; its working space is asked of the native code, for many steps and for more."""
+    size, native, cell = np.dtype(spec.dtype).itemsize, _module(), _cell(spec)
+    width, padded = native.saved_sizes(cell, spec.hidden_size, size == 8)
     saved = spec.hidden_size + (width if spec.cell != "rnn" else 0) + padded * spec.has_memory
-    packed = 2 * (inputs + padded) * width + get_num_threads() * BLOCK_ROWS * (inputs + 2 * padded + 256)
-    return Footprint(batch * size * saved, 0, batch * size * width, size * (packed + 8 * batch * padded))
+    few, more = (
+        native.working_room(
+            cell, steps, batch, spec.layer_input_size(layer), spec.hidden_size, size == 8, get_num_threads()
+        )
+        for steps in (PROBE, 2 * PROBE)
+    )
+    work = (more - few) // PROBE
+    return Footprint(batch * size * saved, 0, work, few - PROBE * work)
 
 
 @dataclass

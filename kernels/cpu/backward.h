@@ -3,6 +3,7 @@
 #ifndef GPULSTM_CPU_BACKWARD_H
 #define GPULSTM_CPU_BACKWARD_H
 
+#include "forward.h"
 #include "gradients.h"
 
 namespace gpulstm {
@@ -62,7 +63,10 @@ struct BackwardPass {
     long time(long step) const { return call.reverse ? call.T - 1 - step : step; }
     bool carries() const { return call.cell == Cell::gru || call.lengths; }
 
-    static void work(void* self, int thread) { static_cast<BackwardPass*>(self)->run(thread); }
+    static void work(void* self, int thread) {
+        const Flushed flushed;
+        static_cast<BackwardPass*>(self)->run(thread);
+    }
 
     void run(int thread) {
         const int count = plan.count();
@@ -303,12 +307,16 @@ struct BackwardPass {
 };
 
 template <typename R>
-static bool backward(const BackwardCall<R>& call, int threads, Split split) {
+static Plan backward_plan(const BackwardCall<R>& call, int threads, Split split) {
     const Shape<R> shape(call.cell, call.H);
-    const int have = team_begin(threads);
     const bool tiles = Amx<R>::pays(call.B);
-    BackwardPass<R> pass(call, make_plan(call.T, call.B, call.I + call.H, shape.width, (call.H + Vec<R>::LANES - 1) / Vec<R>::LANES,
-                                         tiles ? 6 : sizeof(R), tiles ? TILE_ROWS : 1, have, split));
+    return make_plan(call.T, call.B, call.I + call.H, shape.width, (call.H + Vec<R>::LANES - 1) / Vec<R>::LANES,
+                     tiles ? 6 : sizeof(R), tiles ? TILE_ROWS : 1, threads, split);
+}
+
+template <typename R>
+static bool backward(const BackwardCall<R>& call, int threads, Split split) {
+    BackwardPass<R> pass(call, backward_plan(call, team_begin(threads), split));
     Layout counted, real;
     pass.lay_out(counted);
     real.base = static_cast<char*>(team_memory(counted.used));
@@ -318,6 +326,21 @@ static bool backward(const BackwardCall<R>& call, int threads, Split split) {
     }
     team_end();
     return real.base != nullptr;
+}
+
+// Bytes of working space that a layer's gradient takes, with the forward pass before it; of the call only cell and sizes count.
+template <typename R>
+static size_t working_room(const BackwardCall<R>& call, int threads) {
+    ForwardCall<R> there = {};
+    there.cell = call.cell;
+    there.T = call.T;
+    there.B = call.B;
+    there.I = call.I;
+    there.H = call.H;
+    Layout forwards, backwards;
+    ForwardPass<R>(there, forward_plan(there, threads, Split::automatic)).lay_out(forwards);
+    BackwardPass<R>(call, backward_plan(call, threads, Split::automatic)).lay_out(backwards);
+    return forwards.used > backwards.used ? forwards.used : backwards.used;
 }
 
 }  // namespace GPULSTM_ISA

@@ -66,7 +66,10 @@ struct ForwardPass {
 
     long time(long step) const { return call.reverse ? call.T - 1 - step : step; }
 
-    static void work(void* self, int thread) { static_cast<ForwardPass*>(self)->run(thread); }
+    static void work(void* self, int thread) {
+        const Flushed flushed;
+        static_cast<ForwardPass*>(self)->run(thread);
+    }
 
     void run(int thread) {
         const int count = plan.count();
@@ -330,12 +333,16 @@ struct ForwardPass {
 };
 
 template <typename R>
-static bool forward(const ForwardCall<R>& call, int threads, Split split) {
+static Plan forward_plan(const ForwardCall<R>& call, int threads, Split split) {
     const Shape<R> shape(call.cell, call.H);
-    const int have = team_begin(threads);
     const bool tiles = Amx<R>::pays(call.B);
-    ForwardPass<R> pass(call, make_plan(call.T, call.B, call.I + call.H, shape.width, shape.panels, tiles ? 6 : sizeof(R),
-                                        tiles ? TILE_ROWS : 1, have, split));
+    return make_plan(call.T, call.B, call.I + call.H, shape.width, shape.panels, tiles ? 6 : sizeof(R), tiles ? TILE_ROWS : 1,
+                     threads, split);
+}
+
+template <typename R>
+static bool forward(const ForwardCall<R>& call, int threads, Split split) {
+    ForwardPass<R> pass(call, forward_plan(call, team_begin(threads), split));
     Layout counted, real;
     pass.lay_out(counted);
     real.base = static_cast<char*>(team_memory(counted.used));

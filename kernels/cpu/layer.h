@@ -6,6 +6,7 @@
 #ifndef GPULSTM_CPU_LAYER_H
 #define GPULSTM_CPU_LAYER_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 namespace gpulstm {
@@ -78,6 +79,8 @@ struct Engine {
     bool (*forward_double)(const ForwardCall<double>&, int threads, Split);
     bool (*backward_float)(const BackwardCall<float>&, int threads, Split);
     bool (*backward_double)(const BackwardCall<double>&, int threads, Split);
+    size_t (*room_float)(const BackwardCall<float>&, int threads);  // bytes of working space: of backward, and of forward
+    size_t (*room_double)(const BackwardCall<double>&, int threads);
     bool (*stack_float)(const StackCall<float>&, int threads);
     bool (*stack_double)(const StackCall<double>&, int threads);
     Stream<float>* (*stream_float)(const StreamCall<float>&);  // null when memory is short; to be deleted

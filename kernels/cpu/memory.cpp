@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <list>
 #include <mutex>
@@ -11,6 +12,7 @@ namespace gpulstm {
 namespace {
 
 constexpr size_t LARGE_PAGE = 2ul << 20;
+constexpr size_t MAPPED = 256ul << 10;  // blocks from here on are mapped
 constexpr size_t HEAD = 64;  // before each block, for its size
 
 struct Block {
@@ -39,21 +41,49 @@ Kept& kept() {
 
 size_t& size_of(void* memory) { return *reinterpret_cast<size_t*>(static_cast<char*>(memory) - HEAD); }
 
+bool is_large(size_t bytes) { return bytes + HEAD >= MAPPED; }
+
+size_t whole_pages(size_t bytes) {
+    static const size_t page = size_t(sysconf(_SC_PAGESIZE));
+    return (bytes + page - 1) / page * page;
+}
+
 void* fresh(size_t bytes) {
     void* start = nullptr;
-    const bool large = bytes + HEAD >= LARGE_PAGE;
-    if (posix_memalign(&start, large ? LARGE_PAGE : HEAD, bytes + HEAD)) return nullptr;
-#ifdef MADV_HUGEPAGE
-    if (large) madvise(start, bytes + HEAD, MADV_HUGEPAGE);  // no matter if it is refused
-#endif
+    if (is_large(bytes)) start = memory_map(bytes + HEAD);
+    else if (posix_memalign(&start, HEAD, bytes + HEAD)) start = nullptr;
+    if (!start) return nullptr;
     void* memory = static_cast<char*>(start) + HEAD;
     size_of(memory) = bytes;
     return memory;
 }
 
-void release(void* memory) { free(static_cast<char*>(memory) - HEAD); }
+void release(void* memory) {
+    char* start = static_cast<char*>(memory) - HEAD;
+    const size_t bytes = size_of(memory);
+    if (is_large(bytes)) memory_unmap(start, bytes + HEAD);
+    else free(start);
+}
 
 }  // namespace
+
+void* memory_map(size_t bytes) {
+    const size_t size = whole_pages(bytes), all = size + LARGE_PAGE;
+    char* start = static_cast<char*>(mmap(nullptr, all, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    if (start == MAP_FAILED) return nullptr;
+    const size_t before = (LARGE_PAGE - reinterpret_cast<size_t>(start) % LARGE_PAGE) % LARGE_PAGE;
+    if (before) munmap(start, before);
+    start += before;
+    if (all > before + size) munmap(start + size, all - before - size);
+#ifdef MADV_HUGEPAGE
+    if (size >= LARGE_PAGE) madvise(start, size, MADV_HUGEPAGE);  // no matter if it is refused
+#endif
+    return start;
+}
+
+void memory_unmap(void* memory, size_t bytes) {
+    if (memory) munmap(memory, whole_pages(bytes));
+}
 
 void* memory_take(size_t bytes) {
     Kept& k = kept();
@@ -66,6 +96,13 @@ void* memory_take(size_t bytes) {
                 k.blocks.erase(block);
                 return memory;
             }
+        // Nothing fits.  What waits gives way to what is made, the oldest first: then there is never more memory held, in use
+        // or waiting, than arrays in use have needed at once.
+        for (size_t freed = 0; freed < bytes && !k.blocks.empty(); k.blocks.pop_back()) {
+            freed += k.blocks.back().size;
+            k.size -= k.blocks.back().size;
+            release(k.blocks.back().start);
+        }
     }
     return fresh(bytes);
 }

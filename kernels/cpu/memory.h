@@ -13,6 +13,10 @@ constexpr size_t MEMORY_KEPT = 256ul << 20;  // bytes that may wait for another 
 void* memory_take(size_t bytes);
 void memory_give(void* memory);
 
+// The same from the system and back to it at once: of what malloc has, it would get back only some when a block is freed.
+void* memory_map(size_t bytes);
+void memory_unmap(void* memory, size_t bytes);
+
 }  // namespace gpulstm
 
 #endif

@@ -115,6 +115,21 @@ nb::tuple saved_sizes(int cell, long H, bool is_double) {
     return nb::make_tuple(width(Cell(cell), H, lanes), padded(Cell(cell), H, lanes));
 }
 
+template <typename R>
+size_t room_of(Cell cell, long T, long B, long I, long H, int threads) {
+    BackwardCall<R> call = {};
+    call.cell = cell;
+    call.T = T;
+    call.B = B;
+    call.I = I;
+    call.H = H;
+    if constexpr (sizeof(R) == 8) return engine->room_double(call, threads);
+    else return engine->room_float(call, threads);
+}
+size_t working_room(int cell, long T, long B, long I, long H, bool is_double, int threads) {
+    return (is_double ? room_of<double> : room_of<float>)(Cell(cell), T, B, I, H, threads);
+}
+
 void done(bool enough) {
     if (!enough) throw std::bad_alloc();
 }
@@ -335,6 +350,7 @@ NB_MODULE(_cpu, m) {
     m.def("instruction_set", [] { return std::string(engine->name); });
     m.def("use", &use, "name"_a);
     m.def("saved_sizes", &saved_sizes, "cell"_a, "hidden"_a, "is_double"_a);
+    m.def("working_room", &working_room, "cell"_a, "steps"_a, "batch"_a, "inputs"_a, "hidden"_a, "is_double"_a, "threads"_a);
     m.def("forward_float", &forward<float>);
     m.def("forward_double", &forward<double>);
     m.def("backward_float", &backward<float>);

@@ -2,6 +2,7 @@
 #ifndef GPULSTM_CPU_PLAN_H
 #define GPULSTM_CPU_PLAN_H
 
+#include "flushed.h"
 #include "pack.h"
 #include "threads.h"
 #include "tile.h"

@@ -58,7 +58,10 @@ struct Wave {
     long layers, T;
     int threads;
 
-    static void work(void* self, int thread) { static_cast<Wave*>(self)->run(thread); }
+    static void work(void* self, int thread) {
+        const Flushed flushed;
+        static_cast<Wave*>(self)->run(thread);
+    }
 
     void run(int thread) {
         const Place place(Plan(), 0, layer[0]->call.B);

@@ -97,6 +97,7 @@ struct PackedStream final : Stream<R> {
         stream->run(member, stream->members);
     }
     void run(int member, int count) {
+        const Flushed flushed;
         [[maybe_unused]] const typename Amx<R>::Configured configured(layer[0]->pass.tiles);
         Plan now;
         now.members = count;

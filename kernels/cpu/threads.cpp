@@ -1,5 +1,7 @@
 #include "threads.h"
 
+#include "memory.h"
+
 #include <pthread.h>
 #include <sched.h>
 #include <stdlib.h>
@@ -16,7 +18,6 @@ namespace {
 
 constexpr int SPINS = 2000;           // waiting for each other inside a call
 constexpr int IDLE_SPINS = 4000;      // a worker waiting for the next call: some 50 microseconds, then it sleeps
-constexpr size_t HUGE_PAGE = 2ul << 20;
 constexpr size_t KEPT = 256ul << 20;  // memory above this is given back after the call
 
 inline void pause() {
@@ -137,7 +138,7 @@ void team_end() {
     }
     Team& t = the_team();
     if (t.size > KEPT) {
-        free(t.memory);
+        memory_unmap(t.memory, t.size);
         t.memory = nullptr;
         t.size = 0;
     }
@@ -155,14 +156,9 @@ void* team_memory(size_t bytes) {
     }
     Team& t = the_team();
     if (t.size < bytes) {
-        free(t.memory);
-        const size_t page = bytes < HUGE_PAGE ? 4096 : HUGE_PAGE;
-        bool failed = posix_memalign(&fresh, page, bytes) != 0;
-#ifdef MADV_HUGEPAGE  // weights are read over and over: in large pages they spread evenly over the second-level cache
-        if (!failed && page == HUGE_PAGE) madvise(fresh, bytes, MADV_HUGEPAGE);  // no matter if it is refused
-#endif
-        t.memory = failed ? nullptr : fresh;
-        t.size = failed ? 0 : bytes;
+        memory_unmap(t.memory, t.size);
+        t.memory = memory_map(bytes);  // in large pages weights, read over and over, spread evenly over the second-level cache
+        t.size = t.memory ? bytes : 0;
     }
     return t.memory;
 }

@@ -236,21 +236,24 @@ def test_a_stream_refuses_an_out_that_does_not_fit() -> None:
             step(x, out=out)
 
 
+@pytest.mark.parametrize("outputs", ["all", "last"])
+@pytest.mark.parametrize("ends", [False, True], ids=["whole", "lengths"])
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("cell", CELLS)
-def test_a_sequence_in_segments_gives_the_same_bits(cell: str, reverse: bool) -> None:
+def test_a_sequence_in_segments_gives_the_same_bits(cell: str, reverse: bool, ends: bool, outputs: str) -> None:
     rng = np.random.default_rng(2)
     x, dy = (rng.standard_normal((11, 300, size)).astype("float32") for size in (5, 21 * (1 + reverse)))
-    lengths = rng.integers(0, 12, 300)
+    lengths = rng.integers(0, 12, 300) if ends else None
+    dy = dy[0] if outputs == "last" else dy
     assert cpu.block_steps(300) == 3
     results = []
     for memory in (None, "sqrt"):
         model = CELLS[cell](
-            5, 21, num_layers=2, bidirectional=reverse, recurrent_dropout=0.2, device="cpu", engine="cpu"
+            5, 21, num_layers=2, bidirectional=reverse, dropout=0.2, recurrent_dropout=0.2, device="cpu", engine="cpu"
         )
-        y, _, tape = model.forward(x, None, lengths, memory=memory)
-        dx, _, grads = model.backward(tape, dy)
-        results.append([y, dx, grads.flat])
+        y, state, tape = model.forward(x, None, lengths, memory=memory, outputs=outputs)
+        dx, dstate, grads = model.backward(tape, dy, state)
+        results.append([y, dx, grads.flat, *(np.stack(each) for each in (state, dstate))])
     for whole, cut in zip(*results, strict=True):
         assert np.array_equal(whole, cut)
 
@@ -285,6 +288,18 @@ def test_activations_are_accurate_over_their_whole_range(dtype: str) -> None:
     ulp = np.spacing(np.maximum(np.abs(exact), np.finfo(dtype).tiny).astype(dtype)).astype(np.float64)
     assert (np.abs(y.ravel() - exact) <= 7 * ulp).all()
     assert (np.abs(y) <= 1).all()
+
+
+def test_gradients_fade_to_zero_and_the_thread_is_left_as_it_was() -> None:
+    model = gl.RNN(3, 20, device="cpu", engine="cpu", seed=1)
+    model.params["W_h_l0"] *= 0.3
+    for batch in (2, 20):
+        x = np.random.default_rng(0).standard_normal((400, batch, 3)).astype("float32")
+        y, _, tape = model.forward(x, outputs="last")
+        dx, _, _ = model.backward(tape, np.ones_like(y))
+        assert (dx[0] == 0).all() and (dx[-1] != 0).any()
+        assert (np.abs(dx[dx != 0]) >= np.finfo("float32").tiny).all()  # the slow numbers in between are not there
+        assert np.float32(1e-38) * np.float32(0.01) != 0
 
 
 def test_a_nan_stays_one() -> None:
