@@ -193,7 +193,8 @@ struct Amx<float> {
                         const long k = i * TILE_DEPTH + 2 * pair;
                         const bool even = left > 0 && k < K, odd = left > 0 && k + 1 < K;
                         put_pair(out + ((p * blocks + i) * part.count + j) * BLOCK, pair,
-                                 even ? V::load(from + k * row, left) : V(0.0f), odd ? V::load(from + (k + 1) * row, left) : V(0.0f));
+                                 even ? V::load(from + k * row, left) : V(0.0f),
+                                 odd ? V::load(from + (k + 1) * row, left) : V(0.0f));
                     }
             }
     }
@@ -208,8 +209,10 @@ struct Amx<float> {
                 const long n0 = (q * form.nv + v) * L;
                 for (long i = 0; i < blocks; ++i) {
                     for (long half = 0; half < 2; ++half) {
-                        const long slot = 2 * i + half, p = slot / part.count, unit = slot < slots ? s.unit(p, int(slot % part.count)) : s.H;
-                        const float* from = w + (slot < slots ? s.column(part, p, int(slot % part.count)) : 0);
+                        const long slot = 2 * i + half, p = slot / part.count;
+                        const int j = int(slot % part.count);
+                        const long unit = slot < slots ? s.unit(p, j) : s.H;
+                        const float* from = w + (slot < slots ? s.column(part, p, j) : 0);
                         for (long k = 0; k < L; ++k)
                             for (long n = 0; n < L; ++n)
                                 square[half * L + k][n] = unit + k < s.H && n0 + n < form.N ? from[(n0 + n) * row + k] : 0.0f;

@@ -145,7 +145,8 @@ struct BackwardPass {
                 const long now = k + length < all ? length : all - k;
                 for (long i = 0; i < row_tiles; ++i) {
                     R* sums = own + ((done & 1) * row_tiles + i) * TILE_ROWS * line;
-                    M::product(nv, left + (i * all + k) * BLOCK, right + k * nv * BLOCK, now, k ? sums : nullptr, sums, line, between);
+                    M::product(nv, left + (i * all + k) * BLOCK, right + k * nv * BLOCK, now, k ? sums : nullptr, sums, line,
+                               between);
                     if (k + now < all) continue;
                     while (ready.r < ready.end) finish_one();
                     ready = {q, i * TILE_ROWS, rows < (i + 1) * TILE_ROWS ? rows : (i + 1) * TILE_ROWS, sums, 0};
@@ -271,7 +272,8 @@ struct BackwardPass {
             for (long r = 0; r < TILE_ROWS; ++r)
                 for (long slot = 0; slot < blocks * 2; ++slot) {
                     const long column = (slot / shape.x.count * 4 + slot % shape.x.count + shape.x.first) * L;
-                    M::put(left, blocks, r, slot * L, r < rows && slot < slots ? V::load(dz + (r0 + r) * shape.width + column) : V(R(0)));
+                    const bool there = r < rows && slot < slots;
+                    M::put(left, blocks, r, slot * L, there ? V::load(dz + (r0 + r) * shape.width + column) : V(R(0)));
                 }
             for (long q = 0; q < inputs.panels; ++q) {
                 const int nv = inputs.in_panel(q);

@@ -123,7 +123,8 @@ struct ForwardPass {
     // ---- the state's way in and out of the padded buffers -----------------------------------------------------
     void clear_left(int group) {  // the rows and units that no state fills
         for (Bf16* left : left_v)
-            if (tiles) __builtin_memset(left + group * left_size(shape.padded), 0, size_t(left_size(shape.padded)) * sizeof(Bf16));
+            if (tiles)
+                __builtin_memset(left + group * left_size(shape.padded), 0, size_t(left_size(shape.padded)) * sizeof(Bf16));
     }
     void begin_row(const Place& place, long b, long q0, long q1) {
         for (long u = q0 * shape.units; u < q1 * shape.units; u += L) {
@@ -224,8 +225,8 @@ struct ForwardPass {
                                           (end < x_blocks ? end : x_blocks) - k, finish_one);
                     const long from = k < x_blocks ? 0 : k - x_blocks;
                     if (end > x_blocks)
-                        M::multiply_slots(shape.h, v_old + (i * h_blocks + from) * BLOCK, w_h_panel + from * shape.h.count * BLOCK,
-                                          end - x_blocks - from, finish_one);
+                        M::multiply_slots(shape.h, v_old + (i * h_blocks + from) * BLOCK,
+                                          w_h_panel + from * shape.h.count * BLOCK, end - x_blocks - from, finish_one);
                     M::template store<4>(sums, line);
                     if (end < all) continue;
                     while (ready.r < ready.end) finish_one();

@@ -145,7 +145,8 @@ struct Gradients {
             for (long r = 0; r < rows_there; ++r)
                 for (int j = 0; j < part.count; ++j) {
                     const long room = shape.H - shape.unit(p, j);
-                    (room > 0 ? V::load(dw + (c + r) * row + shape.column(part, p, j), room) : V(R(0))).store(own + (r * 4 + j) * L);
+                    const R* from = dw + (c + r) * row + shape.column(part, p, j);
+                    (room > 0 ? V::load(from, room) : V(R(0))).store(own + (r * 4 + j) * L);
                 }
         const long stride = whole ? row : 4 * L;
         z += part.first * BLOCK;

@@ -1,6 +1,7 @@
 // What one call of the CPU engine is given: one layer, one direction, all time steps.  Plain structs, no instruction set.
 //
-// Shapes: x, dx [T][B][I]; y, dy [T][B][H]; h0, c0 (forwards null for zeros) and the ends [B][H]; w_x [I][G*H], w_h [H][G*H], b [G*H], b_hn [H].
+// Shapes: x, dx [T][B][I]; y, dy [T][B][H]; h0, c0 (forwards null for zeros) and the ends [B][H]; w_x [I][G*H],
+// w_h [H][G*H], b [G*H], b_hn [H].
 // What training saves lies in the engine's own order, units padded to whole panels (see Shape in pack.h):
 // gates [T][B][width], cells [T][B][padded].  A null pointer means: not there.
 #ifndef GPULSTM_CPU_LAYER_H

@@ -255,7 +255,8 @@ class PyStack {
                              data<R>("c0", c0, {layers, B, H}), data<int64_t>("lengths", lengths, {B}),
                              data<R>("y", y, {T, B, H}), data<R>("h_end", h_end, {layers, B, H}),
                              data<R>("c_end", c_end, {layers, B, H})};
-        if ((cell == Cell::lstm) != (call.c_end != nullptr)) throw std::invalid_argument("c_end is for the LSTM and for it alone");
+        if ((cell == Cell::lstm) != (call.c_end != nullptr))
+            throw std::invalid_argument("c_end is for the LSTM and for it alone");
         nb::gil_scoped_release released;
         if constexpr (sizeof(R) == 8) done(engine->stack_double(call, threads));
         else done(engine->stack_float(call, threads));
