@@ -172,7 +172,7 @@ class Forecaster:
         last = [stop - 1 - start for stop, start in zip(cuts.validation, read.offsets[:-1], strict=True)]
         until = np.array([read.time_of(index)[row] for index, row in enumerate(last)])
         self._fitted = Fitted(
-            trainer.network, trainer.loss, scaler, end_of(read, config.context), until, self._season(read)
+            trainer.network, trainer.state.loss, scaler, end_of(read, config.context), until, self._season(read)
         )
         self._series = read
         return self
