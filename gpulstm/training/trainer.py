@@ -176,7 +176,11 @@ class Trainer:
         check_windows("train", train, state)
         if validation is not None:
             check_windows("validation", validation, state)
-        self._check_memory(train)
+        read = train.chunk if isinstance(train, Lanes) else None
+        rows = min(state.batch_size, len(train))
+        self.network.explain(
+            train.context, rows, training=True, memory=self.memory, read=read
+        )  # refuses what cannot be
         if not state.whole:
             raise TrainingError("the last step was cut off in the middle; go on from a checkpoint with restore()")
         if state.batch and state.windows != len(train):
@@ -289,14 +293,7 @@ class Trainer:
         where = f"step {state.step + 1} (epoch {state.epoch + 1}, batch {bad + 1} of {len(runs)})"
         what = f"the loss is {value}" if not math.isfinite(value) else "the norm of the gradients is not finite"
         cause = self._steps.cause(self._train.gather(runs[bad], self.network.backend))
-        raise TrainingError(f"training stopped at {where}: {what}; {cause}; {self._rescue()}")
-
-    def _rescue(self) -> str:
-        if self.state.best is None:
-            return "no epoch was over yet, so the weights are those before that step"
-        if self.restore_best:
-            return f"the weights of the best epoch ({self.history.best_epoch}) are back in the network"
-        return "the weights are those before that step"
+        raise TrainingError(f"training stopped at {where}: {what}; {cause}; {rescue(self.state, self.restore_best)}")
 
     def _end_epoch(self, judged: float | None, seconds: float) -> None:
         state = self.state
@@ -309,7 +306,7 @@ class Trainer:
             cause = "all weights are finite, so look at its windows" if name is None else f"parameter {name!r} is not"
             raise TrainingError(
                 f"the validation loss after step {state.step} (epoch {state.epoch + 1}) is {judge}: {cause}; "
-                f"{self._rescue()}"
+                f"{rescue(self.state, self.restore_best)}"
             )
         state.epoch, state.batch, state.network_state = state.epoch + 1, 0, None
         if state.history.best_loss is None or judge < state.history.best_loss:
@@ -355,10 +352,14 @@ class Trainer:
         except KeyboardInterrupt:
             self.stop("interrupted")
 
-    def _check_memory(self, train: WindowSet | Lanes) -> None:
-        read = train.chunk if isinstance(train, Lanes) else None
-        rows = min(self.state.batch_size, len(train))
-        self.network.explain(train.context, rows, training=True, memory=self.memory, read=read)
+
+def rescue(state: RunState, restore_best: bool) -> str:
+    """A clause on which weights a failed run leaves in the network."""
+    if state.best is None:
+        return "no epoch was over yet, so the weights are those before that step"
+    if restore_best:
+        return f"the weights of the best epoch ({state.history.best_epoch}) are back in the network"
+    return "the weights are those before that step"
 
 
 def check_windows(name: str, windows: WindowSet | Lanes, state: RunState) -> None:
