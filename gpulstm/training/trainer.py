@@ -249,7 +249,7 @@ class Trainer:
 
     def _run_epoch(self, train: WindowSet | Lanes, validation: WindowSet | None) -> None:
         started, state = time.perf_counter(), self.state
-        runs = self._batches(train)
+        runs = batches(train, state)
         state.open_log(len(runs))
         while state.batch < len(runs):
             self._steps.take(train, runs[state.batch])
@@ -267,12 +267,6 @@ class Trainer:
                 return
         self._end_epoch(judged, time.perf_counter() - started)
 
-    def _batches(self, train: WindowSet | Lanes) -> list[np.ndarray]:
-        state = self.state
-        if isinstance(train, Lanes):
-            return train.batches(state.batch_size)
-        return train.batches(state.batch_size, data_order(state.seed, state.epoch, len(train)))
-
     def _check_finite(self) -> np.ndarray:
         """Let the host see the losses of the epoch so far; a step that was not finite ends the run."""
         log = self.state.losses()
@@ -289,7 +283,7 @@ class Trainer:
         assert self._train is not None
         state = self.state
         self._steps.undo(state.batch - bad)
-        runs = self._batches(self._train)
+        runs = batches(self._train, state)
         where = f"step {state.step + 1} (epoch {state.epoch + 1}, batch {bad + 1} of {len(runs)})"
         what = f"the loss is {value}" if not math.isfinite(value) else "the norm of the gradients is not finite"
         cause = self._steps.cause(self._train.gather(runs[bad], self.network.backend))
@@ -351,6 +345,13 @@ class Trainer:
             getattr(callback, event)(self, *values)
         except KeyboardInterrupt:
             self.stop("interrupted")
+
+
+def batches(train: WindowSet | Lanes, state: RunState) -> list[np.ndarray]:
+    """The windows or chunks of each step of the present epoch."""
+    if isinstance(train, Lanes):
+        return train.batches(state.batch_size)
+    return train.batches(state.batch_size, data_order(state.seed, state.epoch, len(train)))
 
 
 def rescue(state: RunState, restore_best: bool) -> str:
