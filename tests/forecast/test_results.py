@@ -45,10 +45,18 @@ def hand_made(actual: list[float], model: list[float], naive: list[float], scale
 
     steps = len(actual)
     return Backtest(
-        names=("a",), targets=("y",), series=np.array([0]), origins=np.array([9]),
-        index=np.arange(9.0, 9 + steps)[None], actual=shaped(actual), forecasts={MODEL: shaped(model), NAIVE: shaped(naive)}, levels=(0.1, 0.9),
-        quantiles=np.stack([shaped(model) - 1, shaped(model) + 1], axis=-1), season=1, scales=np.array([[scale]]),
-    )  # fmt: skip
+        names=("a",),
+        targets=("y",),
+        series=np.array([0]),
+        origins=np.array([9]),
+        index=np.arange(9.0, 9 + steps)[None],
+        actual=shaped(actual),
+        forecasts={MODEL: shaped(model), NAIVE: shaped(naive)},
+        levels=(0.1, 0.9),
+        quantiles=np.stack([shaped(model) - 1, shaped(model) + 1], axis=-1),
+        season=1,
+        scales=np.array([[scale]]),
+    )
 
 
 def test_metrics_of_a_backtest_by_hand() -> None:
