@@ -40,3 +40,12 @@ def test_cuts_by_fraction_count_and_date() -> None:
             chronological_cuts(series, amount)
     with pytest.raises(ConfigError, match="no column of dates"):
         chronological_cuts(load_series(np.ones(9)), "2024-01-01")
+
+
+def test_a_part_is_never_longer_than_its_series() -> None:
+    series = load_series({"y": np.arange(30.0), "id": ["a"] * 25 + ["b"] * 5}, series="id")
+    cuts = chronological_cuts(series, 1, 3)
+    np.testing.assert_array_equal(cuts.validation, [22, 27])
+    np.testing.assert_array_equal(cuts.train, [21, 26])
+    with pytest.raises(ConfigError, match="validation=2 and test=3 leave no training rows of the 5 rows of series 'b'"):
+        chronological_cuts(series, 2, 3)
