@@ -15,7 +15,7 @@ from gpulstm.arrays.cupy_backend import CupyBackend
 from gpulstm.arrays.devices import resolve
 from gpulstm.arrays.gemm import TENSOR_TILES, TILES, Tile, is_tensor, wants_tensor
 from gpulstm.arrays.variables import switch, variables
-from gpulstm.engines.cuda import cost, engine, persistent, tuning
+from gpulstm.engines.cuda import cost, persistent, tuning
 from gpulstm.engines.cuda.tuning import FORMS
 from gpulstm.engines.spec import Call, Plan, StackSpec
 from gpulstm.errors import ConfigError
@@ -63,12 +63,10 @@ def refusal(call: Call) -> str | None:
 
 
 def complete(plan: Plan) -> Plan:
-    """The plan of a call with its form, its graph and its wavefront.
+    """The plan of a call with its form and its graph.
 
     Outside training a graph must not depend on T, as the bits do not: it is decided for a block of steps.
     """
-    from gpulstm.engines.cuda import wavefront
-
     call = plan.call
     form, tuned = form_of(call)
     remarks = ", ".join(f"{name} {1e3 * seconds:.3g} ms" for name, seconds in form.seconds)
@@ -79,12 +77,9 @@ def complete(plan: Plan) -> Plan:
         remarks += f"; chosen by the tuning file {tuned.path}"
     elif tuned is not None:
         remarks += f"; tuning file not used: {tuned}"
+    whole = call if call.training else replace(call, steps=plan.engine.block_steps(call.batch))
     plan = replace(plan, form=form.name, tiles=form.tiles, layout=form.layout, remarks=remarks)
-    plan = replace(plan, no_graph=no_graph(call if call.training else block_of(call)))
-    slices = wavefront.slice_steps(plan, tuned)
-    if isinstance(slices, str):
-        return replace(plan, no_wavefront=slices)
-    return replace(plan, wavefront=slices)
+    return replace(plan, no_graph=no_graph(whole))
 
 
 def describe(plan: Plan) -> str:
@@ -98,11 +93,6 @@ def describe(plan: Plan) -> str:
         tensor = " on tensor cores" if is_tensor(plan.tiles[0]) else ""
         how = f"one fused kernel a step, tiles {rows}x{columns}{tensor}"
     return f"hoisted input product, then {how}; {plan.remarks}"
-
-
-def block_of(call: Call) -> Call:
-    """The same call for one block of steps."""
-    return replace(call, steps=engine.block_steps(call.batch))
 
 
 def no_graph(call: Call) -> str | None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 from gpulstm.arrays.backend import Array
@@ -24,17 +25,22 @@ from gpulstm.arrays.devices import backend_of
 from gpulstm.arrays.gemm import Tile, affine, blocks, choose_tile, is_tensor, sliced_gemm, threads
 from gpulstm.arrays.variables import switch
 from gpulstm.engines.cuda import cost, fused, planner, tuning
-from gpulstm.engines.cuda.engine import plan_of
 from gpulstm.engines.cuda.passes import BackwardPass, ForwardPass, columns
 from gpulstm.engines.cuda.tape import Tape
-from gpulstm.engines.spec import Call, Grads, Plan, State, Task
+from gpulstm.engines.spec import Call, Grads, Plan, State, Task, plan_of
 
 COUNTS = (2, 4, 8, 16, 32)  # slices that are considered
 
 Slice = tuple[int, int, int]  # first step, step after the last, rows of the product that it is a part of
 
 
-def slice_steps(plan: Plan, tuned: tuning.Tuned | str | None) -> int | str:
+def complete(plan: Plan) -> Plan:
+    """The plan of a call, which has its form, with its wavefront."""
+    slices = _slice_steps(plan)
+    return replace(plan, no_wavefront=slices) if isinstance(slices, str) else replace(plan, wavefront=slices)
+
+
+def _slice_steps(plan: Plan) -> int | str:
     """Steps of a slice for a call that is recorded, or why its layers are computed one after the other.
 
     GPULSTM_CUDA_WAVEFRONT=0 or 1 overrides what the cost model finds, and what a tuning file says.
@@ -50,6 +56,7 @@ def slice_steps(plan: Plan, tuned: tuning.Tuned | str | None) -> int | str:
         return f"in the form {plan.form!r} the steps of a layer stay together"
     if call.steps < 2:
         return "there is one step"
+    _, tuned = planner.form_of(call)
     predicted = seconds(call, plan.tiles, planner.card_of(call.device))
     count = min(predicted, key=lambda count: predicted[count] if count > 1 else float("inf"))
     followed = isinstance(tuned, tuning.Tuned)
