@@ -1,6 +1,6 @@
 """A model of what each form costs on a card: launches, bytes, arithmetic, how well the blocks fill the card.
 
-The formulae are written out in docs/cuda-engine.md, beside predictions for two cards.  It is a model on paper: its
+The formulae are written out in docs/cuda-engine.md, next to predictions for two cards.  It is a model on paper: its
 constants come from data sheets and public figures, none was measured by this project.  It has to order the forms, not
 to know their times.
 """
