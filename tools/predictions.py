@@ -8,7 +8,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from gpulstm.engines.cuda import cost, persistent, planner
-from gpulstm.engines.spec import StackSpec
+from gpulstm.engines.spec import Call, StackSpec
 
 SHAPES = (
     (200, 1, 8, 64, 2),
@@ -20,6 +20,13 @@ SHAPES = (
 )
 
 
+def form_for(
+    spec: StackSpec, steps: int, batch: int, training: bool, card: cost.Card, tensor: bool = False
+) -> planner.Form:
+    """The form that a card would get."""
+    return planner.choose_form(Call(spec, "cuda:0", steps, batch, training), card, planner.Wish(tensor=tensor))
+
+
 def rows(card: cost.Card, dtype: str) -> list[str]:
     """A table's lines: a training pass through the stack, in milliseconds."""
     lines = [
@@ -28,14 +35,14 @@ def rows(card: cost.Card, dtype: str) -> list[str]:
     ]
     for steps, batch, inputs, hidden, layers in SHAPES:
         spec = StackSpec("lstm", inputs, hidden, layers, dtype=dtype)
-        plan = planner.plan_for(spec, steps, batch, True, card, tensor=dtype == "float16")
+        plan = form_for(spec, steps, batch, True, card, tensor=dtype == "float16")
         floors = [cost.floor(card, layer, True) for layer in planner.layers(spec, steps, batch)]
-        replayed, launched = planner.graph_seconds(spec, steps, batch, plan, card)
+        replayed, launched = planner.graph_seconds(Call(spec, "cuda:0", steps, batch, True), plan, card)
         seconds = dict(plan.seconds)
         forms = [ms(seconds[form]) if form in seconds else "-" for form in planner.FORMS]
         numbers = [*(ms(sum(part)) for part in zip(*floors, strict=True)), *forms]
         sizes = ",".join(map(str, (steps, batch, inputs, hidden, layers)))
-        lines.append(f"| {sizes} | {' | '.join(numbers)} | {plan.form} | {ms(launched)} | {ms(replayed)} |")
+        lines.append(f"| {sizes} | {' | '.join(numbers)} | {plan.name} | {ms(launched)} | {ms(replayed)} |")
     return lines
 
 
@@ -59,8 +66,8 @@ def beside_others() -> list[str]:
         layer = planner.layers(spec, 1024, 16)[0]
         alone, whole, form = [], [], ""
         for training in (False, True):
-            plan = planner.plan_for(spec, 1024, 16, training, cost.H100, tensor=tensor)
-            form = plan.form
+            plan = form_for(spec, 1024, 16, training, cost.H100, tensor=tensor)
+            form = plan.name
             alone.append(dict(plan.seconds)[form])
             whole.append(alone[-1] + cost.around(cost.H100, layer, training, own=False, tensor=tensor)[0])
         for what, numbers in (("its steps", alone), ("with the products of an input of I=768", whole)):
@@ -71,7 +78,7 @@ def beside_others() -> list[str]:
 def small_batch() -> list[str]:
     """The classic persistent RNN (Diamos et al. 2016, ICML) beside the same thing here, as predicted."""
     steps, batch, hidden = 1000, 4, 1024
-    plan = planner.plan_for(StackSpec("rnn", hidden, hidden), steps, batch, False, cost.H100)
+    plan = form_for(StackSpec("rnn", hidden, hidden), steps, batch, False, cost.H100)
     seconds = dict(plan.seconds)
     rate = 2 * steps * batch * hidden * hidden / seconds["persistent"]
     peak = 2 * cost.H100.rate("float32") * cost.H100.processors
@@ -81,7 +88,7 @@ def small_batch() -> list[str]:
         "| RNN, B=4, float32, forward | TFLOP/s | of peak | times a product a step | |",
         "| --- | ---: | ---: | ---: | --- |",
         "| Diamos et al. 2016, Titan X | 2.8 | 45 % | 30 | published |",
-        f"| {plan.form} kernel, H=1024, H100 | {numbers} | prediction |",
+        f"| {plan.name} kernel, H=1024, H100 | {numbers} | prediction |",
     ]
 
 

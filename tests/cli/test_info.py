@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import typer
 from command_line import call, spawn
+from variables import SetVariable
 
 import gpulstm
 from gpulstm.cli import app, info
@@ -56,8 +57,8 @@ def test_info_as_json_with_the_plan() -> None:
     assert all("engine: " in plan for plan in facts["plans"])
 
 
-def test_info_tells_of_a_forced_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GPULSTM_ENGINE", "cuda")
+def test_info_tells_of_a_forced_engine(set_variable: SetVariable) -> None:
+    set_variable("GPULSTM_ENGINE", "cuda")
     shown = call("info", "--shape", "1,1,1,1,1", "--device", "cpu")
     assert "GPULSTM_ENGINE=cuda forces that engine" in shown.output
     assert "engine 'cuda' was asked for but cannot serve this call: the model is on the CPU" in shown.output

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from variables import SetVariable
 
 import gpulstm
 from gpulstm.arrays.devices import to_host
@@ -44,15 +45,15 @@ def explained(training: bool = True) -> str:
     return str(layer().explain(SHAPE[0], SHAPE[1], training=training))
 
 
-def test_the_planner_follows_the_file_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_planner_follows_the_file_and_says_so(tmp_path: Path, set_variable: SetVariable) -> None:
     path = tmp_path / "tuning.json"
     written(path)
     before = explained()
-    monkeypatch.setenv(tuning.TUNING, str(path))
+    set_variable(tuning.TUNING, str(path))
     said = explained()
     assert "one fused kernel a step, tiles 4x32; predicted for the recurrence: " in said
     assert f"; chosen by the tuning file {path}" in said
-    assert "wavefront over the layers: in chunks of" in said
+    assert "wavefront over the layers: in slices of" in said
     assert "tuning file" not in before
     written(path, form="first", graph=False)
     said = explained()
@@ -62,20 +63,22 @@ def test_the_planner_follows_the_file_and_says_so(tmp_path: Path, monkeypatch: p
     assert f"wavefront over the layers: none, as the tuning file {path} says that it is slower" in explained()
 
 
-def test_a_variable_goes_before_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_variable_goes_before_the_file(tmp_path: Path, set_variable: SetVariable) -> None:
     written(tmp_path / "tuning.json", form="first", graph=False)
-    monkeypatch.setenv(tuning.TUNING, str(tmp_path / "tuning.json"))
-    monkeypatch.setenv(planner.FORM, "fused")
-    monkeypatch.setenv(planner.GRAPH, "1")
+    set_variable(tuning.TUNING, str(tmp_path / "tuning.json"))
+    set_variable(planner.FORM, "fused")
+    set_variable(planner.GRAPH, "1")
     said = explained()
     assert "one fused kernel a step" in said
     assert "graph: replayed" in said
     assert "tuning file" not in said
 
 
-def test_what_is_not_used_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_not_used_is_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, set_variable: SetVariable
+) -> None:
     path = tmp_path / "tuning.json"
-    monkeypatch.setenv(tuning.TUNING, str(path))
+    set_variable(tuning.TUNING, str(path))
     written(path, card="another card")
     card = planner.card_of("cuda:0").name
     assert f"; tuning file not used: {path} has this shape for 'another card', the card is {card!r}" in explained()
@@ -84,10 +87,10 @@ def test_what_is_not_used_is_explained(tmp_path: Path, monkeypatch: pytest.Monke
     written(path, form="persistent", hidden=9)
     assert "tuning file not used" in explained()
     monkeypatch.setattr(planner.persistent, "layout", lambda *_: "it is too large")
-    planner._cached.cache_clear()
+    planner.choose_form.cache_clear()
     written(path, form="persistent")
     said = explained()
-    planner._cached.cache_clear()
+    planner.choose_form.cache_clear()
     assert "; tuning file not used: it asks for the persistent form, but it is too large" in said
     assert "one fused kernel a step" in said
 
@@ -109,14 +112,14 @@ def test_what_is_not_used_is_explained(tmp_path: Path, monkeypatch: pytest.Monke
     ],
 )
 def test_a_file_that_is_none_is_refused_in_one_sentence(
-    text: Any, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    text: Any, message: str, tmp_path: Path, set_variable: SetVariable
 ) -> None:
     path = tmp_path / "tuning.json"
     if isinstance(text, dict):
         written(path, **text)
     elif text is not None:
         path.write_text(text)
-    monkeypatch.setenv(tuning.TUNING, str(path))
+    set_variable(tuning.TUNING, str(path))
     with pytest.raises(ConfigError, match=message) as caught:
         explained()
     assert "\n" not in str(caught.value)
@@ -137,7 +140,7 @@ def test_the_fastest_way_of_each_case_is_written_beside_what_is_there(tmp_path: 
 
 
 def test_the_command_measures_every_form_and_the_planner_takes_the_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, set_variable: SetVariable
 ) -> None:
     path = tmp_path / "tuning.json"
     bench = [sys.executable, "-m", "gpulstm", "bench", "--suite", "cuda", "--kind", "training", "--shape", "3,2,4,8,2"]
@@ -147,12 +150,12 @@ def test_the_command_measures_every_form_and_the_planner_takes_the_file(
     assert "1 choices written to" in run.stderr
     (entry,) = tuning.load(path).values()
     assert set(entry["milliseconds"]) == set(cuda_forms.WAYS)
-    monkeypatch.setenv(tuning.TUNING, str(path))
+    set_variable(tuning.TUNING, str(path))
     tuned_layer = gpulstm.LSTM(4, 8, 2, device="cuda", seed=1)
     assert f"chosen by the tuning file {path}" in str(tuned_layer.explain(3, 2, training=True))
     x = tuned_layer.backend.xp.ones((3, 2, 4), "f")
     y = [to_host(tuned_layer.forward(x)[0]) for _ in range(3)]
-    monkeypatch.delenv(tuning.TUNING)
+    set_variable(tuning.TUNING, None)
     assert abs(y[2] - to_host(gpulstm.LSTM(4, 8, 2, device="cuda", seed=1)(x)[0])).max() < 1e-5
     for wrong, message in (
         ([*bench[:5], "cpu", "--write-tuning", str(path)], "--write-tuning needs --suite cuda"),
