@@ -10,11 +10,12 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from paths import CHECKOUT
+from paths import CHECKOUT, TESTS
 
 import gpulstm
 
@@ -177,3 +178,76 @@ def public_methods(owner: type) -> list[str]:
         if not name.startswith("_")
         and (isinstance(member, kinds) or (inspect.isfunction(member) and not member.__name__.startswith("_")))
     ]
+
+
+LIMIT = 8  # parameters of a function; an object of options counts as the object that it is
+MORE_PARAMETERS = {  # and why; constructors of classes and commands of the command line may have more besides
+    "gpulstm.data.loading.load_series": "makes a SeriesSet of a table, as a constructor does",
+    "gpulstm.forecast.forecaster.Forecaster.fit": "takes the options of a table",
+    "gpulstm.interop.onnx.recurrent.Layer.run": "takes the inputs of ONNX's operators",
+    "gpulstm.interop.torch.from_torch": "makes a network, as a constructor does",
+}
+
+
+def definitions(name: str, path: Path) -> Iterator[tuple[str, ast.FunctionDef | ast.ClassDef]]:
+    """All functions and classes of a module by their dotted names."""
+
+    def below(prefix: str, node: ast.AST) -> Iterator[tuple[str, ast.FunctionDef | ast.ClassDef]]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, (ast.FunctionDef, ast.ClassDef)):
+                yield f"{prefix}.{child.name}", child
+                yield from below(f"{prefix}.{child.name}", child)
+            else:
+                yield from below(prefix, child)
+
+    return below(name, ast.parse(path.read_text(encoding="utf-8")))
+
+
+def parameters(function: ast.FunctionDef) -> list[str]:
+    """Names of a function's parameters but for the object or class that a method belongs to."""
+    arguments = function.args
+    names = [one.arg for one in [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]]
+    return [name for name in names if name not in ("self", "cls")]
+
+
+def test_functions_have_few_parameters() -> None:
+    long = set()
+    for module, path in modules().items():
+        for name, node in definitions(module, path):
+            if isinstance(node, ast.ClassDef) or len(parameters(node)) <= LIMIT or node.name == "__init__":
+                continue
+            if not any(isinstance(one, ast.Name) and one.id == "polite" for one in node.decorator_list):
+                long.add(name)
+    assert long == set(MORE_PARAMETERS)
+
+
+def test_classes_have_at_most_300_lines() -> None:
+    lengths = {
+        name: node.end_lineno - node.lineno + 1
+        for module, path in modules().items()
+        for name, node in definitions(module, path)
+        if isinstance(node, ast.ClassDef) and node.end_lineno
+    }
+    assert {name: lines for name, lines in lengths.items() if lines > 300} == {}
+
+
+TESTED_WITH = {  # modules whose facts are tested with those of others, by the file that does it
+    "engines/cuda/test_forms.py": ("fused", "passes", "persistent", "stepwise", "tape"),
+}
+
+
+def test_every_module_has_its_test_file() -> None:
+    """`gpulstm/<folder>/<module>.py` has `tests/<folder>/test_<module>.py`."""
+    elsewhere = set()
+    for file, names in TESTED_WITH.items():
+        assert (TESTS / file).is_file()
+        elsewhere |= {(TESTS / file).with_name(f"test_{name}.py") for name in names}
+    assert not [str(file) for file in elsewhere if file.exists()]
+    missing = [
+        str(file.relative_to(TESTS))
+        for path in PACKAGE.rglob("*.py")
+        if path.name not in ("__init__.py", "__main__.py")
+        for file in [TESTS / path.relative_to(PACKAGE).with_name(f"test_{path.name}")]
+        if not file.is_file() and file not in elsewhere
+    ]
+    assert sorted(missing) == []

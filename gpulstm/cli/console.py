@@ -70,8 +70,8 @@ def table(
 ) -> Group:
     """A table whose first `text` columns are words and whose others are numbers; only column `wrap` may be broken."""
     drawn = Table(header_style="bold")
-    for place, name in enumerate(columns):
-        drawn.add_column(name, justify="left" if place < text else "right", no_wrap=place != wrap, overflow="fold")
+    for index, name in enumerate(columns):
+        drawn.add_column(name, justify="left" if index < text else "right", no_wrap=index != wrap, overflow="fold")
     for row in rows:
         drawn.add_row(*row)
     return Group(Text(title, style="bold"), drawn) if title else Group(drawn)  # a table's own title would be broken
@@ -93,20 +93,20 @@ def new_files(folder: Path, names: Sequence[str], force: bool) -> list[Path]:
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"--output {folder} is a file, expected a folder")
     paths = [folder / name for name in names]
-    there = [path.name for path in paths if path.exists()]
-    if there and not force:
+    existing = [path.name for path in paths if path.exists()]
+    if existing and not force:
         raise ConfigError(
-            f"{folder} already holds {', '.join(there)}; name another --output, or overwrite with --force"
+            f"{folder} already holds {', '.join(existing)}; name another --output, or overwrite with --force"
         )
     return paths
 
 
 def can_draw() -> bool:
     """Whether matplotlib is there; where it is not, that is said once, and the numbers are written all the same."""
-    there = importlib.util.find_spec("matplotlib") is not None
-    if not there:
+    installed = importlib.util.find_spec("matplotlib") is not None
+    if not installed:
         say("no picture: it needs matplotlib; run: pip install 'gpulstm[plots]'")
-    return there
+    return installed
 
 
 def names_of(kind: str, series: Sequence[str], targets: Sequence[str], most: int) -> dict[tuple[int, int], str]:
@@ -130,11 +130,11 @@ def metrics_table(result: Backtest) -> Group:
     heads = {"MAPE": "MAPE %", "sMAPE": "sMAPE %", "coverage": "coverage %"}
     if len(result.levels) > 1:
         heads["coverage"] = f"coverage % (of {100 * (result.levels[-1] - result.levels[0]):.0f})"
-    found = result.metrics()
-    shown = [name for name in METRICS if any(name in errors for errors in found.values())]
+    metrics = result.metrics()
+    shown = [name for name in METRICS if any(name in errors for errors in metrics.values())]
     rows = [
         [forecaster, *(number(errors.get(name, np.nan) * (100 if name == "coverage" else 1)) for name in shown)]
-        for forecaster, errors in found.items()
+        for forecaster, errors in metrics.items()
     ]
     count, horizon = result.index.shape
     title = f"{count} forecasts of {horizon} steps, season {result.season} (MASE below 1: better than repeating it)"

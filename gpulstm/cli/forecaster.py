@@ -94,7 +94,7 @@ def fit(
     model, history, *picture, run = new_files(output, names, force or resume)
     config = forecaster.config
     task = Call(config.stack(1), resolve(config.device).device, config.context, config.batch_size, True, False)
-    choose(task, config.engine)  # an engine that is forced and cannot serve is found before anything is written
+    choose(task, config.engine)  # a forced engine that cannot serve is refused before anything is written
     bar = not quiet and sys.stderr.isatty()
     watchers: list[Callback] = [_Folder(output), HistoryCSV(history)]
     if not quiet and not bar:

@@ -32,7 +32,7 @@ def backtest_origins(
     Args:
         origins: a number (that many in each series, the last of them a horizon before its end), rows (the same in each
             series, counted from its first), or None for all of the test part.
-        stride: rows between neighbouring origins; not used where rows are given.
+        stride: rows between neighboring origins; not used where rows are given.
         tests: `(series,)` first absolute row of the test part, or None where there is none.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a forecaster gives back: a forecast, and a backtest with its metrics beside those of the naive forecasts."""
+"""What a forecaster gives back: a forecast, and a backtest with its metrics and those of the naive forecasts."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Forecast:
             table["target"] = np.tile(np.array(self.targets), count * horizon)
         table["mean"] = self.mean.ravel()
         if self.quantiles is not None:
-            table |= {f"q{level:g}": self.quantiles[..., place].ravel() for place, level in enumerate(self.levels)}
+            table |= {f"q{level:g}": self.quantiles[..., index].ravel() for index, level in enumerate(self.levels)}
         return table
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
@@ -106,8 +106,10 @@ class Backtest:
         origins: `(N,)` the row of that series at which the forecast begins; rows before it are all that it saw.
         index: `(N, horizon)` times.
         actual: `(N, horizon, K)` float64, NaN where missing.
-        forecasts: `(N, horizon, K)` by forecaster: `"model"`, `"seasonal naive"` (where the season is above 1),
-        `"naive"`. levels, quantiles: of the model, as in `Forecast`; `(N, horizon, K, levels)`.
+        forecasts: `(N, horizon, K)` by forecaster: `"model"`, `"seasonal naive"` (where the season is above 1)
+            and `"naive"`.
+        levels: quantile levels of the model, rising.
+        quantiles: of the model, `(N, horizon, K, levels)` float64, or None.
         season: rows in a season.
         scales: `(series, K)` denominators of MASE: the seasonal-naive error over the rows before the first origin.
         seen: whether the model was trained or chosen on some of the rows that it forecasts here, so that the figures
@@ -174,7 +176,7 @@ class Backtest:
         table["actual"] = self.actual.ravel()
         table |= {name.replace(" ", "_"): forecast.ravel() for name, forecast in self.forecasts.items()}
         if self.quantiles is not None:
-            table |= {f"q{level:g}": self.quantiles[..., place].ravel() for place, level in enumerate(self.levels)}
+            table |= {f"q{level:g}": self.quantiles[..., index].ravel() for index, level in enumerate(self.levels)}
         return table
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:

@@ -190,19 +190,17 @@ def backtest(
     observed: np.ndarray,
     errors: Mapping[str, np.ndarray],
     scores: Mapping[str, float],
-    score: str = "MASE",
     title: str = "Backtest",
     label: str = "value",
 ) -> Path:
-    """Forecasts from rolling origins over what came, the error by forecast step, and the score beside the baselines.
+    """Forecasts from rolling origins over what came, the error by forecast step, and the scores of all methods.
 
     Args:
         path: the PNG to write.
         fans: one forecast for each origin that is to be shown.
         time, observed: `(n,)` the part of the series that is to be shown.
         errors: `(horizon,)` mean absolute error by forecast step, in the unit of the series, by method; ours first.
-        scores: one number a method, smaller is better, by the same names.
-        score: what those numbers are.
+        scores: MASE of each method, by the same names.
         title: the headline.
         label: the quantity and its unit.
 
@@ -242,7 +240,7 @@ def backtest(
         names, colours = list(scores), [CYCLE[place % len(CYCLE)] for place in range(len(scores))]
         _bars(right, names, [scores[name] for name in names], colours)
         right.axvline(1.0, color=BLACK, linewidth=1, linestyle=":")
-        right.set(title=f"{score} (smaller is better)")
+        right.set(title="MASE (smaller is better)")
     return Path(path)
 
 

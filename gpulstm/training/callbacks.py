@@ -181,7 +181,7 @@ class HistoryCSV(Callback):
         self.path = Path(path)
 
     def on_start(self, run: Run) -> None:
-        run.history.to_csv(self.path)  # a folder that cannot be written to is found before any work is lost
+        run.history.to_csv(self.path)  # a folder that cannot be written to is refused before any work is lost
 
     def on_epoch(self, run: Run, row: Row) -> None:
         run.history.to_csv(self.path)
