@@ -231,23 +231,44 @@ def test_classes_have_at_most_300_lines() -> None:
     assert {name: lines for name, lines in lengths.items() if lines > 300} == {}
 
 
-TESTED_WITH = {  # modules whose facts are tested with those of others, by the file that does it
-    "engines/cuda/test_forms.py": ("fused", "passes", "persistent", "stepwise", "tape"),
+FORMS = "engines/cuda/test_forms.py"  # one test compares every form of the CUDA engine with the reference
+TESTED_WITH = {  # by the test file that a module would have: the one that tests it together with its neighbors
+    "bench/test_cuda_forms.py": "engines/cuda/test_tuning.py",
+    "cli/test_long.py": "bench/test_long_sequences.py",
+    "cli/test_other_libraries.py": "cli/test_convert.py",
+    "data/test_cells.py": "data/test_loading.py",
+    "data/test_columns.py": "data/test_long_tables.py",
+    "data/test_options.py": "cli/test_options.py",
+    "data/test_readers.py": "data/test_loading.py",
+    "engines/cuda/test_cost.py": "engines/cuda/test_planner.py",
+    "engines/cuda/test_fused.py": FORMS,
+    "engines/cuda/test_passes.py": FORMS,
+    "engines/cuda/test_persistent.py": FORMS,
+    "engines/cuda/test_stepwise.py": FORMS,
+    "engines/cuda/test_stream.py": "engines/cuda/test_replay.py",
+    "engines/cuda/test_tape.py": FORMS,
+    "engines/test_spec.py": "model/test_layer_mistakes.py",
+    "interop/keras/test_files.py": "interop/keras/test_convert.py",
+    "interop/keras/test_net.py": "interop/keras/test_convert.py",
+    "interop/onnx/test_backend.py": "peers/test_onnx_backend.py",
+    "interop/onnx/test_net.py": "interop/onnx/test_export.py",
+    "interop/onnx/test_operators.py": "interop/onnx/test_graph.py",
+    "interop/onnx/test_proto.py": "interop/onnx/test_graph.py",
+    "interop/onnx/test_recurrent.py": "interop/onnx/test_export.py",
+    "interop/onnx/test_shape_operators.py": "interop/onnx/test_graph.py",
+    "interop/onnx/test_stack_import.py": "interop/onnx/test_export.py",
+    "model/test_layers.py": "model/test_layer_mistakes.py",
+    "model/test_scan.py": "model/test_memory.py",
+    "model/test_stream.py": "model/test_stack.py",
 }
 
 
 def test_every_module_has_its_test_file() -> None:
-    """`gpulstm/<folder>/<module>.py` has `tests/<folder>/test_<module>.py`."""
-    elsewhere = set()
-    for file, names in TESTED_WITH.items():
-        assert (TESTS / file).is_file()
-        elsewhere |= {(TESTS / file).with_name(f"test_{name}.py") for name in names}
-    assert not [str(file) for file in elsewhere if file.exists()]
-    missing = [
-        str(file.relative_to(TESTS))
+    """`gpulstm/<folder>/<module>.py` has `tests/<folder>/test_<module>.py`, or shares one named above."""
+    named = {
+        str(path.relative_to(PACKAGE).with_name(f"test_{path.name}"))
         for path in PACKAGE.rglob("*.py")
         if path.name not in ("__init__.py", "__main__.py")
-        for file in [TESTS / path.relative_to(PACKAGE).with_name(f"test_{path.name}")]
-        if not file.is_file() and file not in elsewhere
-    ]
-    assert sorted(missing) == []
+    }
+    assert {name for name in named if not (TESTS / name).is_file()} == set(TESTED_WITH)
+    assert not [file for file in TESTED_WITH.values() if not (TESTS / file).is_file()]
