@@ -8,6 +8,7 @@ into buffers that it holds.  CuPy refuses cuBLAS in a capture, so all products a
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 import weakref
 from collections import OrderedDict
@@ -20,8 +21,12 @@ from gpulstm.arrays.gemm import own_kernels
 
 KEPT = 4  # shapes whose recordings a layer or a training pass keeps, each with its buffers
 
+_RETIRED: list[tuple[CupyBackend, Any]] = []  # memory pools of recordings that are gone, not yet given back
 _CAPTURE = threading.Lock()  # the streams that a capture forks to belong to one capture at a time
 _STATE = threading.local()
+
+
+_PER_THREAD = 2  # the address of CUDA's per-thread default stream: another stream in every thread
 
 
 class Order:
@@ -35,7 +40,7 @@ class Order:
 
     def follow(self, stream: Any) -> None:
         """The next work is on `stream`."""
-        if self._on not in (None, stream.ptr):
+        if self._on is not None and (self._on != stream.ptr or stream.ptr == _PER_THREAD):
             stream.wait_event(self._event)
         self._on = stream.ptr
 
@@ -87,6 +92,7 @@ class Recording:
         order: Order | None = None,
     ) -> None:
         cuda = backend.xp.cuda
+        _give_back()
         self._backend = backend
         self._user: weakref.ref[Any] | None = None
         self.parts: dict[Any, Recording] = {}
@@ -129,6 +135,17 @@ class Recording:
             self._graph.launch(stream)
             return self.outputs if take is None else take(self.outputs)
 
+    def __del__(self) -> None:
+        """Give the memory back: CuPy's pools keep their free blocks when they are dropped (14.1 and later)."""
+        pool = getattr(self, "_pool", None)
+        if pool is None or sys.is_finalizing():
+            return
+        self.parts = {}
+        self._graph = self.outputs = None
+        self._held = {}  # the arrays go back to the pool while it lives, then the pool's blocks to the device
+        _RETIRED.append((self._backend, pool))
+        _give_back()
+
     @property
     def bytes_held(self) -> int:
         """Device memory that the recording and its parts keep for their buffers."""
@@ -149,6 +166,17 @@ class Recording:
         for name, value in inputs.items():
             if value is not None:
                 self._held[name][...] = value
+
+
+def _give_back() -> None:
+    """Free the memory of recordings that are gone; later, where the caller is recording: freeing may not be allowed."""
+    while _RETIRED:
+        backend, pool = _RETIRED.pop()
+        with backend.activate():
+            if capturing(backend):
+                _RETIRED.append((backend, pool))
+                return
+            pool.free_all_blocks()
 
 
 class Recordings:
