@@ -458,10 +458,15 @@ class Recurrent:
         return value
 
     def _join(self, states: list[State]) -> tuple[Array, Array | None]:
-        stack = self.backend.xp.stack
-        return stack([state.h for state in states]), stack(
-            [state.c for state in states]
-        ) if self.spec.has_memory else None
+        h = self._stacked([state.h for state in states])
+        return h, self._stacked([state.c for state in states]) if self.spec.has_memory else None
+
+    def _stacked(self, parts: list[Array]) -> Array:
+        """One array of several; CuPy's `stack` copies addresses to the device for more than eight, a graph cannot."""
+        out = self.backend.xp.empty((len(parts), *parts[0].shape), parts[0].dtype)
+        for index, part in enumerate(parts):
+            out[index] = part
+        return out
 
     def _state(self, h: Array, c: Array | None) -> StackState:
         """The state as it is given away."""
