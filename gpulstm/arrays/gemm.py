@@ -7,7 +7,6 @@ every product goes through `kernels/cuda/gemm.cu`, elsewhere through cuBLAS.
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 from collections.abc import Iterator
 from typing import Any, cast
@@ -25,6 +24,8 @@ TENSOR_TILES: tuple[Tile, ...] = (
     (64, 128, 32, 2, 4),
 )  # kernels/cuda/tensor.cuh
 TILES: tuple[Tile, ...] = ((4, 32, 64, 4, 1, 16), (8, 64, 32, 4, 1, 4), (32, 64, 16, 4, 1, 1), (64, 128, 16, 8, 2, 1))
+
+MOST_DOWN = 65535  # blocks of a grid in its second dimension
 
 _STATE = threading.local()
 
@@ -77,9 +78,17 @@ def wants_tensor(backend: CupyBackend, dtype: str) -> bool:
 
     CUPY_TF32=1 asks CuPy's own products for TF32, which rounds the factors to 10 bits; it means the same here.
     """
-    if dtype == "float16":
-        return backend.capability >= 70
-    return dtype == "float32" and os.environ.get("CUPY_TF32") == "1" and backend.capability >= 80
+    return tensor_refusal(dtype, backend.capability) is None and (dtype == "float16" or backend.uses_tf32)
+
+
+def tensor_refusal(dtype: str, capability: int) -> str | None:
+    """Why a card has no tensor cores for a dtype, or None where it has; `capability` is ten times the number."""
+    least = {"float16": 70, "float32": 80}.get(dtype)
+    if least is None:
+        return f"tensor cores have no {dtype} here"
+    if capability < least:
+        return f"tensor cores take {dtype} from compute capability {least / 10} on, the card has {capability / 10}"
+    return None
 
 
 def efficiency(shape: Tile) -> float:
@@ -92,14 +101,17 @@ def efficiency(shape: Tile) -> float:
 def choose_tile(rows: int, columns: int, processors: int, tensor: bool = False) -> Tile:
     """The tile that is expected to finish first: as many waves of blocks as it needs, each as long as it is large.
 
-    Of tiles that are equal the larger one is taken.
+    Of tiles that are equal the larger one is taken; a tile that needs more blocks down than a grid has is not, unless
+    the largest does too (`launch` takes the rows in several grids then).
     """
+    tiles = TENSOR_TILES if tensor else TILES
 
     def time(shape: Tile) -> float:
         across, down = blocks(shape, rows, columns)
         return -(-across * down // processors) * shape[0] * shape[1] / efficiency(shape)
 
-    return min(reversed(TENSOR_TILES if tensor else TILES), key=time)
+    fitting = [shape for shape in tiles if blocks(shape, rows, columns)[1] <= MOST_DOWN] or [tiles[-1]]
+    return min(reversed(fitting), key=time)
 
 
 def gemm(
@@ -112,8 +124,11 @@ def gemm(
     transb: bool = False,
     accumulate: bool = False,
     rows_of: int | None = None,
+    bias: Array | None = None,
 ) -> None:
     """out = op(a) op(b), or out += op(a) op(b), on C-contiguous matrices of one dtype.
+
+    `bias`: of own kernels alone, added to every row.
 
     `rows_of`: these are some rows of a product of so many, whose tile is taken: they get the bits of the whole product.
     """
@@ -128,8 +143,14 @@ def gemm(
     dtype = out.dtype.name
     shape = choose_tile(rows_of or rows, columns, cuda.processors, wants_tensor(cuda, dtype))
     kernel = gemm_kernel(cuda, dtype, shape, transa, transb)
-    numbers = (rows, columns, inner, a.shape[1], b.shape[1], columns, int(accumulate))
-    kernel(blocks(shape, rows, columns), (threads(shape),), (a, b, out, 0, *numbers))
+    most = MOST_DOWN * shape[0]  # rows of a grid
+    for start in range(0, rows, most):
+        part = out[start : start + most]
+        left = a[:, start:] if transa else a[start:]  # where it begins; the pitch is that of the whole
+        numbers = (len(part), columns, inner, a.shape[1], b.shape[1], columns, int(accumulate))
+        kernel(
+            blocks(shape, len(part), columns), (threads(shape),), (left, b, part, 0 if bias is None else bias, *numbers)
+        )
 
 
 def gemm_kernel(backend: CupyBackend, dtype: str, shape: Tile, transa: bool, transb: bool) -> Any:
@@ -168,12 +189,7 @@ def affine(backend: Backend, x: Array, w: Array, b: Array | None, out: Array, ro
     if b is None:
         gemm(backend, flat_x, w, flat_out, rows_of=rows_of)
     elif uses_own_kernels():
-        cuda = cast(CupyBackend, backend)
-        shape = choose_tile(rows_of or rows, columns, cuda.processors, wants_tensor(cuda, out.dtype.name))
-        kernel = gemm_kernel(cuda, out.dtype.name, shape, False, False)
-        inner = flat_x.shape[1]
-        numbers = (rows, columns, inner, inner, columns, columns, 0)
-        kernel(blocks(shape, rows, columns), (threads(shape),), (flat_x, w, flat_out, b, *numbers))
+        gemm(backend, flat_x, w, flat_out, rows_of=rows_of, bias=b)
     elif out.dtype == np.float16:
         gemm(backend, flat_x, w, flat_out)
         flat_out += b

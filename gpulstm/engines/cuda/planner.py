@@ -15,7 +15,7 @@ from typing import cast
 from gpulstm.arrays.backend import Array
 from gpulstm.arrays.cupy_backend import CupyBackend
 from gpulstm.arrays.devices import backend_of, resolve
-from gpulstm.arrays.gemm import TENSOR_TILES, TILES, Tile, is_tensor, wants_tensor
+from gpulstm.arrays.gemm import TENSOR_TILES, TILES, Tile, is_tensor, tensor_refusal, wants_tensor
 from gpulstm.engines.cuda import cost, persistent, tuning
 from gpulstm.engines.spec import Call, StackSpec, Task
 from gpulstm.errors import ConfigError
@@ -235,6 +235,9 @@ def _decide(
         if not tile.isdigit() or int(tile) >= len(tiles):
             raise ConfigError(f"{TILE} is {tile!r}, expected 0 to {len(tiles) - 1} for {spec.dtype}")
         choice = (tiles[int(tile)],)
+        refused = tensor_refusal(spec.dtype, card.capability) if is_tensor(choice[0]) else None
+        if refused:
+            raise ConfigError(f"{TILE} is {tile!r}, but {refused}")
     else:
         choice = TENSOR_TILES if tensor else TILES
     best = [
