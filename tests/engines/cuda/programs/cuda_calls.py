@@ -72,6 +72,7 @@ def plain(stream: Callable[[Callable[[], Any]], Any], layer: Any, make: Callable
 
     results: list[Any] = []
     given = layer.params.like()
+    layer.backend.synchronize()  # what was made on the default stream is there for the two others
 
     def once() -> None:
         layer.calls = 3  # the same masks every time
@@ -95,10 +96,11 @@ def plain(stream: Callable[[Callable[[], Any]], Any], layer: Any, make: Callable
             stream(lambda: layer.params.flat.__imul__(0.5))
     if ways == 1:
         step, out = layer.stream(BATCH), make("out", (BATCH, HIDDEN))
+        layer.backend.synchronize()
         for _ in range(2):
             results.append([stream(lambda t=t: step(xs[0][t])) for t in range(STEPS)])
             results.append(flat(stream(lambda: step.state)))
-            step.state = state
+            stream(lambda: setattr(step, "state", state))
             results.append(flat(stream(lambda: step(xs[1][0], out) * 1), stream(lambda: step.state)))
             stream(lambda: layer.params.flat.__imul__(1.5))
             stream(step.reset)
