@@ -95,7 +95,7 @@ def plain(stream: Callable[[Callable[[], Any]], Any], layer: Any, make: Callable
         if number == ROUNDS - 2:
             stream(lambda: layer.params.flat.__imul__(0.5))
     if ways == 1:
-        step, out = layer.stream(BATCH), make("out", (BATCH, HIDDEN))
+        step, out = stream(lambda: layer.stream(BATCH)), make("out", (BATCH, HIDDEN))
         layer.backend.synchronize()
         for _ in range(2):
             results.append([stream(lambda t=t: step(xs[0][t])) for t in range(STEPS)])
