@@ -7,12 +7,13 @@ import functools
 import importlib.util
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
 from gpulstm.arrays.backend import Array, Backend, foreign_device
+from gpulstm.arrays.compilation import Compilations
 from gpulstm.arrays.kernel_source import kernel_preamble, module_source
 from gpulstm.errors import DeviceError, DTypeError, missing_extra
 
@@ -113,6 +114,11 @@ class CupyBackend(Backend):
         """Compute capability, ten times the major number plus the minor one."""
         return int(self.xp.cuda.Device(self.index).compute_capability)
 
+    @functools.cached_property
+    def watched(self) -> bool:
+        """Whether the driver ends a kernel that runs for seconds, as it does where the card draws a screen too."""
+        return bool(self.xp.cuda.Device(self.index).attributes["KernelExecTimeout"])
+
     @property
     def device_name(self) -> str:
         """The card's name as the driver gives it."""
@@ -166,16 +172,33 @@ class CupyBackend(Backend):
         """
         return _elementwise(name, inputs, outputs, body, headers)
 
-    def module(self, file: str, defines: tuple[tuple[str, str], ...], *, cooperative: bool = False) -> Any:
-        """The `cupy.RawModule` of a file of `kernels/` under a choice of macros, compiled at the first use of a kernel.
+    def kernel(self, file: str, defines: tuple[tuple[str, str], ...], name: str, *, cooperative: bool = False) -> Any:
+        """A kernel of a file of `kernels/` under a choice of macros, as CuPy gives it; compiled at the first call.
 
         Args:
             file: for example `"cuda/fused.cu"`.
             defines: macros and their values.
-            cooperative: whether its kernels are launched with all blocks resident, for barriers across the grid.
+            name: of the kernel.
+            cooperative: whether it is launched with all blocks resident, for barriers across the grid.
         """
-        with self.activate():  # a module belongs to one device
-            return _module(self.index, file, defines, cooperative)
+        return self._compilations.get(*self._kernel(file, defines, name, cooperative))
+
+    def prepare(self, file: str, defines: tuple[tuple[str, str], ...], name: str, *, cooperative: bool = False) -> None:
+        """Begin to compile a kernel on another thread; the arguments are those of the later call of `kernel`."""
+        self._compilations.begin(*self._kernel(file, defines, name, cooperative))
+
+    def _kernel(
+        self, file: str, defines: tuple[tuple[str, str], ...], name: str, cooperative: bool
+    ) -> tuple[tuple[Any, ...], Callable[[], Any]]:
+        def compiled() -> Any:
+            with self.activate():  # a module belongs to one device
+                return _module(self.index, file, defines, cooperative).get_function(name)
+
+        return (file, defines, name, cooperative), compiled
+
+    @functools.cached_property
+    def _compilations(self) -> Compilations:
+        return Compilations(self.device_name)
 
 
 @functools.cache

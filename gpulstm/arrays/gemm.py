@@ -163,7 +163,7 @@ def gemm_kernel(backend: CupyBackend, dtype: str, shape: Tile, transa: bool, tra
         ("GL_TA", str(transa).lower()),
         ("GL_TB", str(transb).lower()),
     )
-    return backend.module("cuda/gemm.cu", defines).get_function("gpulstm_gemm")
+    return backend.kernel("cuda/gemm.cu", defines, "gpulstm_gemm")
 
 
 def matmul(backend: Backend, a: Array, b: Array, *, transa: bool = False, transb: bool = False) -> Array:
