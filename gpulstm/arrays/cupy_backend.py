@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.util
-import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 from gpulstm.arrays.backend import Array, Backend, foreign_device
 from gpulstm.arrays.compilation import Compilations
 from gpulstm.arrays.kernel_source import kernel_preamble, module_source
+from gpulstm.arrays.variables import variables
 from gpulstm.errors import DeviceError, DTypeError, missing_extra
 
 _TF32_MATH = 3  # cublasMath_t: CUBLAS_TF32_TENSOR_OP_MATH, which CuPy binds no name for
@@ -127,7 +127,7 @@ class CupyBackend(Backend):
     @property
     def uses_tf32(self) -> bool:
         """Whether float32 products round their factors to TF32: CUPY_TF32=1, which CuPy reads too, from 8.0 on."""
-        return os.environ.get("CUPY_TF32") == "1" and self.capability >= 80
+        return variables().get("CUPY_TF32") == "1" and self.capability >= 80
 
     @contextlib.contextmanager
     def _math_mode(self) -> Iterator[None]:

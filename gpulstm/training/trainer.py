@@ -262,7 +262,7 @@ class Trainer(RunState):
             batch.weight,
             self._start(batch),
             read=batch.read,
-            carry=batch.carry,
+            state_at=batch.carry,
         )
         self._next = found.state
         return found

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 
 from gpulstm.arrays.cupy_backend import CupyBackend
-from gpulstm.arrays.gemm import Tile, blocks, choose_tile, efficiency, is_tensor
+from gpulstm.arrays.gemm import SIZE, Tile, blocks, choose_tile, efficiency, is_tensor
 from gpulstm.engines.cuda import persistent
 
 HOST_KERNEL = 5e-6  # seconds of the host for a kernel launch, driver included
@@ -19,10 +19,10 @@ HOST_BLAS = 9e-6  # for a cuBLAS call
 GAP = 1.2e-6  # of the device between two kernels that depend on each other
 BARRIER = 1.5e-6  # of a barrier across the grid
 FILL = 1.0e-6  # from a block's first load to its first sum, and from its last sum to its last store
-BLAS = 0.75  # of the peak, on a full multiprocessor; tiles: products.efficiency
+BLAS = 0.75  # of the peak, on a full multiprocessor; tiles: gemm.efficiency
 RESIDENT = {"shared": 0.35, "registers": 0.45, 16: 0.15, 32: 0.2}  # by where weights lie; on tensor cores by rows
 BANKS = 128  # bytes of shared memory that a multiprocessor reads or writes in a clock
-SIZE = {"float16": 2, "float32": 4, "float64": 8}
+KINDS = ("float32", "float64", "tensor")  # of arithmetic; tensor cores in float16
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Card:
         name: for tables.
         processors: multiprocessors.
         clock: in Hz.
-        fma: multiply-adds of a multiprocessor in a clock, by kind: "float32", "float64", "tensor" (float16).
+        fma: multiply-adds of a multiprocessor in a clock, of each of `KINDS`.
         memory: bytes a second.
         cache: bytes a second out of the L2 cache, of the whole card.
         shared: bytes of shared memory that a block may ask for.
@@ -45,7 +45,7 @@ class Card:
     name: str
     processors: int
     clock: float
-    fma: dict[str, float]
+    fma: tuple[float, float, float]
     memory: float
     cache: float
     shared: int
@@ -55,17 +55,13 @@ class Card:
 
     def rate(self, kind: str) -> float:
         """Multiply-adds a second of one multiprocessor."""
-        return self.fma[kind] * self.clock
+        return self.fma[KINDS.index(kind)] * self.clock
 
 
 # Data sheets: H100 SXM (NVIDIA H100 white paper, 2022) and GeForce RTX 4090 (NVIDIA Ada white paper, 2022); the L2
 # bandwidths are public microbenchmarks' orders of magnitude.
-H100 = Card(
-    "H100 SXM", 132, 1.755e9, {"float32": 128, "float64": 64, "tensor": 2048}, 3.35e12, 5.5e12, 232448, 65536, 90
-)
-RTX4090 = Card(
-    "RTX 4090", 128, 2.52e9, {"float32": 128, "float64": 2, "tensor": 512}, 1.008e12, 5.0e12, 101376, 65536, 89
-)
+H100 = Card("H100 SXM", 132, 1.755e9, (128, 64, 2048), 3.35e12, 5.5e12, 232448, 65536, 90)
+RTX4090 = Card("RTX 4090", 128, 2.52e9, (128, 2, 512), 1.008e12, 5.0e12, 101376, 65536, 89)
 
 
 def card(backend: CupyBackend) -> Card:
@@ -82,7 +78,7 @@ def card(backend: CupyBackend) -> Card:
         backend.device_name,
         backend.processors,
         clock,
-        {"float32": single, "float64": double, "tensor": tensor},
+        (single, double, tensor),
         max(memory, 1e9),
         32.0 * clock * backend.processors,
         backend.shared_memory,

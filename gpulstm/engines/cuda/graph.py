@@ -2,7 +2,7 @@
 
 What is recorded is a function of arrays that enqueues work and waits for nothing.  Its temporaries come from a memory
 pool of the recording's own, so their addresses stay valid for as long as the recording lives, and the inputs are copied
-into buffers that it holds.  CuPy refuses cuBLAS in a capture, so all products are this project's own kernels.
+into buffers that it holds.  CuPy refuses cuBLAS in a capture, so all products must be this project's own kernels.
 """
 
 from __future__ import annotations
@@ -17,9 +17,12 @@ from typing import Any
 
 from gpulstm.arrays.backend import Array
 from gpulstm.arrays.cupy_backend import CupyBackend
-from gpulstm.arrays.gemm import own_kernels
 
 KEPT = 4  # shapes whose recordings a layer or a training pass keeps, each with its buffers
+
+class CaptureRefused(RuntimeError):
+    """What a function does cannot be recorded: it waits for the device, or calls what a capture refuses."""
+
 
 _RETIRED: list[tuple[CupyBackend, Any]] = []  # memory pools of recordings that are gone, not yet given back
 _CAPTURE = threading.Lock()  # the streams that a capture forks to belong to one capture at a time
@@ -68,9 +71,8 @@ class Recording:
     """A function of arrays as a graph.
 
     The function runs once for real, so that every kernel is compiled and the pool is filled, and once into the capture.
-    It must do the same work each time, depend on nothing but the arrays, and be harmless when run once too often.  What
-    it reads and writes beside them has to live as long as the recording, which does not keep it: it mostly belongs to
-    the recording's owner.
+    It must do the same work each time, depend on nothing but the arrays, and be harmless when run once too often.
+    Other buffers it uses must outlive the recording; it holds no reference to them.
 
     Args:
         backend: the device.
@@ -79,9 +81,12 @@ class Recording:
         order: of other work on the same buffers, which this takes its turn with.
 
     Attributes:
-        outputs: what the function returned; every replay writes it anew.
+        outputs: what the function returned; every replay writes it again.
         order: as given, or its own.
         parts: recordings that read what this one writes, kept with it.
+
+    Raises:
+        CaptureRefused: the function cannot be recorded.
     """
 
     def __init__(
@@ -95,7 +100,7 @@ class Recording:
         _give_back()
         self._backend = backend
         self._user: weakref.ref[Any] | None = None
-        self.parts: dict[Any, Recording] = {}
+        self.parts = Recordings(at_call=1)
         with backend.activate():
             self._pool = cuda.MemoryPool()
             current, stream = cuda.get_current_stream(), cuda.Stream(non_blocking=True)
@@ -108,14 +113,16 @@ class Recording:
                 }
             self._load(inputs)
             stream.wait_event(current.record())
-            with _CAPTURE, _recording(), cuda.using_allocator(self._pool.malloc), stream, own_kernels():
+            with _CAPTURE, _recording(), cuda.using_allocator(self._pool.malloc), stream:
                 function(**self._held)
                 stream.begin_capture()
                 try:
                     self.outputs = function(**self._held)
-                except BaseException:
+                except BaseException as error:
                     with contextlib.suppress(cuda.runtime.CUDARuntimeError):  # the capture may be invalid by now
                         stream.end_capture()
+                    if isinstance(error, (RuntimeError, NotImplementedError)):
+                        raise CaptureRefused(str(error)) from error
                     raise
                 self._graph = stream.end_capture()
             self.order.done(stream)
@@ -140,7 +147,7 @@ class Recording:
         pool = getattr(self, "_pool", None)
         if pool is None or sys.is_finalizing():
             return
-        self.parts = {}
+        self.parts = Recordings(at_call=1)
         self._graph = self.outputs = None
         self._held = {}  # the arrays go back to the pool while it lives, then the pool's blocks to the device
         _RETIRED.append((self._backend, pool))
@@ -150,8 +157,8 @@ class Recording:
     def bytes_held(self) -> int:
         """Device memory that the recording and its parts keep for their buffers."""
         with self._backend.activate():  # a pool counts for the current device
-            own = int(self._pool.total_bytes())
-        return own + sum(part.bytes_held for part in self.parts.values())
+            held = int(self._pool.total_bytes())
+        return held + self.parts.bytes_held
 
     @property
     def free(self) -> bool:
@@ -187,10 +194,11 @@ class Recordings:
     Args:
         kept: how many shapes.
         each: recordings of one shape, for results that several users hold at once.
+        at_call: the call of a shape that is recorded.
     """
 
-    def __init__(self, kept: int = KEPT, each: int = 1) -> None:
-        self.kept, self.each = kept, each
+    def __init__(self, kept: int = KEPT, each: int = 1, at_call: int = 2) -> None:
+        self.kept, self.each, self.at_call = kept, each, at_call
         self.lock = threading.RLock()  # held from `find` to the end of the replay
         self._seen: OrderedDict[Any, list[Recording]] = OrderedDict()
         self._full: set[Any] = set()  # shapes for whose buffers there was no memory
@@ -199,7 +207,7 @@ class Recordings:
         return sum(map(len, self._seen.values()))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Recordings, (self.kept, self.each)
+        return Recordings, (self.kept, self.each, self.at_call)
 
     @property
     def bytes_held(self) -> int:
@@ -211,28 +219,35 @@ class Recordings:
         """Shapes for whose buffers there was no memory."""
         return len(self._full)
 
+    @property
+    def full_parts(self) -> int:
+        """Shapes of their parts for whose buffers there was no memory."""
+        return sum(one.parts.full for shape in list(self._seen.values()) for one in shape)
+
     def find(self, key: Any, make: Callable[[], Recording]) -> Recording | None:
         """A recording for a shape that is free to be replayed.
 
-        None at the first call with a key, for many shapes come only once, where all that may be kept are in use, and
-        where there was no memory for one: the caller then does the work piece by piece, with the same bits.
+        None before the call with a key that is recorded, for many shapes come only once, where all that may be kept are
+        in use, and where there was no memory for one: the caller then does the work piece by piece, with the same bits.
         """
         if key not in self._seen:
             self._seen[key] = []
             if len(self._seen) > self.kept:
                 self._full.discard(self._seen.popitem(last=False)[0])
-            return None
+            if self.at_call > 1:
+                return None
         self._seen.move_to_end(key)
         shape = self._seen[key]
-        found = next((one for one in shape if one.free), None)
-        if found is None and len(shape) < self.each and key not in self._full:
+        recording = next((one for one in shape if one.free), None)
+        if recording is None and len(shape) < self.each and key not in self._full:
             try:
-                found = make()
+                recording = make()
             except MemoryError:  # CuPy's is one too; `explain` says so
                 self._full.add(key)
                 return None
-            shape.append(found)
-        return found
+            recording.parts.lock = self.lock
+            shape.append(recording)
+        return recording
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gpulstm.arrays.variables import variables
 from gpulstm.engines.spec import Call
 from gpulstm.errors import ConfigError
 
@@ -59,7 +60,7 @@ def find(call: Call, card: str) -> Tuned | str | None:
     Raises:
         ConfigError: the file cannot be read or is none of this kind.
     """
-    path = os.environ.get(TUNING)
+    path = variables().get(TUNING)
     if not path:
         return None
     entries = load(path)
