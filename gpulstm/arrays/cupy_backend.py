@@ -100,6 +100,18 @@ class CupyBackend(Backend):
         return self.xp.cuda.Device(self.index)
 
     @functools.cached_property
+    def errors(self) -> tuple[type[Exception], ...]:
+        """What CUDA and its compiler raise through CuPy; a lack of memory is Python's MemoryError besides."""
+        cuda = self.xp.cuda
+        return cuda.runtime.CUDARuntimeError, cuda.driver.CUDADriverError, cuda.compiler.CompileException
+
+    @functools.cached_property
+    def memory_total(self) -> int:
+        """Bytes of memory of the card."""
+        with self.activate():
+            return int(self.xp.cuda.runtime.memGetInfo()[1])
+
+    @functools.cached_property
     def processors(self) -> int:
         """Multiprocessors of the card."""
         return int(self.xp.cuda.Device(self.index).attributes["MultiProcessorCount"])

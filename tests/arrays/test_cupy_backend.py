@@ -126,9 +126,9 @@ def test_tf32_reaches_cublas(
             original(handle, mode)
 
     monkeypatch.setattr(cuda.xp.cuda, "cublas", Library())
-    monkeypatch.delenv("CUPY_TF32", raising=False)
+    set_variable("CUPY_TF32", None)
     if tf32 is not None:
-        monkeypatch.setenv("CUPY_TF32", tf32)
+        set_variable("CUPY_TF32", tf32)
     a, b, out = (cuda.from_host(np.ones(size, "f")) for size in ((3, 4), (4, 5), (3, 5)))
     cuda.gemm(a, b, out)
     assert modes == (expected if cuda.capability >= 80 else [])

@@ -16,7 +16,7 @@ from gpulstm.arrays.gemm import affine, blocks, threads
 from gpulstm.arrays.params import ParamDict
 from gpulstm.arrays.variables import switch
 from gpulstm.engines.cuda import fused, passes, planner
-from gpulstm.engines.cuda.graph import Order, Recording, capturing
+from gpulstm.engines.cuda.graph import Order, Recording, RecordingFailed, capturing
 from gpulstm.engines.cuda.tape import COMPUTE
 from gpulstm.engines.spec import Plan, Task
 
@@ -91,11 +91,11 @@ class PackedStream:
             return out
 
         with self.backend.activate():
+            if self._recording is None and self.no_graph is None and not capturing(self.backend):
+                self._record(x)
             if self.no_graph is not None or capturing(self.backend):
                 with self._order.turn():
                     return take(self._step(self.backend.xp.ascontiguousarray(x)))
-            if self._recording is None:
-                self._record(x)
             assert self._recording is not None
             return self._recording({"x": x}, take)
 
@@ -131,16 +131,21 @@ class PackedStream:
     def _record(self, x: Array) -> None:
         """Record a step; what it does to the state on the way is taken back."""
         state = self.state
-        self._recording = Recording(self.backend, self._step, {"x": x}, self._order)
-        self.state = state
+        try:
+            self._recording = Recording(self.backend, self._step, {"x": x}, self._order)
+        except (MemoryError, RecordingFailed) as error:
+            self.no_graph = f"it could not be recorded: {str(error) or 'no memory'}"
+        finally:
+            self.state = state
 
 
 def stream(plan: Plan, params: ParamDict) -> PackedStream | None:
     """A stack of one direction, its weights as they are now, from the state of zeros.
 
-    None where the cost model finds that a product by cuBLAS is worth its launch: large layers and batches.
+    None where a product by cuBLAS is taken to be worth its launch, for large layers and batches, and where the fused
+    kernel has been found wrong on this card.
     """
-    no_graph = planner.no_graph(plan.call)
-    if no_graph is not None and switch(planner.GRAPH) is not False:
+    asked = switch(planner.GRAPH)
+    if (asked is None and not planner.graph_guess(plan.call)) or planner.wrong(plan.call, "fused"):
         return None
-    return PackedStream(plan, params, no_graph)
+    return PackedStream(plan, params, f"{planner.GRAPH} is 0" if asked is False else None)

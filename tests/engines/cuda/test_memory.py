@@ -21,7 +21,7 @@ pytestmark = pytest.mark.cuda
 @pytest.fixture(autouse=True)
 def always(monkeypatch: pytest.MonkeyPatch) -> None:
     """Passes are replayed whatever the planner finds."""
-    monkeypatch.setenv(planner.GRAPH, "1")
+    set_variable(planner.GRAPH, "1")
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ def test_steps_are_cut_where_the_driver_watches(
     cell: type[gl.LSTM], bidirectional: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The bits are those of one launch, wherever the steps are cut."""
-    monkeypatch.setenv(planner.FORM, "persistent")
-    monkeypatch.setenv(planner.GRAPH, "0")
+    set_variable(planner.FORM, "persistent")
+    set_variable(planner.GRAPH, "0")
     backend = resolve("cuda")
     x = backend.from_host(np.random.default_rng(0).normal(size=(7, 5, 3)).astype("f"))
     lengths = np.array([7, 3, 0, 5, 7])
