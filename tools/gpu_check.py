@@ -31,6 +31,7 @@ from gpulstm.errors import GpulstmError
 from gpulstm.losses import MSE
 from gpulstm.model.layers import LSTM
 from gpulstm.model.network import Network, NetworkConfig
+from gpulstm.model.plan import forget_plans
 from gpulstm.training.gradients import GradientPass
 from gpulstm.training.mixed_precision import LossScale, masters
 
@@ -79,6 +80,7 @@ def measured(way: tuple[str, ...], backend: CupyBackend, make: Callable[[], Call
     for name in VARIABLES:
         os.environ.pop(name, None)
     os.environ.update(zip(VARIABLES, way, strict=False))
+    forget_plans()
     try:
         return f"{milliseconds(backend, make(), repeats):.3f}"
     except GpulstmError:
@@ -111,7 +113,7 @@ def forms(backend: CupyBackend, shapes: tuple[Shape, ...], repeats: int) -> Iter
             ]
             steps, batch, inputs, hidden, layers = shape
             layer = LSTM(inputs, hidden, layers, dtype=dtype, device=backend.device)
-            plan = layer.explain(steps, batch, training=True).choice.path
+            plan = layer.explain(steps, batch, training=True).path
             yield f"| {','.join(map(str, shape))} | {dtype} | {' | '.join(cells)} | {plan} |"
 
 
@@ -142,6 +144,7 @@ def calls(backend: CupyBackend, shapes: tuple[Shape, ...], repeats: int) -> Iter
         yield f"| {steps},{batch},{inputs},{hidden},{layers} | {' | '.join(cells)} |"
     for name in VARIABLES:
         os.environ.pop(name, None)
+    forget_plans()
 
 
 def layers(backend: CupyBackend, shapes: tuple[Shape, ...], repeats: int) -> Iterator[str]:
@@ -166,6 +169,7 @@ def layers(backend: CupyBackend, shapes: tuple[Shape, ...], repeats: int) -> Ite
             yield f"| {','.join(map(str, shape))} | {dtype} | {form} | {' | '.join(times)} |"
     for name in VARIABLES:
         os.environ.pop(name, None)
+    forget_plans()
 
 
 def ran(command: list[str]) -> tuple[int, str]:
@@ -196,7 +200,7 @@ def main() -> int:
     ]
     quick, folder = arguments.quick, arguments.output.parent
     folder.mkdir(parents=True, exist_ok=True)
-    tests = ["tests/arrays/test_gemm.py", "-k", "own_kernels"] if quick else []
+    tests = ["tests/arrays/test_gemm.py", "-k", "own_product"] if quick else []
     status, said = ran([sys.executable, "-m", "pytest", "-q", "-m", "" if quick else "cuda", *tests])
     lines += ["## Tests marked cuda", "", "```", "\n".join(said.splitlines()[-15:]), "```", ""]
     named = arguments.shape or []

@@ -64,8 +64,7 @@ class Recurrent:
         self.backend = resolve(device)
         self.seed = validate.count("seed", seed, at_least=0)
         self.calls = 0
-        self.engine = None if engine is None else by_name(engine).name
-        self._plans = Plans(spec, self.backend.device, self.engine)
+        self._plans = Plans(spec, self.backend.device, None if engine is None else by_name(engine).name)
         self._recorded: Replays | None = None
         self._inference: tuple[str, ParamDict | None, Inference | None] = ("", None, None)  # engine, what it reads, it
         validate.real("forget_bias", forget_bias)
@@ -89,6 +88,11 @@ class Recurrent:
         ]
         sizes = [str(self.spec.input_size), str(self.spec.hidden_size)]
         return f"{self.spec.cell.upper()}({', '.join(sizes + options)}, device={self.backend.device!r})"
+
+    @property
+    def engine(self) -> str | None:
+        """The engine that the stack is held to, or None."""
+        return self._plans.engine
 
     def __call__(self, x: Any, state: StackState = None, lengths: Any = None) -> tuple[Array, StackState]:
         """The outputs without anything kept for a gradient: `forward` with `training=False`, as `(y, state)`."""

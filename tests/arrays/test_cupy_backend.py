@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from variables import SetVariable
 
 import hostgpu
 from gpulstm.arrays import cupy_backend
@@ -109,7 +110,7 @@ def test_pinned_host_memory_is_on_the_host(cuda: CupyBackend) -> None:
 
 @pytest.mark.parametrize(("tf32", "expected"), [("1", [3, 0]), ("0", []), (None, [])])
 def test_tf32_reaches_cublas(
-    tf32: str | None, expected: list[int], cuda: CupyBackend, monkeypatch: pytest.MonkeyPatch
+    tf32: str | None, expected: list[int], cuda: CupyBackend, monkeypatch: pytest.MonkeyPatch, set_variable: SetVariable
 ) -> None:
     modes: list[int] = []
     library = cuda.xp.cuda.cublas

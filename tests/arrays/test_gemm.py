@@ -38,38 +38,23 @@ def test_own_product(
     allowed = TF32 if gemm.is_tensor(tile) and dtype == "float32" else TOLERANCE[dtype]
     out = backend.from_host(c)
     place = backend.from_host
-    with gemm.own_kernels():
-        got = gemm.matmul(backend, place(a), place(b), transa=transa, transb=transb)
-        gemm.gemm(backend, place(a), place(b), out, transa=transa, transb=transb, accumulate=True)
+    got = gemm.matmul(backend, place(a), place(b), "own", transa=transa, transb=transb)
+    gemm.gemm(backend, place(a), place(b), out, products="own", transa=transa, transb=transb, accumulate=True)
     for found, wanted in ((got, want), (out, want + c)):
         assert np.abs(to_host(found) - wanted).max() <= allowed * max(1.0, np.abs(wanted).max())
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("products", ["own", "cublas"])
 @pytest.mark.parametrize("bias", [False, True])
-def test_affine(dtype: str, own: bool, bias: bool, rng: np.random.Generator) -> None:
+def test_affine(dtype: str, products: gemm.Products, bias: bool, rng: np.random.Generator) -> None:
     backend = resolve("cuda")
     x, w, b = (rng.normal(size=size).astype(dtype) for size in ((3, 5, 7), (7, 9), (9,)))
     out = backend.empty((3, 5, 9), dtype)
     place = backend.from_host
-    arguments = (backend, place(x), place(w), place(b) if bias else None, out)
-    if own:
-        with gemm.own_kernels():
-            gemm.affine(*arguments)
-    else:
-        gemm.affine(*arguments)
+    gemm.affine(backend, place(x), place(w), place(b) if bias else None, out, products)
     want = x.astype("f8") @ w.astype("f8") + (b if bias else 0)
     assert np.abs(to_host(out) - want).max() <= TOLERANCE[dtype] * np.abs(want).max()
-
-
-def test_own_kernels_hold_within_their_context_and_thread() -> None:
-    assert not gemm.uses_own_kernels()
-    with gemm.own_kernels():
-        with gemm.own_kernels():
-            pass
-        assert gemm.uses_own_kernels()
-    assert not gemm.uses_own_kernels()
 
 
 @pytest.mark.parametrize(
@@ -101,11 +86,9 @@ def test_many_rows_and_few_columns(bias: bool, monkeypatch: pytest.MonkeyPatch) 
         a = np.arange(rows, dtype="f").reshape(rows, 1) % 1000
         out = backend.empty((1, rows, 3), "float32")
         place = backend.from_host
-        with gemm.own_kernels():
-            gemm.affine(
-                backend, place(a[None]), place(np.ones((1, 3), "f")), place(np.ones(3, "f")) if bias else None, out
-            )
-            turned = gemm.matmul(backend, place(a.T), place(np.ones((1, 3), "f")), transa=True)
+        w, b = (place(np.ones(shape, "f")) for shape in ((1, 3), (3,)))
+        gemm.affine(backend, place(a[None]), w, b if bias else None, out, "own")
+        turned = gemm.matmul(backend, place(a.T), w, "own", transa=True)
         assert np.array_equal(to_host(out)[0], np.repeat(a, 3, axis=1) + bias)
         assert np.array_equal(to_host(turned), np.repeat(a, 3, axis=1))
 

@@ -19,6 +19,7 @@ from gpulstm.arrays.backend import Array
 from gpulstm.arrays.cupy_backend import CupyBackend
 
 TRIES = 3  # to record a shape, where somebody else made the capture invalid
+NO_MEMORY = "no memory"  # why a shape is not recorded
 _NO_MEMORY, _INVALIDATED = 2, 901  # cudaErrorMemoryAllocation, cudaErrorStreamCaptureInvalidated; the driver's too
 KEPT = 4  # shapes whose recordings a layer or a training pass keeps, each with its buffers
 
@@ -273,7 +274,7 @@ class Recordings:
     def _note(self, key: Any, error: MemoryError | RecordingFailed) -> None:
         self._tries[key] = self._tries.get(key, 0) + 1
         if isinstance(error, MemoryError):  # CuPy's is one too
-            self._failed[key] = "no memory"
+            self._failed[key] = NO_MEMORY
         elif error.lasting or self._tries[key] >= TRIES:
             self._failed[key] = str(error)
 

@@ -14,7 +14,7 @@ from typing import Any, cast
 from gpulstm.arrays.backend import Array
 from gpulstm.arrays.cupy_backend import CupyBackend
 from gpulstm.arrays.devices import resolve
-from gpulstm.engines.cuda.graph import Order, Recording, RecordingFailed, Recordings, signature
+from gpulstm.engines.cuda.graph import NO_MEMORY, Order, Recording, RecordingFailed, Recordings, signature
 from gpulstm.engines.spec import Plan
 from gpulstm.validate import format_bytes
 
@@ -64,11 +64,12 @@ def summary(*kept: Recordings) -> str:
     """What is recorded and what it holds, in a few words."""
     count, held = sum(map(len, kept)), sum(each.bytes_held for each in kept)
     words = f"{count} recorded, which hold {format_bytes(held)}"
-    failed = [*(reason for each in kept for reason in each.failed)]
-    parts = [f"{reason} (backward)" for each in kept for reason in each.failed_parts]
-    for reason in dict.fromkeys([*failed, *parts]):
-        number = [*failed, *parts].count(reason)
-        words += f"; no memory for {number} more" if reason == "no memory" else f"; {number} not recorded: {reason}"
+    forward = [reason for each in kept for reason in each.failed]
+    backward = [reason for each in kept for reason in each.failed_parts]
+    for reasons, more in ((forward, "more"), (backward, "backward")):
+        for reason in dict.fromkeys(reasons):
+            number = f"{reasons.count(reason)} {more}"
+            words += f"; no memory for {number}" if reason == NO_MEMORY else f"; not recorded, {number}: {reason}"
     return words
 
 

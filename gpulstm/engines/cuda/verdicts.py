@@ -264,7 +264,7 @@ def _read(path: Path) -> dict[str, Any]:
     """
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError) as error:
         raise ConfigError(f"the verdicts of the CUDA engine {str(path)!r} cannot be read: {error}") from error

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gc
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
+from variables import SetVariable
 
 import gpulstm as gl
 import hostgpu
@@ -14,12 +16,16 @@ from gpulstm.arrays.cupy_backend import CupyBackend
 from gpulstm.arrays.devices import resolve, to_host
 from gpulstm.engines.cuda import planner
 from gpulstm.engines.cuda.graph import Order, Recording
+from gpulstm.engines.spec import StackSpec
+from gpulstm.losses import MSE
+from gpulstm.model.network import Network, NetworkConfig
+from gpulstm.training.gradients import GradientPass
 
 pytestmark = pytest.mark.cuda
 
 
 @pytest.fixture(autouse=True)
-def always(monkeypatch: pytest.MonkeyPatch) -> None:
+def always(set_variable: SetVariable) -> None:
     """Passes are replayed whatever the planner finds."""
     set_variable(planner.GRAPH, "1")
 
@@ -133,3 +139,78 @@ def test_the_default_stream_of_another_thread_is_another_stream(cuda: CupyBacken
         thread.join()
     if hostgpu.simulated():
         assert count["event_waits"] == 1
+
+
+def training(steps: int = 5) -> tuple[GradientPass, dict[str, Any]]:
+    """A pass of a small network, and a batch for it."""
+    network = Network(NetworkConfig(StackSpec("lstm", 3, 9)), device="cuda", seed=2)
+    rng, place = np.random.default_rng(0), network.backend.from_host
+    data = {"x": place(rng.normal(size=(steps, 4, 3)).astype("f")), "target": place(rng.normal(size=(4, 1, 1)))}
+    return GradientPass(network, MSE(), network.params.like()), data
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("graph_instantiate=1+", "1 more: cudaErrorMemoryAllocation"),
+        ("graph_launch=1+", "1 more: cudaErrorMemoryAllocation"),
+        ("capture=1+", "1 more: cudaErrorStreamCaptureInvalidated"),
+    ],
+)
+def test_what_cuda_cannot_record_is_done_piece_by_piece(fault: str, said: str) -> None:
+    if not hostgpu.simulated():
+        return
+    plain, data = training()
+    expected = plain(**data)
+    values = [to_host(expected.value), to_host(plain.grads.flat)]
+    passes, data = training()
+    layer, x = gl.LSTM(3, 8, device="cuda", seed=4), data["x"]
+    first = to_host(layer(x)[0])
+    step = layer.stream(4)
+    with hostgpu.failing(fault):
+        for _ in range(5):
+            result = passes(**data)
+            assert np.array_equal(to_host(result.value), values[0])
+            assert np.array_equal(to_host(passes.grads.flat), values[1])
+            assert np.array_equal(to_host(layer(x)[0]), first)
+        outputs = [to_host(step(row)) for row in x]
+    assert np.allclose(np.stack(outputs), first, atol=1e-6)
+    assert f"not recorded, {said}" in passes.explain(5, 4)
+    assert f"not recorded, {said}" in str(layer.explain(5, 4))
+    passes(**data)
+    assert "0 recorded" in passes.explain(5, 4)
+
+
+def test_a_capture_that_another_made_invalid_is_tried_again() -> None:
+    if not hostgpu.simulated():
+        return
+    passes, data = training()
+    passes(**data)
+    with hostgpu.failing("capture=1"):
+        passes(**data)
+        passes(**data)
+    assert "1 recorded" in passes.explain(5, 4)
+
+
+def test_a_recording_takes_the_memory_that_the_first_call_left(cuda: CupyBackend) -> None:
+    layer = gl.LSTM(64, 64, device="cuda", seed=0)
+    x = cuda.xp.ones((100, 64, 64), "f")
+    layer(x)
+    idle = cuda.xp.get_default_memory_pool().free_bytes()
+    assert idle > 4 << 20
+    before = cuda.xp.cuda.runtime.memGetInfo()[0]
+    layer(x)
+    taken = before - cuda.xp.cuda.runtime.memGetInfo()[0]
+    assert "1 recorded" in str(layer.explain(100, 64))
+    assert taken < idle // 2  # what the pool had has been given back first
+
+
+def test_passes_that_would_fill_the_card_are_not_kept(
+    monkeypatch: pytest.MonkeyPatch, set_variable: SetVariable, cuda: CupyBackend
+) -> None:
+    set_variable(planner.GRAPH, None)
+    passes, _ = training()
+    assert passes.refusal(5, 4) is None
+    set_variable(planner.GRAPH, None)
+    monkeypatch.setattr(cuda, "memory_total", 4096, raising=False)
+    assert "is not kept between calls" in str(passes.refusal(5, 4))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from variables import SetVariable
 
 import gpulstm as gl
 import hostgpu
@@ -16,7 +17,7 @@ pytestmark = pytest.mark.cuda
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("cell", [gl.LSTM, gl.GRU])
 def test_steps_are_cut_where_the_driver_watches(
-    cell: type[gl.LSTM], bidirectional: bool, monkeypatch: pytest.MonkeyPatch
+    cell: type[gl.LSTM], bidirectional: bool, monkeypatch: pytest.MonkeyPatch, set_variable: SetVariable
 ) -> None:
     """The bits are those of one launch, wherever the steps are cut."""
     set_variable(planner.FORM, "persistent")

@@ -19,6 +19,7 @@ from gpulstm.arrays.backend import Backend
 from gpulstm.arrays.cupy_backend import device_count
 from gpulstm.arrays.devices import resolve, to_host
 from gpulstm.engines.cuda import graph, planner
+from gpulstm.model.plan import forget_plans
 
 STEPS, BATCH, INPUTS, HIDDEN, LAYERS = 7, 5, 3, 11, 2
 TOLERANCE = {"float64": 1e-12, "float32": 2e-4}
@@ -123,6 +124,7 @@ def compare(kind: str, form: str, device: str) -> Iterator[str]:
     reference = cell(INPUTS, HIDDEN, device="cpu", engine="reference", **common)
     wanted = plain(lambda work: work(), reference, host)
     os.environ[planner.FORM] = form
+    forget_plans()
     layer = cell(INPUTS, HIDDEN, device=device, **common)
     with layer.backend.activate():
         streams = Streams(layer.backend)
@@ -145,6 +147,7 @@ def compare(kind: str, form: str, device: str) -> Iterator[str]:
 def unordered(device: str) -> Iterator[str]:
     """A backward pass on a stream that nobody waits for, while its tape's buffers are asked for on another one."""
     os.environ[planner.FORM] = "fused"
+    forget_plans()
     layer = gpulstm.LSTM(INPUTS, HIDDEN, device=device, dtype="float64", seed=8)
     rng = np.random.default_rng(6)
     place = layer.backend.from_host
@@ -169,7 +172,7 @@ def unordered(device: str) -> Iterator[str]:
 
 def main(kinds: list[str]) -> int:
     """Compare the named kinds of layers, or all of them; the number of comparisons that fail."""
-    os.environ[planner.GRAPH] = "1"  # whatever the cost model finds
+    os.environ[planner.GRAPH] = "1"  # whatever the planner finds
     if os.environ.get("GPULSTM_TEST_BRANCHES") == "launched":
         # the simulator replays a graph in the order of its capture: only what is launched shows a missing wait
         graph.recording = lambda: True
