@@ -91,13 +91,16 @@ class PackedStream:
             return out
 
         with self.backend.activate():
-            if self._recording is None and self.no_graph is None and not capturing(self.backend):
-                self._record(x)
-            if self.no_graph is not None or capturing(self.backend):
-                with self._order.turn():
-                    return take(self._step(self.backend.xp.ascontiguousarray(x)))
-            assert self._recording is not None
-            return self._recording({"x": x}, take)
+            if self.no_graph is None and not capturing(self.backend):
+                try:
+                    if self._recording is None:
+                        self._record(x)
+                    return self._recording({"x": x}, take)  # type: ignore[misc]
+                except (MemoryError, RecordingFailed) as error:
+                    self._recording = None
+                    self.no_graph = f"CUDA could not record or launch it: {str(error) or 'no memory'}"
+            with self._order.turn():
+                return take(self._step(self.backend.xp.ascontiguousarray(x)))
 
     def __str__(self) -> str:
         graph = "as one graph" if self.no_graph is None else f"launched one by one ({self.no_graph})"
@@ -133,8 +136,6 @@ class PackedStream:
         state = self.state
         try:
             self._recording = Recording(self.backend, self._step, {"x": x}, self._order)
-        except (MemoryError, RecordingFailed) as error:
-            self.no_graph = f"it could not be recorded: {str(error) or 'no memory'}"
         finally:
             self.state = state
 
