@@ -201,7 +201,7 @@ def test_a_recording_takes_the_memory_that_the_first_call_left(cuda: CupyBackend
     assert idle > 4 << 20
     layer(x)
     assert "1 recorded" in str(layer.explain(100, 64))
-    assert pool.free_bytes() < idle // 2  # given back before the recording asked for as much
+    assert pool.free_bytes() < 0.8 * idle  # given back before the recording asked for as much
 
 
 def test_passes_that_would_fill_the_card_are_not_kept(
