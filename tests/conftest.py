@@ -1,4 +1,4 @@
-"""Fixtures for the whole suite: the devices to test on, and the variables that calls are planned by."""
+"""Fixtures for the whole suite: the devices to test on, random numbers, variables that calls are planned by."""
 
 from __future__ import annotations
 

@@ -461,6 +461,12 @@ class Engine(Protocol):
         """The gradient of `forward_layers`."""
 
 
+def plan_of(task: Task) -> Plan:
+    """The plan that a task was handed."""
+    assert task.plan is not None, "a task on CUDA has a plan"
+    return task.plan
+
+
 def unsupported(spec: StackSpec) -> list[str]:
     """The options of a stack that only the reference engine computes."""
     options = {

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from gpulstm.arrays.backend import Array
 from gpulstm.arrays.gemm import SIZE
-from gpulstm.engines.spec import Call, Footprint, Grads, Plan, StackSpec, State, Steps, Task, unsupported
+from gpulstm.engines.spec import Call, Footprint, Grads, Plan, StackSpec, State, Steps, Task, plan_of, unsupported
 
 if TYPE_CHECKING:
     from gpulstm.arrays.params import ParamDict
@@ -34,7 +34,7 @@ def supports(call: Call) -> str | None:
 
 
 def complete(plan: Plan) -> Plan:
-    """Form, graph and wavefront; see `planner.complete`."""
+    """Form, graph and wavefront; see `Engine.complete`."""
     from gpulstm.engines.cuda import planner
 
     return planner.complete(plan)
@@ -123,9 +123,3 @@ def backward_layers(
     if not graph.recording():
         return None
     return wavefront.backward(tasks, masks, tapes, dy, dstates, grads, block_steps(dy.shape[1]))
-
-
-def plan_of(task: Task) -> Plan:
-    """The plan that a task was handed."""
-    assert task.plan is not None, "a task on CUDA has a plan"
-    return task.plan

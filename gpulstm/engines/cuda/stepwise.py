@@ -20,9 +20,8 @@ from gpulstm.arrays.backend import Array
 from gpulstm.arrays.cupy_backend import CupyBackend
 from gpulstm.arrays.devices import backend_of
 from gpulstm.arrays.gemm import TYPES, gemm
-from gpulstm.engines.cuda.engine import plan_of
 from gpulstm.engines.cuda.tape import COMPUTE, Tape, input_product, sequence_gradients
-from gpulstm.engines.spec import Grads, State, Task
+from gpulstm.engines.spec import Grads, State, Task, plan_of
 
 _PLACE = "GlPlace p = gl_place(i, rows, units, t, reverse);"
 _BODIES = {

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from gpulstm.arrays.backend import Array
 from gpulstm.arrays.cupy_backend import CupyBackend
 from gpulstm.arrays.gemm import affine, gemm
-from gpulstm.engines.cuda.engine import plan_of
-from gpulstm.engines.spec import Grads, Task
+from gpulstm.engines.spec import Grads, Task, plan_of
 
 COMPUTE = {"float16": "float32", "float32": "float32", "float64": "float64"}  # dtype of c and of sums, by that of x
 

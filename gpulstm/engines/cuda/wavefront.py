@@ -23,10 +23,9 @@ from gpulstm.arrays.cupy_backend import CupyBackend
 from gpulstm.arrays.devices import backend_of
 from gpulstm.arrays.gemm import affine, blocks, sliced_gemm, threads
 from gpulstm.engines.cuda import fused
-from gpulstm.engines.cuda.engine import plan_of
 from gpulstm.engines.cuda.passes import BackwardPass, ForwardPass, columns
 from gpulstm.engines.cuda.tape import Tape
-from gpulstm.engines.spec import Grads, State, Task
+from gpulstm.engines.spec import Grads, State, Task, plan_of
 
 Slice = tuple[int, int, int]  # first step, step after the last, rows of the product that it is a part of
 
