@@ -29,6 +29,9 @@ class Compilations:
         self._since = 0.0
         self._shown = False
 
+    def __len__(self) -> int:
+        return len(self._results)
+
     def begin(self, key: Hashable, compile_one: Callable[[], Any]) -> None:
         """Compile on another thread, if it has not begun yet; the result is there for a later `get`."""
         with self._lock:

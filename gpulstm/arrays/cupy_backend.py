@@ -208,6 +208,11 @@ class CupyBackend(Backend):
 
         return (file, defines, name, cooperative), compiled
 
+    @property
+    def compiled(self) -> int:
+        """Kernels of this package that have been compiled, or read from CuPy's cache, in this process."""
+        return len(self._compilations)
+
     @functools.cached_property
     def _compilations(self) -> Compilations:
         return Compilations(self.device_name)
