@@ -90,14 +90,14 @@ def complete(plan: Plan) -> Plan:
     call = plan.call
     forms = forms_of(call)
     ways = candidates(call, forms)
-    planned = {way: _planned(plan, way, forms) for way in ways}
+    plans = {way: planned(plan, way, forms) for way in ways}
     remark = "by the thresholds"
     backend = cast(CupyBackend, resolve(call.device))
     if len(ways) > 1 and verdicts.mode() != "0" and not (recording() or capturing(backend)):
         from gpulstm.engines.cuda.trial import trial_of
 
         known, label = verdicts.of(backend), _label(call)
-        choice = known.choose(call, label, ways, trial_of(planned))
+        choice = known.choose(call, label, ways, trial_of(plans))
         way, remark = choice
         wrong = [f"{form} is not used: {why}" for form in FORMS if (why := known.refusal(form, call, label))]
         remark = "; ".join([remark, *wrong])
@@ -105,7 +105,7 @@ def complete(plan: Plan) -> Plan:
         way = ways[0]
     if isinstance(forms.layout, str):
         remark += f"; not persistent: {forms.layout}"
-    return replace(planned[way], remarks=remark)
+    return replace(plans[way] if way in plans else planned(plan, way, forms), remarks=remark)
 
 
 def describe(plan: Plan) -> str:
@@ -250,7 +250,7 @@ def _order(call: Call, forms: Forms) -> list[str]:
     return [guess, *(name for name in rest if name in names and name != guess)]
 
 
-def _planned(plan: Plan, way: Way, forms: Forms) -> Plan:
+def planned(plan: Plan, way: Way, forms: Forms) -> Plan:
     """The plan of a call in one way."""
     layout = None if isinstance(forms.layout, str) or way.form != "persistent" else forms.layout
     no_graph = None if way.graph else f"{GRAPH} is 0" if switch(GRAPH) is False else "launches are faster"

@@ -20,7 +20,6 @@ from gpulstm.arrays.gemm import is_tensor
 from gpulstm.engines.cuda import engine
 from gpulstm.engines.cuda.graph import Recording, RecordingFailed
 from gpulstm.engines.cuda.passes import ceil_divide
-from gpulstm.engines.cuda.tape import COMPUTE
 from gpulstm.engines.cuda.verdicts import PLAINEST, FormFailed, Trial, Way
 from gpulstm.engines.spec import Plan, StackSpec, State, Task
 from gpulstm.errors import EngineError
@@ -162,8 +161,7 @@ class _Values:
         self.inner = place(*size, spec.directions * spec.hidden_size) if spec.num_layers > 1 else None
         self.dy = place(*size, spec.hidden_size)
         self.h = place(call.batch, spec.hidden_size)
-        compute = COMPUTE[spec.dtype]
-        self.c = backend.from_host(make((call.batch, spec.hidden_size)), compute) if spec.has_memory else None
+        self.c = place(call.batch, spec.hidden_size) if spec.has_memory else None
         self.params = [
             {name: place(*shape) for name, shape in spec.layer_shapes(layer).items()}
             for layer in range(spec.num_layers)

@@ -111,7 +111,13 @@ def test_three_modes(folder: Path, clock: Times, set_variable: SetVariable) -> N
 
 @pytest.mark.parametrize(
     ("cell", "dtype", "training"),
-    [("lstm", "float32", True), ("gru", "float16", True), ("rnn", "float64", False), ("gru", "float32", False)],
+    [
+        ("lstm", "float32", True),
+        ("gru", "float16", True),
+        ("rnn", "float64", False),
+        ("gru", "float32", False),
+        ("lstm", "float16", True),
+    ],
 )
 def test_every_form_of_this_package_is_found_right(
     cell: str, dtype: str, training: bool, folder: Path, clock: Times
@@ -172,7 +178,7 @@ def test_a_check_looks_at_gradients_and_states(part: str, monkeypatch: pytest.Mo
     monkeypatch.setattr(fused, "backward", wrong)
     from gpulstm.engines.cuda import engine
 
-    plan = planner._planned(Plan(call, engine), Way("fused", graph=False), forms)
+    plan = planner.planned(Plan(call, engine), Way("fused", graph=False), forms)
     reason = trial.check(plan)
     expected = {"gradient": "the gradient of b_hn is", "state": "dh is", "nothing": None}[part]
     assert (reason is None) if expected is None else str(reason).startswith(expected)
@@ -202,6 +208,14 @@ def test_a_lack_of_memory_is_no_verdict(folder: Path, clock: Times, monkeypatch:
     layer = gl.LSTM(3, 16, device="cuda", seed=1)
     assert layer.explain(7, 4).no_graph == "launches are faster"
     assert not (folder / "cuda-verdicts.json").exists()
+
+
+def test_where_every_other_form_is_wrong_the_plainest_serves(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial, "check", lambda plan: "it is a test")
+    with pytest.warns(RuntimeWarning, match="not used for gru in float32 on .*: it is a test"):
+        plan = gl.GRU(3, 16, device="cuda").explain(7, 4)
+    assert (plan.form, plan.products) == ("first", "cublas")
+    assert "every other form is wrong on this card" in str(plan)
 
 
 def test_nothing_is_timed_while_the_caller_records(folder: Path, clock: Times, cuda: CupyBackend) -> None:
