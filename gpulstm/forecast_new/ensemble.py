@@ -11,6 +11,7 @@ from gpulstm.forecast_new import bands as band
 from gpulstm.forecast_new import mixture as mix
 from gpulstm.forecast_new.bands import Bands
 from gpulstm.forecast_new.features import Features
+from gpulstm.forecast_new.members.network import Residual, Training, train
 from gpulstm.forecast_new.members.ridge import PENALTIES, Moments, Ridge
 from gpulstm.forecast_new.members.simple import Simple, simple_members
 from gpulstm.forecast_new.members.space import Space
@@ -98,7 +99,9 @@ class Fit:
         self.trial = self._trial(np.stack([member.forecast(self.judge) for member in self.members]))
         self._views: dict[Any, View] = {}
         self.ridges: list[int] = []
-        self._long: dict[int, float] = {}
+        self.networks = Training()
+        self._everywhere: View | None = None
+        self._outside: dict[Ridge, np.ndarray] = {}
 
     def _trial(self, forecasts: np.ndarray) -> mix.Trial:
         view = self.judge
@@ -114,6 +117,11 @@ class Fit:
         self.members.append(member)
         self.trial = self._trial(np.concatenate([self.trial.forecasts, forecast[None]]))
         return len(self.members) - 1
+
+    @property
+    def plain(self) -> list[int]:
+        """The indices of the simple forecasts."""
+        return [index for index, member in enumerate(self.members) if isinstance(member, Simple)]
 
     def error(self, index: int) -> float:
         """The criterion of a member at the validation origins."""
@@ -165,8 +173,25 @@ class Fit:
         self.ridges.append(index)
         return index, best[0]
 
+    def network(self, index: int, linear: bool) -> None:
+        """Train a network on what a ridge (`linear`), or the base of its space, leaves, and let it take part."""
+        ridge, number = self.members[index], len(self.members)
+        space, view, judge = ridge.space, self.training(ridge.space, self.cut), ridge.space.view(self.judge)
+        weights = self.window_weights(space, view), self.window_weights(space, judge)
+        options = replace(self.networks, seed=self.networks.seed + number)
+        start = ridge if linear else None
+        member = train(space, start, index, view, weights[0], (judge, weights[1]), options)
+        if member is not None:
+            self.add(member)
+
     def refit(self, member: Any) -> Any:
         """The member fitted on all rows."""
+        if isinstance(member, Residual):
+            view, number = self.training(member.space, self.stops), self.members.index(member)
+            options = replace(self.networks, seed=member.network.seed)
+            ridge = None if member.ridge is None else self.refit(member.ridge)
+            weights = self.window_weights(member.space, view)
+            return train(member.space, ridge, number, view, weights, None, options, epochs=member.epochs)
         if not isinstance(member, Ridge):
             return member
         view = self.training(member.space, self.stops)
@@ -183,27 +208,47 @@ class Fit:
         rows = int((self.stops - self.panel.starts).max())
         return len(self.panel) == 1 and (rows - self.setup.first) / self.setup.horizon >= 10
 
-    def blocks(self, ridge: Ridge) -> list[tuple[View, np.ndarray]]:
-        """Out-of-sample forecasts of a ridge all over the series: each of some blocks by the others' windows."""
-        view = self.training(ridge.space, self.stops)
-        order = np.argsort(view.origins)
-        view = view.at(order)
-        scaled, horizon = ridge.space.scaled(view), self.setup.horizon
-        residual, weight = ridge.space.residual(view, scaled), self.window_weights(ridge.space, view)
+    @property
+    def everywhere(self) -> View:
+        """Origins all over a series, at most `ORIGINS` of them."""
+        if self._everywhere is None:
+            setup = self.setup
+            start, stop = int(self.panel.starts[0] + setup.first), int(self.stops[0]) - setup.horizon
+            origins = np.linspace(start, stop, min(ORIGINS, stop - start + 1)).round().astype(np.int64)
+            self._everywhere = View(self.panel, origins, setup.horizon, setup.seasons.short, setup.limit)
+        return self._everywhere
+
+    def outside(self, index: int) -> np.ndarray:
+        """Forecasts of a member at `everywhere`, as it would have made them without having seen what came `(N, H)`.
+
+        A ridge is fitted for each of some blocks of origins on the windows of the others; a network adds nothing to the
+        ridge that it starts from.
+        """
+        view, member = self.everywhere, self.members[index]
+        if isinstance(member, Simple):
+            return member.forecast(view)
+        ridge = member if isinstance(member, Ridge) else self.members[member.start]
+        if not isinstance(ridge, Ridge):
+            return ridge.forecast(view)
+        if ridge not in self._outside:
+            self._outside[ridge] = self._blocks(ridge, view)
+        return self._outside[ridge]
+
+    def _blocks(self, ridge: Ridge, view: View) -> np.ndarray:
+        windows = self.training(ridge.space, self.stops)
+        scaled, horizon = ridge.space.scaled(windows), self.setup.horizon
+        residual, weight = ridge.space.residual(windows, scaled), self.window_weights(ridge.space, windows)
         whole = Moments(scaled.inputs, residual, weight)
-        found = []
+        judged = ridge.space.view(view)
+        inside = ridge.space.scaled(judged)
+        found = np.empty(inside.base.shape)
         for part in np.array_split(np.arange(len(view)), BLOCKS):
-            if not len(part):
-                continue
             low, high = view.origins[part[0]], view.origins[part[-1]]
-            near = (view.origins > low - horizon) & (view.origins < high + horizon)
+            near = (windows.origins > low - horizon) & (windows.origins < high + horizon)
             moments = whole - Moments(scaled.inputs[near], residual[near], weight[near])
             weights = moments.solve(ridge.penalty)
-            part = part[:: max(1, len(part) * BLOCKS // ORIGINS)]
-            forecast = scaled.base[part] + scaled.scale[part] * (scaled.inputs[part] @ weights)
-            inner = view.at(part)
-            found.append((inner, inner.back(forecast)))
-        return found
+            found[part] = inside.base[part] + inside.scale[part] * (inside.inputs[part] @ weights)
+        return judged.back(found)
 
 
 def season_scales(panel: Panel, stops: np.ndarray, season: int) -> np.ndarray:
@@ -231,7 +276,7 @@ def learn(
     seed: int = 0,
     amount: int | None = None,
     calendar: bool = False,
-    networks: Any = None,
+    networks: Training | None = None,
 ) -> Ensemble:
     """Fit, judge and mix all members.
 
@@ -244,13 +289,16 @@ def learn(
         seed: of samples and networks.
         amount: rows of each series for validation; None lets the lengths decide.
         calendar: whether the calendar may take part, too.
-        networks: trains the networks: called with the fit and the spaces to learn in; None for none.
+        networks: how networks are trained; None for none.
     """
     features = features.fitted(panel, stops)
     fit = Fit(panel, stops, setup, features, seed, amount)
-    spaces = _spaces(fit, features, calendar)
-    for member in [] if networks is None else networks(fit, spaces):
-        fit.add(member)
+    chosen = _spaces(fit, features, calendar)
+    if networks is not None:
+        fit.networks = networks
+        for index in chosen:
+            for linear in (True, False):
+                fit.network(index, linear)
     return _mixed(fit)
 
 
@@ -304,107 +352,87 @@ def _spaces(fit: Fit, features: Features, calendar: bool) -> list[int]:
 
 
 def _mixed(fit: Fit) -> Ensemble:
-    trial, setup = fit.trial, fit.setup
-    count = len(fit.panel)
-    recent = np.array([fit.error(index) for index in range(len(fit.members))])
-    errors = _long_errors(fit, recent) if fit.is_long else recent
+    trial, setup, count = fit.trial, fit.setup, len(fit.panel)
     kept = mix.distinct(trial, range(len(fit.members)))
-    weights = np.zeros(len(fit.members))
-    weights[kept] = mix.power_weights(errors[kept])
-    part = mix.Trial(
-        [trial.names[k] for k in kept], trial.forecasts[kept], trial.actual, trial.scale, trial.series, trial.age,
-        0, trial.positive,
-    )
-    part._yardstick = trial.yardstick
-    share = mix.choose_share(part, setup.horizon, count) if count > 1 else 0.0
+    recent = np.array([fit.error(index) for index in range(len(fit.members))])
+    long = _long_trial(fit) if fit.is_long else None
+    errors = recent
+    if long is not None:
+        whole = np.array([long.criterion(each) for each in long.forecasts])
+        for index, member in enumerate(fit.members):
+            if isinstance(member, Residual):
+                whole[index] *= recent[index] / recent[member.start]
+        errors = np.sqrt(recent * whole)
+    weights = np.zeros((1, len(fit.members)))
+    weights[0, kept] = mix.power_weights(errors[kept])
+    share = mix.choose_share(trial.only(kept), setup.horizon, count) if count > 1 else 0.0
     every = np.ones(len(trial.age), bool)
-    per_series = None
     if share:
-        per_series = np.zeros((count, len(fit.members)))
-        per_series[:, kept] = mix.series_weights(part, errors[kept], share, every, count)
-        blended = mix.blend(trial.forecasts, per_series, trial.series)
-    else:
-        blended = mix.blend(trial.forecasts, weights)
-    plain = [index for index, member in enumerate(fit.members) if isinstance(member, Simple)]
-    mixed_error = trial.criterion(blended)
-    best_plain = min(plain, key=lambda index: recent[index])
-    guarded = mixed_error > recent[best_plain]
+        weights = _per_series(trial, kept, errors, share, every, count)
+    blended = mix.blend(trial.forecasts, weights, trial.series)
+    error = trial.criterion(blended)
+    if long is not None:
+        error = float(np.sqrt(error * long.criterion(mix.blend(long.forecasts, weights, long.series))))
+    best = min(fit.plain, key=lambda index: errors[index])
+    guarded = bool(error > errors[best])
     if guarded:
-        weights = np.eye(len(fit.members))[best_plain]
-        per_series, share = None, 0.0
-        blended = trial.forecasts[best_plain]
-    # residuals: as they would have been without what is judged
-    judged = blended
-    if share:
-        judged = np.empty_like(blended)
+        weights, share, blended, error = np.eye(len(fit.members))[[best]], 0.0, trial.forecasts[best], errors[best]
+    elif share:  # the errors of bands: as they would have been without what is judged
+        blended = np.empty_like(blended)
         for age in np.unique(trial.age):
-            here = trial.age == age
-            others = np.abs(trial.age - age) >= setup.horizon
-            if others.any():
-                w = np.zeros((count, len(fit.members)))
-                w[:, kept] = mix.series_weights(part, errors[kept], share, others, count)
-            else:
-                w = per_series
-            judged[here] = mix.blend(trial.forecasts[:, here], w, trial.series[here])
+            here, others = trial.age == age, np.abs(trial.age - age) >= setup.horizon
+            own = _per_series(trial, kept, errors, share, others, count) if others.any() else weights
+            blended[here] = mix.blend(trial.forecasts[:, here], own, trial.series[here])
     centred = band.mostly_trend(fit.judge)
-    u = band.width(fit.judge, centred)
-    factor = _widening(fit, recent, centred) if count == 1 else 1.0
-    bands = Bands.of(trial.actual - judged, u, factor, centred)
-    used = np.flatnonzero((per_series if per_series is not None else weights[None]).max(axis=0) > 0)
-    members = [fit.refit(fit.members[index]) for index in used]
+    factor = _widening(fit, errors, centred) if count == 1 else 1.0
+    bands = Bands.of(trial.actual - blended, band.width(fit.judge, centred), factor, centred)
+    used = np.flatnonzero(weights.max(axis=0) > 0)
+    judged = np.unique(trial.series) if share else [0]
+    mean = weights[judged].mean(axis=0)
     report = {
         "members": [
-            {"name": trial.names[k], "error": float(errors[k]), "recent": float(recent[k]),
-             "weight": float(weights[k] if per_series is None else per_series[np.unique(trial.series), k].mean())}
-            for k in range(len(fit.members))
+            {"name": name, "error": float(error), "weight": float(weight)}
+            for name, error, weight in zip(trial.names, errors, mean, strict=True)
         ],
-        "mixture": mixed_error, "share": share, "guarded": bool(guarded), "factor": factor, "centred": centred,
+        "error": float(error),
+        "share": share,
+        "guarded": guarded,
     }
-    return Ensemble(setup, members, weights[used], bands, None if per_series is None else per_series[:, used], report)
+    members = [fit.refit(fit.members[index]) for index in used]
+    overall = weights[0] if not share else _overall(kept, errors)
+    return Ensemble(setup, members, overall[used], bands, weights[:, used] if share else None, report)
 
 
-def _long_errors(fit: Fit, recent: np.ndarray) -> np.ndarray:
-    """Errors of members over one long series, half by its end and half by all of it."""
-    setup, horizon = fit.setup, fit.setup.horizon
-    start, stop = int(fit.panel.starts[0] + setup.first), int(fit.stops[0]) - horizon
-    origins = np.unique(np.linspace(start, stop, min(ORIGINS, stop - start + 1)).round().astype(np.int64))
-    view = View(fit.panel, origins, horizon, setup.seasons.short, setup.limit)
-    scale = float(fit.scales[0])
-    found = recent.copy()
-
-    def trial(forecasts: np.ndarray, view: View) -> mix.Trial:
-        zeros = np.zeros(len(view), np.int64)
-        return mix.Trial([], forecasts, view.actual(), np.full(len(view), scale), zeros, zeros, 0, fit.positive)
-
-    reference = trial(fit.members[fit.trial.reference].forecast(view)[None], view).yardstick
-    for index, member in enumerate(fit.members):
-        if isinstance(member, Simple):
-            judge, forecast = trial(member.forecast(view)[None], view), member.forecast(view)
-        elif isinstance(member, Ridge):
-            parts = fit.blocks(member)
-            inner = View(fit.panel, np.concatenate([p[0].origins for p in parts]), horizon, setup.seasons.short, setup.limit)
-            forecast = np.concatenate([p[1] for p in parts])
-            judge = trial(forecast[None], inner)
-        else:
-            ridge = member.ridge_index
-            found[index] = found[ridge] * recent[index] / recent[ridge]
-            continue
-        judge._yardstick = reference
-        found[index] = np.sqrt(recent[index] * judge.criterion(forecast))
-    return found
+def _overall(kept: list[int], errors: np.ndarray) -> np.ndarray:
+    weights = np.zeros(len(errors))
+    weights[kept] = mix.power_weights(errors[kept])
+    return weights
 
 
-def _widening(fit: Fit, recent: np.ndarray, centred: bool) -> float:
-    """How much quieter the validation rows are than the others: the bands' factor."""
+def _per_series(
+    trial: mix.Trial, kept: list[int], errors: np.ndarray, share: float, rows: np.ndarray, count: int
+) -> np.ndarray:
+    weights = np.zeros((count, len(errors)))
+    weights[:, kept] = mix.series_weights(trial.only(kept), errors[kept], share, rows, count)
+    return weights
+
+
+def _long_trial(fit: Fit) -> mix.Trial:
+    """Forecasts all over one long series; compared to the same reference as those at its end."""
+    view, members = fit.everywhere, range(len(fit.members))
+    forecasts = np.stack([fit.outside(index) for index in members])
+    zeros = np.zeros(len(view), np.int64)
+    scale = np.full(len(view), fit.scales[0])
+    return mix.Trial(fit.trial.names, forecasts, view.actual(), scale, zeros, zeros, fit.trial.reference, fit.positive)
+
+
+def _widening(fit: Fit, errors: np.ndarray, centred: bool) -> float:
+    """The bands' factor: how much larger the best ridge's errors, in widths, mostly are than those of its last block."""
     if not fit.ridges:
         return 1.0
-    best = min(fit.ridges, key=lambda index: recent[index])
-    levels = []
-    for view, forecast in fit.blocks(fit.members[best]):
-        plain = View(fit.panel, view.origins, view.horizon, view.season, view.reach)
-        error = np.abs(plain.actual() - forecast) / np.maximum(band.width(plain, centred), 1e-12)[:, None]
-        if (~np.isnan(error)).any():
-            levels.append(float(np.nanquantile(error, 0.8)))
-    if len(levels) < 2 or levels[-1] <= 0:
-        return 1.0
-    return float(np.clip(np.median(levels) / levels[-1], 1.0, band.MOST))
+    view = fit.everywhere
+    forecast = fit.outside(min(fit.ridges, key=lambda index: errors[index]))
+    ratio = np.abs(view.actual() - forecast) / np.maximum(band.width(view, centred), 1e-12)[:, None]
+    parts = [part for part in np.array_split(ratio, BLOCKS) if (~np.isnan(part)).any()]
+    levels = [float(np.nanquantile(part, 0.8)) for part in parts]
+    return float(np.clip(np.median(levels) / levels[-1], 1.0, band.MOST)) if levels[-1] > 0 else 1.0

@@ -7,7 +7,7 @@ validation rows is worse and less stable.  In a panel the weights may differ fro
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -32,7 +32,6 @@ class Trial:
         age: `(N,)` rows that an origin lies before the latest of its series.
         reference: which member errors are compared to: the seasonal-naive or the naive forecast.
         positive: whether sMAPE is meaningful.
-        long: `(members,)` error over many training origins by the same criterion, or NaN; None where there are none.
     """
 
     names: list[str]
@@ -48,6 +47,13 @@ class Trial:
         self.seen = ~np.isnan(self.actual)
         self._actual = np.where(self.seen, self.actual, 0.0)
         self._yardstick: tuple[float, float] | None = None
+
+    def only(self, members: Sequence[int]) -> Trial:
+        """The same of some members; errors are compared to the same reference."""
+        names = [self.names[index] for index in members]
+        part = replace(self, names=names, forecasts=self.forecasts[list(members)])
+        part._yardstick = self.yardstick
+        return part
 
     def errors(self, forecast: np.ndarray) -> np.ndarray:
         """Mean absolute error of each origin `(N,)` of forecasts `(N, H)`; 0 where nothing was observed."""
@@ -130,15 +136,10 @@ def _per_series(trial: Trial, values: np.ndarray, rows: np.ndarray, count: int) 
     return sums / np.maximum(np.bincount(trial.series[rows], minlength=count), 1)
 
 
-def blend(forecasts: np.ndarray, weights: np.ndarray, series: np.ndarray | None = None) -> np.ndarray:
-    """The weighted mean `(N, H)` of forecasts `(members, N, H)`.
-
-    Args:
-        weights: `(members,)`, or `(series, members)` with the series of each forecast.
-    """
-    if series is None:
-        return np.einsum("k,knh->nh", weights, forecasts)
-    return np.einsum("nk,knh->nh", weights[series], forecasts)
+def blend(forecasts: np.ndarray, weights: np.ndarray, series: np.ndarray) -> np.ndarray:
+    """The weighted mean `(N, H)` of forecasts `(members, N, H)`, by weights `(1, members)` or `(series, members)`."""
+    own = weights[series] if len(weights) > 1 else weights
+    return np.einsum("nk,knh->nh", np.broadcast_to(own, (len(series), len(forecasts))), forecasts)
 
 
 def choose_share(trial: Trial, horizon: int, count: int) -> float:
@@ -148,7 +149,7 @@ def choose_share(trial: Trial, horizon: int, count: int) -> float:
     if older.sum() == 0 or len(np.unique(trial.series)) < 2 or per_series[np.unique(trial.series)].min() < 1:
         return 0.0
     errors = np.array([trial.criterion(forecast, older) for forecast in trial.forecasts])
-    best, best_error = 0.0, trial.criterion(blend(trial.forecasts, power_weights(errors)), newest)
+    best, best_error = 0.0, trial.criterion(blend(trial.forecasts, power_weights(errors)[None], trial.series), newest)
     for share in (0.5, 1.0):
         weights = series_weights(trial, errors, share, older, count)
         error = trial.criterion(blend(trial.forecasts, weights, trial.series), newest)

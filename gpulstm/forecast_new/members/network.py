@@ -1,0 +1,256 @@
+"""A small recurrent network that learns what a simple forecast, or a ridge, leaves.
+
+The head starts at zero, so that before the first step the network is the member that it starts from; training stops
+where validation says, and a network that no step improved is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpulstm.backend import Backend
+from gpulstm.callbacks import Callback, EarlyStopping
+from gpulstm.engines.spec import StackSpec
+from gpulstm.forecast_new.members.ridge import Ridge
+from gpulstm.forecast_new.members.space import Space
+from gpulstm.forecast_new.panel import View
+from gpulstm.history import History
+from gpulstm.losses import Pinball
+from gpulstm.model import Network, NetworkConfig
+from gpulstm.optimizers import AdamW
+from gpulstm.schedules import Cosine
+from gpulstm.training import Trainer
+from gpulstm.windows import Batch
+
+LEVELS = (0.1, 0.5, 0.9)
+STEPS = 8  # that the network reads a window in
+PASS = 1024  # windows of one forward pass
+JUDGED = 1500  # validation windows at most
+FEW = 300  # windows below which batches and runs are small
+
+
+@dataclass(frozen=True)
+class Training:
+    """How network members are trained.
+
+    Args:
+        cell, hidden_size, num_layers, dropout, recurrent_dropout, layer_norm, dtype: of the stack; see `StackSpec`.
+        learning_rate, weight_decay, clip_norm: of the run; the rate falls along a cosine to 2 %.
+        epochs: judged stretches of the run; each has 50 steps of 128 windows, or for few windows 10 of 32.
+        patience: stretches without progress after which training stops, or None.
+        seed: of weights and order.
+        device, engine, memory: as `Forecaster`.
+    """
+
+    cell: str = "lstm"
+    hidden_size: int = 64
+    num_layers: int = 1
+    dropout: float = 0.0
+    recurrent_dropout: float = 0.0
+    layer_norm: bool = False
+    dtype: str = "float32"
+    learning_rate: float = 3e-3
+    weight_decay: float = 1e-4
+    clip_norm: float | None = 1.0
+    epochs: int | None = None
+    patience: int | None = 4
+    batch_size: int | None = None
+    seed: int = 0
+    device: str = "auto"
+    engine: str | None = None
+    memory: Any = None
+
+
+class Windows:
+    """Arrays as a trainer reads windows.
+
+    Args:
+        x: `(N, T, I)`.
+        target: `(N, H)`, NaN where not observed.
+        weight: `(N,)`.
+        steps, batch: of an epoch, which draws its windows from all of them; 0 for one pass over all.
+    """
+
+    targets, future = 1, 0
+
+    def __init__(self, x: np.ndarray, target: np.ndarray, weight: np.ndarray, steps: int = 0, batch: int = 0) -> None:
+        self.x, self.steps, self.batch = np.ascontiguousarray(x.transpose(1, 0, 2)), steps, batch
+        seen = ~np.isnan(target)
+        self.target = np.where(seen, target, 0.0).astype(x.dtype)
+        self.weight = (seen * weight[:, None]).astype(x.dtype)
+        self.inputs, self.horizon, self.context = x.shape[2], target.shape[1], x.shape[1]
+
+    def __len__(self) -> int:
+        return max(len(self.target), self.steps * self.batch)
+
+    def batches(self, size: int, order: np.ndarray | None = None) -> list[np.ndarray]:
+        """Indices of the windows of an epoch in runs of `size`; `order` is a permutation of `len(self)`."""
+        count = len(self.target)
+        if order is None:
+            return [np.arange(start, min(start + size, count)) for start in range(0, count, size)]
+        order = order[: self.steps * size] % count
+        return [order[start : start + size] for start in range(0, len(order), size)]
+
+    def gather(self, indices: np.ndarray, backend: Backend) -> Batch:
+        """The windows of `indices` on a device."""
+        x, target = backend.from_host(self.x[:, indices]), backend.from_host(self.target[indices, :, None])
+        return Batch(x, target, weight=backend.from_host(self.weight[indices, :, None]))
+
+
+def patches(scaled: np.ndarray, length: int, horizon: int, extra: int) -> np.ndarray:
+    """The rows that a network reads `(N, T, p)`: the window in about `STEPS` steps of p rows, then the features.
+
+    Args:
+        scaled: `Scaled.inputs`.
+        length: of the window, thinned lags included.
+        extra: columns that are features.
+    """
+    patch = max(1, length // STEPS)
+    window = scaled[:, length % patch : length].reshape(len(scaled), -1, patch)
+    if not extra:
+        return window
+    features = scaled[:, length + horizon : length + horizon + extra]
+    steps = -(-extra // patch)
+    padded = np.zeros((len(scaled), steps * patch))
+    padded[:, :extra] = features
+    return np.concatenate([window, padded.reshape(len(scaled), steps, patch)], axis=1)
+
+
+@dataclass(eq=False)
+class Residual:
+    """A trained network member.
+
+    Args:
+        space: how it sees windows.
+        ridge: that it starts from, or None for the space's base alone.
+        network: its median is added in the windows' scale.
+        epochs: of the run that made it.
+        start: number of the member that it starts from.
+    """
+
+    space: Space
+    ridge: Ridge | None
+    network: Network
+    epochs: int
+    start: int
+    history: History
+
+    @property
+    def name(self) -> str:
+        """As tables of members show it."""
+        cell = self.network.config.stack.cell
+        cell = cell.upper()
+        return f"{cell} on {self.ridge.name}" if self.ridge is not None else f"{cell} {self.space.name}"
+
+    def forecast(self, view: View) -> np.ndarray:
+        """Medians `(N, H)` in the units of the series."""
+        view = self.space.view(view)
+        scaled = self.space.scaled(view)
+        found = scaled.base.copy()
+        if self.ridge is not None:
+            found += scaled.scale * (scaled.inputs @ self.ridge.weights)
+        horizon = scaled.base.shape[1]
+        length = scaled.inputs.shape[1] - horizon - scaled.extra - 1
+        x = patches(scaled.inputs, length, horizon, scaled.extra)
+        backend, dtype = self.network.backend, self.network.config.stack.dtype
+        for first in range(0, len(x), PASS):
+            part = np.ascontiguousarray(x[first : first + PASS].transpose(1, 0, 2), dtype)
+            raw, _, _ = self.network.forward(backend.from_host(part))
+            median = backend.to_host(raw)[:, :, 0, LEVELS.index(0.5)].astype(np.float64)
+            found[first : first + PASS] += scaled.scale[first : first + PASS] * median
+        return view.back(found)
+
+
+def train(
+    space: Space,
+    ridge: Ridge | None,
+    start: int,
+    view: View,
+    weight: np.ndarray,
+    judge: tuple[View, np.ndarray] | None,
+    options: Training,
+    *,
+    epochs: int | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> Residual | None:
+    """Train one network.
+
+    Args:
+        ridge: whose residual is learned, or None for that of the space's base.
+        start: number of the member that it starts from.
+        view: training windows, in the space's own values; `weight` `(N,)` of each.
+        judge: validation windows and weights; None trains for `epochs` epochs and keeps the last weights.
+        epochs: of the run, where nothing judges it.
+
+    Returns:
+        the network of the best epoch, or None where none was better than what it starts from.
+    """
+    few = len(view) < FEW
+    steps, size, whole = (10, 32, 10) if few else (50, 128, 12)
+    size = size if options.batch_size is None else options.batch_size
+    whole = whole if options.epochs is None else options.epochs
+    scaled = space.scaled(view)
+    target, x = _learned(space, ridge, view)
+    stack = StackSpec(
+        options.cell,  # type: ignore[arg-type] # checked by the options
+        x.shape[2],
+        options.hidden_size,
+        options.num_layers,
+        dtype=options.dtype,
+        dropout=options.dropout,
+        recurrent_dropout=options.recurrent_dropout,
+        layer_norm=options.layer_norm,
+    )
+    horizon = scaled.base.shape[1]
+    config = NetworkConfig(stack, horizon, 1, len(LEVELS))
+    network = Network(config, device=options.device, seed=options.seed, engine=options.engine)
+    quantiles = np.nanquantile(target, LEVELS, axis=0).T
+    quantiles[:, 1] = 0.0
+    network.params["head.W"][...] = 0
+    network.params["head.b"][...] = network.backend.from_host(quantiles.reshape(-1).astype(stack.dtype))
+    windows = Windows(x.astype(stack.dtype), target, weight, steps, size)
+    watchers = list(callbacks)
+    if judge is not None and options.patience is not None:
+        watchers.append(EarlyStopping(options.patience))
+    trainer = Trainer(
+        network,
+        Pinball(LEVELS),
+        AdamW(weight_decay=options.weight_decay),
+        Cosine(options.learning_rate, steps * whole, 0.02 * options.learning_rate),
+        epochs=whole if judge is not None else max(1, epochs or whole),
+        batch_size=size,
+        clip_norm=options.clip_norm,
+        seed=options.seed,
+        memory=options.memory,
+        restore_best=judge is not None,
+        callbacks=watchers,
+    )
+    if judge is None:
+        history = trainer.fit(windows)
+        return Residual(space, ridge, network, trainer.epoch, start, history)
+    view, weight = judge
+    if len(view) > JUDGED:
+        keep = np.linspace(0, len(view) - 1, JUDGED).round().astype(int)
+        view, weight = view.at(keep), weight[keep]
+    judged, x = _learned(space, ridge, view)
+    validation = Windows(x.astype(stack.dtype), judged, weight)
+    before = trainer.evaluate(validation)
+    history = trainer.fit(windows, validation)
+    if not history.best_loss < before:
+        return None
+    return Residual(space, ridge, network, history.best_epoch, start, history)
+
+
+def _learned(space: Space, ridge: Ridge | None, view: View) -> tuple[np.ndarray, np.ndarray]:
+    """What is to be learned of windows `(N, H)`, and what is read `(N, T, p)`."""
+    scaled = space.scaled(view)
+    target = space.residual(view, scaled)
+    if ridge is not None:
+        target = target - scaled.inputs @ ridge.weights
+    horizon = scaled.base.shape[1]
+    length = scaled.inputs.shape[1] - horizon - scaled.extra - 1
+    return target, patches(scaled.inputs, length, horizon, scaled.extra)
