@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from gpulstm.forecast_new.members.harmonic import harmonic
-from gpulstm.forecast_new.members.smoothing import damped, theta
-from gpulstm.forecast_new.panel import Seasons, View
+from gpulstm.forecast.members.harmonic import harmonic
+from gpulstm.forecast.members.smoothing import damped, theta
+from gpulstm.forecast.panel import Seasons, View
 
 WEEKS = 4  # whole weeks that the members for hours look at
 LONGEST = 3653  # rows that a harmonic of days is fitted to: ten years
@@ -69,7 +69,7 @@ class Simple:
 
     def config(self) -> dict[str, Any]:
         """As a file keeps it."""
-        return {key: value for key, value in asdict(self).items()}
+        return asdict(self)
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Simple:

@@ -1,4 +1,4 @@
-"""A small recurrent network that learns what a simple forecast, or a ridge, leaves.
+"""Training of network members: what a simple forecast, or a ridge, leaves, by the package's own layers and trainer.
 
 The head starts at zero, so that before the first step the network is the member that it starts from; training stops
 where validation says, and a network that no step improved is left out.
@@ -6,29 +6,27 @@ where validation says, and a network that no step improved is left out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from gpulstm.backend import Backend
-from gpulstm.callbacks import Callback, EarlyStopping
+from gpulstm.arrays.backend import Backend
+from gpulstm.data.windows import Batch
 from gpulstm.engines.spec import StackSpec
-from gpulstm.forecast_new.members.ridge import Ridge
-from gpulstm.forecast_new.members.space import Space
-from gpulstm.forecast_new.panel import View
-from gpulstm.history import History
+from gpulstm.forecast.members.network import LEVELS, Residual, patches
+from gpulstm.forecast.members.ridge import Ridge
+from gpulstm.forecast.members.space import Space
+from gpulstm.forecast.panel import View
 from gpulstm.losses import Pinball
-from gpulstm.model import Network, NetworkConfig
+from gpulstm.model.network import Network, NetworkConfig
 from gpulstm.optimizers import AdamW
 from gpulstm.schedules import Cosine
-from gpulstm.training import Trainer
-from gpulstm.windows import Batch
+from gpulstm.training.callbacks import Callback, EarlyStopping
+from gpulstm.training.history import History
+from gpulstm.training.trainer import Trainer
 
-LEVELS = (0.1, 0.5, 0.9)
-STEPS = 8  # that the network reads a window in
-PASS = 1024  # windows of one forward pass
 JUDGED = 1500  # validation windows at most
 FEW = 300  # windows below which batches and runs are small
 
@@ -101,70 +99,6 @@ class Windows:
         return Batch(x, target, weight=backend.from_host(self.weight[indices, :, None]))
 
 
-def patches(scaled: np.ndarray, length: int, horizon: int, extra: int) -> np.ndarray:
-    """The rows that a network reads `(N, T, p)`: the window in about `STEPS` steps of p rows, then the features.
-
-    Args:
-        scaled: `Scaled.inputs`.
-        length: of the window, thinned lags included.
-        extra: columns that are features.
-    """
-    patch = max(1, length // STEPS)
-    window = scaled[:, length % patch : length].reshape(len(scaled), -1, patch)
-    if not extra:
-        return window
-    features = scaled[:, length + horizon : length + horizon + extra]
-    steps = -(-extra // patch)
-    padded = np.zeros((len(scaled), steps * patch))
-    padded[:, :extra] = features
-    return np.concatenate([window, padded.reshape(len(scaled), steps, patch)], axis=1)
-
-
-@dataclass(eq=False)
-class Residual:
-    """A trained network member.
-
-    Args:
-        space: how it sees windows.
-        ridge: that it starts from, or None for the space's base alone.
-        network: its median is added in the windows' scale.
-        epochs: of the run that made it.
-        start: number of the member that it starts from.
-    """
-
-    space: Space
-    ridge: Ridge | None
-    network: Network
-    epochs: int
-    start: int
-    history: History
-
-    @property
-    def name(self) -> str:
-        """As tables of members show it."""
-        cell = self.network.config.stack.cell
-        cell = cell.upper()
-        return f"{cell} on {self.ridge.name}" if self.ridge is not None else f"{cell} {self.space.name}"
-
-    def forecast(self, view: View) -> np.ndarray:
-        """Medians `(N, H)` in the units of the series."""
-        view = self.space.view(view)
-        scaled = self.space.scaled(view)
-        found = scaled.base.copy()
-        if self.ridge is not None:
-            found += scaled.scale * (scaled.inputs @ self.ridge.weights)
-        horizon = scaled.base.shape[1]
-        length = scaled.inputs.shape[1] - horizon - scaled.extra - 1
-        x = patches(scaled.inputs, length, horizon, scaled.extra)
-        backend, dtype = self.network.backend, self.network.config.stack.dtype
-        for first in range(0, len(x), PASS):
-            part = np.ascontiguousarray(x[first : first + PASS].transpose(1, 0, 2), dtype)
-            raw, _, _ = self.network.forward(backend.from_host(part))
-            median = backend.to_host(raw)[:, :, 0, LEVELS.index(0.5)].astype(np.float64)
-            found[first : first + PASS] += scaled.scale[first : first + PASS] * median
-        return view.back(found)
-
-
 def train(
     space: Space,
     ridge: Ridge | None,
@@ -176,7 +110,7 @@ def train(
     *,
     epochs: int | None = None,
     callbacks: Sequence[Callback] = (),
-) -> Residual | None:
+) -> tuple[Residual | None, History]:
     """Train one network.
 
     Args:
@@ -187,7 +121,7 @@ def train(
         epochs: of the run, where nothing judges it.
 
     Returns:
-        the network of the best epoch, or None where none was better than what it starts from.
+        the network of the best epoch, or None where none was better than what it starts from; and the run.
     """
     few = len(view) < FEW
     steps, size, whole = (10, 32, 10) if few else (50, 128, 12)
@@ -231,7 +165,7 @@ def train(
     )
     if judge is None:
         history = trainer.fit(windows)
-        return Residual(space, ridge, network, trainer.epoch, start, history)
+        return Residual(space, ridge, network, trainer.epoch, start), history
     view, weight = judge
     if len(view) > JUDGED:
         keep = np.linspace(0, len(view) - 1, JUDGED).round().astype(int)
@@ -240,9 +174,9 @@ def train(
     validation = Windows(x.astype(stack.dtype), judged, weight)
     before = trainer.evaluate(validation)
     history = trainer.fit(windows, validation)
-    if not history.best_loss < before:
-        return None
-    return Residual(space, ridge, network, history.best_epoch, start, history)
+    if history.best_loss is None or history.best_epoch is None or not history.best_loss < before:
+        return None, history
+    return Residual(space, ridge, network, history.best_epoch, start), history
 
 
 def _learned(space: Space, ridge: Ridge | None, view: View) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,7 @@ with a line to a later value ends, as seen from within it, with its last observe
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -192,7 +192,7 @@ class View:
         return self.take(rows)
 
     def lags(self, lags: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The values `lags` `(k,)` rows before the origin `(N, k)` (1: the last one), and whether the series has them."""
+        """The values `lags` `(k,)` rows before the origin `(N, k)`, 1 the last one; and whether the series has them."""
         lags = np.asarray(lags)
         have = lags[None, :] <= self.rows[:, None]
         rows = self.origins[:, None] - np.minimum(lags[None, :], self.rows[:, None])

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from gpulstm.forecast_new.members.space import Space
-from gpulstm.forecast_new.panel import View
+from gpulstm.forecast.members.space import Space
+from gpulstm.forecast.panel import View
 
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gpulstm.forecast_new.panel import View
+from gpulstm.forecast.panel import View
 
 SEASONS = 3  # last seasons whose differences are the width of a window
 STEPS = 12  # differences, where there is no season

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from gpulstm.forecast_new.features import Features
-from gpulstm.forecast_new.members.simple import Simple
-from gpulstm.forecast_new.panel import View
+from gpulstm.forecast.features import Features
+from gpulstm.forecast.members.simple import Simple
+from gpulstm.forecast.panel import View
 
 LEVEL = 336  # rows at most whose mean is the level of a window
 PAIRS = 512  # differences at most whose mean is its scale
@@ -82,7 +82,9 @@ class Space:
             lags = np.linspace(self.length, self.season + self.length, FURTHEST).round().astype(int)
             values, have = view.lags(lags)
             behind = np.concatenate([np.where(have, (values - level) / scale, 0.0), behind], axis=1)
-        inputs = np.concatenate([np.clip(behind, -50, 50), np.clip((base - level) / scale, -50, 50), extra, one], axis=1)
+        inputs = np.concatenate(
+            [np.clip(behind, -50, 50), np.clip((base - level) / scale, -50, 50), extra, one], axis=1
+        )
         return Scaled(inputs, base, scale, extra.shape[1])
 
     def residual(self, view: View, scaled: Scaled) -> np.ndarray:

@@ -1,9 +1,9 @@
 """Theta and damped Holt for all windows at once.
 
 Exponential smoothing is the linear recurrence `e_t = y_t - w'x_t`, `x_{t+1} = F x_t + g e_t` (Hyndman et al. 2008,
-"Forecasting with Exponential Smoothing", equation 2.12).  With its parameters fixed, the errors of a block of rows are one
-matrix product of the block's values and the state before it, so a window costs a product a block instead of a Python
-step a row, for all parameters of a grid together.
+"Forecasting with Exponential Smoothing", equation 2.12).  With its parameters fixed, the errors of a block of rows are
+one matrix product of the block's values and the state before it, so a window costs a product a block instead of a
+Python step a row, for all parameters of a grid together.
 """
 
 from __future__ import annotations
@@ -169,8 +169,8 @@ def adjusted(
 def theta(windows: np.ndarray, season: int, horizon: int, *, test: bool = True, multiply: bool = True) -> np.ndarray:
     """The theta forecast: half the slope of the trend, from the smoothed level on.
 
-    Source: Assimakopoulos & Nikolopoulos (2000), "The theta model", Int. J. of Forecasting 16(4), in the form of Hyndman
-    & Billah (2003), "Unmasking the Theta method", equation 5.
+    Source: Assimakopoulos & Nikolopoulos (2000), "The theta model", Int. J. of Forecasting 16(4), in the form of
+    Hyndman & Billah (2003), "Unmasking the Theta method", equation 5.
 
     Args:
         windows: `(N, rows)`.

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gpulstm.forecast_new.panel import Panel, View
+from gpulstm.forecast.panel import Panel, View
 
 YEAR = 365.2425
 PAST_LAGS = 8  # rows of a past covariate that a member sees, spread over the last season

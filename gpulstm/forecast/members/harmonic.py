@@ -33,7 +33,9 @@ def _solver(rows: int, horizon: int, waves: Waves, trend: bool) -> tuple[np.ndar
     return behind, np.linalg.solve(r, q.T), _columns(np.arange(0.0, horizon), waves, trend, rows)
 
 
-def harmonic(windows: np.ndarray, horizon: int, waves: Sequence[tuple[float, int]], trend: bool, level: int) -> np.ndarray:
+def harmonic(
+    windows: np.ndarray, horizon: int, waves: Sequence[tuple[float, int]], trend: bool, level: int
+) -> np.ndarray:
     """The forecast `(N, horizon)` of windows `(N, rows)`.
 
     Args:

@@ -1,77 +1,28 @@
-"""Fit members, judge them, mix them, and say how sure the mixture is."""
+"""Fit members, judge them at validation origins, and mix them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from gpulstm.forecast_new import bands as band
-from gpulstm.forecast_new import mixture as mix
-from gpulstm.forecast_new.bands import Bands
-from gpulstm.forecast_new.features import Features
-from gpulstm.forecast_new.members.network import Residual, Training, train
-from gpulstm.forecast_new.members.ridge import PENALTIES, Moments, Ridge
-from gpulstm.forecast_new.members.simple import Simple, simple_members
-from gpulstm.forecast_new.members.space import Space
-from gpulstm.forecast_new.panel import Panel, View
-from gpulstm.forecast_new.setup import BLOCKS, ORIGINS, Setup, training_origins, validation_origins
+from gpulstm.forecast import bands as band
+from gpulstm.forecast import mixture as mix
+from gpulstm.forecast.bands import Bands
+from gpulstm.forecast.ensemble import Ensemble
+from gpulstm.forecast.features import Features
+from gpulstm.forecast.members.network import Residual
+from gpulstm.forecast.members.ridge import PENALTIES, Moments, Ridge
+from gpulstm.forecast.members.simple import Simple, simple_members
+from gpulstm.forecast.members.space import Space
+from gpulstm.forecast.members.training import Training, train
+from gpulstm.forecast.panel import Panel, View
+from gpulstm.forecast.setup import BLOCKS, ORIGINS, Setup, training_origins, validation_origins
+from gpulstm.training.history import History
 
 LEARN = 8  # windows below which nothing is learned
 CALENDAR_GAIN = 0.01  # by which the calendar has to lower the ridge's validation error
-
-
-class Member(Protocol):
-    """Who forecasts."""
-
-    @property
-    def name(self) -> str:
-        """As tables of members show it."""
-
-    def forecast(self, view: View) -> np.ndarray:
-        """Medians `(N, H)` in the units of the series, from the rows before each origin."""
-
-
-@dataclass(eq=False)
-class Ensemble:
-    """Members that forecast together.
-
-    Attributes:
-        members: those that count, and `weights` `(members,)` of each.
-        series_weights: `(series, members)` where weights differ from series to series, by the names of the fit.
-        bands: how sure the mixture is.
-        report: for the table of members: name, validation error, weight.
-    """
-
-    setup: Setup
-    members: list[Any]
-    weights: np.ndarray
-    bands: Bands
-    series_weights: np.ndarray | None = None
-    report: dict[str, Any] = field(default_factory=dict)
-
-    def view(self, panel: Panel, origins: np.ndarray, horizon: int | None = None) -> View:
-        """The origins as members see them."""
-        setup = self.setup
-        return View(panel, origins, setup.horizon if horizon is None else horizon, setup.seasons.short, setup.limit)
-
-    def median(self, view: View, series: np.ndarray | None = None) -> np.ndarray:
-        """The mixture `(N, H)`; `series` `(N,)` are rows of `series_weights`, -1 for a series that was not fitted."""
-        weights = np.broadcast_to(self.weights, (len(view), len(self.weights)))
-        if self.series_weights is not None and series is not None:
-            weights = np.where(series[:, None] >= 0, self.series_weights[np.maximum(series, 0)], weights)
-        total = np.zeros((len(view), view.horizon))
-        for index, member in enumerate(self.members):
-            use = np.flatnonzero(weights[:, index] > 0)
-            if len(use):
-                part = view if len(use) == len(view) else view.at(use)
-                total[use] += weights[use, index][:, None] * member.forecast(part)
-        return total
-
-    def width(self, view: View) -> np.ndarray:
-        """u `(N,)`."""
-        return band.width(view, self.bands.centred)
 
 
 class Fit:
@@ -95,11 +46,14 @@ class Fit:
         self.judge = View(panel, origins, horizon, m, setup.limit)
         self.scales = season_scales(panel, self.cut, m)
         self.positive = bool((panel.values[: int(stops.max())][panel.observed[: int(stops.max())]] > 0).all())
-        self.members: list[Any] = list(simple_members(setup.seasons, int(np.median(self.cut - panel.starts)), setup.limit, self.positive))
+        self.members: list[Any] = list(
+            simple_members(setup.seasons, int(np.median(self.cut - panel.starts)), setup.limit, self.positive)
+        )
         self.trial = self._trial(np.stack([member.forecast(self.judge) for member in self.members]))
         self._views: dict[Any, View] = {}
         self.ridges: list[int] = []
         self.networks = Training()
+        self.histories: list[History] = []
         self._everywhere: View | None = None
         self._outside: dict[Ridge, np.ndarray] = {}
 
@@ -180,7 +134,8 @@ class Fit:
         weights = self.window_weights(space, view), self.window_weights(space, judge)
         options = replace(self.networks, seed=self.networks.seed + number)
         start = ridge if linear else None
-        member = train(space, start, index, view, weights[0], (judge, weights[1]), options)
+        member, history = train(space, start, index, view, weights[0], (judge, weights[1]), options)
+        self.histories.append(history)
         if member is not None:
             self.add(member)
 
@@ -191,14 +146,12 @@ class Fit:
             options = replace(self.networks, seed=member.network.seed)
             ridge = None if member.ridge is None else self.refit(member.ridge)
             weights = self.window_weights(member.space, view)
-            return train(member.space, ridge, number, view, weights, None, options, epochs=member.epochs)
+            return train(member.space, ridge, number, view, weights, None, options, epochs=member.epochs)[0]
         if not isinstance(member, Ridge):
             return member
         view = self.training(member.space, self.stops)
         scaled = member.space.scaled(view)
-        moments = Moments(
-            scaled.inputs, member.space.residual(view, scaled), self.window_weights(member.space, view)
-        )
+        moments = Moments(scaled.inputs, member.space.residual(view, scaled), self.window_weights(member.space, view))
         return replace(member, weights=moments.solve(member.penalty))
 
     # -- one long series -------------------------------------------------------------------------------------------
@@ -427,7 +380,7 @@ def _long_trial(fit: Fit) -> mix.Trial:
 
 
 def _widening(fit: Fit, errors: np.ndarray, centred: bool) -> float:
-    """The bands' factor: how much larger the best ridge's errors, in widths, mostly are than those of its last block."""
+    """The bands' factor: how much larger the best ridge's errors mostly are than those of the last rows."""
     if not fit.ridges:
         return 1.0
     view = fit.everywhere

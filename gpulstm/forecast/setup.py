@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gpulstm.forecast_new.panel import Panel, Seasons
+from gpulstm.forecast.panel import Panel, Seasons
 
 WINDOWS = 20_000  # training windows at most
 JUDGED = 2_000  # series at most that members are judged on

@@ -1,1 +1,0 @@
-"""Forecasts: what the members say, how they are mixed, and how sure the mixture is."""
