@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +20,7 @@ from gpulstm.forecast.members.space import Space
 from gpulstm.forecast.members.training import Training, train
 from gpulstm.forecast.panel import Panel, View
 from gpulstm.forecast.setup import BLOCKS, ORIGINS, Setup, training_origins, validation_origins
+from gpulstm.training.callbacks import Callback
 from gpulstm.training.history import History
 
 LEARN = 8  # windows below which nothing is learned
@@ -45,15 +47,18 @@ class Fit:
         origins, self.age, self.cut = validation_origins(panel, stops, horizon, amount, seed)
         self.judge = View(panel, origins, horizon, m, setup.limit)
         self.scales = season_scales(panel, self.cut, m)
-        self.positive = bool((panel.values[: int(stops.max())][panel.observed[: int(stops.max())]] > 0).all())
+        self.logs = bool(self.judge.positive.mean() >= 0.5)
+        self.positive = bool(self.judge.positive.all() and np.nanmin(self.judge.actual(), initial=np.inf) > 0)
         self.members: list[Any] = list(
-            simple_members(setup.seasons, int(np.median(self.cut - panel.starts)), setup.limit, self.positive)
+            simple_members(setup.seasons, int(np.median(self.cut - panel.starts)), setup.limit, self.logs)
         )
         self.trial = self._trial(np.stack([member.forecast(self.judge) for member in self.members]))
         self._views: dict[Any, View] = {}
         self.ridges: list[int] = []
         self.networks = Training()
+        self.callbacks: Sequence[Callback] = ()
         self.histories: list[History] = []
+        self.notes: list[str] = []
         self._everywhere: View | None = None
         self._outside: dict[Ridge, np.ndarray] = {}
 
@@ -134,7 +139,9 @@ class Fit:
         weights = self.window_weights(space, view), self.window_weights(space, judge)
         options = replace(self.networks, seed=self.networks.seed + number)
         start = ridge if linear else None
-        member, history = train(space, start, index, view, weights[0], (judge, weights[1]), options)
+        member, history = train(
+            space, start, index, view, weights[0], (judge, weights[1]), options, callbacks=self.callbacks
+        )
         self.histories.append(history)
         if member is not None:
             self.add(member)
@@ -222,7 +229,6 @@ def season_scales(panel: Panel, stops: np.ndarray, season: int) -> np.ndarray:
 def learn(
     panel: Panel,
     stops: np.ndarray,
-    horizon: int,
     setup: Setup,
     features: Features,
     *,
@@ -230,36 +236,40 @@ def learn(
     amount: int | None = None,
     calendar: bool = False,
     networks: Training | None = None,
-) -> Ensemble:
+    callbacks: Sequence[Callback] = (),
+) -> tuple[Ensemble, list[History], list[str]]:
     """Fit, judge and mix all members.
 
     Args:
         panel: series.
         stops: `(series,)` first row after those that may be seen.
-        horizon: H.
         setup: lengths.
         features: what learned members read in any case.
         seed: of samples and networks.
         amount: rows of each series for validation; None lets the lengths decide.
         calendar: whether the calendar may take part, too.
         networks: how networks are trained; None for none.
+        callbacks: of the networks' runs.
+
+    Returns:
+        the mixture, the networks' runs, and sentences on what the data made necessary.
     """
     features = features.fitted(panel, stops)
     fit = Fit(panel, stops, setup, features, seed, amount)
     chosen = _spaces(fit, features, calendar)
     if networks is not None:
-        fit.networks = networks
+        fit.networks, fit.callbacks = networks, callbacks
         for index in chosen:
             for linear in (True, False):
                 fit.network(index, linear)
-    return _mixed(fit)
+    return _mixed(fit), fit.histories, fit.notes
 
 
 def _spaces(fit: Fit, features: Features, calendar: bool) -> list[int]:
     """Fit the ridges; the indices of those on whose windows networks are worth training."""
     seasons, setup = fit.setup.seasons, fit.setup
     m = seasons.short
-    logs = (False, True) if fit.positive else (False,)
+    logs = (False, True) if fit.logs else (False,)
     if seasons.long:
         bases = [(Simple("seasonal", season=m), setup.length, (m,))]
         if int(np.median(fit.cut - fit.panel.starts)) >= 2 * 336 + setup.horizon:

@@ -37,8 +37,8 @@ class Setup:
     first: int
 
     @classmethod
-    def of(cls, horizon: int, seasons: Seasons, rows: np.ndarray, kept: int) -> Setup:
-        """For series of `rows` `(series,)` rows, of which `kept` are for validation."""
+    def of(cls, horizon: int, seasons: Seasons, rows: np.ndarray, kept: int, context: int | None = None) -> Setup:
+        """For series of `rows` `(series,)` rows, of which `kept` are for validation; `context` is L, if it was asked for."""
         m, longest = seasons.short, int(rows.max())
         typical = int(np.median(rows))
         if seasons.long:
@@ -47,7 +47,7 @@ class Setup:
             length = 2 * m + 1
         else:
             length = max(4, min(24, (typical - kept) // 4))
-        length = min(length, SEEN)
+        length = min(length, SEEN) if context is None else context
         limit = HOURS if seasons.long else max(10 * m if m > 1 else 60, 2 * horizon, length)
         first = max(4, min(24, typical // 4)) if m == 1 else max(m, min(2 * m + 1, int(rows.min()) - kept - horizon))
         return cls(horizon, seasons, length, min(longest, limit, LONGEST), min(first, max(2, longest - horizon)))
