@@ -119,7 +119,11 @@ def fit_mixed(series: SeriesSet, stops: np.ndarray, wishes: Wishes, callbacks: S
 
 
 def _nonnegative(panel: Panel, stops: np.ndarray, asked: bool | None) -> tuple[bool, list[str]]:
-    """Whether forecasts stay at zero or above: as asked, or for counts (whole numbers) and sales (zeros among them)."""
+    """Whether forecasts stay at zero or above: as asked, or for counts and sales.
+
+    Those are known by zeros, one row in a hundred or more, or by whole numbers some of which are small; values that
+    merely happen to be above zero, as a summer's temperatures, tell nothing.
+    """
     if asked is not None:
         return asked, []
     inside = np.zeros(len(panel.values), bool)
@@ -128,10 +132,10 @@ def _nonnegative(panel: Panel, stops: np.ndarray, asked: bool | None) -> tuple[b
     values = panel.values[inside & panel.observed]
     if not values.size or values.min() < 0:
         return False, []
-    if (values == 0).any() and values.max() > 0:
+    if (values == 0).mean() >= 0.01 and values.max() > 0:
         return True, ["no value is below zero and some are zero, so forecasts are kept from below it (nonnegative)"]
-    if bool((values == np.round(values)).all()) and values.max() > 1:
-        return True, ["all values are whole numbers above zero, so forecasts are kept from below it (nonnegative)"]
+    if bool((values == np.round(values)).all()) and values.min() <= 0.05 * values.max():
+        return True, ["all values are counts, so forecasts are kept from below zero (nonnegative)"]
     return False, []
 
 
@@ -154,7 +158,7 @@ def _short(panel: Panel, stops: np.ndarray, horizon: int, seasons: Seasons) -> E
         for step in range(1, horizon):  # steps that were never reached: as the last one that was, and growing
             if np.isnan(error[:, step]).all():
                 error[:, step] = error[:, step - 1] * np.sqrt((step + 1) / step)
-        ensemble.bands = Bands.of(error, width(view, False), 1.0, False)
+        ensemble.bands = Bands.of(error, width(view, "none"), 1.0, "none")
     ensemble.report = {
         "members": [{"name": member.name, "error": None, "weight": 1 / len(members)} for member in members],
         "error": None,
@@ -165,7 +169,7 @@ def _short(panel: Panel, stops: np.ndarray, horizon: int, seasons: Seasons) -> E
 
 
 def _no_bands(horizon: int) -> Bands:
-    return Bands(np.zeros((horizon, 1)), np.ones(horizon, int), np.zeros(horizon))
+    return Bands(np.zeros((horizon, 1)), np.ones(horizon, int), np.zeros(horizon), kind="none")
 
 
 def _longer(panel: Panel, stops: np.ndarray, horizon: int) -> Panel:

@@ -19,16 +19,19 @@ ROWS = 2000  # differences at most
 TREND = 0.8  # share of the mean difference above which differences are taken about their mean
 
 
-def width(view: View, centred: bool) -> np.ndarray:
+def width(view: View, kind: str) -> np.ndarray:
     """u `(N,)`: mean absolute seasonal difference over the last rows, in the units of the series.
 
     Args:
-        centred: take differences about their mean, for series whose difference from season to season is mostly trend.
+        kind: "seasonal"; "centred" to take differences about their mean, for series whose difference from season to
+            season is mostly trend; or "none" for 1.
     """
+    if kind == "none":
+        return np.ones(len(view))
     later, earlier, have = _pairs(view)
     difference = later - earlier
     count = np.maximum(have.sum(axis=1), 1)
-    if centred:
+    if kind == "centred":
         mean = np.where(have, difference, 0.0).sum(axis=1) / count
         difference = difference - mean[:, None]
     found = np.where(have, np.abs(difference), 0.0).sum(axis=1) / count
@@ -64,17 +67,17 @@ class Bands:
         sizes: `(H, n)` sorted absolute errors of each step in widths, padded with infinity; `counts` `(H,)` of them.
         shift: `(H,)` mean error of each step in widths, by which a mean differs from a median.
         factor: that bands are widened by.
-        centred: of `width`.
+        kind: of `width`.
     """
 
     sizes: np.ndarray
     counts: np.ndarray
     shift: np.ndarray
     factor: float = 1.0
-    centred: bool = False
+    kind: str = "seasonal"
 
     @classmethod
-    def of(cls, error: np.ndarray, u: np.ndarray, factor: float, centred: bool, most: int = 2000) -> Bands:
+    def of(cls, error: np.ndarray, u: np.ndarray, factor: float, kind: str, most: int = 2000) -> Bands:
         """Bands from errors `(N, H)` (actual - forecast, NaN where not observed) and widths `(N,)`."""
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = np.where(u[:, None] > 0, error / u[:, None], np.where(error == 0, 0.0, np.nan))
@@ -93,7 +96,7 @@ class Bands:
         padded = np.full((horizon, longest), np.inf)
         for step, sizes in enumerate(pooled):
             padded[step, : len(sizes)] = sizes
-        return cls(padded, np.array([len(sizes) for sizes in pooled]), shift, factor, centred)
+        return cls(padded, np.array([len(sizes) for sizes in pooled]), shift, factor, kind)
 
     def half(self, level: float) -> np.ndarray:
         """Half the width of a band that covers `level`, in widths: `(H,)`."""

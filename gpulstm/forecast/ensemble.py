@@ -62,4 +62,4 @@ class Ensemble:
 
     def width(self, view: View) -> np.ndarray:
         """u `(N,)`."""
-        return band.width(view, self.bands.centred)
+        return band.width(view, self.bands.kind)

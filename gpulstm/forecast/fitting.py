@@ -346,9 +346,9 @@ def _mixed(fit: Fit) -> Ensemble:
             here, others = trial.age == age, np.abs(trial.age - age) >= setup.horizon
             own = _per_series(trial, kept, errors, share, others, count) if others.any() else weights
             blended[here] = mix.blend(trial.forecasts[:, here], own, trial.series[here])
-    centred = band.mostly_trend(fit.judge)
-    factor = _widening(fit, errors, centred) if count == 1 else 1.0
-    bands = Bands.of(trial.actual - blended, band.width(fit.judge, centred), factor, centred)
+    kind = "centred" if band.mostly_trend(fit.judge) else "seasonal"
+    factor = _widening(fit, errors, kind) if count == 1 else 1.0
+    bands = Bands.of(trial.actual - blended, band.width(fit.judge, kind), factor, kind)
     used = np.flatnonzero(weights.max(axis=0) > 0)
     judged = np.unique(trial.series) if share else [0]
     mean = weights[judged].mean(axis=0)
@@ -389,13 +389,13 @@ def _long_trial(fit: Fit) -> mix.Trial:
     return mix.Trial(fit.trial.names, forecasts, view.actual(), scale, zeros, zeros, fit.trial.reference, fit.positive)
 
 
-def _widening(fit: Fit, errors: np.ndarray, centred: bool) -> float:
+def _widening(fit: Fit, errors: np.ndarray, kind: str) -> float:
     """The bands' factor: how much larger the best ridge's errors mostly are than those of the last rows."""
     if not fit.ridges:
         return 1.0
     view = fit.everywhere
     forecast = fit.outside(min(fit.ridges, key=lambda index: errors[index]))
-    ratio = np.abs(view.actual() - forecast) / np.maximum(band.width(view, centred), 1e-12)[:, None]
+    ratio = np.abs(view.actual() - forecast) / np.maximum(band.width(view, kind), 1e-12)[:, None]
     parts = [part for part in np.array_split(ratio, BLOCKS) if (~np.isnan(part)).any()]
     levels = [float(np.nanquantile(part, 0.8)) for part in parts]
     return float(np.clip(np.median(levels) / levels[-1], 1.0, band.MOST)) if levels[-1] > 0 else 1.0

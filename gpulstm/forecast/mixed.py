@@ -200,7 +200,7 @@ class Mixed:
         members: list[dict[str, Any]] = []
         for number, member in enumerate(ensemble.members):
             if isinstance(member, Simple):
-                members.append({"kind": "simple", **member.config()})
+                members.append({"member": "simple", **member.config()})
                 continue
             entry: dict[str, Any] = {"space": spaces.index(member.space)}
             ridge = member if isinstance(member, Ridge) else member.ridge
@@ -212,14 +212,14 @@ class Mixed:
                 arrays |= {f"member.{number}.network.{name}": value for name, value in params.items()}
                 entry |= {"network": member.network.config.to_dict(), "seed": member.network.seed}
                 entry |= {"epochs": member.epochs, "start": member.start}
-            members.append({"kind": "network" if isinstance(member, Residual) else "ridge", **entry})
+            members.append({"member": "network" if isinstance(member, Residual) else "ridge", **entry})
         seasons = {"short": setup.seasons.short, "long": setup.seasons.long, "year": setup.seasons.year}
         lengths = {name: getattr(setup, name) for name in ("horizon", "length", "limit", "first")}
         meta = {
             "setup": {**lengths, "seasons": seasons},
             "spaces": [space.config() for space in spaces],
             "members": members,
-            "bands": {"factor": bands.factor, "centred": bands.centred},
+            "bands": {"factor": bands.factor, "kind": bands.kind},
             "report": ensemble.report,
             "names": list(self.names),
             "targets": self.targets,
@@ -239,7 +239,7 @@ class Mixed:
         members: list[Any] = []
         for number, entry in enumerate(meta["members"]):
             entry = dict(entry)
-            kind = entry.pop("kind")
+            kind = entry.pop("member")
             if kind == "simple":
                 members.append(Simple.from_config(entry))
                 continue

@@ -38,7 +38,7 @@ class Setup:
 
     @classmethod
     def of(cls, horizon: int, seasons: Seasons, rows: np.ndarray, kept: int, context: int | None = None) -> Setup:
-        """For series of `rows` `(series,)` rows, of which `kept` are for validation; `context` is L, if it was asked for."""
+        """For series of `rows` `(series,)` rows, of which `kept` are for validation; `context` is L, if given."""
         m, longest = seasons.short, int(rows.max())
         typical = int(np.median(rows))
         if seasons.long:

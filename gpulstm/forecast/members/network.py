@@ -12,7 +12,7 @@ from gpulstm.forecast.panel import View
 from gpulstm.model.network import Network
 
 LEVELS = (0.1, 0.5, 0.9)
-STEPS = 8  # that the network reads a window in
+STEPS = 8  # in which about a network reads a window
 PASS = 1024  # windows of one forward pass
 
 
@@ -24,7 +24,7 @@ def patches(scaled: np.ndarray, length: int, horizon: int, extra: int) -> np.nda
         length: of the window, thinned lags included.
         extra: columns that are features.
     """
-    patch = max(1, length // STEPS)
+    patch = length // STEPS if length >= 2 * STEPS else -(-length // STEPS)  # twice the steps cost twice as much
     window = scaled[:, length % patch : length].reshape(len(scaled), -1, patch)
     if not extra:
         return window

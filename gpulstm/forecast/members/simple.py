@@ -231,7 +231,7 @@ def _harmonics(seasons: Seasons, rows: int) -> list[Simple]:
         return [*found, *(Simple("seasonal", season=m, count=count) for count in (2, 5))]
     if m == 7:
         means = [Simple("seasonal", season=m, count=count) for count in (2, 5)]
-        if rows >= 2 * year:
+        if year and rows >= 2 * year:
             return [
                 Simple("harmonic", limit=LONGEST, waves=((year, 2),), season=m),
                 Simple("harmonic", limit=LONGEST, waves=((year, 2), (7.0, 3)), season=m),
