@@ -16,7 +16,7 @@ from gpulstm.forecast.features import Features
 from gpulstm.forecast.members.simple import Simple
 from gpulstm.forecast.members.training import Training
 from gpulstm.forecast.mixed import Mixed, panel_of
-from gpulstm.forecast.panel import Panel, Seasons, View
+from gpulstm.forecast.panel import Panel, Seasons
 from gpulstm.forecast.setup import Setup, seasons_of
 from gpulstm.training.callbacks import Callback
 from gpulstm.training.history import History
@@ -153,7 +153,7 @@ def _short(panel: Panel, stops: np.ndarray, horizon: int, seasons: Seasons) -> E
     ends = longer.offsets[1:] - horizon
     origins = np.concatenate([np.arange(a + 1, b) for a, b in zip(longer.starts, ends, strict=True)])
     if len(origins):
-        view = View(longer, origins, horizon, m, limit)
+        view = ensemble.view(longer, origins)
         error = view.actual() - ensemble.median(view)
         for step in range(1, horizon):  # steps that were never reached: as the last one that was, and growing
             if np.isnan(error[:, step]).all():

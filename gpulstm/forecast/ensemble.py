@@ -45,7 +45,7 @@ class Ensemble:
     def view(self, panel: Panel, origins: np.ndarray, horizon: int | None = None) -> View:
         """The origins as members see them."""
         setup = self.setup
-        return View(panel, origins, setup.horizon if horizon is None else horizon, setup.seasons.short, setup.limit)
+        return View(panel, origins, setup.horizon if horizon is None else horizon, setup.seasons.short, setup.sight)
 
     def median(self, view: View, series: np.ndarray | None = None) -> np.ndarray:
         """The mixture `(N, H)`; `series` `(N,)` are rows of `series_weights`, -1 for a series that was not fitted."""

@@ -45,7 +45,7 @@ class Fit:
         self.panel, self.stops, self.setup, self.features, self.seed = panel, stops, setup, features, seed
         horizon, m = setup.horizon, setup.seasons.short
         origins, self.age, self.cut = validation_origins(panel, stops, horizon, amount, seed)
-        self.judge = View(panel, origins, horizon, m, setup.limit)
+        self.judge = View(panel, origins, horizon, m, setup.sight)
         self.scales = season_scales(panel, self.cut, m)
         self.logs = bool(self.judge.positive.mean() >= 0.5)
         self.positive = bool(self.judge.positive.all() and np.nanmin(self.judge.actual(), initial=np.inf) > 0)
@@ -93,7 +93,7 @@ class Fit:
         key = (first, stops is self.cut)
         if key not in self._views:
             origins = training_origins(self.panel, stops, self.setup, first, self.seed)
-            self._views[key] = View(self.panel, origins, self.setup.horizon, self.setup.seasons.short, self.setup.limit)
+            self._views[key] = View(self.panel, origins, self.setup.horizon, self.setup.seasons.short, self.setup.sight)
         return space.view(self._views[key])
 
     def window_weights(self, space: Space, view: View) -> np.ndarray:
@@ -175,7 +175,7 @@ class Fit:
             setup = self.setup
             start, stop = int(self.panel.starts[0] + setup.first), int(self.stops[0]) - setup.horizon
             origins = np.linspace(start, stop, min(ORIGINS, stop - start + 1)).round().astype(np.int64)
-            self._everywhere = View(self.panel, origins, setup.horizon, setup.seasons.short, setup.limit)
+            self._everywhere = View(self.panel, origins, setup.horizon, setup.seasons.short, setup.sight)
         return self._everywhere
 
     def outside(self, index: int) -> np.ndarray:

@@ -95,7 +95,7 @@ class Mixed:
         """Rows before an origin that a forecast may look at, at most."""
         setup = self.ensemble.setup
         m, horizon = max(setup.seasons.short, 1), setup.horizon
-        found = [setup.limit, 4 * m + 16, 24]
+        found = [setup.sight, 4 * m + 16, 24]
         for member in self.ensemble.members:
             base = member if isinstance(member, Simple) else member.space.base
             whole = -(-horizon // base.season) * base.season

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,11 @@ class Panel:
     def lengths(self) -> np.ndarray:
         """`(series,)` int64: rows of each series."""
         return np.diff(self.offsets)
+
+    @cached_property
+    def low(self) -> np.ndarray:
+        """`(rows + 1,)` int64: observed values before each row that are not above zero."""
+        return np.concatenate([[0], np.cumsum(self.observed & ~(self.values > 0))])
 
     @classmethod
     def of(cls, values: np.ndarray, offsets: np.ndarray, rule: str = "forward", **columns: Any) -> Panel:
@@ -143,13 +149,8 @@ class View:
     def positive(self) -> np.ndarray:
         """`(N,)` bool: whether all of the last `reach` values are above zero."""
         if self._positive is None:
-            raw = self
-            step = max(1, 1 << 22 // max(1, self.reach))
-            parts = [
-                (raw.at(slice(start, start + step)).window(self.reach) > 0).all(axis=1)
-                for start in range(0, len(self), step)
-            ]
-            self._positive = np.concatenate(parts) if parts else np.zeros(0, bool)
+            first = np.maximum(self.origins - self.reach, self.panel.starts[self.series])
+            self._positive = self.panel.low[self.origins] == self.panel.low[first]
         return self._positive
 
     @property

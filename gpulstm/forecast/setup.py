@@ -9,6 +9,7 @@ import numpy as np
 from gpulstm.forecast.panel import Panel, Seasons
 
 WINDOWS = 20_000  # training windows at most
+NUMBERS = 8_000_000  # in those windows at most
 JUDGED = 2_000  # series at most that members are judged on
 LONGEST = 1_024  # rows of a window at most
 SEEN = 512  # rows at most that a learned member sees one by one
@@ -35,6 +36,12 @@ class Setup:
     length: int
     limit: int
     first: int
+
+    @property
+    def sight(self) -> int:
+        """Rows before an origin within which all values have to be above zero for logarithms: what members look at."""
+        m, long = self.seasons.short, self.seasons.long
+        return max(self.limit, self.length, 6 * m + self.horizon + m, 5 * long + self.horizon + long)
 
     @classmethod
     def of(cls, horizon: int, seasons: Seasons, rows: np.ndarray, kept: int, context: int | None = None) -> Setup:
@@ -102,7 +109,7 @@ def validation_origins(
 
 
 def training_origins(panel: Panel, stops: np.ndarray, setup: Setup, first: int, seed: int) -> np.ndarray:
-    """Origins of windows whose horizon ends before `stops` `(series,)`, at most `WINDOWS` of them, drawn at random.
+    """Origins of windows whose horizon ends before `stops` `(series,)`; of too many a random sample.
 
     In panels of hours only those of the stops' own phase: they are what will be asked for.
     """
@@ -113,7 +120,8 @@ def training_origins(panel: Panel, stops: np.ndarray, setup: Setup, first: int, 
     count = np.maximum((last - begin) // step + 1, 0)
     total = np.concatenate([[0], np.cumsum(count)])
     index = np.arange(total[-1])
-    if total[-1] > WINDOWS:
-        index = np.sort(np.random.default_rng(seed + 1).choice(total[-1], WINDOWS, replace=False))
+    most = min(WINDOWS, NUMBERS // (setup.length + 2 * setup.horizon))
+    if total[-1] > most:
+        index = np.sort(np.random.default_rng(seed + 1).choice(total[-1], most, replace=False))
     series = np.searchsorted(total, index, side="right") - 1
     return last[series] - (index - total[series]) * step
