@@ -271,7 +271,7 @@ def _spaces(fit: Fit, features: Features, calendar: bool) -> list[int]:
     m = seasons.short
     logs = (False, True) if fit.logs else (False,)
     if seasons.long:
-        bases = [(Simple("seasonal", season=m), setup.length, (m,))]
+        bases: list[tuple[Simple, int, tuple[int, ...]]] = [(Simple("seasonal", season=m), setup.length, (m,))]
         if int(np.median(fit.cut - fit.panel.starts)) >= 2 * 336 + setup.horizon:
             bases.append((Simple("blend", season=seasons.long), 336, (m, seasons.long)))
     elif m > setup.limit // 2:  # a season longer than windows

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from gpulstm.data.series import SeriesSet
 from gpulstm.forecast.results import MODEL, Backtest, Forecast
+from gpulstm.plots import axes as drawing
 from gpulstm.plots import figures
 from gpulstm.plots.figures import Fan
 
@@ -41,7 +43,7 @@ def draw_forecast(
     """
     horizon = forecast.index.shape[1]
     rows = slice(-max(SHOWN * horizon, 30), None)
-    fan = _fan(forecast, forecast.index, forecast.mean, series, target)
+    fan = _fan(forecast, forecast.index, forecast.median, series, target)
     time, observed = past.time_of(series)[rows], past.series(series)[rows, target]
     if past.time is None:  # a forecast without times counts its steps from the first row
         time = time + fan.time[0] - past.lengths[series]
@@ -65,7 +67,7 @@ def draw_backtest(
 
     Args: as of `draw_forecast`; `data` are the series that the backtest was run on.
     """
-    count, horizon = result.index.shape
+    count, horizon = int((result.series == series).sum()), result.index.shape[1]
     chosen = _apart(result, series)
     fans = [_fan(result, result.index, result.forecasts[MODEL], place, target) for place in chosen]
     rows = slice(max(0, int(result.origins[chosen[0]]) - horizon), int(result.origins[chosen[-1]]) + horizon)
@@ -74,11 +76,41 @@ def draw_backtest(
         fans,
         time=data.time_of(series)[rows],
         observed=data.series(series)[rows, target],
-        errors=result.errors_by_step(),
-        scores={name: errors["MASE"] for name, errors in result.metrics().items()},
+        errors=result.errors_by_step(series, target),
+        scores={name: errors["MASE"] for name, errors in result.errors(series, target).items()},
         title=title or f"{_name(result, series, target)}: {count} forecasts of {horizon} steps from rolling origins",
         label=label or result.targets[target],
     )
+
+
+def plot_forecast(forecast: Forecast, past: SeriesSet | None, *, series: int, target: int, axes: Any) -> Any:
+    """One series and target on matplotlib axes, which are returned; see `Forecast.plot`."""
+    fan = _fan(forecast, forecast.index, forecast.median, series, target)
+    time, observed = fan.time[:0], np.zeros(0)
+    if past is not None:
+        rows = slice(-max(SHOWN * len(fan.time), 30), None)
+        time, observed = past.time_of(series)[rows], past.series(series)[rows, target]
+        if past.time is None:
+            time = time + fan.time[0] - past.lengths[series]
+    return drawing.fans_on(axes, [fan], time=time, observed=observed, label=_name(forecast, series, target))
+
+
+def plot_backtest(result: Backtest, data: SeriesSet | None, *, series: int, target: int, axes: Any) -> Any:
+    """One series and target on matplotlib axes, which are returned; see `Backtest.plot`."""
+    chosen = _apart(result, series)
+    fans = [_fan(result, result.index, result.forecasts[MODEL], row, target) for row in chosen]
+    if data is None:
+        time = np.concatenate([result.index[row] for row in chosen])
+        observed = np.concatenate([result.actual[row, :, target] for row in chosen])
+    else:
+        horizon = result.index.shape[1]
+        rows = slice(max(0, int(result.origins[chosen[0]]) - horizon), int(result.origins[chosen[-1]]) + horizon)
+        time, observed = data.time_of(series)[rows], data.series(series)[rows, target]
+    axes = drawing.fans_on(axes, fans, time=time, observed=observed, label=_name(result, series, target))
+    covered = result.errors(series, target)[MODEL].get("coverage")
+    if covered is not None and result.target_coverage is not None:
+        axes.set_title(f"the band of {100 * result.target_coverage:.0f} % covers {100 * covered:.0f} %")
+    return axes
 
 
 def _apart(result: Backtest, series: int) -> list[int]:
@@ -94,6 +126,8 @@ def _apart(result: Backtest, series: int) -> list[int]:
 def _fan(result: Forecast | Backtest, index: np.ndarray, mean: np.ndarray, row: int, target: int) -> Fan:
     levels: Sequence[float] = () if result.quantiles is None else result.levels
     bands = {level: result.quantiles[row, :, target, at] for at, level in enumerate(levels)}  # type: ignore[index]
+    if isinstance(result, Forecast) and result.middle is not None:
+        bands.setdefault(0.5, result.middle[row, :, target])
     return Fan(index[row], bands, mean[row, :, target])
 
 

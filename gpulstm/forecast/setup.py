@@ -13,7 +13,7 @@ NUMBERS = 8_000_000  # in those windows at most
 JUDGED = 2_000  # series at most that members are judged on
 LONGEST = 1_024  # rows of a window at most
 SEEN = 512  # rows at most that a learned member sees one by one
-FEW_SERIES = 2  # from so many on series are judged as a panel
+PANEL = 8  # series from which on each is judged at few origins
 HOURS = 696  # rows of the window for hours: four weeks and a day
 ORIGINS = 500  # of one series at most
 BLOCKS = 5
@@ -81,31 +81,24 @@ def validation_origins(
     """
     rows = stops - panel.starts
     usable = np.flatnonzero(rows > horizon + 1)
-    cut = stops.copy()
-    if len(panel) < FEW_SERIES or (len(usable) < FEW_SERIES and len(usable)):
-        index = int(usable[0]) if len(usable) else 0
-        count = int(rows[index])
-        kept = int(min(max(3 * horizon, 0.2 * count), count / 3)) if amount is None else amount
-        kept = max(kept, horizon)
-        begin, end = int(stops[index]) - kept, int(stops[index]) - horizon
-        origins = np.arange(end, begin - 1, -max(1, horizon // 8) if kept >= 400 else -1)[::-1]
-        cut[index] = begin
-        return origins, end - origins, cut
     if len(usable) > JUDGED:
         usable = np.sort(np.random.default_rng(seed).choice(usable, JUDGED, replace=False))
-    step = max(1, horizon // 2)
-    room = rows[usable] // 3 if amount is None else np.full(len(usable), amount)
-    count = np.clip((room - horizon) // step + 1, 1, 7)
-    if len(usable) < 8:  # few series are judged at more origins
-        step = max(1, horizon // 8) if int(room.min()) >= 400 else 1
-        count = np.maximum((np.maximum(room, horizon) - horizon) // step + 1, 1)
-    origins, age = [], []
-    for index, many in zip(usable, count, strict=True):
-        back = np.arange(int(many)) * step
-        origins.append(stops[index] - horizon - back)
-        age.append(back)
-        cut[index] = stops[index] - horizon - back[-1]
-    return np.concatenate(origins), np.concatenate(age), cut
+    cut, count = stops.copy(), rows[usable]
+    if len(usable) < PANEL:
+        room = np.minimum(np.maximum(3 * horizon, 0.2 * count), count / 3) if amount is None else np.full(1, amount)
+        room = np.maximum(np.broadcast_to(room, count.shape).astype(np.int64), horizon)
+        step = np.where(room >= 400, max(1, horizon // 8), 1)
+        many = (room - horizon) // step + 1
+    else:
+        room = count // 3 if amount is None else np.full(count.shape, amount)
+        step = np.full(count.shape, max(1, horizon // 2))
+        many = np.clip((room - horizon) // step + 1, 1, 7)
+    many = np.minimum(many, (count - horizon - 2) // step + 1)
+    age = [np.arange(one) * apart for one, apart in zip(many, step, strict=True)]
+    latest = stops[usable] - horizon
+    for index, last, back in zip(usable, latest, age, strict=True):
+        cut[index] = last - back[-1]
+    return np.repeat(latest, many) - np.concatenate(age), np.concatenate(age), cut
 
 
 def training_origins(panel: Panel, stops: np.ndarray, setup: Setup, first: int, seed: int) -> np.ndarray:

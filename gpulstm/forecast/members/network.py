@@ -56,8 +56,7 @@ class Residual:
     @property
     def name(self) -> str:
         """As tables of members show it."""
-        cell = self.network.config.stack.cell
-        cell = cell.upper()
+        cell = self.network.config.stack.cell.upper()
         return f"{cell} on {self.ridge.name}" if self.ridge is not None else f"{cell} {self.space.name}"
 
     def forecast(self, view: View) -> np.ndarray:

@@ -109,7 +109,7 @@ def _seasonal(member: Simple, view: View) -> np.ndarray:
         values, have = view.lags(phase_lags(member.season, view.horizon, back))
         total += np.where(have, values, 0.0)
         have_any += have
-    found = np.where(have_any > 0, total / np.maximum(have_any, 1), last_value(view))
+    found = np.asarray(np.where(have_any > 0, total / np.maximum(have_any, 1), last_value(view)))
     if not member.move:
         return found
     # the rows that were averaged against the last ones, in equally many whole seasons
@@ -135,7 +135,6 @@ def _blend(member: Simple, view: View) -> np.ndarray:
 def _drift(member: Simple, view: View) -> np.ndarray:
     steps = np.minimum(view.rows, member.limit) - 1
     last = last_value(view)
-    first, _ = view.lags(np.array([1]))
     first = view.take((view.origins - 1 - steps)[:, None])
     return last + (last - first) / np.maximum(steps, 1)[:, None] * np.arange(1, view.horizon + 1)
 

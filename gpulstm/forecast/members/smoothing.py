@@ -108,7 +108,7 @@ def seasonal_factors(windows: np.ndarray, season: int, multiply: bool = True) ->
         moving = (moving[:, 1:] + moving[:, :-1]) / 2
     half = season // 2
     inner = windows[:, half : half + moving.shape[1]]
-    ratio = (windows > 0).all(axis=1) if multiply else np.zeros(count, bool)
+    ratio = np.asarray((windows > 0).all(axis=1)) if multiply else np.zeros(count, bool)
     with np.errstate(divide="ignore", invalid="ignore"):
         detrended = np.where(ratio[:, None], inner / moving, inner - moving)
     phases = (half + np.arange(moving.shape[1]) - rows) % season
