@@ -11,6 +11,7 @@ from gpulstm.data.series import SeriesSet
 from gpulstm.errors import DataError
 from gpulstm.forecast import fitting
 from gpulstm.forecast.bands import Bands, width
+from gpulstm.forecast.config import automatic_horizon
 from gpulstm.forecast.ensemble import Ensemble
 from gpulstm.forecast.features import Features
 from gpulstm.forecast.members.simple import Simple
@@ -21,7 +22,6 @@ from gpulstm.forecast.setup import Setup, seasons_of
 from gpulstm.training.callbacks import Callback
 from gpulstm.training.history import History
 
-LONGEST_HORIZON = 240  # steps of a horizon that the data choose
 YEARS = {52: 52.1775, 7: 365.25, 5: 260.9, 24: 365.25}  # rows (days for hours) in a year, by rows in a season
 
 
@@ -59,12 +59,6 @@ class Outcome:
     mixed: Mixed
     notes: list[str] = field(default_factory=list)
     histories: list[History] = field(default_factory=list)
-
-
-def automatic_horizon(season: int, rows: int) -> int:
-    """One season, or a sixth of the rows where that is less; a year of years is six."""
-    whole = season if season > 1 else 6
-    return int(max(1, min(whole, LONGEST_HORIZON, rows // 6)))
 
 
 def fit_mixed(series: SeriesSet, stops: np.ndarray, wishes: Wishes, callbacks: Sequence[Callback] = ()) -> Outcome:

@@ -19,6 +19,7 @@ from gpulstm.forecast.members.ridge import Ridge
 from gpulstm.forecast.members.simple import Simple
 from gpulstm.forecast.members.space import FURTHEST, LEVEL, PAIRS, Space
 from gpulstm.forecast.panel import Panel, Seasons
+from gpulstm.forecast.results import Forecast
 from gpulstm.forecast.setup import Setup
 from gpulstm.model.network import Network, NetworkConfig
 
@@ -43,6 +44,9 @@ def panel_of(series: SeriesSet) -> Panel:
     """Every target column of every series, one column after the other.
 
     Past and known covariates are filled by their last value; where there is none yet, they stay NaN.
+
+    Raises:
+        DataError: a target has no value at all in a series.
     """
     count, rows, targets = len(series), series.rows, series.targets
     values = series.values[:, :targets].T.reshape(-1)
@@ -53,7 +57,10 @@ def panel_of(series: SeriesSet) -> Panel:
     time = None
     if series.time is not None and series.time.dtype.kind == "M":
         time = np.tile(series.time, targets)
-    assert len(offsets) == count * targets + 1
+    empty = np.add.reduceat(~np.isnan(values), offsets[:-1]) == 0
+    if empty.any():
+        target, row = divmod(int(np.flatnonzero(empty)[0]), count)
+        raise DataError(f"column {series.columns[target]!r} of series {series.names[row]!r} has no value at all")
     return Panel.of(values, offsets, series.missing, known=known, past=past, time=time)
 
 
@@ -65,6 +72,13 @@ def _carried(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     rows = np.where(np.isnan(values), -1, np.arange(len(values))[:, None])
     last = np.maximum.accumulate(rows, axis=0)
     return np.where(last >= starts, np.take_along_axis(values, np.maximum(last, 0), axis=0), np.nan)
+
+
+def mixture_forecast(mixed: Mixed, known: SeriesSet, steps: int, spread: Any = 1.0) -> Forecast:
+    """What the mixture says of the last `steps` rows of each series, from the rows before them."""
+    said = mixed.forecast(known, known.offsets[1:] - steps, steps, spread)
+    index = np.stack([known.time_of(row)[-steps:] for row in range(len(known))])
+    return Forecast(known.names, known.target_names, index, said.mean, mixed.levels, said.quantiles, middle=said.median)
 
 
 @dataclass(eq=False)
