@@ -242,7 +242,8 @@ def test_a_forecaster_trains_so(strategy: str, tmp_path: Path) -> None:
     assert not made.backtest(stride=5).seen
     made.save(tmp_path / "f")
     again = Forecaster.load(tmp_path / "f", "cpu")
-    assert (again.training, again.chunk, again.reach) == ("truncated", 8, 16)
+    options = again.config
+    assert (options.training, options.chunk, options.reach) == ("truncated", 8, 16)
     np.testing.assert_array_equal(again.predict(future=ahead).mean, made.predict(future=ahead).mean)
 
 
