@@ -2,114 +2,115 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from gpulstm.data.series import SeriesSet
+from gpulstm.data.splits import chronological_cuts
 from gpulstm.errors import DataError
 from gpulstm.forecast import fitting
 from gpulstm.forecast.bands import Bands, width
-from gpulstm.forecast.config import automatic_horizon
+from gpulstm.forecast.config import AUTO, ForecasterConfig, automatic_horizon
 from gpulstm.forecast.ensemble import Ensemble
 from gpulstm.forecast.features import Features
 from gpulstm.forecast.members.simple import Simple
-from gpulstm.forecast.members.training import Training
+from gpulstm.forecast.members.training import Runs, Training
 from gpulstm.forecast.mixed import Mixed, panel_of
 from gpulstm.forecast.panel import Panel, Seasons
 from gpulstm.forecast.setup import Setup, seasons_of
-from gpulstm.training.callbacks import Callback
-from gpulstm.training.history import History
 
 YEARS = {52: 52.1775, 7: 365.25, 5: 260.9, 24: 365.25}  # rows (days for hours) in a year, by rows in a season
 
 
-@dataclass(frozen=True)
-class Wishes:
-    """What a user asked of the default fit.
+def fit_mixture(
+    config: ForecasterConfig, series: SeriesSet, stops: np.ndarray, season: int, calendar: bool, runs: Runs
+) -> tuple[Mixed, list[str]]:
+    """Fit the mixture.
 
     Args:
-        horizon: H, or None for one season, less for short series.
-        validation: rows at the end of each series to judge members by, or None.
-        season: m of the time step.
-        levels: of the quantiles.
-        calendar: "auto" or "none": whether ridges and networks may read the calendar.
-        nonnegative: "auto", True or False.
-        networks: how networks are trained, or None for none.
-        seed: of samples.
-        context: rows that learned members see, or None.
-    """
+        config: the forecaster's options.
+        series: in their own units.
+        stops: `(series,)` first absolute row after those that may be seen.
+        season: rows in a season of the time step.
+        calendar: whether ridges and networks may read the calendar where it helps.
+        runs: the networks' runs, which are added to.
 
-    horizon: int | None
-    validation: int | None
-    season: int
-    levels: tuple[float, ...]
-    calendar: bool
-    nonnegative: bool | None
-    networks: Training | None
-    seed: int = 0
-    context: int | None = None
-
-
-@dataclass(eq=False)
-class Outcome:
-    """A fit: the mixture, sentences on what the data made necessary, and the runs of the networks."""
-
-    mixed: Mixed
-    notes: list[str] = field(default_factory=list)
-    histories: list[History] = field(default_factory=list)
-
-
-def fit_mixed(series: SeriesSet, stops: np.ndarray, wishes: Wishes, callbacks: Sequence[Callback] = ()) -> Outcome:
-    """Fit the mixture on the rows before `stops` `(series,)` of each series.
+    Returns:
+        the mixture, and sentences on what the data made necessary.
 
     Raises:
-        DataError: no series has an observed value.
+        DataError: a target has no observed value in a series.
     """
     panel = panel_of(series)
     every = (stops + series.rows * np.arange(series.targets)[:, None]).ravel()
     rows = every - panel.starts
-    if not len(rows) or int(rows.max()) < 1 or np.isnan(panel.values[panel.starts]).all():
-        raise DataError("no series has an observed value to learn from")
+    if int(rows.max()) < 1:
+        raise DataError("the rows to learn from hold no observed value")
     notes: list[str] = []
     typical = int(np.median(rows[rows > 0]))
-    m = wishes.season if typical >= wishes.season + 1 else 1
-    if m != wishes.season:
-        notes.append(f"the series are shorter than a season of {wishes.season} rows, which is not looked at")
-    horizon = automatic_horizon(m, typical) if wishes.horizon is None else wishes.horizon
+    m = season if typical > season else 1
+    if m != season:
+        notes.append(f"the series are shorter than a season of {season} rows, so no season is looked for")
+    horizon = automatic_horizon(m, typical) if config.horizon == AUTO else config.horizon
     seasons = seasons_of(m, typical, YEARS.get(m, 0.0) if panel.time is not None else 0.0)
-    nonnegative, note = _nonnegative(panel, every, wishes.nonnegative)
+    nonnegative, note = _nonnegative(panel, every, config.nonnegative)
     notes += note
     if int(rows.max()) < horizon + max(2 * m, 8):
         notes.append(
-            f"with {int(rows.max())} rows there is no room to judge members for a horizon of {horizon}: the forecast "
-            "is a mean of simple ones, and its bands come from their errors so far"
+            f"{int(rows.max())} rows leave no room to judge members for a horizon of {horizon}: the forecast is a "
+            "mean of simple ones, and its bands come from their errors so far"
         )
         ensemble = _short(panel, every, horizon, seasons)
-        return Outcome(Mixed(ensemble, series.names, series.targets, wishes.levels, nonnegative), notes)
-    kept = wishes.validation
-    judged = int(min(max(3 * horizon, 0.2 * typical), typical / 3)) if len(panel) == 1 else horizon
-    setup = Setup.of(horizon, seasons, rows[rows > 0], judged if kept is None else kept, wishes.context)
-    features = Features(
-        known=panel.known is not None,
-        past=panel.past is not None,
-        static=panel.static is not None,
-        back=min(m, 24),
-    )
-    clock = panel.time is not None and wishes.calendar and m in (5, 7, 24)
-    ensemble, histories, said = fitting.learn(
+        return Mixed(ensemble, series.names, series.targets, tuple(config.quantiles), nonnegative), notes
+    amount = None
+    if config.validation != AUTO:
+        cuts = chronological_cuts(series, config.validation, config.test)
+        amount = max(horizon, int(np.median(cuts.validation - cuts.train)))
+    kept = horizon if amount is None else amount
+    if amount is None and len(panel) == 1:
+        kept = int(min(max(3 * horizon, 0.2 * typical), typical / 3))
+    context = None if config.context == AUTO else config.context
+    ensemble = fitting.learn(
         panel,
         every,
-        setup,
-        features,
-        seed=wishes.seed,
-        amount=kept,
-        calendar=clock,
-        networks=wishes.networks,
-        callbacks=callbacks,
+        Setup.of(horizon, seasons, rows[rows > 0], kept, context),
+        Features(known=panel.known is not None, past=panel.past is not None, back=min(m, 24)),
+        seed=config.seed,
+        amount=amount,
+        calendar=calendar and panel.time is not None and m in (5, 7, 24),
+        networks=training_of(config) if config.members == AUTO or "network" in config.members else None,
+        runs=runs,
+        ridges=config.members == AUTO or "ridge" in config.members,
     )
-    return Outcome(Mixed(ensemble, series.names, series.targets, wishes.levels, nonnegative), notes + said, histories)
+    return Mixed(ensemble, series.names, series.targets, tuple(config.quantiles), nonnegative), notes
+
+
+def training_of(config: ForecasterConfig) -> Training:
+    """How network members are trained: as the options say, with the recipe's values for what is automatic."""
+
+    def chosen(name: str, usual: Any) -> Any:
+        return usual if getattr(config, name) == AUTO else getattr(config, name)
+
+    return Training(
+        cell=config.cell,
+        hidden_size=config.hidden_size,
+        num_layers=chosen("num_layers", 1),
+        dropout=config.dropout,
+        recurrent_dropout=config.recurrent_dropout,
+        layer_norm=config.layer_norm,
+        dtype=config.dtype,
+        learning_rate=chosen("learning_rate", 3e-3),
+        weight_decay=chosen("weight_decay", 1e-4),
+        clip_norm=config.clip_norm,
+        epochs=chosen("epochs", None),
+        patience=chosen("patience", 4),
+        batch_size=chosen("batch_size", None),
+        seed=config.seed,
+        device=config.device,
+        engine=config.engine,
+        memory=config.memory,
+    )
 
 
 def _nonnegative(panel: Panel, stops: np.ndarray, asked: bool | None) -> tuple[bool, list[str]]:

@@ -70,6 +70,12 @@ def automatic_horizon(season: int, rows: int) -> int:
     return int(max(1, min(season if season > 1 else 6, LONGEST_HORIZON, rows // 6)))
 
 
+def automatic_test(horizon: int | str, season: int, rows: int) -> int:
+    """Rows that are kept for a backtest: three horizons, at most a fifth of the rows; none of too few rows."""
+    steps = automatic_horizon(season, rows) if isinstance(horizon, str) else horizon
+    return max(steps, min(3 * steps, rows // 5)) if rows >= 3 * steps + 8 else 0
+
+
 def check_members(members: Any) -> str | tuple[str, ...]:
     """The members as a tuple in the usual order, or "auto".
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,11 +16,9 @@ from gpulstm.forecast.members.network import Residual
 from gpulstm.forecast.members.ridge import PENALTIES, Moments, Ridge
 from gpulstm.forecast.members.simple import Simple, simple_members
 from gpulstm.forecast.members.space import Space
-from gpulstm.forecast.members.training import Training, train
+from gpulstm.forecast.members.training import Origin, Part, Runs, Training, train
 from gpulstm.forecast.panel import Panel, View
 from gpulstm.forecast.setup import BLOCKS, ORIGINS, Setup, training_origins, validation_origins
-from gpulstm.training.callbacks import Callback
-from gpulstm.training.history import History
 
 LEARN = 8  # windows below which nothing is learned
 CALENDAR_GAIN = 0.01  # by which the calendar has to lower the ridge's validation error
@@ -56,9 +53,7 @@ class Fit:
         self._views: dict[Any, View] = {}
         self.ridges: list[int] = []
         self.networks = Training()
-        self.callbacks: Sequence[Callback] = ()
-        self.histories: list[History] = []
-        self.notes: list[str] = []
+        self.runs = Runs()
         self._everywhere: View | None = None
         self._outside: dict[Ridge, np.ndarray] = {}
 
@@ -136,24 +131,24 @@ class Fit:
         """Train a network on what a ridge (`linear`), or the base of its space, leaves, and let it take part."""
         ridge, number = self.members[index], len(self.members)
         space, view, judge = ridge.space, self.training(ridge.space, self.cut), ridge.space.view(self.judge)
-        weights = self.window_weights(space, view), self.window_weights(space, judge)
+        learn, judged = Part(view, self.window_weights(space, view)), Part(judge, self.window_weights(space, judge))
         options = replace(self.networks, seed=self.networks.seed + number)
-        start = ridge if linear else None
-        member, history = train(
-            space, start, index, view, weights[0], (judge, weights[1]), options, callbacks=self.callbacks
-        )
-        self.histories.append(history)
+        origin = Origin(space, ridge if linear else None, index, f"{index} {'ridge' if linear else 'base'}")
+        member = train(origin, learn, judged, options, self.runs)
         if member is not None:
             self.add(member)
 
     def refit(self, member: Any) -> Any:
-        """The member fitted on all rows."""
+        """The member fitted on all rows; after Ctrl-C a network stays as it is."""
         if isinstance(member, Residual):
-            view, number = self.training(member.space, self.stops), self.members.index(member)
+            if self.runs.interrupted:
+                return member
+            view = self.training(member.space, self.stops)
             options = replace(self.networks, seed=member.network.seed)
             ridge = None if member.ridge is None else self.refit(member.ridge)
-            weights = self.window_weights(member.space, view)
-            return train(member.space, ridge, number, view, weights, None, options, epochs=member.epochs)[0]
+            origin = Origin(member.space, ridge, member.start, f"{self.members.index(member)} whole")
+            part = Part(view, self.window_weights(member.space, view))
+            return train(origin, part, None, options, self.runs, member.epochs)
         if not isinstance(member, Ridge):
             return member
         view = self.training(member.space, self.stops)
@@ -236,8 +231,9 @@ def learn(
     amount: int | None = None,
     calendar: bool = False,
     networks: Training | None = None,
-    callbacks: Sequence[Callback] = (),
-) -> tuple[Ensemble, list[History], list[str]]:
+    runs: Runs | None = None,
+    ridges: bool = True,
+) -> Ensemble:
     """Fit, judge and mix all members.
 
     Args:
@@ -249,20 +245,18 @@ def learn(
         amount: rows of each series for validation; None lets the lengths decide.
         calendar: whether the calendar may take part, too.
         networks: how networks are trained; None for none.
-        callbacks: of the networks' runs.
-
-    Returns:
-        the mixture, the networks' runs, and sentences on what the data made necessary.
+        runs: their runs, which are added to.
+        ridges: whether ridges take part.
     """
     features = features.fitted(panel, stops)
     fit = Fit(panel, stops, setup, features, seed, amount)
-    chosen = _spaces(fit, features, calendar)
+    chosen = _spaces(fit, features, calendar) if ridges else []
     if networks is not None:
-        fit.networks, fit.callbacks = networks, callbacks
-        for index in chosen:
-            for linear in (True, False):
+        fit.networks, fit.runs = networks, Runs() if runs is None else runs
+        for index, linear in ((index, linear) for index in chosen for linear in (True, False)):
+            if not fit.runs.interrupted:
                 fit.network(index, linear)
-    return _mixed(fit), fit.histories, fit.notes
+    return _mixed(fit)
 
 
 def _spaces(fit: Fit, features: Features, calendar: bool) -> list[int]:

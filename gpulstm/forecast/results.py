@@ -8,7 +8,7 @@ import io
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,16 @@ class Forecast:
         if self.quantiles is not None and 0.5 in self.levels:
             return self.quantiles[..., self.levels.index(0.5)]
         return self.mean
+
+    def first(self, steps: int) -> Forecast:
+        """The first steps alone."""
+        return replace(
+            self,
+            index=self.index[:, :steps],
+            mean=self.mean[:, :steps],
+            quantiles=None if self.quantiles is None else self.quantiles[:, :steps],
+            middle=None if self.middle is None else self.middle[:, :steps],
+        )
 
     def quantile(self, level: float) -> np.ndarray:
         """`(series, horizon, targets)`: one of the `levels`.

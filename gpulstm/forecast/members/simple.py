@@ -119,7 +119,8 @@ def _seasonal(member: Simple, view: View) -> np.ndarray:
         before, have = view.lags(member.season + np.arange(1, member.move + 1))
     else:
         before, have = view.lags(np.arange(1, member.count * member.season + 1))
-    return np.where(have.any(axis=1)[:, None], found + (level - _mean(before, have))[:, None], found)
+    known = np.asarray(have.any(axis=1))[:, None]
+    return np.where(known, found + (level - _mean(before, have))[:, None], found)
 
 
 def _mean(values: np.ndarray, have: np.ndarray) -> np.ndarray:

@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 
 from gpulstm.arrays.backend import Backend
+from gpulstm.arrays.checkpoint import load
 from gpulstm.data.windows import Batch
 from gpulstm.engines.spec import StackSpec
+from gpulstm.errors import CheckpointError
 from gpulstm.forecast.members.network import LEVELS, Residual, patches
 from gpulstm.forecast.members.ridge import Ridge
 from gpulstm.forecast.members.space import Space
@@ -23,12 +25,13 @@ from gpulstm.losses import Pinball
 from gpulstm.model.network import Network, NetworkConfig
 from gpulstm.optimizers import AdamW
 from gpulstm.schedules import Cosine
-from gpulstm.training.callbacks import Callback, EarlyStopping
+from gpulstm.training.callbacks import Callback, CheckpointEvery, EarlyStopping, Progress
 from gpulstm.training.history import History
 from gpulstm.training.trainer import Trainer
 
 JUDGED = 1500  # validation windows at most
 FEW = 300  # windows below which batches and runs are small
+GAIN = 1e-3  # by which a network has to lower the loss of what it starts from
 
 
 @dataclass(frozen=True)
@@ -99,57 +102,105 @@ class Windows:
         return Batch(x, target, weight=backend.from_host(self.weight[indices, :, None]))
 
 
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Windows, in the space's own values, and how much each counts `(N,)`."""
+
+    view: View
+    weight: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Origin:
+    """What a network starts from.
+
+    Args:
+        space: how it sees windows.
+        ridge: whose residual is learned, or None for that of the space's base.
+        start: number of the member that it starts from.
+        key: names the run among those of a fit.
+    """
+
+    space: Space
+    ridge: Ridge | None
+    start: int
+    key: str
+
+
+class Runs:
+    """The training runs of a fit, one after another, and the checkpoint that it goes on from.
+
+    Args:
+        callbacks: of the first run, whose history is the fit's.
+        progress: a bar on stderr.
+        checkpoint: a file to which the present run is saved after every epoch.
+        resume: such a file.  Runs before the one that it holds are done again, to the same bits.
+
+    Attributes:
+        histories: of the runs so far.
+    """
+
+    def __init__(
+        self,
+        callbacks: Sequence[Callback] = (),
+        progress: bool = False,
+        checkpoint: Any = None,
+        resume: Any = None,
+    ) -> None:
+        self.histories: list[History] = []
+        self.callbacks, self.progress, self.checkpoint, self.resume = callbacks, progress, checkpoint, resume
+        self._key: str | None = None
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C, or a callback, ended the last run."""
+        return bool(self.histories) and self.histories[-1].stopped not in ("epochs", "early stopping")
+
+    def watchers(self) -> list[Callback]:
+        """The callbacks of the next run."""
+        found: list[Callback] = [Progress(self.progress), *(() if self.histories else self.callbacks)]
+        if self.checkpoint is not None:
+            found.append(CheckpointEvery(self.checkpoint, epochs=1))
+        return found
+
+    def fit(self, key: str, trainer: Trainer, train: Any, validation: Any, early: EarlyStopping | None) -> History:
+        """Run a trainer, or go on with the run that the checkpoint holds."""
+        over = False
+        if self.resume is not None and self._key is None:
+            extra = load(self.resume)[1].get("extra", {})
+            if "member" not in extra:
+                raise CheckpointError(f"{self.resume} holds no run of a mixture's network, expected one that fit saved")
+            self._key = extra["member"]
+        if self._key == key:
+            trainer.restore(self.resume)
+            over = early is not None and early.scalars()["waited"] >= early.patience
+        history = trainer.history if over else trainer.fit(train, validation)
+        if over:
+            history.stopped = "early stopping"
+        self.histories.append(history)
+        return history
+
+
 def train(
-    space: Space,
-    ridge: Ridge | None,
-    start: int,
-    view: View,
-    weight: np.ndarray,
-    judge: tuple[View, np.ndarray] | None,
-    options: Training,
-    *,
-    epochs: int | None = None,
-    callbacks: Sequence[Callback] = (),
-) -> tuple[Residual | None, History]:
+    origin: Origin, learn: Part, judge: Part | None, options: Training, runs: Runs, epochs: int | None = None
+) -> Residual | None:
     """Train one network.
 
     Args:
-        ridge: whose residual is learned, or None for that of the space's base.
-        start: number of the member that it starts from.
-        view: training windows, in the space's own values; `weight` `(N,)` of each.
-        judge: validation windows and weights; None trains for `epochs` epochs and keeps the last weights.
+        learn: training windows.
+        judge: validation windows; None trains for `epochs` epochs and keeps the last weights.
+        runs: of the fit.
         epochs: of the run, where nothing judges it.
 
     Returns:
-        the network of the best epoch, or None where none was better than what it starts from; and the run.
+        the network of the best epoch, or None where none was better than what it starts from.
     """
-    few = len(view) < FEW
-    steps, size, whole = (10, 32, 10) if few else (50, 128, 12)
+    steps, size, whole = (10, 32, 10) if len(learn.view) < FEW else (50, 128, 12)
     size = size if options.batch_size is None else options.batch_size
     whole = whole if options.epochs is None else options.epochs
-    scaled = space.scaled(view)
-    target, x = _learned(space, ridge, view)
-    stack = StackSpec(
-        options.cell,  # type: ignore[arg-type] # checked by the options
-        x.shape[2],
-        options.hidden_size,
-        options.num_layers,
-        dtype=options.dtype,
-        dropout=options.dropout,
-        recurrent_dropout=options.recurrent_dropout,
-        layer_norm=options.layer_norm,
-    )
-    horizon = scaled.base.shape[1]
-    config = NetworkConfig(stack, horizon, 1, len(LEVELS))
-    network = Network(config, device=options.device, seed=options.seed, engine=options.engine)
-    quantiles = np.nanquantile(target, LEVELS, axis=0).T
-    quantiles[:, 1] = 0.0
-    network.params["head.W"][...] = 0
-    network.params["head.b"][...] = network.backend.from_host(quantiles.reshape(-1).astype(stack.dtype))
-    windows = Windows(x.astype(stack.dtype), target, weight, steps, size)
-    watchers = list(callbacks)
-    if judge is not None and options.patience is not None:
-        watchers.append(EarlyStopping(options.patience))
+    target, x = _learned(origin, learn.view)
+    network = _new(target, x, options)
+    early = EarlyStopping(options.patience) if judge is not None and options.patience is not None else None
     trainer = Trainer(
         network,
         Pinball(LEVELS),
@@ -161,30 +212,55 @@ def train(
         seed=options.seed,
         memory=options.memory,
         restore_best=judge is not None,
-        callbacks=watchers,
+        callbacks=[*runs.watchers(), *([] if early is None else [early])],
+        extra={"member": origin.key},
     )
+    dtype = network.config.stack.data_dtype
+    windows = Windows(x.astype(dtype), target, learn.weight, steps, size)
     if judge is None:
-        history = trainer.fit(windows)
-        return Residual(space, ridge, network, trainer.epoch, start), history
-    view, weight = judge
+        runs.fit(origin.key, trainer, windows, None, None)
+        return Residual(origin.space, origin.ridge, network, trainer.epoch, origin.start)
+    view, weight = judge.view, judge.weight
     if len(view) > JUDGED:
         keep = np.linspace(0, len(view) - 1, JUDGED).round().astype(int)
         view, weight = view.at(keep), weight[keep]
-    judged, x = _learned(space, ridge, view)
-    validation = Windows(x.astype(stack.dtype), judged, weight)
+    judged, x = _learned(origin, view)
+    validation: Any = Windows(x.astype(dtype), judged, weight)
     before = trainer.evaluate(validation)
-    history = trainer.fit(windows, validation)
-    if history.best_loss is None or history.best_epoch is None or not history.best_loss < before:
-        return None, history
-    return Residual(space, ridge, network, history.best_epoch, start), history
+    history = runs.fit(origin.key, trainer, windows, validation, early)
+    if history.best_loss is None or history.best_epoch is None or not history.best_loss < (1 - GAIN) * before:
+        return None
+    return Residual(origin.space, origin.ridge, network, history.best_epoch, origin.start)
 
 
-def _learned(space: Space, ridge: Ridge | None, view: View) -> tuple[np.ndarray, np.ndarray]:
+def _new(target: np.ndarray, x: np.ndarray, options: Training) -> Network:
+    """A network whose median is 0 before the first step, and whose other quantiles are those of the targets."""
+    stack = StackSpec(
+        options.cell,  # type: ignore[arg-type] # checked by the options
+        x.shape[2],
+        options.hidden_size,
+        options.num_layers,
+        dtype=options.dtype,
+        dropout=options.dropout,
+        recurrent_dropout=options.recurrent_dropout,
+        layer_norm=options.layer_norm,
+    )
+    config = NetworkConfig(stack, target.shape[1], 1, len(LEVELS))
+    network = Network(config, device=options.device, seed=options.seed, engine=options.engine)
+    known = np.where(np.isnan(target).all(axis=0), 0.0, target)
+    quantiles = np.nanquantile(known, LEVELS, axis=0).T
+    quantiles[:, LEVELS.index(0.5)] = 0.0
+    network.params["head.W"][...] = 0
+    network.params["head.b"][...] = network.backend.from_host(quantiles.reshape(-1).astype(stack.dtype))
+    return network
+
+
+def _learned(origin: Origin, view: View) -> tuple[np.ndarray, np.ndarray]:
     """What is to be learned of windows `(N, H)`, and what is read `(N, T, p)`."""
-    scaled = space.scaled(view)
-    target = space.residual(view, scaled)
-    if ridge is not None:
-        target = target - scaled.inputs @ ridge.weights
+    scaled = origin.space.scaled(view)
+    target = origin.space.residual(view, scaled)
+    if origin.ridge is not None:
+        target = target - scaled.inputs @ origin.ridge.weights
     horizon = scaled.base.shape[1]
     length = scaled.inputs.shape[1] - horizon - scaled.extra - 1
     return target, patches(scaled.inputs, length, horizon, scaled.extra)
