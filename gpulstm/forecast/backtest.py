@@ -7,7 +7,6 @@ Forecasting 16(4), calls this updating without recalibration).  Every forecast s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -77,9 +76,7 @@ def run_backtest(model: Predictor | Mixed, series: SeriesSet, origins: np.ndarra
         said = model.forecast(series, origins)
         point, mean, quantiles, levels = said.median, said.mean, said.quantiles, model.levels
     else:
-        # forward: a line to a later value would show the network what lies behind its origin
-        past = replace(series, missing="forward") if series.missing == "interpolate" else series
-        point, quantiles = model.forecast(model.windows(past, origins))
+        point, quantiles = model.forecast(model.windows(series, origins))
         levels = model.loss.levels
     which = np.searchsorted(series.offsets, origins, side="right") - 1
     targets = series.values[:, : series.targets]
