@@ -159,6 +159,8 @@ def _short(panel: Panel, stops: np.ndarray, horizon: int, seasons: Seasons) -> E
         "error": None,
         "share": 0.0,
         "guarded": False,
+        "without_networks": None,
+        "reference": "naive",
     }
     return ensemble
 

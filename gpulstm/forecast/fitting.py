@@ -354,10 +354,24 @@ def _mixed(fit: Fit) -> Ensemble:
         "error": float(error),
         "share": share,
         "guarded": guarded,
+        "without_networks": _without_networks(fit, long, errors, weights),
+        "reference": trial.names[trial.reference],
     }
     members = [fit.refit(fit.members[index]) for index in used]
     overall = weights[0] if not share else _overall(kept, errors)
     return Ensemble(setup, members, overall[used], bands, weights[:, used] if share else None, report)
+
+
+def _without_networks(fit: Fit, long: mix.Trial | None, errors: np.ndarray, weights: np.ndarray) -> float:
+    """The mixture's validation error if networks counted for nothing."""
+    others = [not isinstance(member, Residual) for member in fit.members]
+    left = weights * others
+    total = left.sum(axis=1, keepdims=True)
+    left = np.where(total > 0, left / np.where(total > 0, total, 1.0), np.eye(len(errors))[np.argmin(errors)])
+    error = fit.trial.criterion(mix.blend(fit.trial.forecasts, left, fit.trial.series))
+    if long is not None:
+        error = float(np.sqrt(error * long.criterion(mix.blend(long.forecasts, left, long.series))))
+    return float(error)
 
 
 def _overall(kept: list[int], errors: np.ndarray) -> np.ndarray:

@@ -267,6 +267,40 @@ class Forecaster:
         )
         return replace(result, seen=seen)
 
+    def tests(self, series: SeriesSet) -> bool:
+        """Whether rows of `series` are kept for a backtest."""
+        amount = self._with_test(series, self.fitted.season).test
+        return isinstance(amount, str) or amount != 0
+
+    @property
+    def members(self) -> dict[str, Any] | None:
+        """Who forecasts, as JSON holds it; None for a single network.
+
+        `members`: name, validation error (relative to `reference`, the seasonal-naive or naive forecast) and weight of
+        each; `error` of the mixture, `without_networks` what it would be, `share` how much weights differ from series
+        to series (0 to 1), and whether the best simple forecast is taken alone (`guarded`).
+        """
+        fitted = self.fitted
+        return dict(fitted.mixed.ensemble.report) if isinstance(fitted, FittedMixture) else None
+
+    def summary(self) -> str:
+        """What was fitted, in lines of text: members with their errors and weights, or the network."""
+        report = self.members
+        if report is None:
+            fitted = self.fitted
+            assert isinstance(fitted, Fitted)
+            return "\n".join([f"{fitted.network!r}, horizon {fitted.horizon}, context {fitted.context}", *self.notes])
+        lines = [
+            f"horizon {self.fitted.horizon}, season {self.fitted.season}; errors relative to {report['reference']}"
+        ]
+        for one in sorted(report["members"], key=lambda one: -one["weight"]):
+            error = "" if one["error"] is None else f"{one['error']:.4f}"
+            lines.append(f"{100 * one['weight']:5.1f} %  {error:>8}  {one['name']}")
+        if report["error"] is not None:
+            lines.append(f"         {report['error']:8.4f}  the mixture")
+            lines.append(f"         {report['without_networks']:8.4f}  the mixture without networks")
+        return "\n".join([*lines, *self.notes])
+
     # -- series ------------------------------------------------------------------------------------------------------
     @property
     def tail(self) -> SeriesSet:
