@@ -18,7 +18,7 @@ import numpy as np
 from gpulstm import metrics
 from gpulstm.data import datasets
 from gpulstm.errors import ConfigError, DataError
-from gpulstm.forecast.members.smoothing import is_seasonal, seasonal_factors
+from gpulstm.forecast.baselines import naive2
 
 LEVELS = (0.1, 0.5, 0.9)
 
@@ -222,25 +222,11 @@ def score(case: Case, known: Truth, forecast: np.ndarray, measure: str) -> float
     scaled = float((np.nanmean(error, axis=1) / known.scale).mean())
     if measure == "MASE":
         return scaled
-    second = naive2(case, known)
+    targets, horizon = case.table["value"][:, None], known.actual.shape[1]
+    second = naive2(targets, known.bounds, known.origins, horizon, case.season)[..., 0]
     relative = [metrics.smape(known.actual, each) for each in (forecast, second)]
     other = float((np.nanmean(np.abs(known.actual - second), axis=1) / known.scale).mean())
     return (relative[0] / relative[1] + scaled / other) / 2
-
-
-def naive2(case: Case, known: Truth) -> np.ndarray:
-    """The last value of the seasonally adjusted series, put back in season (Makridakis et al. 2020, "The M4
-    Competition", Int. J. of Forecasting 36(1)).
-    """
-    value, m, horizon = case.table["value"], case.season, known.actual.shape[1]
-    found = np.empty(known.actual.shape)
-    for index, (which, origin) in enumerate(zip(known.series, known.origins, strict=True)):
-        past = value[known.bounds[which] : origin][None]
-        found[index] = past[0, -1]
-        if m > 1 and past.shape[1] >= 3 * m and bool(is_seasonal(past, m)[0]):
-            factors = seasonal_factors(past, m)[0][0]
-            found[index] = past[0, -1] / factors[-1] * factors[np.arange(horizon) % m]
-    return found
 
 
 def baselines(task: Task, case: Case, known: Truth) -> list[Score]:
@@ -259,12 +245,18 @@ def ours(task: Task, case: Case, known: Truth, seed: int, **options: Any) -> Sco
     from gpulstm.forecast.forecaster import Forecaster
 
     started = time.process_time()
-    more = {} if case.validation is None else {"validation": case.validation}
+    more: dict[str, Any] = {} if case.validation is None else {"validation": case.validation}
     forecaster = Forecaster(
-        horizon=task.horizon, quantiles=LEVELS, seed=seed, test=case.tests, device="cpu", **more, **options
+        task.horizon,
+        quantiles=LEVELS,
+        seed=seed,
+        test=case.tests,
+        season=case.season,
+        device="cpu",
+        **{**more, **options},
     )
     roles: dict[str, Any] = {name: name for name in ("time", "series") if name in case.table}
-    forecaster.fit(case.table, target="value", future=case.future, season=case.season, progress=False, **roles)
+    forecaster.fit(case.table, target="value", future=case.future, missing="interpolate", progress=False, **roles)
     result = forecaster.backtest(stride=task.stride)
     seconds = time.process_time() - started
     assert result.quantiles is not None

@@ -101,5 +101,5 @@ def run_backtest(model: Predictor | Mixed, series: SeriesSet, origins: np.ndarra
         season=season,
         scales=scales,
         mean=mean,
-        second=naive2(series, origins, horizon, season),
+        second=naive2(targets, series.offsets, origins, horizon, season),
     )

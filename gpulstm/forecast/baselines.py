@@ -18,7 +18,7 @@ def baselines(series: SeriesSet, origins: np.ndarray, horizon: int, season: int)
         season: rows in a season; 1 leaves the seasonal-naive forecast out.
     """
     found: dict[str, list[np.ndarray]] = {name: [] for name in (SEASONAL, NAIVE, DRIFT)}
-    for past in _histories(series, origins):
+    for past in _histories(series.values[:, : series.targets], series.offsets, origins):
         if season > 1:
             short = len(past) < season
             found[SEASONAL].append(metrics.seasonal_naive(past, horizon, 1 if short else season))
@@ -41,14 +41,19 @@ def drift(past: np.ndarray, horizon: int) -> np.ndarray:
     return found
 
 
-def naive2(series: SeriesSet, origins: np.ndarray, horizon: int, season: int) -> np.ndarray:
+def naive2(targets: np.ndarray, offsets: np.ndarray, origins: np.ndarray, horizon: int, season: int) -> np.ndarray:
     """The last value of the seasonally adjusted series, put back in season: `(N, horizon, targets)`.
+
+    Args:
+        targets: `(rows, targets)`, NaN where missing.
+        offsets: `(series + 1,)` where each series begins.
+        origins: `(N,)` absolute rows.
 
     The adjustment is the classical multiplicative one, made where the test for seasonality at the 90 % level says so
     (Makridakis et al. 2020, "The M4 Competition", Int. J. of Forecasting 36(1)).
     """
     found = []
-    for past in _histories(series, origins):
+    for past in _histories(targets, offsets, origins):
         each = metrics.naive(past, horizon)
         for target, column in enumerate(past.T):
             column = column[~np.isnan(column)][None]
@@ -61,8 +66,7 @@ def naive2(series: SeriesSet, origins: np.ndarray, horizon: int, season: int) ->
     return np.stack(found)
 
 
-def _histories(series: SeriesSet, origins: np.ndarray) -> list[np.ndarray]:
+def _histories(targets: np.ndarray, offsets: np.ndarray, origins: np.ndarray) -> list[np.ndarray]:
     """The targets before each origin, `(rows, targets)` each."""
-    which = np.searchsorted(series.offsets, origins, side="right") - 1
-    targets = series.values[:, : series.targets]
-    return [targets[series.offsets[index] : origin] for index, origin in zip(which, origins, strict=True)]
+    which = np.searchsorted(offsets, origins, side="right") - 1
+    return [targets[offsets[index] : origin] for index, origin in zip(which, origins, strict=True)]
