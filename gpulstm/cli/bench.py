@@ -28,9 +28,7 @@ THREADS = {"cpu": 2, "cuda": 0}  # where none are asked for
 def bench(
     suite: Annotated[
         str,
-        typer.Option(
-            help="cpu; cuda (on a GPU, or counted under the simulator); long (memory); forecast (real series)."
-        ),
+        typer.Option(help="cpu; cuda (on a GPU, or counted under the simulator); long (memory); forecast."),
     ] = "cpu",
     kind: Annotated[
         list[str] | None,

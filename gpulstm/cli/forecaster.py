@@ -173,9 +173,10 @@ class Job:
         if members is not None:
             console().print(members_table(members))
         else:
+            seconds = sum(row["seconds"] or 0 for row in trained.rows)
             console().print(
                 f"{len(trained.rows)} epochs ({trained.stopped}), best epoch {trained.best_epoch} "
-                f"with loss {number(trained.best_loss or 0.0, 4)}, {sum(row['seconds'] or 0 for row in trained.rows):.0f} s"
+                f"with loss {number(trained.best_loss or 0.0, 4)}, {seconds:.0f} s"
             )
         say(f"written: {', '.join(str(path) for path in written)}")
         if interrupted:
