@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 import numpy as np
 
 from gpulstm import validate
-from gpulstm.data.calendars import season_of, step_of
 from gpulstm.data.loading import known_ahead, load_series
 from gpulstm.data.options import Names
 from gpulstm.data.series import SeriesSet
@@ -136,7 +135,7 @@ class Forecaster:
             TrainingError, CheckpointError: as `Trainer`.
         """
         from gpulstm.forecast.automatic import fit_mixture
-        from gpulstm.forecast.learning import fit_network, last_times, uneven_rows
+        from gpulstm.forecast.learning import fit_network, last_times, season_in, uneven_rows
         from gpulstm.forecast.members.training import Runs
 
         config = self.config
@@ -152,7 +151,7 @@ class Forecaster:
             missing=missing,
             delimiter=delimiter,
         )
-        runs, season = Runs(callbacks, progress, checkpoint, resume), self._season(read)
+        runs, season = Runs(callbacks, progress, checkpoint, resume), season_in(config, read)
         if config.single:
             resolved = self._with_test(read, season).resolved(season, int(np.median(read.lengths)))
             self._fitted, self.history, notes = fit_network(resolved, read, season, runs)
@@ -361,11 +360,6 @@ class Forecaster:
         return forecaster
 
     # -- parts -------------------------------------------------------------------------------------------------------
-    def _season(self, series: SeriesSet) -> int:
-        if self.config.season is not None:
-            return self.config.season
-        return 1 if series.time is None or series.lengths[0] < 2 else season_of(step_of(series.time_of(0)))
-
     def _with_test(self, series: SeriesSet, season: int) -> ForecasterConfig:
         """The options with `test="auto"` as a number of rows."""
         if self.config.test != AUTO:
