@@ -50,11 +50,14 @@ LONGEST_HORIZON = 240  # steps of a horizon that the data choose
 RENAMED = {"carry": "stream_rows"}  # options of older checkpoints, by what they are called now
 
 
-def parse_count(text: str) -> int | str | None:
-    """A whole number, "auto", or "none" for None; anything else is judged by the config."""
-    if text.isdecimal():
-        return int(text) or None
-    return None if text == "none" else text
+def parse_count(text: str) -> int | str:
+    """A whole number or "auto"; anything else is judged by the config."""
+    return int(text) if text.isdecimal() else text
+
+
+def parse_patience(text: str) -> int | str | None:
+    """The same, and 0 for None."""
+    return parse_count(text) or None
 
 
 def parse_number(text: str) -> float | str:
@@ -196,9 +199,10 @@ class ForecasterConfig:
     )
     patience: AutoCount = described(
         AUTO,
-        "epochs without progress after which training stops; auto for 10, or 4 as a member; none for never",
+        "epochs without progress after which training stops; auto for 10, or 4 as a member; None (on the command line "
+        "0) for never",
         TRAINING,
-        parse=parse_count,
+        parse=parse_patience,
     )
     validation: Amount = described(
         AUTO,

@@ -20,6 +20,8 @@ from gpulstm.forecast.members.training import Origin, Part, Runs, Training, trai
 from gpulstm.forecast.panel import Panel, View
 from gpulstm.forecast.setup import BLOCKS, ORIGINS, Setup, training_origins, validation_origins
 
+MOSTLY = 0.9  # share of windows that have to be above zero for logarithms
+SLIGHT = 0.03  # weight below which a network is not worth its training on all rows
 LEARN = 8  # windows below which nothing is learned
 CALENDAR_GAIN = 0.01  # by which the calendar has to lower the ridge's validation error
 
@@ -44,7 +46,7 @@ class Fit:
         origins, self.age, self.cut = validation_origins(panel, stops, horizon, amount, seed)
         self.judge = View(panel, origins, horizon, m, setup.sight)
         self.scales = season_scales(panel, self.cut, m)
-        self.logs = bool(self.judge.positive.mean() >= 0.5)
+        self.logs = bool(self.judge.positive.mean() >= MOSTLY)
         self.positive = bool(self.judge.positive.all() and np.nanmin(self.judge.actual(), initial=np.inf) > 0)
         self.members: list[Any] = list(
             simple_members(setup.seasons, int(np.median(self.cut - panel.starts)), setup.limit, self.logs)
@@ -320,8 +322,10 @@ def _mixed(fit: Fit) -> Ensemble:
             if isinstance(member, Residual):
                 whole[index] *= recent[index] / recent[member.start]
         errors = np.sqrt(recent * whole)
-    weights = np.zeros((1, len(fit.members)))
-    weights[0, kept] = mix.power_weights(errors[kept])
+    weights = _overall(kept, errors)[None]
+    slight = [k for k in kept if isinstance(fit.members[k], Residual) and weights[0, k] < SLIGHT]
+    kept = [k for k in kept if k not in slight]
+    weights = _overall(kept, errors)[None]
     share = mix.choose_share(trial.only(kept), setup.horizon, count) if count > 1 else 0.0
     every = np.ones(len(trial.age), bool)
     if share:

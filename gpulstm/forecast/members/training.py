@@ -30,6 +30,7 @@ from gpulstm.training.history import History
 from gpulstm.training.trainer import Trainer
 
 JUDGED = 1500  # validation windows at most
+PASSES = 50  # over all windows, at most, in a run
 FEW = 300  # windows below which batches and runs are small
 GAIN = 1e-3  # by which a network has to lower the loss of what it starts from
 
@@ -195,7 +196,8 @@ def train(
     Returns:
         the network of the best epoch, or None where none was better than what it starts from.
     """
-    steps, size, whole = (10, 32, 10) if len(learn.view) < FEW else (50, 128, 12)
+    count = len(learn.view)
+    steps, size, whole = (10, 32, 10) if count < FEW else (int(np.clip(PASSES * count / (12 * 128), 10, 50)), 128, 12)
     size = size if options.batch_size is None else options.batch_size
     whole = whole if options.epochs is None else options.epochs
     target, x = _learned(origin, learn.view)
