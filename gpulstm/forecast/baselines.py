@@ -1,4 +1,4 @@
-"""The forecasts that every model has to beat: naive, seasonal naive, drift; and what OWA compares with."""
+"""The forecasts that every model has to beat: naive, seasonal naive, both with drift; and what OWA compares with."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 from gpulstm import metrics
 from gpulstm.data.series import SeriesSet
 from gpulstm.forecast.members.smoothing import is_seasonal, seasonal_factors
-from gpulstm.forecast.results import DRIFT, NAIVE, SEASONAL
+from gpulstm.forecast.results import DRIFT, NAIVE, SEASONAL, SEASONAL_DRIFT
 
 
 def baselines(series: SeriesSet, origins: np.ndarray, horizon: int, season: int) -> dict[str, np.ndarray]:
@@ -15,16 +15,28 @@ def baselines(series: SeriesSet, origins: np.ndarray, horizon: int, season: int)
 
     Args:
         origins: `(N,)` absolute rows.
-        season: rows in a season; 1 leaves the seasonal-naive forecast out.
+        season: rows in a season; 1 leaves the seasonal ones out.
     """
-    found: dict[str, list[np.ndarray]] = {name: [] for name in (SEASONAL, NAIVE, DRIFT)}
+    found: dict[str, list[np.ndarray]] = {name: [] for name in (SEASONAL, SEASONAL_DRIFT, NAIVE, DRIFT)}
     for past in _histories(series.values[:, : series.targets], series.offsets, origins):
         if season > 1:
             short = len(past) < season
-            found[SEASONAL].append(metrics.seasonal_naive(past, horizon, 1 if short else season))
+            again = metrics.seasonal_naive(past, horizon, 1 if short else season)
+            found[SEASONAL].append(again)
+            found[SEASONAL_DRIFT].append(again + _growth(past, horizon, season))
         found[NAIVE].append(metrics.naive(past, horizon))
         found[DRIFT].append(drift(past, horizon))
     return {name: np.stack(parts) for name, parts in found.items() if parts}
+
+
+def _growth(past: np.ndarray, horizon: int, season: int) -> np.ndarray:
+    """What the last season was above the one before it, once for each season ahead: `(horizon, targets)`."""
+    if len(past) < 2 * season:
+        return np.zeros((horizon, past.shape[1]))
+    step = past[-season:] - past[-2 * season : -season]
+    seen = ~np.isnan(step)
+    mean = np.where(seen, step, 0.0).sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
+    return (np.arange(horizon) // season + 1)[:, None] * mean
 
 
 def drift(past: np.ndarray, horizon: int) -> np.ndarray:

@@ -19,6 +19,7 @@ from gpulstm.data.calendars import format_time
 from gpulstm.errors import ConfigError, missing_extra
 
 MODEL, SEASONAL, NAIVE, DRIFT = "model", "seasonal naive", "naive", "drift"
+SEASONAL_DRIFT = "seasonal naive with drift"
 METRICS = ("MAE", "RMSE", "MAPE", "sMAPE", "MASE", "OWA", "pinball", "coverage")
 LIBRARIES = ("pandas", "polars", "pyarrow")
 
@@ -147,8 +148,8 @@ class Backtest:
         origins: `(N,)` the row of that series at which the forecast begins; rows before it are all that it saw.
         index: `(N, horizon)` times.
         actual: `(N, horizon, K)` float64, NaN where missing.
-        forecasts: `(N, horizon, K)` by forecaster: `"model"` (its median where it knows one), `"seasonal naive"` (where
-            the season is above 1), `"naive"`, `"drift"`.
+        forecasts: `(N, horizon, K)` by forecaster: `"model"` (its median where it knows one), `"seasonal naive"` and
+            `"seasonal naive with drift"` (where the season is above 1), `"naive"`, `"drift"`.
         levels, quantiles: of the model, as in `Forecast`; `(N, horizon, K, levels)`.
         season: rows in a season.
         scales: `(series, K)` denominators of MASE: the seasonal-naive error over the rows before the first origin.

@@ -16,7 +16,7 @@ from gpulstm.data.loading import load_series
 from gpulstm.errors import CheckpointError, ConfigError, DataError, EngineError, GpulstmError, NotFittedError
 from gpulstm.forecast.config import ForecasterConfig
 from gpulstm.forecast.forecaster import Forecaster
-from gpulstm.forecast.results import DRIFT, MODEL, NAIVE, SEASONAL
+from gpulstm.forecast.results import DRIFT, MODEL, NAIVE, SEASONAL, SEASONAL_DRIFT
 
 SMALL: dict[str, Any] = {
     "members": ("network",),
@@ -329,7 +329,7 @@ def test_a_backtest_of_many_series_weighs_them_by_their_scales() -> None:
         for index in (0, 1)
     ]
     assert result.metrics()[MODEL]["MASE"] == pytest.approx(np.mean(scaled))
-    assert set(result.forecasts) == {MODEL, SEASONAL, NAIVE, DRIFT}
+    assert set(result.forecasts) == {MODEL, SEASONAL, SEASONAL_DRIFT, NAIVE, DRIFT}
     assert set(result.columns()) >= {"series", "origin", "step", "time", "actual", "seasonal_naive", "q0.1"}
 
 
