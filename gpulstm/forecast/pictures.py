@@ -5,20 +5,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from gpulstm.data.series import SeriesSet
-from gpulstm.forecast.results import MODEL, Backtest, Forecast
 from gpulstm.plots import axes as drawing
 from gpulstm.plots import figures
 from gpulstm.plots.figures import Fan
 
+MODEL = "model"  # whose forecasts of a backtest are drawn
 SHOWN = 3  # horizons of the past that a forecast is shown with
 ORIGINS = 8  # at most so many forecasts are drawn over one series
+
+
+class Forecast(Protocol):
+    """What is drawn of a `results.Forecast`."""
+
+    names: tuple[str, ...]
+    targets: tuple[str, ...]
+    index: np.ndarray
+    levels: tuple[float, ...]
+    quantiles: np.ndarray | None
+    middle: np.ndarray | None
+
+    @property
+    def median(self) -> np.ndarray:
+        """`(series, horizon, targets)`."""
+
+
+class Backtest(Protocol):
+    """What is drawn of a `results.Backtest`."""
+
+    names: tuple[str, ...]
+    targets: tuple[str, ...]
+    series: np.ndarray
+    origins: np.ndarray
+    index: np.ndarray
+    actual: np.ndarray
+    forecasts: Mapping[str, np.ndarray]
+    levels: tuple[float, ...]
+    quantiles: np.ndarray | None
+
+    @property
+    def target_coverage(self) -> float | None:
+        """What the outermost band ought to cover."""
+
+    def errors(self, series: int | None = None, target: int | None = None) -> dict[str, dict[str, float]]:
+        """Errors by forecaster and name."""
+
+    def errors_by_step(self, series: int | None = None, target: int | None = None) -> dict[str, np.ndarray]:
+        """Errors of each step by forecaster."""
 
 
 def draw_forecast(
@@ -126,8 +165,9 @@ def _apart(result: Backtest, series: int) -> list[int]:
 def _fan(result: Forecast | Backtest, index: np.ndarray, mean: np.ndarray, row: int, target: int) -> Fan:
     levels: Sequence[float] = () if result.quantiles is None else result.levels
     bands = {level: result.quantiles[row, :, target, at] for at, level in enumerate(levels)}  # type: ignore[index]
-    if isinstance(result, Forecast) and result.middle is not None:
-        bands.setdefault(0.5, result.middle[row, :, target])
+    middle = getattr(result, "middle", None)
+    if middle is not None:
+        bands.setdefault(0.5, middle[row, :, target])
     return Fan(index[row], bands, mean[row, :, target])
 
 

@@ -54,5 +54,4 @@ def test_without_matplotlib_only_the_pictures_are_missing(
 
 def test_the_full_size_is_what_the_documentation_says() -> None:
     model = gpulstm.cli.demo.forecaster(device="cpu").config
-    assert (model.horizon, model.context, model.hidden_size, model.num_layers) == (52, "auto", 64, "auto")
-    assert (model.validation, model.test) == (156, 312)
+    assert (model.horizon, model.members, model.test) == (52, "auto", 312)
