@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gpulstm.arrays import cupy_backend
 from gpulstm.arrays.devices import backend_of, namespace, one_device, processor, resolve, to_device, to_host
 from gpulstm.errors import ConfigError, DeviceError
 
@@ -67,3 +68,18 @@ def test_the_name_of_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "processor", lambda: "")
     monkeypatch.setattr(platform, "machine", lambda: "riscv64")
     assert processor() == "riscv64"
+
+
+def test_cuda_without_cupy_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cupy_backend.importlib.util, "find_spec", lambda name: None)
+    assert resolve("auto") is resolve("cpu")
+    with pytest.raises(DeviceError, match=r"device 'cuda' cannot be used: CuPy is not installed; run: pip install"):
+        resolve("cuda")
+
+
+def test_cupy_without_the_libraries_of_cuda_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cupy.cublas", None)
+    reason = cupy_backend._libraries_missing.__wrapped__()
+    assert reason is not None
+    assert "without the libraries of CUDA" in reason
+    assert "pip install 'gpulstm[cuda12]'" in reason

@@ -9,7 +9,7 @@ from forecasters import SMALL, many, small, wave
 from gpulstm import metrics
 from gpulstm.errors import ConfigError, DataError
 from gpulstm.forecast.forecaster import Forecaster
-from gpulstm.forecast.results import MODEL, NAIVE, SEASONAL
+from gpulstm.forecast.results import DRIFT, MODEL, NAIVE, SEASONAL, SEASONAL_DRIFT
 
 
 def test_a_backtest_is_a_forecast_from_each_truncated_series(fitted: Forecaster) -> None:
@@ -77,5 +77,5 @@ def test_a_backtest_of_many_series_weighs_them_by_their_scales() -> None:
         for index in (0, 1)
     ]
     assert result.metrics()[MODEL]["MASE"] == pytest.approx(np.mean(scaled))
-    assert set(result.forecasts) == {MODEL, SEASONAL, NAIVE}
+    assert set(result.forecasts) == {MODEL, SEASONAL, SEASONAL_DRIFT, NAIVE, DRIFT}
     assert set(result.columns()) >= {"series", "origin", "step", "time", "actual", "seasonal_naive", "q0.1"}

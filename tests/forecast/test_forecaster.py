@@ -117,7 +117,7 @@ def test_arrays_of_every_shape(rng, shape: tuple[int, ...], series: int, targets
 
 def test_a_shorter_horizon_is_the_beginning_of_the_forecast(fitted: Forecaster) -> None:
     np.testing.assert_array_equal(fitted.predict(2).quantiles, fitted.predict().quantiles[:, :2])
-    with pytest.raises(ConfigError, match="made for 4 steps; a recursive one"):
+    with pytest.raises(ConfigError, match="made for 4 steps; a mixture or a recursive one"):
         fitted.predict(5)
     with pytest.raises(ConfigError, match="horizon is 0"):
         fitted.predict(0)

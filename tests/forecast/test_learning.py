@@ -18,7 +18,14 @@ from gpulstm.forecast.fitted import new_scaler
 from gpulstm.forecast.learning import new_trainer, season_in, training_parts, uneven_rows
 from gpulstm.schedules import Cosine
 
-SMALL: dict[str, Any] = {"horizon": 4, "context": 12, "device": "cpu", "validation": 20, "test": 30}
+SMALL: dict[str, Any] = {
+    "members": ("network",),
+    "horizon": 4,
+    "context": 12,
+    "device": "cpu",
+    "validation": 20,
+    "test": 30,
+}
 
 
 def parts(rows: int = 150, **options: Any) -> tuple[WindowSet | Lanes, WindowSet | None]:

@@ -18,7 +18,7 @@ def test_tables_of_forecasts(fitted: Forecaster, tmp_path: Path) -> None:
     forecast = fitted.predict()
     forecast.to_csv(tmp_path / "f.csv")
     read = load_series(tmp_path / "f.csv", time="time")
-    assert read.columns == ("mean", "q0.1", "q0.5", "q0.9")
+    assert read.columns == ("median", "q0.1", "q0.5", "q0.9")
     np.testing.assert_array_equal(read.values[:, 1:], forecast.quantiles[0, :, 0])
     np.testing.assert_array_equal(read.time, forecast.index[0])
     for library in ("pandas", "polars", "pyarrow"):
@@ -33,7 +33,7 @@ def test_tables_of_forecasts(fitted: Forecaster, tmp_path: Path) -> None:
     result.to_csv(tmp_path / "b.csv")
     assert len(load_series(tmp_path / "b.csv", target="actual").values) == result.actual.size
     two = small(np.stack([wave(), wave(seed=1)], axis=1)).predict()
-    assert list(two.columns()) == ["time", "target", "mean", "q0.1", "q0.5", "q0.9"]
+    assert list(two.columns()) == ["time", "target", "median", "q0.1", "q0.5", "q0.9"]
     np.testing.assert_array_equal(two.columns()["target"][:2], ["0", "1"])
 
 

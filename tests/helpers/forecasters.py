@@ -10,6 +10,7 @@ import pandas as pd
 from gpulstm.forecast.forecaster import Forecaster
 
 SMALL: dict[str, Any] = {
+    "members": ("network",),
     "horizon": 4,
     "context": 12,
     "hidden_size": 8,
