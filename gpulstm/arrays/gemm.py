@@ -12,7 +12,6 @@ import numpy as np
 
 from gpulstm.arrays.backend import Array, Backend
 from gpulstm.arrays.cupy_backend import CupyBackend
-from gpulstm.arrays.variables import variables
 
 Products = Literal["cublas", "own"]
 TYPES = {"float16": ("__half", "float"), "float32": ("float", "float"), "float64": ("double", "double")}
@@ -24,6 +23,8 @@ TENSOR_TILES: tuple[Tile, ...] = (
     (64, 128, 32, 2, 4),
 )  # kernels/cuda/tensor.cuh
 TILES: tuple[Tile, ...] = ((4, 32, 64, 4, 1, 16), (8, 64, 32, 4, 1, 4), (32, 64, 16, 4, 1, 1), (64, 128, 16, 8, 2, 1))
+
+MOST_DOWN = 65535  # blocks of a grid in its second dimension
 
 
 def tile(shape: Tile, dtype: str) -> tuple[tuple[str, str], ...]:
@@ -58,9 +59,17 @@ def wants_tensor(backend: CupyBackend, dtype: str) -> bool:
 
     CUPY_TF32=1 asks CuPy's own products for TF32, which rounds the factors to 10 bits; it means the same here.
     """
-    if dtype == "float16":
-        return backend.capability >= 70
-    return dtype == "float32" and variables().get("CUPY_TF32") == "1" and backend.capability >= 80
+    return tensor_refusal(dtype, backend.capability) is None and (dtype == "float16" or backend.uses_tf32)
+
+
+def tensor_refusal(dtype: str, capability: int) -> str | None:
+    """Why a card has no tensor cores for a dtype, or None where it has; `capability` is ten times the number."""
+    least = {"float16": 70, "float32": 80}.get(dtype)
+    if least is None:
+        return f"tensor cores have no {dtype} here"
+    if capability < least:
+        return f"tensor cores take {dtype} from compute capability {least / 10} on, the card has {capability / 10}"
+    return None
 
 
 def efficiency(shape: Tile) -> float:
@@ -73,14 +82,17 @@ def efficiency(shape: Tile) -> float:
 def choose_tile(rows: int, columns: int, processors: int, tensor: bool = False) -> Tile:
     """The tile that is expected to finish first: as many waves of blocks as it needs, each as long as it is large.
 
-    Of tiles that are equal the larger one is taken.
+    Of tiles that are equal the larger one is taken; a tile that needs more blocks down than a grid has is not, unless
+    the largest does too (the rows are taken in several grids then).
     """
+    tiles = TENSOR_TILES if tensor else TILES
 
     def time(shape: Tile) -> float:
         across, down = blocks(shape, rows, columns)
         return -(-across * down // processors) * shape[0] * shape[1] / efficiency(shape)
 
-    return min(reversed(TENSOR_TILES if tensor else TILES), key=time)
+    fitting = [shape for shape in tiles if blocks(shape, rows, columns)[1] <= MOST_DOWN] or [tiles[-1]]
+    return min(reversed(fitting), key=time)
 
 
 def gemm(
@@ -114,14 +126,18 @@ def _own(
     backend: CupyBackend, arrays: tuple[Any, ...], turned: tuple[bool, bool], accumulate: bool, full: int | None = None
 ) -> None:
     """Launch our kernel on (a, b, out, bias or 0); `full`: the rows whose product's tile is used, None for out's."""
-    a, b, out, _ = arrays
+    a, b, out, bias = arrays
     rows, columns = out.shape
     inner = a.shape[0] if turned[0] else a.shape[1]
     dtype = out.dtype.name
     shape = choose_tile(full or rows, columns, backend.processors, wants_tensor(backend, dtype))
     kernel = gemm_kernel(backend, dtype, shape, *turned)
-    numbers = (rows, columns, inner, a.shape[1], b.shape[1], columns, int(accumulate))
-    kernel(blocks(shape, rows, columns), (threads(shape),), (*arrays, *numbers))
+    most = MOST_DOWN * shape[0]  # rows of a grid
+    for start in range(0, rows, most):
+        part = out[start : start + most]
+        left = a[:, start:] if turned[0] else a[start:]  # where it begins; the pitch is that of the whole
+        numbers = (len(part), columns, inner, a.shape[1], b.shape[1], columns, int(accumulate))
+        kernel(blocks(shape, len(part), columns), (threads(shape),), (left, b, part, bias, *numbers))
 
 
 def gemm_kernel(backend: CupyBackend, dtype: str, shape: Tile, transa: bool, transb: bool) -> Any:
@@ -134,7 +150,7 @@ def gemm_kernel(backend: CupyBackend, dtype: str, shape: Tile, transa: bool, tra
         ("GL_TA", str(transa).lower()),
         ("GL_TB", str(transb).lower()),
     )
-    return backend.module("cuda/gemm.cu", defines).get_function("gpulstm_gemm")
+    return backend.kernel("cuda/gemm.cu", defines, "gpulstm_gemm")
 
 
 def matmul(

@@ -13,6 +13,7 @@ from gpulstm.model.scan import cut
 from gpulstm.validate import format_bytes
 
 LARGEST = 1 << 28  # bytes of a training pass that are kept between calls without being asked for
+SHARE = 4  # and the share of the card's memory that a unit around such a pass may keep
 KEPT = 64  # shapes of one stack
 
 Role = Literal["call", "unit", "part"]
@@ -84,14 +85,18 @@ def _made(call: Call, engine: str | None, memory: Memory, outputs: str, role: Ro
         return plan
     if role == "part":
         return replace(plan, products="own", no_graph="it is a part of a larger graph")
-    if plan.no_graph is not None or role == "unit":
-        return plan if plan.no_graph is not None else replace(plan, products="own")
+    if plan.no_graph is not None:
+        return plan
     from gpulstm.engines.cuda import planner
 
     if call.training and not planner.graph_asked():
         size = training_bytes(plan.engine, call, cut(call.steps, call.steps), outputs)
-        if size > LARGEST:
-            return replace(plan, no_graph=f"a training pass of {format_bytes(size)} is not kept between calls")
+        most = LARGEST if role == "call" else planner.memory_of(call) // SHARE
+        if size > most:
+            reason = f"a training pass of {format_bytes(size)} is not kept between calls"
+            return replace(plan, no_graph=reason, products="cublas", wavefront=0)
+    if role == "unit":
+        return replace(plan, products="own")
     if segment < call.steps or not call.steps:
         reason = "segments bound its memory" if call.steps else "there are no steps"
         return replace(plan, products="own", no_graph=reason)

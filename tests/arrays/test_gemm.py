@@ -27,10 +27,10 @@ def test_own_product(
     rng: np.random.Generator,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    if gemm.is_tensor(tile) and dtype == "float64":
-        tile = gemm.TILES[0]  # float64 has no tensor tile
-    monkeypatch.setattr(gemm, "choose_tile", lambda *_: tile)
     backend, (rows, columns, inner) = resolve("cuda"), size
+    if gemm.is_tensor(tile) and gemm.tensor_refusal(dtype, backend.capability):  # type: ignore[attr-defined]
+        tile = gemm.TILES[0]
+    monkeypatch.setattr(gemm, "choose_tile", lambda *_: tile)
     a = rng.normal(size=(inner, rows) if transa else (rows, inner)).astype(dtype)
     b = rng.normal(size=(columns, inner) if transb else (inner, columns)).astype(dtype)
     c = rng.normal(size=(rows, columns)).astype(dtype)
@@ -68,3 +68,40 @@ def test_affine(dtype: str, products: gemm.Products, bias: bool, rng: np.random.
 )
 def test_the_tile_that_is_done_first(rows: int, columns: int, processors: int, expected: gemm.Tile) -> None:
     assert gemm.choose_tile(rows, columns, processors) == expected
+
+
+@pytest.mark.parametrize("tensor", [False, True])
+def test_no_grid_is_taller_than_a_card_allows(tensor: bool) -> None:
+    for rows in (1, 262140, 262144, 1 << 20, 64 * 65535):
+        for columns in (1, 8, 32, 33, 4096):
+            shape = gemm.choose_tile(rows, columns, 132, tensor)
+            assert gemm.blocks(shape, rows, columns)[1] <= gemm.MOST_DOWN
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_many_rows_and_few_columns(bias: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = resolve("cuda")
+    for rows, most in ((262144, gemm.MOST_DOWN), (1000, 7)):  # 7: in several grids
+        monkeypatch.setattr(gemm, "MOST_DOWN", most)
+        a = np.arange(rows, dtype="f").reshape(rows, 1) % 1000
+        out = backend.empty((1, rows, 3), "float32")
+        place = backend.from_host
+        w, b = (place(np.ones(shape, "f")) for shape in ((1, 3), (3,)))
+        gemm.affine(backend, place(a[None]), w, b if bias else None, out, "own")
+        turned = gemm.matmul(backend, place(a.T), w, "own", transa=True)
+        assert np.array_equal(to_host(out)[0], np.repeat(a, 3, axis=1) + bias)
+        assert np.array_equal(to_host(turned), np.repeat(a, 3, axis=1))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "capability", "expected"),
+    [
+        ("float16", 61, "tensor cores take float16 from compute capability 7.0 on, the card has 6.1"),
+        ("float16", 70, None),
+        ("float32", 75, "tensor cores take float32 from compute capability 8.0 on, the card has 7.5"),
+        ("float32", 120, None),
+        ("float64", 90, "tensor cores have no float64 here"),
+    ],
+)
+def test_what_has_tensor_cores(dtype: str, capability: int, expected: str | None) -> None:
+    assert gemm.tensor_refusal(dtype, capability) == expected

@@ -46,9 +46,9 @@ def supports(call: Call) -> str | None:
 
 def complete(plan: Plan) -> Plan:
     """Form, graph and wavefront; see `Engine.complete`."""
-    from gpulstm.engines.cuda import planner, wavefront
+    from gpulstm.engines.cuda import planner
 
-    return wavefront.complete(planner.complete(plan))
+    return planner.complete(plan)
 
 
 def describe(plan: Plan) -> str:

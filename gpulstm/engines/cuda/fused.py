@@ -18,6 +18,9 @@ from gpulstm.engines.cuda.passes import BackwardPass, ForwardPass, columns, defi
 from gpulstm.engines.cuda.tape import Tape
 from gpulstm.engines.spec import Grads, State, Task
 
+# what leaves the other pass of the file out, by the name of the kernel
+ONLY = {"gpulstm_forward": ("GL_ONLY_FORWARD", "1"), "gpulstm_backward": ("GL_ONLY_BACKWARD", "1")}
+
 
 def forward(task: Task, x: Array, state: State, shape: Tile, block: int) -> tuple[Array, State, Tape | None]:
     """All time steps of one layer and direction, in tiles of `shape`; see `Engine.forward`."""
@@ -48,4 +51,6 @@ def backward(
 def compiled(backend: CupyBackend, task: Task, dtype: str, shape: Tile, name: str) -> Any:
     """The kernel `name` of `kernels/cuda/fused.cu` for a cell, a dtype and a tile."""
     macros = (*defines(task, dtype), *tile(shape, dtype))
-    return backend.module("cuda/fused.cu", macros).get_function(name)
+    if task.save and name == "gpulstm_forward":  # the other pass will want it soon
+        backend.prepare("cuda/fused.cu", (*macros, ONLY["gpulstm_backward"]), "gpulstm_backward")
+    return backend.kernel("cuda/fused.cu", (*macros, ONLY[name]), name)

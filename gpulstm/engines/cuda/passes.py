@@ -243,4 +243,4 @@ class BackwardPass:
 
 
 def _packing(backend: CupyBackend, task: Task, dtype: str, name: str) -> Any:
-    return backend.module("cuda/pack.cu", defines(task, dtype)).get_function(name)
+    return backend.kernel("cuda/pack.cu", defines(task, dtype), name)

@@ -20,6 +20,10 @@ from gpulstm.engines.cuda.tape import Tape
 from gpulstm.engines.spec import Grads, State, Task
 from gpulstm.errors import EngineError
 
+FORWARD, BACKWARD = "gpulstm_forward_all", "gpulstm_backward_all"
+# what leaves the other pass of the file out, by the name of the kernel
+ONLY = {FORWARD: ("GL_ONLY_FORWARD", "1"), BACKWARD: ("GL_ONLY_BACKWARD", "1")}
+AT_ONCE = 1 << 14  # steps of a launch on a card that draws a screen too: the driver ends what runs for seconds
 THREADS = 256  # of a block, at most
 WEIGHTS = 128  # registers of a thread for weights, at most
 WORKING = 127  # registers of a thread that are not for weights: sums, addresses, what is being loaded
@@ -201,7 +205,7 @@ def forward(task: Task, x: Array, state: State, where: Layout, block: int) -> tu
     """All time steps of one layer and direction in one launch; the rest see `Engine.forward`."""
     backend = cast(CupyBackend, backend_of(x))
     work = ForwardPass(backend, task, x, state, block)
-    _launch(backend, "gpulstm_forward_all", where.forward, where.forward_bytes, where, work)
+    _launch(backend, FORWARD, where.forward, where.forward_bytes, where, work)
     return work.results()
 
 
@@ -211,17 +215,24 @@ def backward(
     """The gradient of `forward` in one launch; the rest see `Engine.backward`."""
     backend = cast(CupyBackend, backend_of(dy))
     work = BackwardPass(backend, task, tape, dy, dstate, block)
-    _launch(backend, "gpulstm_backward_all", where.backward, where.backward_bytes, where, work)
+    _launch(backend, BACKWARD, where.backward, where.backward_bytes, where, work)
     return work.results(grads)
 
 
 def _launch(
     backend: CupyBackend, name: str, shape: Shape, shared: int, where: Layout, work: ForwardPass | BackwardPass
 ) -> None:
-    macros = (*defines(work.task, work.dtype), *shape.macros)
+    macros = (*defines(work.task, work.dtype), *shape.macros, ONLY[name])
+    if work.task.save and name == FORWARD:  # the other pass will want it soon
+        other = (*defines(work.task, work.dtype), *where.backward.macros, ONLY[BACKWARD])
+        backend.prepare("cuda/persistent.cu", other, BACKWARD, cooperative=True)
     kernel = _compiled(backend, macros, name, shape.threads, shared, where.panels * where.groups)
-    numbers = (work.arguments, work.steps, where.panels, where.groups)
-    kernel((where.panels * where.groups,), (shape.threads,), numbers, shared_mem=shared)
+    total = work.steps + (name == BACKWARD)  # one more for the gradient of the initial state
+    at_once = AT_ONCE if backend.watched else total
+    for first in range(0, total, at_once):
+        last = min(first + at_once, total)
+        numbers = (work.arguments, work.steps, where.panels, where.groups, first, last)
+        kernel((where.panels * where.groups,), (shape.threads,), numbers, shared_mem=shared)
 
 
 @functools.cache
@@ -229,7 +240,7 @@ def _compiled(
     backend: CupyBackend, macros: tuple[tuple[str, str], ...], name: str, block: int, shared: int, grid: int
 ) -> Any:
     """The kernel, once it is known that the card holds the whole grid at once."""
-    kernel = backend.module("cuda/persistent.cu", macros, cooperative=True).get_function(name)
+    kernel = backend.kernel("cuda/persistent.cu", macros, name, cooperative=True)
     # all that a block may have, not what this size needs: the kernel is shared by layers of all sizes
     kernel.max_dynamic_shared_size_bytes = backend.shared_memory
     driver = backend.xp.cuda.driver

@@ -1,22 +1,25 @@
 """How the CUDA engine computes a call: in which form, as a graph or not, and with its layers side by side or not.
 
-The form is the one that the cost model finds fastest, unless `GPULSTM_CUDA_FORM` or a tuning file (`tuning.py`) names
-one; `GPULSTM_CUDA_TILE`, `GPULSTM_CUDA_GRAPH` and `GPULSTM_CUDA_WAVEFRONT` override the rest.  A plan is a function of
-the call and the card alone, so the same run takes the same path, and gives the same bits, every time.
+Three thresholds name up to three ways, the best guess first.  Which of them is right and fastest is found out on the
+card, once for a kind of problem (`verdicts.py`); where that is switched off, the best guess is taken.  So the same call
+takes the same path, and gives the same bits, as long as the card and its verdicts are the same.  `GPULSTM_CUDA_FORM`,
+`GPULSTM_CUDA_TILE`, `GPULSTM_CUDA_GRAPH` and `GPULSTM_CUDA_WAVEFRONT` go before both.
 """
 
 from __future__ import annotations
 
 import functools
-from dataclasses import replace
-from typing import NamedTuple, cast
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import cast
 
 from gpulstm.arrays.cupy_backend import CupyBackend
 from gpulstm.arrays.devices import resolve
-from gpulstm.arrays.gemm import TENSOR_TILES, TILES, Tile, is_tensor, wants_tensor
+from gpulstm.arrays.gemm import TENSOR_TILES, TILES, Tile, choose_tile, is_tensor, tensor_refusal, wants_tensor
 from gpulstm.arrays.variables import switch, variables
-from gpulstm.engines.cuda import cost, persistent, tuning
-from gpulstm.engines.cuda.tuning import FORMS
+from gpulstm.engines.cuda import engine, persistent, verdicts
+from gpulstm.engines.cuda.graph import capturing, recording
+from gpulstm.engines.cuda.verdicts import Way
 from gpulstm.engines.spec import Call, Plan, StackSpec
 from gpulstm.errors import ConfigError
 
@@ -24,62 +27,85 @@ FORM = "GPULSTM_CUDA_FORM"
 TILE = "GPULSTM_CUDA_TILE"
 GRAPH = "GPULSTM_CUDA_GRAPH"
 WAVEFRONT = "GPULSTM_CUDA_WAVEFRONT"
-MARGIN = 1.25  # a graph may be predicted to be slower by this factor: it leaves the host free for the next batch
-AROUND = {True: 20, False: 6}  # launches for each layer in addition to its products and steps: loss, head, sums, copies
+FORMS = ("first", "fused", "persistent")
+CANDIDATES = 3
+
+# The thresholds.  None has been measured; each is where one kind of work would by count begin to outweigh another.
+PERSISTENT_ROWS = 64  # B up to which the persistent kernel is the best guess: more rows hide a launch in their products
+BLAS_NUMBERS = 1 << 16  # B * H from which a product of cuBLAS a step is: it fills the card, and outweighs its launch
+GRAPH_PRODUCTS = 1 << 36  # multiply-adds of a pass up to which a graph is: they are ours in it, and not cuBLAS's
+SLICES = 8  # of time, where the layers of a graph run side by side
 
 
-class Wish(NamedTuple):
-    """What is asked of a form: its name, the number of a tile (None for the fastest), tensor cores or not."""
-
-    form: str | None = None
-    tile: str | None = None
-    tensor: bool = False
-
-
-class Form(NamedTuple):
-    """How a layer is computed.
+@dataclass(frozen=True)
+class Card:
+    """What the choice of a form depends on.
 
     Attributes:
-        name: "first", "fused" or "persistent".
-        tiles: of the fused step, forward and backward (`kernels/cuda/tile.cuh`).
-        layout: of the persistent kernel, None for the other forms.
-        seconds: what the model predicts for the recurrence of the stack, by form.
-        declined: why there is no persistent kernel, if there is none.
+        processors: multiprocessors.
+        shared: bytes of shared memory that a block may ask for.
+        registers: that a block may have.
+        capability: compute capability times ten.
+        cooperative: whether all blocks of a launch can be on the card at once.
     """
 
-    name: str
+    processors: int
+    shared: int
+    registers: int
+    capability: int
+    cooperative: bool = True
+
+
+@dataclass(frozen=True)
+class Forms:
+    """The forms that may serve a call.
+
+    Attributes:
+        tiles: of the fused step, forward and backward.
+        layout: of the persistent kernel, or why there is none.
+    """
+
     tiles: tuple[Tile, Tile]
-    layout: persistent.Layout | None
-    seconds: tuple[tuple[str, float], ...]
-    declined: str | None
+    layout: persistent.Layout | str
+
+    @property
+    def names(self) -> list[str]:
+        """Those that there are."""
+        return [name for name in FORMS if name != "persistent" or not isinstance(self.layout, str)]
 
 
 def refusal(call: Call) -> str | None:
     """Why the form that GPULSTM_CUDA_FORM asks for cannot serve a call, or None."""
-    form, _ = form_of(call)
-    if variables().get(FORM) == "persistent" and form.layout is None:
-        return f"{FORM} is 'persistent', but {form.declined}"
+    forms = forms_of(call)
+    if variables().get(FORM) == "persistent" and isinstance(forms.layout, str):
+        return f"{FORM} is 'persistent', but {forms.layout}"
     return None
 
 
 def complete(plan: Plan) -> Plan:
-    """The plan of a call with its form and its graph.
+    """The plan of a call with its form, its graph and its wavefront.
 
-    Outside training a graph must not depend on T, as the bits do not: it is decided for a block of steps.
+    Outside training they do not depend on T, as the bits must not.
     """
     call = plan.call
-    form, tuned = form_of(call)
-    remarks = ", ".join(f"{name} {1e3 * seconds:.3g} ms" for name, seconds in form.seconds)
-    remarks = f"predicted for the recurrence: {remarks}"
-    if form.declined:
-        remarks += f"; not persistent: {form.declined}"
-    if isinstance(tuned, tuning.Tuned):
-        remarks += f"; chosen by the tuning file {tuned.path}"
-    elif tuned is not None:
-        remarks += f"; tuning file not used: {tuned}"
-    whole = call if call.training else replace(call, steps=plan.engine.block_steps(call.batch))
-    plan = replace(plan, form=form.name, tiles=form.tiles, layout=form.layout, remarks=remarks)
-    return replace(plan, no_graph=no_graph(whole))
+    forms = forms_of(call)
+    ways = candidates(call, forms)
+    plans = {way: planned(plan, way, forms) for way in ways}
+    remark = "by the thresholds"
+    backend = cast(CupyBackend, resolve(call.device))
+    if len(ways) > 1 and verdicts.mode() != "0" and not (recording() or capturing(backend)):
+        from gpulstm.engines.cuda.trial import trial_of
+
+        known, label = verdicts.of(backend), _label(call)
+        choice = known.choose(call, label, ways, trial_of(plans))
+        way, remark = choice
+        wrong = [f"{form} is not used: {why}" for form in FORMS if (why := known.refusal(form, call, label))]
+        remark = "; ".join([remark, *wrong])
+    else:
+        way = ways[0]
+    if isinstance(forms.layout, str):
+        remark += f"; not persistent: {forms.layout}"
+    return replace(plans[way] if way in plans else planned(plan, way, forms), remarks=remark)
 
 
 def describe(plan: Plan) -> str:
@@ -95,38 +121,63 @@ def describe(plan: Plan) -> str:
     return f"hoisted input product, then {how}; {plan.remarks}"
 
 
-def no_graph(call: Call) -> str | None:
-    """Why a call is not replayed as a CUDA graph, or None where it is; GPULSTM_CUDA_GRAPH=0 or 1 overrides.
+def candidates(call: Call, forms: Forms) -> list[Way]:
+    """The ways to try, the thresholds' guess first; one alone where the environment leaves no other."""
+    form, graph, wavefront = variables().get(FORM), switch(GRAPH), switch(WAVEFRONT)
+    guess, second = _order(call, forms)[:2]
+    if form:
+        guess = second = form
+    replayed = graph_guess(call) if graph is None else graph
+    side_by_side = wavefront is not False and no_wavefront(call) is None
+    ways = [Way(guess, replayed), Way(second, replayed), Way(guess, not replayed)]
+    if side_by_side and replayed and guess == "fused":
+        ways.insert(0 if wavefront else 1, Way(guess, graph=True, wavefront=True))
+    if wavefront:
+        ways = [way for way in ways if way.wavefront or not (side_by_side and way.form == "fused" and way.graph)]
+    if graph is not None:
+        ways = [way for way in ways if way.graph == graph]
+    ways = list(dict.fromkeys(ways))[:CANDIDATES]
+    return ways[:1] if form else ways  # a form that the user names is taken as it is
 
-    A graph can hold no cuBLAS call, so where the products are large own kernels cost more than the launches saved.
-    """
-    asked = switch(GRAPH)
-    if asked is not None:
-        return None if asked else f"{GRAPH} is 0"
-    form, tuned = form_of(call)
-    if isinstance(tuned, tuning.Tuned):
-        return None if tuned.graph else f"the tuning file {tuned.path} says that launches are faster"
-    replayed, launched = graph_seconds(call, form, card_of(call.device))
-    if replayed <= MARGIN * launched:
+
+def graph_guess(call: Call) -> bool:
+    """Whether a call is replayed as a graph by the threshold."""
+    spec, steps = call.spec, call.steps if call.training else engine.block_steps(call.batch)
+    widths = [spec.layer_input_size(layer) + spec.hidden_size for layer in range(spec.num_layers)]
+    products = steps * call.batch * spec.directions * spec.gates * spec.hidden_size * sum(widths)
+    return products * (3 if call.training else 1) <= GRAPH_PRODUCTS
+
+
+def no_wavefront(call: Call) -> str | None:
+    """Why the layers of a call cannot be computed side by side, or None."""
+    if call.spec.num_layers < 2:
+        return "there is one layer"
+    if call.spec.bidirectional:
+        return "a layer reads both directions of the one below to their ends"
+    if call.steps < 2:
+        return "there is one step"
+    return None
+
+
+def forms_of(call: Call) -> Forms:
+    """The forms that may serve a call on its device."""
+    return choose_forms(call.spec, call.batch, card_of(call.device), _tensor(call), variables().get(TILE))
+
+
+def wrong(call: Call, form: str) -> str | None:
+    """Why a form is not used on the call's device, as far as it is known, or None."""
+    if verdicts.mode() == "0":
         return None
-    return f"replayed as a graph it is predicted to take {1e3 * replayed:.3g} ms, launched {1e3 * launched:.3g} ms"
+    return verdicts.of(cast(CupyBackend, resolve(call.device))).refusal(form, call, _label(call))
 
 
-def form_of(call: Call) -> tuple[Form, tuning.Tuned | str | None]:
-    """The form for a call, and the choice of a tuning file that is followed, or why the file is not."""
-    named, tile = variables().get(FORM), variables().get(TILE)
-    tensor, card = wants_tensor(cast(CupyBackend, resolve(call.device)), call.spec.dtype), card_of(call.device)
-    tuned = None if named else tuning.find(call, card.name)
-    if isinstance(tuned, tuning.Tuned):
-        form = choose_form(call, card, Wish(tuned.form, tile, tensor))
-        if form.name != "persistent" or form.layout is not None:
-            return form, tuned
-        tuned = f"it asks for the persistent form, but {form.declined}"
-    return choose_form(call, card, Wish(named, tile, tensor)), tuned
+def memory_of(call: Call) -> int:
+    """Bytes of memory of the call's device."""
+    return cast(CupyBackend, resolve(call.device)).memory_total
 
 
 def graph_asked() -> bool:
-    """Whether GPULSTM_CUDA_GRAPH=1 asks for graphs whatever is predicted."""
+    """Whether GPULSTM_CUDA_GRAPH=1 asks for graphs whatever else is found."""
     return switch(GRAPH) is True
 
 
@@ -138,9 +189,17 @@ def never(form: str, cell: str, dtype: str) -> str | None:
 
 
 @functools.cache
-def card_of(device: str) -> cost.Card:
-    """What the cost model knows of a device."""
-    return cost.card(cast(CupyBackend, resolve(device)))
+def card_of(device: str) -> Card:
+    """A device as the driver describes it."""
+    backend = cast(CupyBackend, resolve(device))
+    attributes: Mapping[str, int] = backend.xp.cuda.Device(backend.index).attributes
+    return Card(
+        backend.processors,
+        backend.shared_memory,
+        attributes["MaxRegistersPerBlock"],
+        backend.capability,
+        bool(attributes["CooperativeLaunch"]),
+    )
 
 
 def tiles_of(dtype: str) -> tuple[Tile, ...]:
@@ -148,73 +207,68 @@ def tiles_of(dtype: str) -> tuple[Tile, ...]:
     return TILES if dtype == "float64" else TILES + TENSOR_TILES
 
 
-def layers(spec: StackSpec, steps: int, batch: int) -> list[cost.Layer]:
-    """Every layer and direction of a stack, as the cost model sees them."""
-    sizes = [spec.layer_input_size(layer) for layer in range(spec.num_layers) for _ in range(spec.directions)]
-    return [cost.Layer(steps, batch, inputs, spec.hidden_size, spec.gates, spec.dtype) for inputs in sizes]
-
-
-def graph_seconds(call: Call, form: Form, card: cost.Card) -> tuple[float, float]:
-    """(replayed as a graph, launched piece by piece): predicted seconds of a pass through the stack."""
-    replayed = launched = 0.0
-    tensor, training = is_tensor(form.tiles[0]), call.training
-    for layer in layers(call.spec, call.steps, call.batch):
-        device, host = cost.around(card, layer, training=training, own=False, tensor=tensor)
-        steps_launched = _recurrence(card, layer, form, training=training, recorded=False)
-        launched += max(device, host) + steps_launched + AROUND[training] * cost.HOST_KERNEL
-        device, _ = cost.around(card, layer, training=training, own=True, tensor=tensor)
-        replayed += device + _recurrence(card, layer, form, training, recorded=True) + AROUND[training] * cost.GAP
-    return replayed, launched
-
-
-def _recurrence(card: cost.Card, layer: cost.Layer, form: Form, training: bool, recorded: bool) -> float:
-    """Predicted seconds of the steps of one layer and direction."""
-    total = 0.0
-    for backward in (False, True)[: 1 + training]:
-        if form.name == "first":
-            step = cost.step_first(card, layer, backward)
-        elif form.layout is not None:
-            step = cost.step_persistent(card, layer, form.layout, backward)
-        else:
-            step = cost.step_fused(card, layer, form.tiles[backward], backward, recorded)
-        total += layer.steps * step
-    return total
-
-
 @functools.lru_cache(maxsize=1024)
-def choose_form(call: Call, card: cost.Card, wish: Wish) -> Form:
-    """The form that a call would get on a card, which need not be there.
+def choose_forms(spec: StackSpec, batch: int, card: Card, tensor: bool, tile: str | None = None) -> Forms:
+    """The forms for a stack on a card, which need not be there.
+
+    Args:
+        spec, batch: the stack and B.
+        card: the card.
+        tensor: whether the products are for tensor cores.
+        tile: number of the fused step's tile as the user names it, or None for the one that is expected to be fastest.
 
     Raises:
         ConfigError: there is no form, or no tile, as is asked for.
     """
-    spec = call.spec
-    if wish.form and wish.form not in FORMS:
-        raise ConfigError(f"{FORM} is {wish.form!r}, expected one of {', '.join(FORMS)}")
-    all_layers, tiles = layers(spec, call.steps, call.batch), tiles_of(spec.dtype)
-    allowed = TENSOR_TILES if wish.tensor else TILES
-    if wish.tile is not None:
-        if not wish.tile.isdigit() or int(wish.tile) >= len(tiles):
-            raise ConfigError(f"{TILE} is {wish.tile!r}, expected 0 to {len(tiles) - 1} for {spec.dtype}")
-        allowed = (tiles[int(wish.tile)],)
-    forward, backward = (
-        min(allowed, key=lambda tile: cost.step_fused(card, all_layers[0], tile, backward, recorded=True))
-        for backward in (False, True)
-    )
+    form, tiles = variables().get(FORM), tiles_of(spec.dtype)
+    if form and form not in FORMS:
+        raise ConfigError(f"{FORM} is {form!r}, expected one of {', '.join(FORMS)}")
+    if tile is None:
+        width = spec.hidden_size * (1 if spec.gates == 1 else 4)
+        forward = choose_tile(batch, width, card.processors, tensor)
+        backward = choose_tile(batch, spec.hidden_size, card.processors, tensor)
+    else:
+        if not tile.isdigit() or int(tile) >= len(tiles):
+            raise ConfigError(f"{TILE} is {tile!r}, expected 0 to {len(tiles) - 1} for {spec.dtype}")
+        forward = backward = tiles[int(tile)]
+        refused = tensor_refusal(spec.dtype, card.capability) if is_tensor(forward) else None
+        if refused:
+            raise ConfigError(f"{TILE} is {tile!r}, but {refused}")
     layout: persistent.Layout | str = "the card cannot launch cooperatively"
     if card.cooperative:
         limits = card.processors, card.shared, card.registers
-        layout = persistent.layout(spec.cell, spec.dtype, call.batch, spec.hidden_size, *limits, wish.tensor)
-    kept, declined = (None, layout) if isinstance(layout, str) else (layout, None)
-    forms = {
-        name: Form(name, (forward, backward), kept if name == "persistent" else None, (), declined)
-        for name in FORMS
-        if name != "persistent" or kept is not None
-    }
-    seconds = {
-        name: sum(_recurrence(card, layer, form, call.training, recorded=False) for layer in all_layers)
-        for name, form in forms.items()
-    }
-    best = wish.form or min(forms, key=lambda name: seconds[name])
-    form = forms.get(best, Form(best, (forward, backward), None, (), declined))
-    return form._replace(seconds=tuple(seconds.items()))
+        layout = persistent.layout(spec.cell, spec.dtype, batch, spec.hidden_size, *limits, tensor)
+    return Forms((forward, backward), layout)
+
+
+def _order(call: Call, forms: Forms) -> list[str]:
+    """The forms that there are, the thresholds' guess first."""
+    names = forms.names
+    large = call.batch * call.spec.hidden_size >= BLAS_NUMBERS
+    guess = "persistent" if "persistent" in names and call.batch <= PERSISTENT_ROWS else "first" if large else "fused"
+    rest = ("first", "fused", "persistent") if large else ("fused", "persistent", "first")
+    return [guess, *(name for name in rest if name in names and name != guess)]
+
+
+def planned(plan: Plan, way: Way, forms: Forms) -> Plan:
+    """The plan of a call in one way."""
+    layout = None if isinstance(forms.layout, str) or way.form != "persistent" else forms.layout
+    no_graph = None if way.graph else f"{GRAPH} is 0" if switch(GRAPH) is False else "launches are faster"
+    plan = replace(plan, form=way.form, tiles=forms.tiles, layout=layout, no_graph=no_graph)
+    if way.graph:
+        plan = replace(plan, products="own")
+    if way.wavefront:
+        return replace(plan, wavefront=-(-plan.call.steps // min(SLICES, plan.call.steps)))
+    reason = no_wavefront(plan.call)
+    if reason is None and way.form != "fused":
+        reason = f"in the form {way.form!r} the steps of a layer stay together"
+    return replace(plan, no_wavefront=reason or (f"{WAVEFRONT} is 0" if switch(WAVEFRONT) is False else "it is slower"))
+
+
+def _tensor(call: Call) -> bool:
+    return wants_tensor(cast(CupyBackend, resolve(call.device)), call.spec.dtype)
+
+
+def _label(call: Call) -> str:
+    """The dtype as the products take it."""
+    return "float32 (TF32)" if call.spec.dtype == "float32" and _tensor(call) else call.spec.dtype

@@ -14,7 +14,7 @@ from typing import Any, cast
 from gpulstm.arrays.backend import Array
 from gpulstm.arrays.cupy_backend import CupyBackend
 from gpulstm.arrays.devices import resolve
-from gpulstm.engines.cuda.graph import Order, Recording, Recordings, signature
+from gpulstm.engines.cuda.graph import NO_MEMORY, Order, Recording, RecordingFailed, Recordings, signature
 from gpulstm.engines.spec import Plan
 from gpulstm.validate import format_bytes
 
@@ -49,21 +49,28 @@ def replay(
         CaptureRefused: the function cannot be recorded.
     """
     with recordings.lock:
-        recording = recordings.find(
-            (plan, key, signature(inputs)),
-            lambda: Recording(cast(CupyBackend, resolve(plan.call.device)), function, inputs, order),
-        )
+        key = (plan, key, signature(inputs))
+        backend = cast(CupyBackend, resolve(plan.call.device))
+        recording = recordings.find(key, lambda: Recording(backend, function, inputs, order))
         if recording is not None:
-            return recording(inputs, lambda outputs: take(outputs, recording))
+            try:
+                return recording(inputs, lambda outputs: take(outputs, recording))
+            except RecordingFailed as error:
+                recordings.give_up(key, recording, error)
     return take(function(**inputs), None)
 
 
 def summary(*kept: Recordings) -> str:
     """What is recorded and what it holds, in a few words."""
-    numbers = ((len(each), each.bytes_held, each.full, each.full_parts) for each in kept)
-    count, held, full, backward = (sum(values) for values in zip(*numbers, strict=True))
-    words = f"{count} recorded, which hold {format_bytes(held)}" + (f"; no memory for {full} more" if full else "")
-    return words + (f"; no memory for {backward} backward" if backward else "")
+    count, held = sum(map(len, kept)), sum(each.bytes_held for each in kept)
+    words = f"{count} recorded, which hold {format_bytes(held)}"
+    forward = [reason for each in kept for reason in each.failed]
+    backward = [reason for each in kept for reason in each.failed_parts]
+    for reasons, more in ((forward, "more"), (backward, "backward")):
+        for reason in dict.fromkeys(reasons):
+            number = f"{reasons.count(reason)} {more}"
+            words += f"; no memory for {number}" if reason == NO_MEMORY else f"; not recorded, {number}: {reason}"
+    return words
 
 
 class Replays:

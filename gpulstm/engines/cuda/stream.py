@@ -16,7 +16,7 @@ from gpulstm.arrays.gemm import affine, blocks, threads
 from gpulstm.arrays.params import ParamDict
 from gpulstm.arrays.variables import switch
 from gpulstm.engines.cuda import fused, passes, planner
-from gpulstm.engines.cuda.graph import Order, Recording, capturing
+from gpulstm.engines.cuda.graph import Order, Recording, RecordingFailed, capturing
 from gpulstm.engines.cuda.tape import COMPUTE
 from gpulstm.engines.spec import Plan, Task
 
@@ -91,13 +91,16 @@ class PackedStream:
             return out
 
         with self.backend.activate():
-            if self.no_graph is not None or capturing(self.backend):
-                with self._order.turn():
-                    return take(self._step(self.backend.xp.ascontiguousarray(x)))
-            if self._recording is None:
-                self._record(x)
-            assert self._recording is not None
-            return self._recording({"x": x}, take)
+            if self.no_graph is None and not capturing(self.backend):
+                try:
+                    if self._recording is None:
+                        self._record(x)
+                    return self._recording({"x": x}, take)  # type: ignore[misc]
+                except (MemoryError, RecordingFailed) as error:
+                    self._recording = None
+                    self.no_graph = f"CUDA could not record or launch it: {str(error) or 'no memory'}"
+            with self._order.turn():
+                return take(self._step(self.backend.xp.ascontiguousarray(x)))
 
     def __str__(self) -> str:
         graph = "as one graph" if self.no_graph is None else f"launched one by one ({self.no_graph})"
@@ -131,16 +134,19 @@ class PackedStream:
     def _record(self, x: Array) -> None:
         """Record a step; what it does to the state on the way is taken back."""
         state = self.state
-        self._recording = Recording(self.backend, self._step, {"x": x}, self._order)
-        self.state = state
+        try:
+            self._recording = Recording(self.backend, self._step, {"x": x}, self._order)
+        finally:
+            self.state = state
 
 
 def stream(plan: Plan, params: ParamDict) -> PackedStream | None:
     """A stack of one direction, its weights as they are now, from the state of zeros.
 
-    None where the cost model finds that a product by cuBLAS is worth its launch: large layers and batches.
+    None where a product by cuBLAS is taken to be worth its launch, for large layers and batches, and where the fused
+    kernel has been found wrong on this card.
     """
-    no_graph = planner.no_graph(plan.call)
-    if no_graph is not None and switch(planner.GRAPH) is not False:
+    asked = switch(planner.GRAPH)
+    if (asked is None and not planner.graph_guess(plan.call)) or planner.wrong(plan.call, "fused"):
         return None
-    return PackedStream(plan, params, no_graph)
+    return PackedStream(plan, params, f"{planner.GRAPH} is 0" if asked is False else None)

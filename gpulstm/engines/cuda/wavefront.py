@@ -16,85 +16,18 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any, cast
 
 from gpulstm.arrays.backend import Array
 from gpulstm.arrays.cupy_backend import CupyBackend
 from gpulstm.arrays.devices import backend_of
-from gpulstm.arrays.gemm import Tile, affine, blocks, choose_tile, is_tensor, sliced_gemm, threads
-from gpulstm.arrays.variables import switch
-from gpulstm.engines.cuda import cost, fused, planner, tuning
+from gpulstm.arrays.gemm import affine, blocks, sliced_gemm, threads
+from gpulstm.engines.cuda import fused
 from gpulstm.engines.cuda.passes import BackwardPass, ForwardPass, columns
 from gpulstm.engines.cuda.tape import Tape
-from gpulstm.engines.spec import Call, Grads, Plan, State, Task, plan_of
-
-COUNTS = (2, 4, 8, 16, 32)  # slices that are considered
+from gpulstm.engines.spec import Grads, State, Task, plan_of
 
 Slice = tuple[int, int, int]  # first step, step after the last, rows of the product that it is a part of
-
-
-def complete(plan: Plan) -> Plan:
-    """The plan of a call, which has its form, with its wavefront."""
-    slices = _slice_steps(plan)
-    return replace(plan, no_wavefront=slices) if isinstance(slices, str) else replace(plan, wavefront=slices)
-
-
-def _slice_steps(plan: Plan) -> int | str:
-    """Steps of a slice for a call that is recorded, or why its layers are computed one after the other.
-
-    GPULSTM_CUDA_WAVEFRONT=0 or 1 overrides what the cost model finds, and what a tuning file says.
-    """
-    asked, call = switch(planner.WAVEFRONT), plan.call
-    if asked is False:
-        return f"{planner.WAVEFRONT} is 0"
-    if call.spec.num_layers < 2:
-        return "there is one layer"
-    if call.spec.bidirectional:
-        return "a layer reads both directions of the one below to their ends"
-    if plan.form != "fused":
-        return f"in the form {plan.form!r} the steps of a layer stay together"
-    if call.steps < 2:
-        return "there is one step"
-    _, tuned = planner.form_of(call)
-    predicted = seconds(call, plan.tiles, planner.card_of(call.device))
-    count = min(predicted, key=lambda count: predicted[count] if count > 1 else float("inf"))
-    followed = isinstance(tuned, tuning.Tuned)
-    if not asked and isinstance(tuned, tuning.Tuned) and not tuned.wavefront:
-        return f"the tuning file {tuned.path} says that it is slower"
-    if predicted[count] < predicted[1] or asked or followed:
-        return -(-call.steps // count)
-    one_by_one = f"one layer after the other {1e3 * predicted[1]:.3g} ms"
-    return f"it is predicted to take {1e3 * predicted[count]:.3g} ms, {one_by_one}"
-
-
-def seconds(call: Call, tiles: tuple[Tile, Tile], card: cost.Card) -> dict[int, float]:
-    """Predicted time of the recurrence with the products between the layers, by the number of slices; 1 for none."""
-    predicted = {}
-    for count in (1, *(each for each in COUNTS if each <= call.steps)):
-        steps = -(-call.steps // count)
-        predicted[count] = 0.0
-        for backward in (False, True)[: 1 + call.training]:
-            tile = tiles[backward]
-            inner = planner.layers(call.spec, steps, call.batch)[-1]
-            width = inner.gates * inner.hidden
-            rows, across = steps * call.batch, inner.inputs if backward else width
-            shape = choose_tile(call.steps * call.batch, across, card.processors, is_tensor(tile))
-            product = cost.product(card, shape, rows, across, width if backward else inner.inputs, inner.dtype)
-            wide = inner.hidden if backward or inner.gates == 1 else 4 * inner.hidden
-            together = min(count, call.spec.num_layers)
-            product *= _slower(card, blocks(shape, rows, across), together)
-            slower = _slower(card, blocks(tile, call.batch, wide), together)
-            step = cost.step_fused(card, inner, tile, backward, recorded=True) * slower
-            stretches = count + call.spec.num_layers - 1 if count > 1 else call.spec.num_layers
-            predicted[count] += stretches * (steps * step + cost.GAP + product)
-    return predicted
-
-
-def _slower(card: cost.Card, grid: tuple[int, int], together: int) -> float:
-    """Slowdown of a kernel when `together` of them share the card."""
-    alone = grid[0] * grid[1]
-    return -(-alone * together // card.processors) / -(-alone // card.processors)
 
 
 def slices(steps: int, batch: int, block: int, length: int) -> list[Slice]:

@@ -35,7 +35,7 @@ pytestmark = pytest.mark.cuda
 
 @pytest.fixture(autouse=True)
 def always(set_variable: SetVariable) -> None:
-    """Passes are replayed whatever the cost model finds."""
+    """Passes are replayed whatever the planner finds."""
     set_variable(planner.GRAPH, "1")
 
 

@@ -50,7 +50,7 @@ pytestmark = pytest.mark.cuda
 
 @pytest.fixture(autouse=True)
 def always(set_variable: SetVariable) -> None:
-    """Calls are replayed whatever the cost model finds."""
+    """Calls are replayed whatever the planner finds."""
     set_variable(planner.GRAPH, "1")
 
 

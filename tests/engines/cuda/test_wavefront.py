@@ -11,8 +11,7 @@ from variables import SetVariable
 import gpulstm
 import hostgpu
 from gpulstm.arrays.devices import to_host
-from gpulstm.engines.cuda import cost, planner, wavefront
-from gpulstm.engines.spec import Call, StackSpec
+from gpulstm.engines.cuda import planner, wavefront
 from gpulstm.errors import ConfigError
 
 STEPS, BATCH = 13, 3
@@ -54,7 +53,7 @@ def test_the_bits_are_those_of_one_layer_after_the_other(
     set_variable(planner.GRAPH, "1")
     set_variable(planner.FORM, "fused")
     monkeypatch.setattr("gpulstm.engines.cuda.engine.BLOCK_ROWS", 5 * BATCH)  # products of five steps, cut up further
-    monkeypatch.setattr(wavefront, "COUNTS", (4,))
+    monkeypatch.setattr(planner, "SLICES", 4)
     found = {}
     for way in ("0", "1"):
         set_variable(planner.WAVEFRONT, way)
@@ -83,22 +82,6 @@ def test_explain_and_the_switch(set_variable: SetVariable) -> None:
     set_variable(planner.WAVEFRONT, "yes")
     with pytest.raises(ConfigError, match="GPULSTM_CUDA_WAVEFRONT is 'yes', expected 0 or 1"):
         layer.explain(64, 3)
-
-
-def predicted(batch: int, hidden: int, layers: int, steps: int = 100) -> dict[int, float]:
-    """What the model predicts for an H100, by the number of slices."""
-    spec = StackSpec("lstm", 64, hidden, layers, dtype="float64")
-    call = Call(spec, "cuda:0", steps, batch, training=True)
-    return wavefront.seconds(call, planner.choose_form(call, cost.H100, planner.Wish()).tiles, cost.H100)
-
-
-def test_it_is_for_layers_that_do_not_fill_the_card() -> None:
-    small, large = predicted(4, 128, 2), predicted(512, 2048, 2)
-    assert min(small.values()) < 0.7 * small[1]
-    assert min(large.values()) > 0.95 * large[1]
-    four = predicted(4, 128, 4)
-    assert min(four.values()) / four[1] < min(small.values()) / small[1]
-    assert predicted(4, 128, 2, steps=3).keys() == {1, 2}
 
 
 def test_slices_cover_all_steps_and_stay_within_blocks() -> None:

@@ -73,6 +73,7 @@ def counted(step: Callable[[], Any], repeats: int) -> dict[str, Any]:
     kinds = ("h2d", "d2h", "d2d", "p2p", "h2h")
     count["copies"] = sum(count[f"copies_{kind}"] for kind in kinds)
     count["syncs"] = sum(count[f"sync_{kind}"] for kind in ("stream", "device", "event", "implicit"))
+    count["launches"] += count["lib"]  # CUB's reductions, which are kernels on a GPU
     count["mallocs"] += count["mallocs_async"]
     return {**{column: count[column] for column in COLUMNS}, "host ms": statistics.median(times)}
 
