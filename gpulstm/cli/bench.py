@@ -14,6 +14,7 @@ from gpulstm.bench import cases, report, runner
 from gpulstm.bench.cases import KINDS, Case, Result
 from gpulstm.bench.long_sequences import KIND
 from gpulstm.cli.console import aside, can_draw, console, new_files, number, polite, say, table
+from gpulstm.cli.forecasts import FORECAST, bench_forecasts
 from gpulstm.cli.long import bench_long
 from gpulstm.plots import figures
 
@@ -24,7 +25,8 @@ THREADS = {"cpu": 2, "cuda": 0}  # where none are asked for
 @polite
 def bench(
     suite: Annotated[
-        str, typer.Option(help="cpu; cuda (on a GPU, or counted under the simulator); long (memory).")
+        str,
+        typer.Option(help="cpu; cuda (on a GPU, or counted under the simulator); long (memory); forecast."),
     ] = "cpu",
     kind: Annotated[
         list[str] | None,
@@ -53,6 +55,12 @@ def bench(
             envvar="GPULSTM_PEERS_PYTHON",
         ),
     ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="With --suite forecast: folder of further series; see docs/forecasting.md.")
+    ] = None,
+    task: Annotated[
+        list[str] | None, typer.Option(help="With --suite forecast: only this task (may be repeated).")
+    ] = None,
     output: Annotated[Path | None, typer.Option(help="Folder for bench.json and a picture of each kind.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the files of an earlier run there.")] = False,
 ) -> None:
@@ -64,6 +72,9 @@ def bench(
     """
     if suite == KIND:
         bench_long(shape or (), number_of_rounds, threads or 0, peers_python, output, force)
+        return
+    if suite == FORECAST:
+        bench_forecasts(data, task or (), number_of_rounds, output, force)
         return
     chosen = cases.cases(suite, kind or (), shape or ())
     who = cases.contenders(suite, peers_python, contender or ())

@@ -11,7 +11,7 @@ Results do not depend on the number of threads, bit for bit.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -218,19 +218,8 @@ def stream(plan: Plan, params: ParamDict) -> PackedStream:
     return PackedStream(plan.call.spec, params, plan.call.batch)
 
 
-def forward_layers(tasks: Sequence[Task], masks: Sequence[Array | None], x: Array, states: Sequence[State]) -> None:
+def side_by_side(plan: Plan) -> None:
     """None: layers are computed one after the other."""
-
-
-def backward_layers(
-    tasks: Sequence[Task],
-    masks: Sequence[Array | None],
-    tapes: Sequence[Any],
-    dy: Array,
-    dstates: Sequence[State],
-    grads: Sequence[Grads],
-) -> None:
-    """None, as `forward_layers`."""
 
 
 def _weights_of_all(spec: StackSpec, params: Mapping[str, Array]) -> list[list[Array]]:

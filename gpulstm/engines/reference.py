@@ -6,7 +6,6 @@ the same lines run on NumPy, CuPy and array-api-strict.  The other engines are t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -143,19 +142,8 @@ def stream(plan: Plan, params: ParamDict) -> None:
     """None: a step is a call of the stack."""
 
 
-def forward_layers(tasks: Sequence[Task], masks: Sequence[Array | None], x: Array, states: Sequence[State]) -> None:
+def side_by_side(plan: Plan) -> None:
     """None: layers are computed one after the other."""
-
-
-def backward_layers(
-    tasks: Sequence[Task],
-    masks: Sequence[Array | None],
-    tapes: Sequence[Any],
-    dy: Array,
-    dstates: Sequence[State],
-    grads: Sequence[Grads],
-) -> None:
-    """None, as `forward_layers`."""
 
 
 def _within(xp: Any, task: Task, t: int, value: Array) -> Array:

@@ -393,10 +393,30 @@ class Steps(Protocol):
         """The weights as they are now, and the state of zeros."""
 
 
+class Layers(Protocol):
+    """Several layers of one direction, from below; a mask is on each layer's input, the first is None."""
+
+    def forward(
+        self, tasks: Sequence[Task], masks: Sequence[Array | None], x: Array, states: Sequence[State]
+    ) -> tuple[Array, list[State], Sequence[Any]]:
+        """y of the last layer, the states and the tapes of all; see `Engine.forward`."""
+
+    def backward(
+        self,
+        tasks: Sequence[Task],
+        masks: Sequence[Array | None],
+        tapes: Sequence[Any],
+        dy: Array,
+        dstates: Sequence[State],
+        grads: Sequence[Grads],
+    ) -> tuple[Array, list[State]]:
+        """dx and the gradients of the initial states; adds to `grads`, those of each layer."""
+
+
 class Engine(Protocol):
     """Who computes layers: the modules `reference`, `cpu` and `cuda.engine`.
 
-    `infer`, `stream` and the two functions for several layers are optional: an engine without them answers None.
+    `infer`, `stream` and `side_by_side` are optional: an engine without them answers None.
     """
 
     name: str
@@ -449,16 +469,8 @@ class Engine(Protocol):
     def stream(self, plan: Plan, params: ParamDict) -> Steps | None:
         """A stack of one direction, step by step: its weights as they are now, from the state of zeros."""
 
-    def forward_layers(
-        self, tasks: Sequence[Task], masks: Sequence[Array | None], x: Array, states: Sequence[State]
-    ) -> tuple[Array, list[State], list[Any]] | None:
-        """Several layers of one direction side by side; a mask is on each layer's input, the first is None."""
-
-    def backward_layers(
-        self, tasks: Sequence[Task], masks: Sequence[Array | None], tapes: Sequence[Any], dy: Array,
-        dstates: Sequence[State], grads: Sequence[Grads],
-    ) -> tuple[Array, list[State]] | None:  # fmt: skip
-        """The gradient of `forward_layers`."""
+    def side_by_side(self, plan: Plan) -> Layers | None:
+        """Who computes several layers of one direction at once; None: they are computed one after the other."""
 
 
 def plan_of(task: Task) -> Plan:

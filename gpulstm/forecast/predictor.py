@@ -53,6 +53,11 @@ class Units:
         return self.scaler.inverse_targets(network.backend.to_host(values), self.series)
 
 
+def point_of(loss: Loss) -> str:
+    """What a loss's point forecast is: "median" of quantiles, else "mean"."""
+    return "median" if isinstance(loss, Pinball) else "mean"
+
+
 class Predictor:
     """A trained network with all that turns series into forecasts, from any origins.
 
@@ -65,6 +70,11 @@ class Predictor:
 
     def __init__(self, network: Network, loss: Loss, scaler: Scaler, config: ForecasterConfig) -> None:
         self.network, self.loss, self.scaler, self.config = network, loss, scaler, config
+
+    @property
+    def horizon(self) -> int:
+        """Steps of a forecast."""
+        return self.config.horizon
 
     def windows(
         self,

@@ -164,15 +164,14 @@ class Scan:
         part, batch = x[segment[0] : segment[1]], x.shape[1]
         if run.lengths is not None and self.first == 0:  # padding may hold anything, NaN included
             part = run.backend.xp.where(run.valid(segment), part, run.backend.xp.zeros((), x.dtype))
-        if run.plan.wavefront and len(layers) > 1:
+        together = run.plan.engine.side_by_side(run.plan) if len(layers) > 1 else None
+        if together is not None:
             shape = (*part.shape[:2], run.spec.state_size)
             saved.masks = [run.between(layer, shape, segment[0]) for layer in layers]
             saved.tasks = [run.task(layer, self.direction, segment, batch, save) for layer in layers]
-            together = run.plan.engine.forward_layers(saved.tasks, saved.masks, part, states)
-            if together is not None:
-                y, ends, saved.tapes = together
-                return y, ends, saved
-            saved = _Saved([], [], [])
+            y, ends, tapes = together.forward(saved.tasks, saved.masks, part, states)
+            saved.tapes = list(tapes)
+            return y, ends, saved
         for layer, state in zip(layers, states, strict=True):
             mask = run.between(layer, part.shape, segment[0])
             part = part if mask is None else part * mask
@@ -218,10 +217,9 @@ class Scan:
         run: Pass, saved: _Saved, dy: Array, dstates: list[State], grads: list[LayerView]
     ) -> tuple[Array, list[State]]:
         engine, dstates = run.plan.engine, list(dstates)
-        if run.plan.wavefront and len(grads) > 1:
-            together = engine.backward_layers(saved.tasks, saved.masks, saved.tapes, dy, dstates, grads)
-            if together is not None:
-                return together
+        together = engine.side_by_side(run.plan) if len(grads) > 1 else None
+        if together is not None:
+            return together.backward(saved.tasks, saved.masks, saved.tapes, dy, dstates, grads)
         for index in reversed(range(len(grads))):
             task, mask = saved.tasks[index], saved.masks[index]
             dy, dstates[index] = engine.backward(task, saved.tapes[index], dy, dstates[index], grads[index])

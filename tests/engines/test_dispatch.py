@@ -17,7 +17,7 @@ MEMBERS = [name for name, value in vars(Engine).items() if inspect.isfunction(va
 def test_an_engine_has_what_the_protocol_asks_for(engine: Engine) -> None:
     """The types are mypy's matter, which checks `ENGINES`; here the arguments' names, which it does not."""
     assert isinstance(engine.name, str)
-    assert len(MEMBERS) == 11
+    assert len(MEMBERS) == 10
     for name in MEMBERS:
         asked = list(inspect.signature(getattr(Engine, name)).parameters)[1:]
         assert list(inspect.signature(getattr(engine, name)).parameters) == asked, name
@@ -28,8 +28,7 @@ def test_optional_capabilities_answer_none() -> None:
     plan = stack.plan(4, 1)
     assert plan.engine.infer(stack.spec, stack.params) is None
     assert plan.engine.stream(plan, stack.params) is None
-    assert plan.engine.forward_layers([], [], None, []) is None  # type: ignore[arg-type]
-    assert plan.engine.backward_layers([], [], [], None, [], []) is None  # type: ignore[arg-type]
+    assert plan.engine.side_by_side(plan) is None
 
 
 def test_a_plan_names_its_engine_and_why_no_faster_one() -> None:

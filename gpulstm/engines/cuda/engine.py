@@ -5,12 +5,23 @@ The forms and the planner are imported by the first call for a GPU: a process th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from gpulstm.arrays.backend import Array
 from gpulstm.arrays.gemm import SIZE
-from gpulstm.engines.spec import Call, Footprint, Grads, Plan, StackSpec, State, Steps, Task, plan_of, unsupported
+from gpulstm.engines.spec import (
+    Call,
+    Footprint,
+    Grads,
+    Layers,
+    Plan,
+    StackSpec,
+    State,
+    Steps,
+    Task,
+    plan_of,
+    unsupported,
+)
 
 if TYPE_CHECKING:
     from gpulstm.arrays.params import ParamDict
@@ -100,26 +111,10 @@ def stream(plan: Plan, params: ParamDict) -> Steps | None:
     return packed_stream(plan, params)
 
 
-def forward_layers(
-    tasks: Sequence[Task], masks: Sequence[Array | None], x: Array, states: Sequence[State]
-) -> tuple[Array, list[State], list[Tape | None]] | None:
-    """Several layers of one direction as a wavefront, where the plan has one; None outside a recording."""
-    from gpulstm.engines.cuda import graph, wavefront
-
-    return wavefront.forward(tasks, masks, x, states, block_steps(x.shape[1])) if graph.recording() else None
-
-
-def backward_layers(
-    tasks: Sequence[Task],
-    masks: Sequence[Array | None],
-    tapes: Sequence[Tape],
-    dy: Array,
-    dstates: Sequence[State],
-    grads: Sequence[Grads],
-) -> tuple[Array, list[State]] | None:
-    """The gradient of `forward_layers`."""
-    from gpulstm.engines.cuda import graph, wavefront
-
-    if not graph.recording():
+def side_by_side(plan: Plan) -> Layers | None:
+    """The module `wavefront` where the plan has one, within a recording."""
+    if not plan.wavefront:
         return None
-    return wavefront.backward(tasks, masks, tapes, dy, dstates, grads, block_steps(dy.shape[1]))
+    from gpulstm.engines.cuda import graph, wavefront
+
+    return wavefront if graph.recording() else None

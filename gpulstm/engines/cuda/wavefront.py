@@ -45,16 +45,15 @@ def forward(
     masks: Sequence[Array | None],
     x: Array,
     states: Sequence[State],
-    block: int,
 ) -> tuple[Array, list[State], list[Tape | None]]:
     """All steps of several layers.
 
     Args:
         tasks: the layers, from below.
         masks: on each layer's input, or None; the first is None, as x has been multiplied.
-        x, states, block: as in `fused.forward`, a state for each layer.
+        x, states: as in `Engine.forward`, a state for each layer.
     """
-    plan = plan_of(tasks[0])
+    plan, block = plan_of(tasks[0]), plan_of(tasks[0]).engine.block_steps(x.shape[1])
     shape = plan.tiles[0]
     backend = cast(CupyBackend, backend_of(x))
     works: list[ForwardPass] = []
@@ -87,10 +86,9 @@ def backward(
     dy: Array,
     dstates: Sequence[State],
     grads: Sequence[Grads],
-    block: int,
 ) -> tuple[Array, list[State]]:
     """The gradient of `forward`; adds to `grads`, those of each layer."""
-    plan = plan_of(tasks[0])
+    plan, block = plan_of(tasks[0]), plan_of(tasks[0]).engine.block_steps(dy.shape[1])
     shape = plan.tiles[1]
     backend = cast(CupyBackend, backend_of(dy))
     dxs = [backend.xp.empty_like(tape.x) for tape in tapes]
