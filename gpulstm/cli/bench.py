@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from gpulstm.arrays import files
 from gpulstm.bench import cases, cuda_forms, report, runner
 from gpulstm.bench.cases import KINDS, Case, Contender, Result
 from gpulstm.bench.long_sequences import KIND
@@ -77,8 +78,8 @@ def bench(
         chosen = cases.cases(suite, kind or (), shape or ())
         who = cases.contenders(suite, peers_python, contender or ())
     kinds = list(dict.fromkeys(case.kind for case in chosen))
-    files = ["bench.json", *(f"{name}.png" for name in kinds)]
-    paths = [] if output is None else new_files(output, files, force)
+    names = ["bench.json", *(f"{name}.png" for name in kinds)]
+    paths = [] if output is None else new_files(output, names, force)
     count = THREADS[suite] if threads is None else threads
     facts = report.machine(suite)
     if facts["load"] > 0.3:
@@ -105,7 +106,7 @@ def bench(
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
         text = report.as_json(suite, results, facts=facts, limits=limits, settings=settings)
-        paths[0].write_text(text, encoding="utf-8")
+        files.write(paths[0], text.encode(), ConfigError)
         written = paths[:1]
         if can_draw():
             for name, path in zip(kinds, paths[1:], strict=True):

@@ -17,9 +17,9 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from gpulstm.arrays import files
 from gpulstm.engines.spec import Call
 from gpulstm.errors import ConfigError
 
@@ -95,12 +95,7 @@ def load(path: str | os.PathLike[str]) -> Mapping[tuple[Any, ...], Entry]:
 
 @functools.lru_cache(maxsize=8)
 def _load(path: str, changed: int, size: int) -> Mapping[tuple[Any, ...], Entry]:
-    try:
-        document = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"the tuning file {path!r} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise ConfigError(f"the tuning file {path!r} is no JSON: {error}") from error
+    document = files.parse_json(files.read(path, ConfigError), f"the tuning file {path!r}", ConfigError)
     version = document.get(KEY) if isinstance(document, dict) else None
     if version != VERSION or not isinstance(document.get("entries"), list):
         raise ConfigError(
@@ -121,4 +116,4 @@ def _load(path: str, changed: int, size: int) -> Mapping[tuple[Any, ...], Entry]
 def save(path: str | os.PathLike[str], entries: Mapping[tuple[Any, ...], Entry]) -> None:
     """Write a file that `load` reads."""
     document = {KEY: VERSION, "entries": list(entries.values())}
-    Path(path).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    files.write(path, (json.dumps(document, indent=1) + "\n").encode(), ConfigError)
