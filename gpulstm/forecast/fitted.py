@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from gpulstm.arrays import checkpoint
+from gpulstm import validate
+from gpulstm.arrays import checkpoint, files
 from gpulstm.data.scaling import Scaler
 from gpulstm.data.series import SeriesSet
-from gpulstm.errors import CheckpointError, ConfigError, ShapeError
+from gpulstm.errors import CheckpointError, ShapeError
 from gpulstm.forecast.config import Settings
 from gpulstm.losses import Loss
 from gpulstm.model.network import Network, NetworkConfig
@@ -77,29 +78,55 @@ def load(
     arrays, meta = checkpoint.load(path)
     if meta.get("kind") != "forecaster":
         raise CheckpointError(f"{path} holds {meta.get('kind')!r}, expected a forecaster")
-    try:
+    with files.damaged(f"{path} is no whole forecaster", CheckpointError):
         settings = kind(**{**meta["options"], "device": device})
-        dates = meta["dates"]
-        described: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in meta["series"].items()
-        }
-        tail = SeriesSet(
-            values=arrays["tail.values"],
-            offsets=arrays["tail.offsets"],
-            time=_real_time(arrays["tail.time"], dates),
-            **described,
-        )
+        tail = _tail(arrays, meta)
         scaler = Scaler.restore({name: arrays[f"scaler.{name}"] for name in ("location", "scale")}, meta["scaler"])
+        if scaler.columns != tail.columns:
+            raise CheckpointError(f"{path} is no whole forecaster: its scaler is of other columns than its series")
         config = NetworkConfig.from_dict(meta["network"])
+        weights = {
+            name.removeprefix("weights."): value for name, value in arrays.items() if name.startswith("weights.")
+        }
+        config.check_weights(weights)
+        _check_parts(settings, config, tail)
         network = Network(config, device=device, seed=settings.seed, engine=settings.engine, initial=False)
-        network.params.load(
-            {name.removeprefix("weights."): value for name, value in arrays.items() if name.startswith("weights.")}
-        )
-        until = _real_time(arrays["until"], dates)
-        fitted = Fitted(network, settings.loss(), scaler, tail, until, int(meta["season"]))
-        return settings, fitted, History(**meta["history"]), list(meta["notes"])
-    except (KeyError, TypeError, ConfigError, ShapeError) as error:
-        raise CheckpointError(f"{path} is no whole forecaster: {error}") from error
+        network.params.load(weights)
+        until = _real_time(arrays["until"], meta["dates"])
+        if until.shape != (len(scaler.names),):
+            raise ShapeError(f"until has shape {until.shape}, expected {(len(scaler.names),)}")
+        season = validate.count("season", meta["season"])
+        fitted = Fitted(network, settings.loss(), scaler, tail, until, season)
+        return settings, fitted, History.restore(meta["history"]), [str(note) for note in meta["notes"]]
+
+
+def _tail(arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> SeriesSet:
+    """The end of the series, checked: what a file says is not what a table that was read says."""
+    described: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in meta["series"].items()
+    }
+    tail = SeriesSet(
+        values=arrays["tail.values"],
+        offsets=arrays["tail.offsets"],
+        time=_real_time(arrays["tail.time"], meta["dates"]),
+        **described,
+    )
+    tail.check()
+    return tail
+
+
+def _check_parts(settings: Settings, config: NetworkConfig, tail: SeriesSet) -> None:
+    """Raise unless network, options and series belong together."""
+    horizon = settings.horizon if settings.strategy == "direct" else 1
+    for name, value, expected in (
+        ("inputs", config.stack.input_size, len(tail.columns) + (tail.targets + tail.past) * (tail.missing == "mask")),
+        ("horizon", config.horizon, horizon),
+        ("targets", config.targets, tail.targets),
+        ("outputs", config.outputs, settings.loss().outputs),
+        ("future_size", config.future_size, tail.future),
+    ):
+        if value != expected:
+            raise ShapeError(f"{name} of the network is {value}, but options and series ask for {expected}")
 
 
 _SERIES_FIELDS = ("columns", "targets", "past", "future", "names", "calendar", "missing", "time_name", "series_name")

@@ -75,8 +75,10 @@ class Callback:
         Raises:
             CheckpointError: it is the state of another kind of callback.
         """
-        if scalars.keys() != self.scalars().keys():
-            raise CheckpointError(f"the state of the callback {self.name!r} has the entries {sorted(scalars)}")
+        try:
+            validate.scalars(f"the state of the callback {self.name!r}", scalars, self.scalars())
+        except ConfigError as error:
+            raise CheckpointError(str(error)) from None
 
 
 class EarlyStopping(Callback):
