@@ -14,7 +14,7 @@ from gpulstm.arrays import checkpoint, files
 from gpulstm.data.scaling import Scaler
 from gpulstm.data.series import SeriesSet
 from gpulstm.errors import CheckpointError, ShapeError
-from gpulstm.forecast.config import Settings
+from gpulstm.forecast.config import ForecasterConfig
 from gpulstm.losses import Loss
 from gpulstm.model.network import Network, NetworkConfig
 from gpulstm.training.history import History
@@ -66,10 +66,8 @@ class Fitted:
         checkpoint.save(path, arrays, meta)
 
 
-def load(
-    path: str | os.PathLike[str], kind: type[Settings], device: str
-) -> tuple[Settings, Fitted, History, list[str]]:
-    """Read what `Fitted.save` wrote: the options as an object of `kind`, and the rest.
+def load(path: str | os.PathLike[str], device: str) -> tuple[ForecasterConfig, Fitted, History, list[str]]:
+    """Read what `Fitted.save` wrote: the options, with `device`, what was fitted, its history and its notes.
 
     Raises:
         CheckpointError: there is no such file, it is damaged, or holds something else.
@@ -79,25 +77,25 @@ def load(
     if meta.get("kind") != "forecaster":
         raise CheckpointError(f"{path} holds {meta.get('kind')!r}, expected a forecaster")
     with files.damaged(f"{path} is no whole forecaster", CheckpointError):
-        settings = kind(**{**meta["options"], "device": device})
+        config = ForecasterConfig.from_dict(meta["options"], device)
         tail = _tail(arrays, meta)
         scaler = Scaler.restore({name: arrays[f"scaler.{name}"] for name in ("location", "scale")}, meta["scaler"])
         if scaler.columns != tail.columns:
             raise CheckpointError(f"{path} is no whole forecaster: its scaler is of other columns than its series")
-        config = NetworkConfig.from_dict(meta["network"])
+        layout = NetworkConfig.from_dict(meta["network"])
         weights = {
             name.removeprefix("weights."): value for name, value in arrays.items() if name.startswith("weights.")
         }
-        config.check_weights(weights)
-        _check_parts(settings, config, tail)
-        network = Network(config, device=device, seed=settings.seed, engine=settings.engine, initial=False)
+        layout.check_weights(weights)
+        _check_parts(config, layout, tail)
+        network = Network(layout, device=device, seed=config.seed, engine=config.engine, initial=False)
         network.params.load(weights)
         until = _real_time(arrays["until"], meta["dates"])
         if until.shape != (len(scaler.names),):
             raise ShapeError(f"until has shape {until.shape}, expected {(len(scaler.names),)}")
         season = validate.count("season", meta["season"])
-        fitted = Fitted(network, settings.loss(), scaler, tail, until, season)
-        return settings, fitted, History.restore(meta["history"]), [str(note) for note in meta["notes"]]
+        fitted = Fitted(network, config.loss(), scaler, tail, until, season)
+        return config, fitted, History.restore(meta["history"]), [str(note) for note in meta["notes"]]
 
 
 def _tail(arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> SeriesSet:
@@ -115,15 +113,15 @@ def _tail(arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> SeriesSe
     return tail
 
 
-def _check_parts(settings: Settings, config: NetworkConfig, tail: SeriesSet) -> None:
+def _check_parts(config: ForecasterConfig, layout: NetworkConfig, tail: SeriesSet) -> None:
     """Raise unless network, options and series belong together."""
-    horizon = settings.horizon if settings.strategy == "direct" else 1
+    horizon = config.horizon if config.strategy == "direct" else 1
     for name, value, expected in (
-        ("inputs", config.stack.input_size, len(tail.columns) + (tail.targets + tail.past) * (tail.missing == "mask")),
-        ("horizon", config.horizon, horizon),
-        ("targets", config.targets, tail.targets),
-        ("outputs", config.outputs, settings.loss().outputs),
-        ("future_size", config.future_size, tail.future),
+        ("inputs", layout.stack.input_size, len(tail.columns) + (tail.targets + tail.past) * (tail.missing == "mask")),
+        ("horizon", layout.horizon, horizon),
+        ("targets", layout.targets, tail.targets),
+        ("outputs", layout.outputs, config.loss().outputs),
+        ("future_size", layout.future_size, tail.future),
     ):
         if value != expected:
             raise ShapeError(f"{name} of the network is {value}, but options and series ask for {expected}")
@@ -139,9 +137,21 @@ def end_of(series: SeriesSet, context: int) -> SeriesSet:
         first, stop = int(series.offsets[index]), int(series.offsets[index + 1])
         start = max(first, stop - max(context, 36))  # 36 rows tell month ends from other steps
         whole = ~np.isnan(series.values[first : start + 1]).any(axis=1)
-        found = np.flatnonzero(whole)
-        starts.append(first + int(found[-1]) if found.size else first)
+        rows = np.flatnonzero(whole)
+        starts.append(first + int(rows[-1]) if rows.size else first)
     return series.tail(np.array(starts))
+
+
+def new_scaler(config: ForecasterConfig, series: SeriesSet, stops: np.ndarray) -> Scaler:
+    """A scaler of `series` in their own units, each by its rows before `stops` `(series,)`."""
+    return Scaler(config.scaling).fit(
+        series.values,
+        series.offsets,
+        stops,
+        names=series.names,
+        columns=series.columns,
+        skip=2 * len(series.calendar),
+    )
 
 
 def _plain_time(time: np.ndarray) -> np.ndarray:

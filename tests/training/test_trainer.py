@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -187,7 +188,7 @@ class Scripted(Trainer):
 
     script = (3.0, 2.0, 2.5, 1.99, 2.2, 2.1, 2.0, 0.1)
 
-    def _evaluate(self, *args: Any) -> float:
+    def _mean_loss(self, *args: Any) -> float:
         return self.script[self.epoch]
 
 
@@ -303,7 +304,7 @@ def test_full_memory_names_the_batch_size() -> None:
     with pytest.raises(TrainingError, match="memory is full at step 1 with batch_size 16"):
         trainer.fit(windows())
     assert trainer.step == trainer.network.calls == 0
-    trainer.loss = losses.MSE()
+    trainer.state.loss = losses.MSE()
     assert trainer.fit(windows()).stopped == "epochs"  # nothing was lost by it
 
 
@@ -383,7 +384,7 @@ def test_what_does_not_fit_is_refused_before_any_step() -> None:
     with pytest.raises(ShapeError, match="the windows of validation have horizon 3, the network was made for 2"):
         trainer.fit(windows(), long)
     with pytest.raises(ShapeError, match="validation has no windows"):
-        trainer.fit(windows(), windows().at(np.zeros(0, int)))
+        trainer.fit(windows(), replace(windows(), origins=np.zeros(0, int)))
     assert trainer.step == 0
 
 
