@@ -10,7 +10,7 @@ import numpy as np
 import typer
 
 from gpulstm.arrays.devices import resolve
-from gpulstm.cli.console import INTERRUPTED, can_draw, console, metrics_table, names_of, new_files, number, polite, say
+from gpulstm.cli.console import can_draw, console, is_terminal, metrics_table, names_of, new_files, number, polite, say
 from gpulstm.cli.console import table as words
 from gpulstm.cli.options import with_options
 from gpulstm.data import datasets
@@ -25,6 +25,7 @@ from gpulstm.forecast.config import NETWORK, ForecasterConfig
 from gpulstm.forecast.forecaster import Forecaster
 from gpulstm.forecast.pictures import draw_backtest, draw_forecast
 from gpulstm.plots import figures
+from gpulstm.training import interrupts
 from gpulstm.training.callbacks import Callback, HistoryCSV, Run, TensorBoard
 from gpulstm.training.history import Row
 
@@ -87,7 +88,7 @@ def fit(
     """Train, and leave behind the model, the history, its picture, and the run to go on from.
 
     Raises:
-        typer.Exit: 130, where Ctrl-C stopped the training; what was reached is written.
+        typer.Exit: 128 + n, where signal n stopped the training; what was reached is written.
     """
     draws = can_draw()
     names = [MODEL, HISTORY, *(["history.png"] if draws else []), RUN]
@@ -95,7 +96,7 @@ def fit(
     config = forecaster.config
     task = Call(config.stack(1), resolve(config.device).device, config.context, config.batch_size, True, False)
     choose(task, config.engine)  # an engine that is forced and cannot serve is found before anything is written
-    bar = not quiet and sys.stderr.isatty()
+    bar = not quiet and is_terminal(sys.stderr)
     watchers: list[Callback] = [_Folder(output), HistoryCSV(history)]
     if not quiet and not bar:
         watchers.append(EpochLines())
@@ -108,7 +109,7 @@ def fit(
     interrupted = trained.stopped == "interrupted"
     if not trained.rows:
         say(f"interrupted before the first epoch was over; go on with --resume, from {run}")
-        raise typer.Exit(INTERRUPTED)
+        raise typer.Exit(interrupts.status())
     forecaster.save(model)
     for path in picture:
         figures.history(path, trained.columns(), title=f"Training: {', '.join(series.target_names)}")
@@ -119,7 +120,7 @@ def fit(
     say(f"written: {', '.join(str(path) for path in (model, history, *picture, run))}")
     if interrupted:
         say("interrupted: the best epoch so far is kept; go on with --resume")
-        raise typer.Exit(INTERRUPTED)
+        raise typer.Exit(interrupts.status())
 
 
 class _Folder(Callback):

@@ -139,14 +139,13 @@ class Progress(Callback):
         self._bar: Any = None
 
     def on_start(self, run: Run) -> None:
-        if not self.enabled:
+        file = self.file or sys.stderr
+        if not self.enabled or file is None:  # a service has no standard error
             return
         from tqdm import tqdm
 
         total = run.epochs * run.steps_per_epoch
-        self._bar = tqdm(
-            total=total, initial=min(run.step, total), unit="step", file=self.file or sys.stderr, dynamic_ncols=True
-        )
+        self._bar = tqdm(total=total, initial=min(run.step, total), unit="step", file=file, dynamic_ncols=True)
 
     def on_step(self, run: Run) -> None:
         if self._bar is not None:
