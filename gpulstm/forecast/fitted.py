@@ -1,4 +1,4 @@
-"""What a fit leaves behind, and how a checkpoint file holds it."""
+"""What a fit leaves behind, a single network or a mixture of members, and how a checkpoint file holds it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from gpulstm.data.scaling import Scaler
 from gpulstm.data.series import SeriesSet
 from gpulstm.errors import CheckpointError, ShapeError
 from gpulstm.forecast.config import ForecasterConfig
+from gpulstm.forecast.mixed import Mixed
 from gpulstm.losses import Loss
 from gpulstm.model.network import Network, NetworkConfig
 from gpulstm.training.history import History
@@ -25,12 +26,14 @@ class Fitted:
     """A trained network with all that it takes to forecast.
 
     Attributes:
+        config: with everything decided that was automatic.
         network, loss, scaler: as trained.
         tail: the last rows of every series, from which forecasts go on; its times are never None.
         until: `(series,)` time of the last row that training or validation saw.
         season: rows in a season.
     """
 
+    config: ForecasterConfig
     network: Network
     loss: Loss
     scaler: Scaler
@@ -38,36 +41,99 @@ class Fitted:
     until: np.ndarray
     season: int
 
+    @property
+    def horizon(self) -> int:
+        """Steps of a forecast."""
+        return self.config.horizon
+
+    @property
+    def context(self) -> int:
+        """Rows that a forecast needs before it."""
+        return self.config.context
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the series of the fit."""
+        return self.scaler.names
+
     def save(
         self, path: str | os.PathLike[str], options: Mapping[str, Any], history: History, notes: list[str]
     ) -> None:
         """Write everything to one checkpoint file; `options` are those of the forecaster."""
-        tail = self.tail
-        assert tail.time is not None
         arrays = {f"weights.{name}": value for name, value in self.network.params.items()}
         arrays |= {f"scaler.{name}": value for name, value in self.scaler.arrays().items()}
-        arrays |= {
-            "tail.values": tail.values,
-            "tail.offsets": tail.offsets,
-            "tail.time": _plain_time(tail.time),
-            "until": _plain_time(self.until),
-        }
         meta = {
-            "kind": "forecaster",
-            "options": dict(options),
+            "resolved": self.config.to_dict(),
             "network": self.network.config.to_dict(),
             "scaler": self.scaler.scalars(),
-            "season": self.season,
-            "dates": tail.time.dtype.kind == "M",
-            "series": {name: getattr(tail, name) for name in _SERIES_FIELDS},
-            "history": history.state(),
-            "notes": notes,
         }
-        checkpoint.save(path, arrays, meta)
+        _save(self, path, arrays, {"options": dict(options), "history": history.state(), "notes": notes, **meta})
 
 
-def load(path: str | os.PathLike[str], device: str) -> tuple[ForecasterConfig, Fitted, History, list[str]]:
-    """Read what `Fitted.save` wrote: the options, with `device`, what was fitted, its history and its notes.
+@dataclass(frozen=True)
+class FittedMixture:
+    """Members and their weights with all that it takes to forecast.
+
+    Attributes:
+        mixed: the mixture.
+        tail: the last rows of every series, from which forecasts go on; its times are never None.
+        until: `(series,)` time of the last row that training or validation saw.
+        season: rows in a season.
+    """
+
+    mixed: Mixed
+    tail: SeriesSet
+    until: np.ndarray
+    season: int
+
+    context = 1  # rows that a forecast needs before it
+
+    @property
+    def horizon(self) -> int:
+        """Steps that the mixture was made for."""
+        return self.mixed.horizon
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the series of the fit."""
+        return self.mixed.names
+
+    def save(
+        self, path: str | os.PathLike[str], options: Mapping[str, Any], history: History, notes: list[str]
+    ) -> None:
+        """Write everything to one checkpoint file; `options` are those of the forecaster."""
+        own, meta = self.mixed.save()
+        arrays = {f"mixture.{name}": value for name, value in own.items()}
+        _save(
+            self, path, arrays, {"options": dict(options), "history": history.state(), "notes": notes, "mixture": meta}
+        )
+
+
+def _save(
+    fitted: Fitted | FittedMixture, path: str | os.PathLike[str], arrays: dict[str, Any], meta: dict[str, Any]
+) -> None:
+    """Write the arrays and the rest, and the end of the series."""
+    tail = fitted.tail
+    assert tail.time is not None
+    arrays |= {
+        "tail.values": tail.values,
+        "tail.offsets": tail.offsets,
+        "tail.time": _plain_time(tail.time),
+        "until": _plain_time(fitted.until),
+    }
+    meta |= {
+        "kind": "forecaster",
+        "season": fitted.season,
+        "dates": tail.time.dtype.kind == "M",
+        "series": {name: getattr(tail, name) for name in _SERIES_FIELDS},
+    }
+    checkpoint.save(path, arrays, meta)
+
+
+def load(
+    path: str | os.PathLike[str], device: str
+) -> tuple[ForecasterConfig, Fitted | FittedMixture, History, list[str]]:
+    """Read what `save` wrote: the options, with `device`, what was fitted, its history and its notes.
 
     Raises:
         CheckpointError: there is no such file, it is damaged, or holds something else.
@@ -79,23 +145,28 @@ def load(path: str | os.PathLike[str], device: str) -> tuple[ForecasterConfig, F
     with files.damaged(f"{path} is no whole forecaster", CheckpointError):
         config = ForecasterConfig.from_dict(meta["options"], device)
         tail = _tail(arrays, meta)
+        season = validate.count("season", meta["season"])
+        history, notes = History.restore(meta["history"]), [str(note) for note in meta["notes"]]
+        until = _real_time(arrays["until"], meta["dates"])
+        if "mixture" in meta:
+            own = {name.removeprefix("mixture."): value for name, value in arrays.items()}
+            mixed = Mixed.restore(own, meta["mixture"], device, config.engine)
+            _check_until(until, mixed.names)
+            return config, FittedMixture(mixed, tail, until, season), history, notes
         scaler = Scaler.restore({name: arrays[f"scaler.{name}"] for name in ("location", "scale")}, meta["scaler"])
         if scaler.columns != tail.columns:
             raise CheckpointError(f"{path} is no whole forecaster: its scaler is of other columns than its series")
+        _check_until(until, scaler.names)
+        resolved = ForecasterConfig.from_dict(meta.get("resolved", meta["options"]), device)
         layout = NetworkConfig.from_dict(meta["network"])
         weights = {
             name.removeprefix("weights."): value for name, value in arrays.items() if name.startswith("weights.")
         }
         layout.check_weights(weights)
-        _check_parts(config, layout, tail)
+        _check_parts(resolved, layout, tail)
         network = Network(layout, device=device, seed=config.seed, engine=config.engine, initial=False)
         network.params.load(weights)
-        until = _real_time(arrays["until"], meta["dates"])
-        if until.shape != (len(scaler.names),):
-            raise ShapeError(f"until has shape {until.shape}, expected {(len(scaler.names),)}")
-        season = validate.count("season", meta["season"])
-        fitted = Fitted(network, config.loss(), scaler, tail, until, season)
-        return config, fitted, History.restore(meta["history"]), [str(note) for note in meta["notes"]]
+        return config, Fitted(resolved, network, resolved.loss(), scaler, tail, until, season), history, notes
 
 
 def _tail(arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> SeriesSet:
@@ -111,6 +182,11 @@ def _tail(arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> SeriesSe
     )
     tail.check()
     return tail
+
+
+def _check_until(until: np.ndarray, names: tuple[str, ...]) -> None:
+    if until.shape != (len(names),):
+        raise ShapeError(f"until has shape {until.shape}, expected {(len(names),)}")
 
 
 def _check_parts(config: ForecasterConfig, layout: NetworkConfig, tail: SeriesSet) -> None:

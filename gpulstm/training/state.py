@@ -22,6 +22,7 @@ from gpulstm.arrays.params import ParamDict
 from gpulstm.errors import CheckpointError, ConfigError, TrainingError
 from gpulstm.losses import Loss
 from gpulstm.model.network import Network
+from gpulstm.model.state import of_parts, parts
 from gpulstm.optimizers import Optimizer
 from gpulstm.schedules import Constant, Schedule
 from gpulstm.training.callbacks import Callback
@@ -138,9 +139,7 @@ class RunState:
         log = self.losses()
         if log is not None:
             arrays["log"] = log
-        if self.network_state is not None:
-            parts = self.network_state if isinstance(self.network_state, tuple) else (self.network_state,)
-            arrays |= {f"state.{name}": part for name, part in zip("hc", parts, strict=False)}
+        arrays |= {f"state.{name}": part for name, part in zip("hc", parts(self.network_state), strict=False)}
         meta = {
             "kind": "training",
             "run": self._run_config(),
@@ -193,7 +192,7 @@ class RunState:
         self.best = self._flat(saved.best) if saved.best else None
         self.last, self.log, self._saved_log = None, None, saved.log
         state = {name: self.network.backend.from_host(part) for name, part in saved.state.items()}
-        self.network_state = (state["h"], state["c"]) if "c" in state else state.get("h")
+        self.network_state = of_parts(state.get("h"), state.get("c"))
         self.epoch, self.batch = saved.counters["epoch"], saved.counters["batch"]
         self.windows, self.network.calls = saved.counters["windows"], saved.counters["calls"]
         self.history, self.whole = saved.history, True
