@@ -44,7 +44,7 @@ app.command()(warmup.warmup)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and leave with its status: 0, 2 for a mistake of the user, 130 for Ctrl-C.
+    """Run the command line and leave with its status: 0, 2 for a mistake of the user, 128 + n for signal n.
 
     Args:
         arguments: without the program's name; those of the process if None.

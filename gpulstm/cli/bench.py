@@ -10,12 +10,14 @@ from typing import Annotated, Any
 import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from gpulstm.arrays import files
 from gpulstm.bench import cases, report, runner
 from gpulstm.bench.cases import KINDS, Case, Result
 from gpulstm.bench.long_sequences import KIND
 from gpulstm.cli.console import aside, can_draw, console, new_files, number, polite, say, table
 from gpulstm.cli.forecasts import FORECAST, bench_forecasts
 from gpulstm.cli.long import bench_long
+from gpulstm.errors import ConfigError
 from gpulstm.plots import figures
 
 WRONG = 1  # exit code: a contender computed something else
@@ -79,8 +81,8 @@ def bench(
     chosen = cases.cases(suite, kind or (), shape or ())
     who = cases.contenders(suite, peers_python, contender or ())
     kinds = list(dict.fromkeys(case.kind for case in chosen))
-    files = ["bench.json", *(f"{name}.png" for name in kinds)]
-    paths = [] if output is None else new_files(output, files, force)
+    names = ["bench.json", *(f"{name}.png" for name in kinds)]
+    paths = [] if output is None else new_files(output, names, force)
     count = THREADS[suite] if threads is None else threads
     facts = report.machine(suite)
     if facts["load"] > 0.3:
@@ -109,7 +111,7 @@ def bench(
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
         text = report.as_json(suite, results, facts=facts, limits=limits, settings=settings)
-        paths[0].write_text(text, encoding="utf-8")
+        files.write(paths[0], text.encode(), ConfigError)
         written = paths[:1]
         if can_draw():
             for name, path in zip(kinds, paths[1:], strict=True):

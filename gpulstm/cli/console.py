@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 import numpy as np
 import typer
@@ -18,15 +18,21 @@ from rich.text import Text
 
 from gpulstm.errors import ConfigError, GpulstmError
 from gpulstm.forecast.results import METRICS, Backtest
+from gpulstm.training import interrupts
 
-MISTAKE, INTERRUPTED = 2, 130  # exit codes: of a wrong command line, and of Ctrl-C in a shell
+MISTAKE = 2  # exit status of a wrong command line
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
 
 def console() -> Console:
     """Where results go: as wide as the terminal, or wide enough for every table where it is none."""
-    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)
+    return Console(highlight=False, markup=False, width=None if is_terminal(sys.stdout) else 160)
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether a person looks at a standard stream; a service has none of them."""
+    return stream is not None and stream.isatty()
 
 
 def aside() -> Console:
@@ -42,25 +48,31 @@ def say(text: str) -> None:
 def polite(command: Command) -> Command:
     """Let a command end with one sentence instead of a traceback where the fault is not in the program.
 
-    Mistakes that the package names (`GpulstmError`) and files that cannot be read or written give status 2, Ctrl-C
-    gives 130.  Everything else is a fault of the program and keeps its traceback.
+    Mistakes that the package names (`GpulstmError`), files that cannot be read or written and too little memory give
+    status 2, a signal n that asks the process to end gives 128 + n: Ctrl-C, SIGTERM, and SIGHUP unless it is ignored.
+    Everything else is a fault of the program and keeps its traceback.
     """
 
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
         try:
+            interrupts.handle(interrupts.interrupt)
             command(*args, **kwargs)
+            interrupts.handle(interrupts.leave)
         except GpulstmError as error:
             say(f"gpulstm: {error}")
             raise typer.Exit(MISTAKE) from None
         except BrokenPipeError:
             raise  # the reader of a pipe has gone; the framework ends quietly
         except OSError as error:
-            say(f"gpulstm: {error.filename or 'file'}: {error.strerror or error}")
+            say(f"gpulstm: {error.filename or 'standard output'}: {error.strerror or error}")
+            raise typer.Exit(MISTAKE) from None
+        except MemoryError as error:
+            say(f"gpulstm: {error or 'there is not enough memory'}; a smaller batch or --memory takes less")
             raise typer.Exit(MISTAKE) from None
         except KeyboardInterrupt:
             say("gpulstm: interrupted")
-            raise typer.Exit(INTERRUPTED) from None
+            raise typer.Exit(interrupts.status()) from None
 
     return run  # type: ignore[return-value]
 

@@ -9,11 +9,11 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from gpulstm.arrays import checkpoint
+from gpulstm.arrays import checkpoint, files
 from gpulstm.cli import other_libraries
 from gpulstm.cli.console import console, polite, say, table
 from gpulstm.engines.spec import StackSpec
-from gpulstm.errors import ConfigError, InteropError
+from gpulstm.errors import CheckpointError, ConfigError, InteropError
 from gpulstm.interop import KerasNet, from_keras, from_torch, stack_from_onnx, to_keras, to_onnx, to_torch
 from gpulstm.interop.arrays import read_safetensors
 from gpulstm.interop.onnx.stack_import import difference
@@ -114,9 +114,13 @@ def _read_safetensors(
             return _member(path, arrays, meta["mixture"]), []
         if "network" not in meta:
             raise InteropError(f"{path} is a file of gpulstm that holds no network")
-        network = Network(NetworkConfig.from_dict(meta["network"]), device="cpu", initial=False)
         start = "weights."
-        network.params.load({name.removeprefix(start): a for name, a in arrays.items() if name.startswith(start)})
+        with files.damaged(f"{path} is no whole forecaster", CheckpointError):
+            config = NetworkConfig.from_dict(meta["network"])
+            values = {name.removeprefix(start): a for name, a in arrays.items() if name.startswith(start)}
+            config.check_weights(values)
+            network = Network(config, device="cpu", initial=False)
+            network.params.load(values)
         return network, []
     model = from_torch(weights, device="cpu", **options)  # type: ignore[arg-type]
     if not check:

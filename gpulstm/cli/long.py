@@ -8,10 +8,12 @@ from typing import Any
 
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from gpulstm.arrays import files
 from gpulstm.bench import long_sequences
 from gpulstm.bench.long_sequences import Measured
 from gpulstm.bench.report import machine
 from gpulstm.cli.console import aside, console, new_files, number, say, table
+from gpulstm.errors import ConfigError
 from gpulstm.plots import figures
 
 
@@ -42,7 +44,7 @@ def bench_long(
         say(f"not measured: {contender}: {reason}")
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
-        paths[0].write_text(long_sequences.as_json(results), encoding="utf-8")
+        files.write(paths[0], long_sequences.as_json(results).encode(), ConfigError)
         draw(paths[1], results)
         say(f"written: {', '.join(map(str, paths))}")
 

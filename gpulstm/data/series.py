@@ -12,8 +12,12 @@ from itertools import pairwise
 
 import numpy as np
 
-from gpulstm.data.calendars import calendar_columns, continue_time
-from gpulstm.errors import DataError
+from gpulstm.data.calendars import CALENDARS, calendar_columns, continue_time
+from gpulstm.errors import DataError, ShapeError
+from gpulstm.validate import count
+
+RULES = ("refuse", "interpolate", "forward", "mask")  # for missing cells
+LATEST = 2.0**62  # microseconds from 1970, or a number: what differences of times can be taken of
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,43 @@ class SeriesSet:
     def has_missing(self) -> bool:
         """Whether any cell is missing."""
         return bool(np.isnan(self.values).any())
+
+    def check(self) -> None:
+        """Raise unless all parts fit each other; for series that a file describes, since readers make whole ones.
+
+        Raises:
+            ShapeError, ConfigError, DataError: names the first part that does not fit.
+        """
+        counts = [count(name, getattr(self, name), at_least=0) for name in ("targets", "past", "future")]
+        for name in ("columns", "names", "calendar"):
+            texts = getattr(self, name)
+            if not isinstance(texts, tuple) or not all(isinstance(text, str) for text in texts):
+                raise DataError(f"{name} of the series is {texts!r}, expected names")
+            if len(set(texts)) != len(texts):
+                raise DataError(f"{name} of the series has a name twice")
+        if not self.targets or sum(counts) != len(self.columns) or set(self.calendar) - set(CALENDARS):
+            raise DataError(f"the series have {len(self.columns)} columns, but roles for {sum(counts)}")
+        if 2 * len(self.calendar) > self.future or self.missing not in RULES:
+            raise DataError(f"the series have calendar {self.calendar} and missing={self.missing!r}")
+        if self.values.dtype != np.float64 or self.values.ndim != 2 or self.values.shape[1] != len(self.columns):
+            raise ShapeError(
+                f"values of the series are {self.values.dtype} {self.values.shape}, expected float64 (rows, "
+                f"{len(self.columns)})"
+            )
+        if np.isinf(self.values).any():
+            raise DataError("the series have infinite values")
+        whole = self.offsets.dtype == np.int64 and self.offsets.shape == (len(self.names) + 1,)
+        if not whole or self.offsets[0] or self.offsets[-1] != self.rows or (self.lengths < 1).any():
+            raise ShapeError(f"the offsets of the series do not cut {self.rows} rows into {len(self.names)}")
+        if self.time is not None:
+            if self.time.shape != (self.rows,) or self.time.dtype.kind not in "Mf":
+                raise ShapeError(f"times of the series are {self.time.dtype} {self.time.shape}, expected {self.rows}")
+            if not (np.isfinite(self.time).all() and (np.abs(self.time.astype(np.float64)) < LATEST).all()):
+                raise DataError("the series have a time that is missing or out of range")
+            within = np.ones(max(self.rows - 1, 0), dtype=bool)
+            within[self.offsets[1:-1] - 1] = False
+            if not (self.time[1:] > self.time[:-1])[within].all():
+                raise DataError("times of the series do not rise")
 
     def series(self, index: int) -> np.ndarray:
         """The `(rows, features)` view of one series."""

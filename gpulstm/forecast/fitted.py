@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from gpulstm.arrays import checkpoint
+from gpulstm import validate
+from gpulstm.arrays import checkpoint, files
 from gpulstm.data.scaling import Scaler
 from gpulstm.data.series import SeriesSet
-from gpulstm.errors import CheckpointError, ConfigError, ShapeError
+from gpulstm.errors import CheckpointError, ShapeError
 from gpulstm.forecast.config import ForecasterConfig
 from gpulstm.forecast.mixed import Mixed
 from gpulstm.losses import Loss
@@ -141,34 +142,65 @@ def load(
     arrays, meta = checkpoint.load(path)
     if meta.get("kind") != "forecaster":
         raise CheckpointError(f"{path} holds {meta.get('kind')!r}, expected a forecaster")
-    try:
+    with files.damaged(f"{path} is no whole forecaster", CheckpointError):
         config = ForecasterConfig.from_dict(meta["options"], device)
-        dates = meta["dates"]
-        described: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in meta["series"].items()
-        }
-        tail = SeriesSet(
-            values=arrays["tail.values"],
-            offsets=arrays["tail.offsets"],
-            time=_real_time(arrays["tail.time"], dates),
-            **described,
-        )
-        until, season = _real_time(arrays["until"], dates), int(meta["season"])
-        history, notes = History(**meta["history"]), list(meta["notes"])
+        tail = _tail(arrays, meta)
+        season = validate.count("season", meta["season"])
+        history, notes = History.restore(meta["history"]), [str(note) for note in meta["notes"]]
+        until = _real_time(arrays["until"], meta["dates"])
         if "mixture" in meta:
             own = {name.removeprefix("mixture."): value for name, value in arrays.items()}
             mixed = Mixed.restore(own, meta["mixture"], device, config.engine)
+            _check_until(until, mixed.names)
             return config, FittedMixture(mixed, tail, until, season), history, notes
         scaler = Scaler.restore({name: arrays[f"scaler.{name}"] for name in ("location", "scale")}, meta["scaler"])
-        layout = NetworkConfig.from_dict(meta["network"])
-        network = Network(layout, device=device, seed=config.seed, engine=config.engine, initial=False)
-        network.params.load(
-            {name.removeprefix("weights."): value for name, value in arrays.items() if name.startswith("weights.")}
-        )
+        if scaler.columns != tail.columns:
+            raise CheckpointError(f"{path} is no whole forecaster: its scaler is of other columns than its series")
+        _check_until(until, scaler.names)
         resolved = ForecasterConfig.from_dict(meta.get("resolved", meta["options"]), device)
+        layout = NetworkConfig.from_dict(meta["network"])
+        weights = {
+            name.removeprefix("weights."): value for name, value in arrays.items() if name.startswith("weights.")
+        }
+        layout.check_weights(weights)
+        _check_parts(resolved, layout, tail)
+        network = Network(layout, device=device, seed=config.seed, engine=config.engine, initial=False)
+        network.params.load(weights)
         return config, Fitted(resolved, network, resolved.loss(), scaler, tail, until, season), history, notes
-    except (KeyError, TypeError, ConfigError, ShapeError) as error:
-        raise CheckpointError(f"{path} is no whole forecaster: {error}") from error
+
+
+def _tail(arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> SeriesSet:
+    """The end of the series, checked: what a file says is not what a table that was read says."""
+    described: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in meta["series"].items()
+    }
+    tail = SeriesSet(
+        values=arrays["tail.values"],
+        offsets=arrays["tail.offsets"],
+        time=_real_time(arrays["tail.time"], meta["dates"]),
+        **described,
+    )
+    tail.check()
+    return tail
+
+
+def _check_until(until: np.ndarray, names: tuple[str, ...]) -> None:
+    if until.shape != (len(names),):
+        raise ShapeError(f"until has shape {until.shape}, expected {(len(names),)}")
+
+
+def _check_parts(config: ForecasterConfig, layout: NetworkConfig, tail: SeriesSet) -> None:
+    """Raise unless network, options and series belong together."""
+    horizon = config.horizon if config.strategy == "direct" else 1
+    for name, value, expected in (
+        ("inputs", layout.stack.input_size, len(tail.columns) + (tail.targets + tail.past) * (tail.missing == "mask")),
+        ("horizon", layout.horizon, horizon),
+        ("targets", layout.targets, tail.targets),
+        ("outputs", layout.outputs, config.loss().outputs),
+        ("future_size", layout.future_size, tail.future),
+    ):
+        if value != expected:
+            raise ShapeError(f"{name} of the network is {value}, but options and series ask for {expected}")
 
 
 _SERIES_FIELDS = ("columns", "targets", "past", "future", "names", "calendar", "missing", "time_name", "series_name")

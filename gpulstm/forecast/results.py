@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from gpulstm import metrics
-from gpulstm.arrays.checkpoint import write_atomically
+from gpulstm.arrays import files
 from gpulstm.data.calendars import format_time
 from gpulstm.errors import ConfigError, missing_extra
 
@@ -261,7 +261,7 @@ class Backtest:
                 for cells in zip(*(values.tolist() for values in columns.values()), strict=True)
             )
         ]
-        write_atomically(path, json.dumps(rows, indent=1).encode())
+        files.write(path, json.dumps(rows, indent=1).encode())
 
     def verdict(self) -> str:
         """One sentence: whether the model beats the simple forecasts by MASE, and which not."""
@@ -396,7 +396,7 @@ def _write_csv(path: str | os.PathLike[str], columns: Mapping[str, np.ndarray]) 
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
     writer.writerows(zip(*(_cells(name, values) for name, values in columns.items()), strict=True))
-    write_atomically(path, text.getvalue().encode())
+    files.write(path, text.getvalue().encode())
 
 
 def _cells(name: str, values: np.ndarray) -> list[Any]:

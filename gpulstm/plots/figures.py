@@ -7,6 +7,7 @@ and Ito (2008, "Color Universal Design"), which stay apart for colour-blind read
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from gpulstm.errors import ShapeError, missing_extra
+from gpulstm.arrays import files
+from gpulstm.errors import DataError, ShapeError, missing_extra
 
 BLACK, GREY = "#202020", "#767676"
 BLUE, VERMILLION, GREEN, ORANGE, SKY, PURPLE = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7"
@@ -353,8 +355,10 @@ def _figure(path: str | Path, size: tuple[float, float]) -> Iterator[Any]:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=size)
         yield figure
+        picture = io.BytesIO()
+        figure.savefig(picture, format="png")
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, format="png")
+        files.write(path, picture.getvalue(), DataError)
 
 
 def _bands(axes: Any, fan: Fan, *, labelled: bool, colour: str = BLUE) -> None:

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -149,7 +148,6 @@ def test_ctrl_c_in_a_terminal(tmp_path: Path) -> None:
     arguments = [sys.executable, "-c", script, str(TESTS / "helpers"), str(tmp_path / "run")]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None and child.stdout.readline() == "running\n"
-        time.sleep(0.2)
         child.send_signal(signal.SIGINT)
         stopped, step = child.stdout.read().split()
     assert child.returncode == 0 and stopped == "interrupted"
