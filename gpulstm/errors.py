@@ -54,6 +54,25 @@ class MissingExtraError(GpulstmError, ImportError):
     """An optional library is not installed; the message names the extra that brings it."""
 
 
+_speaks_options = False  # whether messages name options as the command line has them
+
+
+def speak_options() -> None:
+    """From now on messages name options as `--missing zero`, for a person at a command line."""
+    global _speaks_options
+    _speaks_options = True
+
+
+def option(name: str, value: object = None) -> str:
+    """How to name an option to the user: `missing='zero'` in Python, `--missing zero` on the command line."""
+    if not _speaks_options:
+        return name if value is None else f"{name}={value!r}"
+    flag = f"--{name.replace('_', '-')}"
+    if isinstance(value, bool):
+        return flag if value else f"--no-{flag[2:]}"
+    return flag if value is None else f"{flag} {value}"
+
+
 def missing_extra(package: str, extra: str, purpose: str) -> MissingExtraError:
     """The error for an optional library that is not there: what needs it, and the command that installs it."""
     return MissingExtraError(f"{purpose} needs {package}, which is not installed; run: pip install 'gpulstm[{extra}]'")
