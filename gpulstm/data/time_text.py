@@ -21,7 +21,8 @@ _NUMBER_DATES = {  # digits of a whole number that spells a date -> its format
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _ISO = re.compile(
-    r"\d{8}T\d{4}(\d{2})?Z?|\d{4}-\d{1,2}(-\d{1,2}([T ]\d{1,2}:\d{2}(:\d{2}([.,]\d+)?)?)?(\s*(Z|[+-]\d{2}(:?\d{2})?))?)?"
+    r"\d{8}T\d{4}(\d{2})?Z?|"
+    r"\d{4}-\d{1,2}(-\d{1,2}([T ]\d{1,2}:\d{2}(:\d{2}([.,]\d+)?)?)?(\s*(Z|[+-]\d{2}(:?\d{2})?))?)?"
 )
 _QUARTER = re.compile(r"(\d{4})([-\s.:]*[Qq])([1-4])|([Qq])([1-4])([-\s.:]*)(\d{4})")
 
