@@ -64,13 +64,17 @@ def speak_options() -> None:
 
 
 def option(name: str, value: object = None) -> str:
-    """How to name an option to the user: `missing='zero'` in Python, `--missing zero` on the command line."""
+    """How to name an option to the user: `missing='zero'` in Python, `--missing zero` on the command line.
+
+    Args:
+        value: the value to recommend; `...` for one that only the user knows, None for the bare name.
+    """
     if not _speaks_options:
-        return name if value is None else f"{name}={value!r}"
+        return name if value is None else f"{name}=..." if value is ... else f"{name}={value!r}"
     flag = f"--{name.replace('_', '-')}"
     if isinstance(value, bool):
         return flag if value else f"--no-{flag[2:]}"
-    return flag if value is None else f"{flag} {value}"
+    return flag if value is None or value is ... else f"{flag} {value}"
 
 
 def missing_extra(package: str, extra: str, purpose: str) -> MissingExtraError:

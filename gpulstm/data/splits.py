@@ -7,8 +7,8 @@ from datetime import date
 
 import numpy as np
 
-from gpulstm.data.cells import TIME
 from gpulstm.data.series import SeriesSet
+from gpulstm.data.times import TIME
 from gpulstm.errors import ConfigError
 
 

@@ -88,11 +88,15 @@ def infer_step(time: np.ndarray, offsets: np.ndarray, form: TimeForm) -> Step:
         return Step()
     if clock is None:
         return _infer_numbers(np.diff(time)[inner])
-    dates = clock.astype("datetime64[ns]").astype(np.int64)
-    steps = np.diff(dates)[inner]
+    steps = np.diff(clock)[inner]
+    if bool((steps == steps[0]).all()):
+        fixed = int(steps[0].astype("timedelta64[ns]").astype(np.int64))
+        if fixed < 20 * DAY // 24 or (form.zone is None and fixed < 28 * DAY):
+            return Step("fixed", fixed)
+    steps = steps.astype("timedelta64[ns]").astype(np.int64)
     smallest, fixed = int(steps.min()), int(np.gcd.reduce(steps))
     absent = int((steps // fixed - 1).sum())
-    if absent == 0 and fixed < 20 * 3_600_000_000_000:
+    if absent == 0 and fixed < 20 * DAY // 24:
         return Step("fixed", fixed)
     local, _ = localize(clock, form.zone)
     candidates = [(Step("fixed", fixed), absent)]
@@ -215,7 +219,7 @@ def at(step: Step, origin: np.ndarray, place: np.ndarray, form: TimeForm, days: 
     """`(series, n)`: the times `place` `(series, n)` steps after the rows `origin` `(series,)`."""
     if step.kind == "none":
         raise DataError(
-            f"a series of one row has no time step; the times after it are unknown: give the step as {option('freq')}"
+            f"a series of one row has no time step; the times after it are unknown: give the step as {option('freq', ...)}"
         )
     clock = form.clock(origin)
     if clock is None:
@@ -335,6 +339,19 @@ def _calendars(
         if count:
             late.append((Step("offset", alias="B", count=count, clock=clock), int((jumps // count - 1).sum())))
     return early, late
+
+
+def _business_hours(local: np.ndarray, inner: np.ndarray) -> Candidates:
+    """The axis of the hours from 9 to 16 on business days, if all rows stand on them."""
+    days = local.astype("datetime64[D]")
+    weekday = (days.astype(np.int64) + 3) % 7
+    inside = _inside_day(local)
+    hour = inside.astype("timedelta64[h]").astype(np.int64)
+    if bool(((weekday > 4) | (hour < 9) | (hour > 16) | (hour.astype("timedelta64[h]") != inside)).any()):
+        return []
+    jumps = np.diff(8 * (5 * ((days.astype(np.int64) + 3) // 7) + weekday) + hour)[inner]
+    count = int(np.gcd.reduce(jumps))
+    return [(Step("offset", alias="bh", count=count, clock=-1), int((jumps // count - 1).sum()))]
 
 
 def _month_rule(days: np.ndarray, months: np.ndarray, day: np.ndarray, length: np.ndarray, weekday: np.ndarray) -> str:
