@@ -219,7 +219,8 @@ def at(step: Step, origin: np.ndarray, place: np.ndarray, form: TimeForm, days: 
     """`(series, n)`: the times `place` `(series, n)` steps after the rows `origin` `(series,)`."""
     if step.kind == "none":
         raise DataError(
-            f"a series of one row has no time step; the times after it are unknown: give the step as {option('freq', ...)}"
+            "a series of one row has no time step; the times after it are unknown: give the step as "
+            + option("freq", ...)
         )
     clock = form.clock(origin)
     if clock is None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from gpulstm.arrays.backend import Array, Backend
 from gpulstm.data.scaling import check_window_kind, window_statistics
-from gpulstm.data.series import SeriesSet
+from gpulstm.data.series import SeriesSet, spans
 from gpulstm.data.splits import Cuts
 from gpulstm.errors import ConfigError, DataError, ShapeError
 from gpulstm.validate import count
@@ -62,6 +62,8 @@ class WindowSet:
         window_scaling: `"none"`, `"standard"`, `"mean"` or `"last"`; see `scaling.window_statistics`.
         carry: location and scale of a window come from its context up to 0 to `carry` rows before its end, so that a
             network learns to go on after the rows that set them; how many is a fixed function of the origin.
+        least: rows that a series has to have before an origin, where it is too short for a whole context; the rows
+            before its first one are then its first one again, and count as missing.  None: a whole context.
         mask: whether x also tells, for each target and past covariate, whether it was observed (1) or not (0).
         origins: `(N,)` rows, where not all windows are wanted.
 
@@ -85,6 +87,7 @@ class WindowSet:
         window_scaling: str = "none",
         carry: int = 0,
         mask: bool = False,
+        least: int | None = None,
         names: Sequence[str] | None = None,
         origins: np.ndarray | None = None,
     ) -> None:
@@ -106,26 +109,32 @@ class WindowSet:
         self.carry = count("carry", carry, at_least=0)
         if self.carry >= self.context:
             raise ConfigError(f"carry is {carry}, expected less than the context of {context}")
+        self.least = self.context if least is None else min(count("min_context", least), self.context)
         self.names = tuple(names) if names is not None else tuple(str(index) for index in range(len(offsets) - 1))
         self.origins = self._all_origins() if origins is None else np.asarray(origins, dtype=np.int64)
         self._resident: dict[str, tuple[Array, Array | None]] = {}
 
     def _all_origins(self) -> np.ndarray:
         """Origins of all whole windows with something to learn from, `stride` apart in each series."""
-        parts = [
-            np.arange(start + self.context, stop - self.horizon + 1, self.stride, dtype=np.int64)
-            for start, stop in zip(self.offsets[:-1], self.offsets[1:], strict=True)
-        ]
-        origins = np.concatenate(parts)
+        first, last = self._firsts(), self.offsets[1:] - self.horizon
+        rows, _ = spans(np.zeros_like(first), (last - first) // self.stride + 1)
+        sizes = np.maximum((last - first) // self.stride + 1, 0)
+        origins = np.repeat(first, sizes) + self.stride * rows
         self._check_length()
         origins = self._informative(origins)
         if not origins.size:
             raise DataError("no window has an observed target both in its context and in its horizon")
         return origins
 
+    def _firsts(self) -> np.ndarray:
+        """`(series,)`: the first origin of each series: after a whole context, or after `least` rows of a short one."""
+        starts, lengths = self.offsets[:-1], np.diff(self.offsets)
+        short = lengths < self.context + self.horizon
+        return starts + np.where(short, self.least, self.context)
+
     def _check_length(self) -> None:
         longest = int(np.diff(self.offsets).max())
-        if longest < self.context + self.horizon:
+        if longest < self.least + self.horizon:
             raise DataError(
                 f"the longest series has {longest} rows, but a window needs {self.context + self.horizon}: "
                 f"context {self.context} + horizon {self.horizon}"
@@ -139,7 +148,8 @@ class WindowSet:
         before = np.concatenate([[0], np.cumsum(seen, dtype=np.int64)])  # observed rows before each row
         useful = before[origins + self.horizon] > before[origins]
         if self.mask:
-            useful &= before[origins] > before[origins - self.context]
+            starts = self.offsets[np.searchsorted(self.offsets, origins, side="right") - 1]
+            useful &= before[origins] > before[np.maximum(origins - self.context, starts)]
         return origins[useful]
 
     def __len__(self) -> int:
@@ -158,7 +168,7 @@ class WindowSet:
     @property
     def skipped(self) -> list[str]:
         """Names of the series that are too short for a window."""
-        short = np.diff(self.offsets) < self.context + self.horizon
+        short = np.diff(self.offsets) < self.least + self.horizon
         return [name for name, is_short in zip(self.names, short, strict=True) if is_short]
 
     def series_of(self, indices: Any = slice(None)) -> np.ndarray:
@@ -182,13 +192,13 @@ class WindowSet:
         """
         origins = np.asarray(origins, dtype=np.int64)
         index = np.clip(np.searchsorted(self.offsets, origins, side="right") - 1, 0, len(self.offsets) - 2)
-        bad = (origins - self.context < self.offsets[index]) | (origins + self.horizon > self.offsets[index + 1])
+        bad = (origins - self.least < self.offsets[index]) | (origins + self.horizon > self.offsets[index + 1])
         if bad.any():
             first = int(np.flatnonzero(bad)[0])
             start, stop = self.offsets[index[first]], self.offsets[index[first] + 1]
             raise DataError(
                 f"a forecast from row {origins[first] - start} of series {self.names[index[first]]!r} "
-                f"({stop - start} rows) needs {self.context} rows before it and {self.horizon} from it on"
+                f"({stop - start} rows) needs {self.least} rows before it and {self.horizon} from it on"
             )
         return self._with(origins)
 
@@ -203,14 +213,12 @@ class WindowSet:
         Contexts may reach back before `begin`.  Only the origins of these windows are made, every `stride`-th of them,
         so that a part of a long series costs what it holds.
         """
-        parts, count, step = [], 0, stride if self.observed is None else 1
-        for start, first, stop in zip(self.offsets[:-1], begin, end, strict=True):
-            origins = np.arange(max(start + self.context, first), stop - self.horizon + 1, dtype=np.int64)
-            parts.append(origins if step == 1 else origins[-count % step :: step].copy())
-            count += len(origins)
-            del origins
-        origins = parts.pop() if len(parts) == 1 else np.concatenate(parts)
-        return self._with(origins if self.observed is None else self._informative(origins)[::stride].copy())
+        first, last = np.maximum(self._firsts(), begin), np.asarray(end) - self.horizon + 1
+        if len(first) == 1 and self.observed is None:
+            return self._with(np.arange(int(first[0]), int(last[0]), stride, dtype=np.int64))
+        origins, _ = spans(first, last)
+        origins = origins if self.observed is None else self._informative(origins)
+        return self._with(origins[::stride].copy() if stride > 1 else origins)
 
     def split(self, cuts: Cuts) -> tuple[WindowSet, WindowSet, WindowSet]:
         """Training, validation and test windows.
@@ -266,8 +274,14 @@ class WindowSet:
         with backend.activate():
             origins = backend.from_host(np.atleast_1d(self.origins[indices]))
             back = origins[None, :] + xp.arange(-self.context, 0)[:, None]  # (T, B)
+            inside = self._inside(indices, back, backend)
+            if inside is not None:
+                back = xp.maximum(back, inside[1][None, :])
             ahead = origins[:, None] + xp.arange(self.horizon)[None, :]  # (B, horizon)
             batch, seen = self.take(back, ahead, backend)
+            if inside is not None:
+                here = xp.broadcast_to(inside[0][:, :, None], (*back.shape, self.targets + self.past))
+                seen = here if seen is None else seen & here
             if self.window_scaling != "none":
                 x = batch.x
                 known = None if seen is None else seen[..., : self.targets]
@@ -280,6 +294,17 @@ class WindowSet:
                 batch.target = (batch.target - location[:, None]) / scale[:, None]
                 batch.location, batch.scale = location, scale
             return self.masked(batch, seen, backend)
+
+    def _inside(self, indices: Any, back: Array, backend: Backend) -> tuple[Array, Array] | None:
+        """Which rows of the contexts lie in their series, `(T, B)` bool, and where those begin; None if all do."""
+        if self.least == self.context:
+            return None
+        origins = np.atleast_1d(self.origins[indices])
+        starts = self.offsets[np.searchsorted(self.offsets, origins, side="right") - 1]
+        if not (origins - self.context < starts).any():
+            return None
+        first = backend.from_host(starts)
+        return back >= first[None, :], first
 
     def take(self, back: Array, ahead: Array, backend: Backend) -> tuple[Batch, Array | None]:
         """The values at rows `back` `(T, B)` as x and at rows `ahead` `(N, horizon)` as targets and future covariates.
@@ -336,6 +361,7 @@ def window_set(
     carry: int = 0,
     dtype: Any = np.float32,
     origins: np.ndarray | None = None,
+    least: int | None = None,
 ) -> WindowSet:
     """Fill, scale and window a set of series.
 
@@ -345,7 +371,7 @@ def window_set(
         cuts: gaps are filled without looking across these.
     """
     values = series.filled() if cuts is None else series.filled((cuts.train, cuts.validation))
-    observed = ~np.isnan(series.values) if series.has_missing else None
+    observed = series.observed
     return WindowSet(
         scale(values, series.offsets, dtype),
         series.offsets,
@@ -359,6 +385,7 @@ def window_set(
         window_scaling=window_scaling,
         carry=carry,
         mask=series.missing == "mask",
+        least=least,
         names=series.names,
         origins=origins,
     )
