@@ -23,6 +23,8 @@ CYCLE = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1)), (0, (1, 1)))
 
 STYLE: Any = {
+    "text.parse_math": False,  # names are plain text: $, _, ^ and % mean themselves
+    "text.usetex": False,
     "axes.axisbelow": True,
     "axes.edgecolor": GREY,
     "axes.grid": True,

@@ -160,6 +160,12 @@ class RunState:
             there = meta["run"].get(key)
             if there != here:
                 name, first, second = _difference(key, there, here)
+                if name == "schedule.steps":
+                    raise CheckpointError(
+                        f"{path} belongs to a run whose schedule falls over {first} steps, here over {second}: epochs, "
+                        "batch_size and the windows set how many; go on with those of the run, or train with "
+                        "schedule='constant'"
+                    )
                 raise CheckpointError(f"{path} belongs to another run: its {name} is {first!r}, here it is {second!r}")
         weights, best = _part(arrays, "weights."), _part(arrays, "best.")
         for values in (weights, best) if best else (weights,):
