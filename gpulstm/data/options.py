@@ -2,70 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from gpulstm.errors import ConfigError, option
-from gpulstm.validate import count
+from gpulstm.validate import count, described, documented
 
 MISSING = ("auto", "refuse", "interpolate", "forward", "mask", "zero")
 DUPLICATES = ("refuse", "first", "last", "mean", "sum")
 
-Name = str | int | tuple[Any, ...]
-Names = Name | list[Any]
+TABLE = "The table"
+
+Names = str | int | Sequence[Any]
 
 
-HELP = {  # what each option means, for the command line and for people
-    "past": "covariate known up to now: a number, or a category",
-    "future": "covariate known ahead",
-    "static": "covariate that stays the same within a series",
-    "time": "column of times; by default the only one with dates",
-    "series": "column, or columns, that name each row's series",
-    "calendar": "covariates from the dates: yearly, monthly, weekly, daily",
-    "sep": "between the cells of a CSV; found by default",
-    "thousands": "thousands mark of a CSV; found by default",
-    "encoding": "of a CSV; found by default",
-    "sheet": "name or number of a workbook's sheet; the first by default",
-    "target": "column to forecast; by default all numbers without another role",
-    "holidays": "country whose holidays are a covariate, as US, DE or US-CA; needs holidays",
-    "freq": "step between rows: auto, or an alias of pandas such as D, B or MS",
-    "missing": "missing cells and rows: auto, refuse, interpolate, forward, mask or zero",
-    "duplicates": "rows with the same time: refuse, first, last, mean or sum",
-    "embedding": "categories with at least so many values are learned; 0: all are one column a value",
-    "decimal": "decimal mark of a CSV, . or a comma; found by default",
-    "time_format": "strptime format of the times, as %d.%m.%Y; found by default",
-    "dayfirst": "whether 01/02/2024 is 1 February; told from all rows by default",
-}
-
-
+@documented
 @dataclass(frozen=True)
 class TableOptions:
-    """Options of `load_series` and `Forecaster.fit`, by the names that the command line has too.
+    """How a table is to be read; the options of `load_series`, `Forecaster.fit` and the command line.
 
     Raises:
         ConfigError: an option out of range.
     """
 
-    target: Any = None
-    past: Any = ()
-    future: Any = ()
-    static: Any = ()
-    time: Any = None
-    series: Any = ()
-    calendar: Any = ()
-    holidays: str | None = None
-    freq: Any = "auto"
-    missing: str = "auto"
-    duplicates: str = "refuse"
-    embedding: int = 0
-    sep: str | None = None
-    decimal: str | None = None
-    thousands: str | None = None
-    encoding: str | None = None
-    time_format: str | None = None
-    dayfirst: bool | None = None
-    sheet: Any = None
+    target: Names | None = described(
+        None, "column to forecast; by default all numbers without another role", TABLE, many=True
+    )
+    past: Names = described((), "covariate known up to now: a number, or a category", TABLE, many=True)
+    future: Names = described((), "covariate known ahead, likewise", TABLE, many=True)
+    static: Names = described((), "covariate that stays the same within a series, likewise", TABLE, many=True)
+    time: str | int | None = described(None, "column of times; by default the only one with dates", TABLE)
+    series: Names = described(
+        (), "column that names each row's series; several columns do so together", TABLE, many=True
+    )
+    calendar: Names = described((), "covariate made from dates: yearly, monthly, weekly, daily", TABLE, many=True)
+    holidays: str | None = described(
+        None, "country whose holidays are a covariate, as US, DE or US-CA; needs the library holidays", TABLE
+    )
+    freq: Any = described("auto", "step between rows: auto, an alias of pandas such as D, B or MS, or a number", TABLE)
+    missing: str = described(
+        "auto",
+        "missing cells and rows: auto (carried forward in the input, masked in the loss), refuse, interpolate, forward, "
+        "mask or zero",
+        TABLE,
+    )
+    duplicates: str = described("refuse", "rows with the same time: refuse, first, last, mean or sum", TABLE)
+    embedding: int = described(
+        0, "categories with at least so many values are learned as vectors; 0: all are one column a value", TABLE
+    )
+    sep: str | None = described(None, "between the cells of a CSV; by default found", TABLE)
+    decimal: str | None = described(None, "decimal mark of a CSV, a point or a comma; by default found", TABLE)
+    thousands: str | None = described(None, "thousands mark of a CSV; by default found", TABLE)
+    encoding: str | None = described(None, "of a CSV; by default found", TABLE)
+    time_format: str | None = described(None, "strptime format of the times, as %d.%m.%Y; by default found", TABLE)
+    dayfirst: bool | None = described(None, "whether 01/02/2024 is 1 February; by default told from all rows", TABLE)
+    sheet: str | int | None = described(None, "name or number of a workbook's sheet; by default the first", TABLE)
 
     def __post_init__(self) -> None:
         for name, known in (("missing", MISSING), ("duplicates", DUPLICATES)):
@@ -90,10 +82,6 @@ class TableOptions:
         if self.dayfirst is not None and not isinstance(self.dayfirst, bool):
             raise ConfigError(f"{option('dayfirst')} is {self.dayfirst!r}, expected True, False or None")
 
-    def changed(self) -> list[str]:
-        """Names of the options that are not at their defaults."""
-        return [one.name for one in fields(self) if getattr(self, one.name) != _DEFAULTS[one.name]]
-
 
 def names(value: Any) -> list[str]:
     """One name or several, as a list of texts; a tuple in a list is a column of two levels."""
@@ -109,9 +97,3 @@ def column_name(name: Any) -> str:
     if isinstance(name, tuple):
         return " ".join(str(level) for level in name if str(level))
     return str(name)
-
-
-_DEFAULTS = {
-    one.name: () if one.name in ("past", "future", "static", "series", "calendar") else one.default
-    for one in fields(TableOptions)
-}
