@@ -77,6 +77,6 @@ def option(name: str, value: object = None) -> str:
     return flag if value is None or value is ... else f"{flag} {value}"
 
 
-def missing_extra(package: str, extra: str, purpose: str) -> MissingExtraError:
+def missing_extra(package: str, purpose: str) -> MissingExtraError:
     """The error for an optional library that is not there: what needs it, and the command that installs it."""
-    return MissingExtraError(f"{purpose} needs {package}, which is not installed; run: pip install 'gpulstm[{extra}]'")
+    return MissingExtraError(f"{purpose} needs {package}, which is not installed; run: pip install {package}")

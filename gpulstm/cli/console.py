@@ -105,7 +105,7 @@ def can_draw() -> bool:
     """Whether matplotlib is there; where it is not, that is said once, and the numbers are written all the same."""
     there = importlib.util.find_spec("matplotlib") is not None
     if not there:
-        say("no picture: it needs matplotlib; run: pip install 'gpulstm[plots]'")
+        say("no picture: it needs matplotlib; run: pip install matplotlib")
     return there
 
 
@@ -120,7 +120,8 @@ def names_of(kind: str, series: Sequence[str], targets: Sequence[str], most: int
                 return names
             parts = [kind, *([one] if len(series) > 1 else []), *([target] if len(targets) > 1 else [])]
             name = "-".join(re.sub(r"[^\w.]+", "_", part) for part in parts)
-            taken = f"{name}.png" in names.values()
+            name = name.encode()[:100].decode(errors="ignore")  # of any length; file systems hold 255 bytes
+            taken = f"{name}.png".lower() in {other.lower() for other in names.values()}
             names[row, column] = f"{name}-{row}-{column}.png" if taken else f"{name}.png"
     return names
 

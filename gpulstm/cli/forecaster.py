@@ -14,10 +14,10 @@ from gpulstm.cli.console import INTERRUPTED, can_draw, console, metrics_table, n
 from gpulstm.cli.console import table as words
 from gpulstm.cli.options import with_options
 from gpulstm.data import datasets
-from gpulstm.data.calendars import format_time
 from gpulstm.data.loading import load_series
 from gpulstm.data.options import TableOptions
 from gpulstm.data.series import SeriesSet
+from gpulstm.data.times import format_time
 from gpulstm.engines.dispatch import choose
 from gpulstm.engines.spec import Call
 from gpulstm.errors import ConfigError
@@ -67,7 +67,7 @@ def train(
     Writes model.safetensors (what forecast and backtest take), history.csv, history.png and run.safetensors, from
     which an interrupted run goes on with --resume.  Ctrl-C stops after the present step and keeps the best epoch.
     """
-    series = load_series(table_path(data), **vars(table))
+    series = load_series(table_path(data), table, guess=True)
     if resume and not (output / RUN).is_file():
         raise ConfigError(f"--resume finds no {RUN} in {output}; name the --output of the interrupted run")
     fit(Forecaster.of(config), series, output, force=force, resume=resume, quiet=quiet, tensorboard=tensorboard)

@@ -9,7 +9,7 @@ import numpy as np
 from gpulstm.data.axis import Labels
 from gpulstm.data.options import TableOptions
 from gpulstm.data.series import Origin, SeriesSet
-from gpulstm.errors import ConfigError, DataError
+from gpulstm.errors import ConfigError, DataError, option
 
 
 def is_array(data: Any) -> bool:
@@ -50,6 +50,16 @@ def numbers_of(data: Any) -> np.ndarray:
     return array.astype(np.float64)
 
 
+def refuse_mask(data: Any, what: str, missing: str) -> None:
+    """Refuse a masked array where no rule was chosen: a mask says that values do not count, and not why."""
+    if missing == "auto" and np.ma.is_masked(data):
+        count = int(np.ma.getmaskarray(data).sum())
+        raise DataError(
+            f"{what} is a masked array with {count} masked values; say what stands in their place, as "
+            f"{option('missing', 'forward')}, interpolate, mask or zero"
+        )
+
+
 def from_array(data: Any, options: TableOptions) -> SeriesSet:
     """Series of an array `(time,)`, `(time, features)` or `(series, time, features)`, whose columns are numbered.
 
@@ -57,6 +67,7 @@ def from_array(data: Any, options: TableOptions) -> SeriesSet:
         DataError: another shape, or a column that is not there.
         ConfigError: a column has two roles.
     """
+    refuse_mask(data, "the series", options.missing)
     array = numbers_of(data)
     if array.ndim not in (1, 2, 3):
         raise DataError(

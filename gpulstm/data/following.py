@@ -93,7 +93,7 @@ def _ahead_of_table(past: SeriesSet, count: int, future: Any) -> np.ndarray:
     table = _table_like(future, past, ("future",))
     which = places_of(past, table, "future")
     starts, stops = table.offsets[which], table.offsets[which + 1]
-    if past.origin.has_times and table.time is not None:
+    if past.has_times and table.time is not None:
         expected = past.after(count)
         rows, offsets = spans(starts, stops)
         series = np.repeat(np.arange(len(past)), np.diff(offsets))
@@ -108,7 +108,7 @@ def _ahead_of_table(past: SeriesSet, count: int, future: Any) -> np.ndarray:
             f"the forecast needs {count}"
         )
     index = starts[:, None] + np.arange(count)
-    if past.origin.has_times and table.time is not None:
+    if past.has_times and table.time is not None:
         wrong = np.argwhere(~same_times(table.time[index], expected, past.axis.step))
         if wrong.size:
             at, step = (int(place) for place in wrong[0])
@@ -168,7 +168,7 @@ def _rows_of_table(past: SeriesSet, data: Any, own: int) -> tuple[np.ndarray, np
     count = int(counts[0])
     index = table.offsets[which][:, None] + np.arange(count)
     block = table.values[index][:, :, :own]
-    if not past.origin.has_times or table.time is None:
+    if not past.has_times or table.time is None:
         return block, past.after(count)
     times = table.time[index]
     assert past.time is not None

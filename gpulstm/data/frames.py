@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gpulstm.data.arrays_of import refuse_mask
 from gpulstm.data.options import column_name
 from gpulstm.errors import DataError, MissingExtraError
 
@@ -165,7 +166,7 @@ def _pandas(frame: Any) -> Source:
     return columns_source(columns, names, "the frame", index=tuple(range(first, len(columns))))
 
 
-def mapping_source(data: Mapping[Any, Any]) -> Source:
+def mapping_source(data: Mapping[Any, Any], missing: str) -> Source:
     """A dict of columns; or of frames or series with an index, one entry a series of the panel."""
     import pandas as pd
 
@@ -183,6 +184,8 @@ def mapping_source(data: Mapping[Any, Any]) -> Source:
     names = [column_name(name) for name in data]
     columns = []
     for name, value in zip(names, data.values(), strict=True):
+        if isinstance(value, np.ma.MaskedArray):
+            refuse_mask(value, f"column {name!r} of the dict", missing)
         column = value if isinstance(value, pd.Series) else plain_column(value)
         if column.ndim != 1:
             raise DataError(f"column {name!r} has shape {column.shape}, expected (rows,)")

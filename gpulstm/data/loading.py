@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +69,7 @@ def as_before(options: TableOptions, like: SeriesSet) -> TableOptions:
         past=roles.get("past", ()),
         future=roles.get("future", ()),
         static=roles.get("static", ()),
-        time=like.labels.time_name if like.origin.has_times else None,
+        time=like.origin.time,
         series=like.origin.series,
         calendar=like.calendar,
         holidays=like.holidays,
@@ -178,7 +178,7 @@ class Loader:
         assert rows.time is not None
         freq = self.options.freq
         like = self.like
-        if like is not None and like.origin.has_times:
+        if like is not None and like.has_times:
             _same_clock(form, like.axis.form, rows.time, like.time)
             step = like.axis.step
             if step.kind == "none":
@@ -243,7 +243,7 @@ class Loader:
         first_static = len(roles.numbers) - len(roles.static)
         if roles.static:
             _same_within(values, rows.offsets, first_static, [roles.names[at] for at in roles.static], names)
-        columns, parts, counts, coded = _features(values, roles, table, options.embedding)
+        columns, parts, counts, coded, flags = _features(values, roles, table, options.embedding)
         made = made_names(options.calendar, options.holidays)
         origin = Origin(
             roles={
@@ -254,13 +254,14 @@ class Loader:
             },
             levels={roles.names[at]: table.levels[at] for at in table.levels},
             embedding=options.embedding,
-            has_times=roles.time is not None,
+            time=None if roles.time is None else roles.names[roles.time],
             series=tuple(roles.names[at] for at in roles.series),
         )
+        named = not isinstance(self.data, Mapping)  # the columns of a dict are arrays that came without names
         labels = Labels(
-            origin.series or ("series",),
+            origin.series if origin.series and (named or len(origin.series) > 1) else ("series",),
             tuple(table.ids),
-            "time" if roles.time is None else roles.names[roles.time],
+            origin.time if named and origin.time is not None else "time",
             axis.form,
         )
         series = SeriesSet(
@@ -278,6 +279,7 @@ class Loader:
             labels=labels,
             origin=origin,
             embedding=coded,
+            flags=flags,
             notes=(*notes, *rows.notes),
         )
         if not self.ahead:
@@ -377,13 +379,17 @@ def _same_within(
 
 def _features(
     values: np.ndarray, roles: Roles, table: Collected, embedding: int
-) -> tuple[list[str], np.ndarray, dict[str, int], dict[int, int]]:
+) -> tuple[list[str], np.ndarray, dict[str, int], dict[int, int], tuple[int, ...]]:
     """Features of the columns: categories become one column a value, or stay codes where they are learned."""
+    names: list[str]
     if not table.levels:
         names = [roles.names[at] for at in roles.numbers]
         counts = {"past": len(roles.past), "future": len(roles.future), "static": len(roles.static)}
-        return names, np.ascontiguousarray(values), counts, {}
-    names, parts, coded = [], [], {}
+        return names, np.ascontiguousarray(values), counts, {}, ()
+    parts: list[np.ndarray] = []
+    coded: dict[int, int] = {}
+    flags: list[int] = []
+    names = []
     counts = {"target": 0, "past": 0, "future": 0, "static": 0}
     groups = (("target", roles.targets), ("past", roles.past), ("future", roles.future), ("static", roles.static))
     column = 0
@@ -400,10 +406,11 @@ def _features(
                 names.append(name)
                 parts.append(np.where(np.isnan(cells), 0.0, cells + 1)[:, None])
             else:
+                flags += range(len(names), len(names) + len(levels))
                 names += [f"{name}={level}" for level in levels]
                 parts.append((cells[:, None] == np.arange(len(levels))).astype(np.float64))
             counts[role] = counts[role] + parts[-1].shape[1]
-    return names, np.concatenate(parts, axis=1), counts, coded
+    return names, np.concatenate(parts, axis=1), counts, coded, tuple(flags)
 
 
 def _cut_ahead(series: SeriesSet) -> SeriesSet:

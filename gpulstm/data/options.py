@@ -43,8 +43,8 @@ class TableOptions:
     freq: Any = described("auto", "step between rows: auto, an alias of pandas such as D, B or MS, or a number", TABLE)
     missing: str = described(
         "auto",
-        "missing cells and rows: auto (carried forward in the input, masked in the loss), refuse, interpolate, forward, "
-        "mask or zero",
+        "missing cells and rows: auto (carried forward in the input, masked in the loss), refuse, interpolate, "
+        "forward, mask or zero",
         TABLE,
     )
     duplicates: str = described("refuse", "rows with the same time: refuse, first, last, mean or sum", TABLE)

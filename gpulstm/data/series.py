@@ -26,14 +26,14 @@ class Origin:
         roles: names of the table's columns by role: "target", "past", "future", "static".
         levels: the values of each category, by its column's name.
         embedding: from how many values on a category is learned; 0 for never.
-        has_times: whether the table had times, so that rows are numbered else.
+        time: the column of times, or None where the table had none and rows are numbered.
         series: names of the columns with ids; empty where there were none.
     """
 
     roles: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     levels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     embedding: int = 0
-    has_times: bool = False
+    time: str | None = None
     series: tuple[str, ...] = ()
 
 
@@ -70,6 +70,7 @@ class SeriesSet:
         labels: what names rows in outputs.
         origin: what another table is read by.
         embedding: columns that hold codes, and how many values each has.
+        flags: columns that are 1 for one value of a category and 0 for the others.
         ahead: future covariates that are known already, or None.
         notes: sentences on what was done to the table.
     """
@@ -90,6 +91,7 @@ class SeriesSet:
     labels: Labels = field(default_factory=Labels)
     origin: Origin = field(default_factory=Origin)
     embedding: Mapping[int, int] = field(default_factory=dict)
+    flags: tuple[int, ...] = ()
     ahead: Ahead | None = None
     notes: tuple[str, ...] = ()
 
@@ -112,14 +114,25 @@ class SeriesSet:
         return len(made_names(self.calendar, self.holidays))
 
     @property
+    def has_times(self) -> bool:
+        """Whether the table had times; rows are numbered where it had none."""
+        return self.origin.time is not None
+
+    @property
     def known(self) -> int:
         """How many of the future columns a user knows ahead and has to give."""
         return self.future - self.static - self.made
 
     @property
-    def unscaled(self) -> int:
-        """How many of the last columns keep their values: those made from the times."""
-        return self.made
+    def kept(self) -> set[int]:
+        """Columns that keep their values when others are scaled: categories, as codes or as one column a value."""
+        return {*self.embedding, *self.flags}
+
+    @property
+    def shared(self) -> set[int]:
+        """Columns that stay the same within a series, and are scaled over all series."""
+        first = self.targets + self.past + self.known
+        return set(range(first, first + self.static)) - self.kept
 
     @property
     def target_names(self) -> tuple[str, ...]:
@@ -225,7 +238,7 @@ class SeriesSet:
 
     def after(self, count: int) -> np.ndarray:
         """`(series, count)`: the times that follow each series; row numbers where it has no times."""
-        if self.axis.step.kind == "none" and not self.origin.has_times:
+        if self.axis.step.kind == "none" and not self.has_times:
             last = self.times[self.offsets[1:] - 1]
             return last[:, None] + np.arange(1, count + 1)
         assert self.time is not None
@@ -259,6 +272,17 @@ def spans(starts: np.ndarray, stops: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths), offsets
 
 
+def end_of(series: SeriesSet, context: int) -> SeriesSet:
+    """The end of each series: the context, and before it back to a row without gaps, so that gaps are filled alike."""
+    starts = series.offsets[:-1]
+    start = np.maximum(starts, series.offsets[1:] - context)
+    if series.has_missing and len(series.values):
+        whole = ~np.isnan(series.values).any(axis=1)
+        last = np.maximum.accumulate(np.where(whole, np.arange(series.rows), -1))
+        start = np.maximum(starts, last[np.minimum(start, series.rows - 1)])
+    return series.tail(start)
+
+
 def _part(ahead: Ahead, series: np.ndarray) -> Ahead:
     rows, offsets = spans(ahead.offsets[series], ahead.offsets[series + 1])
     return Ahead(ahead.values[rows], offsets)
@@ -278,7 +302,7 @@ def save_series(tail: SeriesSet) -> tuple[dict[str, np.ndarray], dict[str, Any]]
         "roles": {role: list(names) for role, names in tail.origin.roles.items()},
         "levels": {name: list(levels) for name, levels in tail.origin.levels.items()},
         "embedding": tail.origin.embedding,
-        "has_times": tail.origin.has_times,
+        "time": tail.origin.time,
         "series": list(tail.origin.series),
     }
     meta |= {
@@ -286,6 +310,7 @@ def save_series(tail: SeriesSet) -> tuple[dict[str, np.ndarray], dict[str, Any]]
         "labels": tail.labels.to_dict(),
         "origin": origin,
         "embedding": [[column, count] for column, count in tail.embedding.items()],
+        "flags": list(tail.flags),
         "dtype": str(time.dtype),
     }
     return arrays, meta
@@ -321,9 +346,10 @@ def restore_series(arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) ->
             {role: tuple(names) for role, names in origin["roles"].items()},
             {name: tuple(levels) for name, levels in origin["levels"].items()},
             origin["embedding"],
-            origin["has_times"],
+            origin["time"],
             tuple(origin["series"]),
         ),
         embedding=dict(meta["embedding"]),
+        flags=tuple(meta["flags"]),
         ahead=ahead,
     )

@@ -44,7 +44,7 @@ def open_source(data: Any, options: TableOptions) -> Source:
             "the series is an array on a CUDA device; tables are read on the host, pass gpulstm.to_host(series)"
         )
     if isinstance(data, Mapping):
-        return mapping_source(data)
+        return mapping_source(data, options.missing)
     return frame_source(data)
 
 

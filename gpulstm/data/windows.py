@@ -322,7 +322,7 @@ def window_set(
         DataError: a window would reach over the ends of its series.
     """
     if origins is not None:
-        _check_origins(series, origins, context, horizon)
+        _check_origins(series, origins, least or context, horizon)
     values = series.filled() if cuts is None else series.filled((cuts.train, cuts.validation))
     observed = series.observed
     return WindowSet(

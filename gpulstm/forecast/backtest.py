@@ -12,57 +12,71 @@ from dataclasses import replace
 import numpy as np
 
 from gpulstm import metrics, validate
-from gpulstm.data.series import SeriesSet
-from gpulstm.data.windows import WindowSet
-from gpulstm.errors import ConfigError, DataError
+from gpulstm.data.series import SeriesSet, spans
+from gpulstm.errors import ConfigError, DataError, option
+from gpulstm.forecast.config import ForecasterConfig
 from gpulstm.forecast.predictor import Predictor
 from gpulstm.forecast.results import MODEL, NAIVE, SEASONAL, Backtest
 
 
 def backtest_origins(
     series: SeriesSet,
-    context: int,
-    horizon: int,
+    config: ForecasterConfig,
     origins: int | Sequence[int] | np.ndarray | None,
     stride: int,
     tests: np.ndarray | None,
 ) -> np.ndarray:
     """The rows, absolute as `series.offsets`, at which the forecasts of a backtest begin.
 
+    Series that are too short for one of them have none.
+
     Args:
         origins: a number (that many in each series, the last of them a horizon before its end), rows (the same in each
             series, counted from its first), or None for all of the test part.
-        stride: rows between neighbouring origins; not used where rows are given.
+        stride: rows between neighboring origins; not used where rows are given.
         tests: `(series,)` first absolute row of the test part, or None where there is none.
 
     Raises:
         ConfigError: neither origins nor a test part.
-        DataError: a series is too short.
+        DataError: every series is too short.
     """
-    all_rows = []
-    for index, name in enumerate(series.names):
-        start, stop = int(series.offsets[index]), int(series.offsets[index + 1])
-        first, last = start + context, stop - horizon
-        if origins is None:
-            if tests is None:
-                raise ConfigError("there is no test part to backtest on; give origins, or fit with test=...")
-            rows = np.arange(max(int(tests[index]), first), last + 1, stride)
-            room = f"its test part has {stop - int(tests[index])} rows"
-        elif isinstance(origins, (int, np.integer)):
-            count = validate.count("origins", origins)
-            rows = last - stride * np.arange(count - 1, -1, -1)
-            room = f"{count} origins {stride} apart, context {context} and horizon {horizon} need "
-            room += f"{context + horizon + stride * (count - 1)} rows"
-        else:
-            rows = start + np.array([validate.count("origins", row, at_least=0) for row in origins], dtype=np.int64)
-            room = f"its origins may lie in the rows {context} to {stop - start - horizon}"
-        if not rows.size or rows.min() < first or rows.max() > last:
-            raise DataError(f"series {name!r} has {stop - start} rows, too few for this backtest: {room}")
-        all_rows.append(rows)
-    return np.concatenate(all_rows).astype(np.int64)
+    context, horizon = config.context, config.horizon
+    starts, stops = series.offsets[:-1], series.offsets[1:]
+    short = series.lengths < context + horizon
+    first, last = starts + np.where(short, config.least, context), stops - horizon
+    longest = int(series.lengths.max())
+    if origins is None:
+        if tests is None:
+            raise ConfigError(
+                f"there is no test part to backtest on; give {option('origins', ...)}, or fit with "
+                + option("test", ...)
+            )
+        begin = np.maximum(tests, first)
+        counts = np.maximum((last - begin) // stride + 1, 0)
+        room = f"the longest test part has {int((stops - tests).max())} rows"
+    elif isinstance(origins, (int, np.integer)):
+        asked = validate.count("origins", origins)
+        begin = last - stride * (asked - 1)
+        counts = np.where(begin >= first, asked, 0)
+        room = f"{asked} origins {stride} apart, context {context} and horizon {horizon} need "
+        room += f"{context + horizon + stride * (asked - 1)} rows"
+    else:
+        rows = np.array([validate.count("origins", row, at_least=0) for row in origins], dtype=np.int64)
+        absolute = starts[:, None] + rows[None, :]
+        inside = ((absolute >= first[:, None]) & (absolute <= last[:, None])).all(axis=1) & (len(rows) > 0)
+        if not inside.any():
+            raise DataError(
+                f"every series is too short for this backtest: its origins may lie in the rows {context} to "
+                f"{longest - horizon} of the longest"
+            )
+        return absolute[inside].ravel()
+    place, _ = spans(np.zeros_like(counts), counts)
+    if not len(place):
+        raise DataError(f"every series is too short for this backtest, the longest has {longest} rows: {room}")
+    return np.repeat(begin, counts) + stride * place
 
 
-def run_backtest(predictor: Predictor, series: SeriesSet, origins: np.ndarray, season: int) -> Backtest:
+def run_backtest(predictor: Predictor, series: SeriesSet, origins: np.ndarray, seasons: tuple[int, ...]) -> Backtest:
     """Forecast from every origin, by the network and by the naive forecasts.
 
     Gaps in the series are filled forward, also under the rule `"interpolate"`: a line to a later value would show the
@@ -71,9 +85,9 @@ def run_backtest(predictor: Predictor, series: SeriesSet, origins: np.ndarray, s
     Args:
         predictor: with a row of its scaler for each series.
         origins: absolute rows.
-        season: of the seasonal-naive forecast and of MASE.
+        seasons: the shortest is that of the seasonal-naive forecast and of MASE.
     """
-    horizon = predictor.config.horizon
+    horizon, season = predictor.config.horizon, seasons[0]
     past = replace(series, missing="forward") if series.missing == "interpolate" else series
     windows = predictor.windows(past, origins)
     mean, quantiles = predictor.forecast(windows)
@@ -81,39 +95,26 @@ def run_backtest(predictor: Predictor, series: SeriesSet, origins: np.ndarray, s
     targets = series.values[:, : series.targets]
     rows = origins[:, None] + np.arange(horizon)
     forecasts = {MODEL: mean}
+    starts = series.offsets[which]
     if season > 1:
-        forecasts[SEASONAL] = _baseline(series, windows, horizon, season)
-    forecasts[NAIVE] = _baseline(series, windows, horizon, 1)
-    scales = np.empty((len(series), series.targets))
-    for index in range(len(series)):
-        start = series.offsets[index]
-        for target in range(series.targets):
-            scales[index, target] = metrics.seasonal_scale(
-                targets[start : origins[which == index].min(), target], season
-            )
-    time = np.concatenate([series.time_of(index) for index in range(len(series))])
+        forecasts[SEASONAL] = metrics.seasonal_naive_from(targets, starts, origins, horizon, season)
+    forecasts[NAIVE] = metrics.seasonal_naive_from(targets, starts, origins, horizon, 1)
+    first = series.offsets[:-1].copy()  # before the first origin of each series; nothing where it has none
+    order = np.argsort(origins, kind="stable")[::-1]
+    first[which[order]] = origins[order]
+    scales = metrics.seasonal_scales(targets, series.offsets[:-1], first, season)
     return Backtest(
         names=series.names,
         targets=series.target_names,
         series=which,
         origins=origins - series.offsets[which],
-        index=time[rows],
+        index=series.times[rows],
         actual=targets[rows],
         forecasts=forecasts,
         levels=predictor.loss.levels,
         quantiles=quantiles,
         season=season,
         scales=scales,
-    )
-
-
-def _baseline(series: SeriesSet, windows: WindowSet, horizon: int, season: int) -> np.ndarray:
-    """The (seasonal-)naive forecast from every origin, `(N, horizon, targets)`."""
-    starts = series.offsets[windows.series_of()]
-    targets = series.values[:, : series.targets]
-    return np.stack(
-        [
-            metrics.seasonal_naive(targets[start:origin], horizon, season)
-            for start, origin in zip(starts, windows.origins, strict=True)
-        ]
+        seasons=seasons,
+        labels=series.labels,
     )

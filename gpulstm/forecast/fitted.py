@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from gpulstm.arrays import checkpoint
 from gpulstm.data.scaling import Scaler
-from gpulstm.data.series import SeriesSet
+from gpulstm.data.series import SeriesSet, restore_series, save_series
 from gpulstm.errors import CheckpointError, ConfigError, ShapeError
 from gpulstm.forecast.config import ForecasterConfig
 from gpulstm.losses import Loss
@@ -27,7 +27,7 @@ class Fitted:
         network, loss, scaler: as trained.
         tail: the last rows of every series, from which forecasts go on; its times are never None.
         until: `(series,)` time of the last row that training or validation saw.
-        season: rows in a season.
+        seasons: rows in each season, the shortest first; (1,) where there is none.
     """
 
     network: Network
@@ -35,7 +35,7 @@ class Fitted:
     scaler: Scaler
     tail: SeriesSet
     until: np.ndarray
-    season: int
+    seasons: tuple[int, ...]
 
     def save(
         self, path: str | os.PathLike[str], options: Mapping[str, Any], history: History, notes: list[str]
@@ -45,20 +45,17 @@ class Fitted:
         assert tail.time is not None
         arrays = {f"weights.{name}": value for name, value in self.network.params.items()}
         arrays |= {f"scaler.{name}": value for name, value in self.scaler.arrays().items()}
-        arrays |= {
-            "tail.values": tail.values,
-            "tail.offsets": tail.offsets,
-            "tail.time": _plain_time(tail.time),
-            "until": _plain_time(self.until),
-        }
+        parts, described = save_series(tail)
+        arrays |= {f"tail.{name}": value for name, value in parts.items()}
+        until = self.until
+        arrays["until"] = until.view(np.int64) if until.dtype.kind == "M" else until
         meta = {
             "kind": "forecaster",
             "options": dict(options),
             "network": self.network.config.to_dict(),
             "scaler": self.scaler.scalars(),
-            "season": self.season,
-            "dates": tail.time.dtype.kind == "M",
-            "series": {name: getattr(tail, name) for name in _SERIES_FIELDS},
+            "seasons": list(self.seasons),
+            "series": described,
             "history": history.state(),
             "notes": notes,
         }
@@ -77,42 +74,23 @@ def load(path: str | os.PathLike[str], device: str) -> tuple[ForecasterConfig, F
         raise CheckpointError(f"{path} holds {meta.get('kind')!r}, expected a forecaster")
     try:
         config = ForecasterConfig.from_dict(meta["options"], device)
-        dates = meta["dates"]
-        described: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in meta["series"].items()
-        }
-        tail = SeriesSet(
-            values=arrays["tail.values"],
-            offsets=arrays["tail.offsets"],
-            time=_real_time(arrays["tail.time"], dates),
-            **described,
-        )
+        parts = {name.removeprefix("tail."): value for name, value in arrays.items() if name.startswith("tail.")}
+        tail = restore_series(parts, meta["series"])
         scaler = Scaler.restore({name: arrays[f"scaler.{name}"] for name in ("location", "scale")}, meta["scaler"])
         layout = NetworkConfig.from_dict(meta["network"])
+        if layout.stack.dtype != config.dtype:  # half precision, read where it cannot be computed with
+            layout = replace(layout, stack=replace(layout.stack, dtype=config.dtype))
         network = Network(layout, device=device, seed=config.seed, engine=config.engine, initial=False)
         network.params.load(
             {name.removeprefix("weights."): value for name, value in arrays.items() if name.startswith("weights.")}
         )
-        until = _real_time(arrays["until"], dates)
-        fitted = Fitted(network, config.loss(), scaler, tail, until, int(meta["season"]))
+        assert tail.time is not None
+        until = np.asarray(arrays["until"])
+        until = until.view(tail.time.dtype) if tail.time.dtype.kind == "M" else until
+        fitted = Fitted(network, config.loss(), scaler, tail, until, tuple(meta["seasons"]))
         return config, fitted, History(**meta["history"]), list(meta["notes"])
-    except (KeyError, TypeError, ConfigError, ShapeError) as error:
+    except (KeyError, TypeError, ValueError, ConfigError, ShapeError) as error:
         raise CheckpointError(f"{path} is no whole forecaster: {error}") from error
-
-
-_SERIES_FIELDS = ("columns", "targets", "past", "future", "names", "calendar", "missing", "time_name", "series_name")
-
-
-def end_of(series: SeriesSet, context: int) -> SeriesSet:
-    """The end of each series: the context, and before it back to a row without gaps, so that gaps are filled alike."""
-    starts = []
-    for index in range(len(series)):
-        first, stop = int(series.offsets[index]), int(series.offsets[index + 1])
-        start = max(first, stop - max(context, 36))  # 36 rows tell month ends from other steps
-        whole = ~np.isnan(series.values[first : start + 1]).any(axis=1)
-        rows = np.flatnonzero(whole)
-        starts.append(first + int(rows[-1]) if rows.size else first)
-    return series.tail(np.array(starts))
 
 
 def new_scaler(config: ForecasterConfig, series: SeriesSet, stops: np.ndarray) -> Scaler:
@@ -123,13 +101,7 @@ def new_scaler(config: ForecasterConfig, series: SeriesSet, stops: np.ndarray) -
         stops,
         names=series.names,
         columns=series.columns,
-        skip=2 * len(series.calendar),
+        skip=series.made,
+        shared=series.shared,
+        kept=series.kept,
     )
-
-
-def _plain_time(time: np.ndarray) -> np.ndarray:
-    return time.astype("datetime64[us]").astype(np.int64) if time.dtype.kind == "M" else time
-
-
-def _real_time(values: np.ndarray, dates: bool) -> np.ndarray:
-    return values.astype("datetime64[us]") if dates else values

@@ -21,15 +21,14 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 import numpy as np
 
 from gpulstm import validate
-from gpulstm.data.calendars import season_of, step_of
-from gpulstm.data.loading import known_ahead, load_series
-from gpulstm.data.options import Names
-from gpulstm.data.series import SeriesSet
+from gpulstm.data.options import TableOptions
+from gpulstm.data.seasons import seasons_of
+from gpulstm.data.series import SeriesSet, end_of
 from gpulstm.data.splits import Cuts, chronological_cuts
-from gpulstm.errors import ConfigError, DataError, NotFittedError
+from gpulstm.errors import ConfigError, DataError, NotFittedError, option
 from gpulstm.forecast import fitted as artifacts
 from gpulstm.forecast.config import ForecasterConfig
-from gpulstm.forecast.fitted import Fitted, end_of, new_scaler
+from gpulstm.forecast.fitted import Fitted, new_scaler
 from gpulstm.forecast.predictor import Predictor
 from gpulstm.forecast.results import Backtest, Forecast
 from gpulstm.training.history import History
@@ -48,6 +47,21 @@ def _arguments_of(options: Callable[_P, Any]) -> Callable[[Callable[..., None]],
         signature = inspect.signature(options)
         own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
         method.__signature__ = signature.replace(parameters=[own, *signature.parameters.values()])  # type: ignore[attr-defined]
+        return method
+
+    return decorate
+
+
+def _with_options_of(options: type) -> Callable[[Any], Any]:
+    """Give a method with `**table` the names of a class of options in its signature, for `help` and editors."""
+
+    def decorate(method: Any) -> Any:
+        signature = inspect.signature(method)
+        own = [one for one in signature.parameters.values() if one.kind is not inspect.Parameter.VAR_KEYWORD]
+        more = [
+            one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in inspect.signature(options).parameters.values()
+        ]
+        method.__signature__ = signature.replace(parameters=[*own, *more])
         return method
 
     return decorate
@@ -97,33 +111,28 @@ class Forecaster:
         return self._fitted
 
     # -- fitting -----------------------------------------------------------------------------------------------------
+    @_with_options_of(TableOptions)
     def fit(
         self,
         data: Any,
         *,
-        target: Names | None = None,
-        past: Names = (),
-        future: Names = (),
-        time: str | int | None = None,
-        series: str | int | None = None,
-        calendar: str | Sequence[str] = (),
-        missing: str = "refuse",
-        delimiter: str | None = None,
         progress: bool = True,
         callbacks: Sequence[Callback] = (),
         checkpoint: str | os.PathLike[str] | None = None,
         resume: str | os.PathLike[str] | None = None,
+        **table: Any,
     ) -> Forecaster:
         """Learn from one or many series.
 
         Args:
             data: a path, frame, dict or array with the roles of its columns, as `load_series` takes them; or a
                 `SeriesSet`.
-            target, past, future, time, series, calendar, missing, delimiter: of the table; see `load_series`.
             progress: a bar on stderr.
             callbacks: further callbacks of the training run.
             checkpoint: a file to which the training run is saved after every epoch.
             resume: such a file, to go on from: with the same data and options the run continues bit for bit.
+            table: how the table is read, by the names of `TableOptions`: target, past, future, static, time, series,
+                calendar, holidays, freq, missing, duplicates and others.
 
         Returns:
             this forecaster, with the weights of the best epoch.
@@ -132,21 +141,12 @@ class Forecaster:
             DataError: a table that cannot be used, or too short a series.
             TrainingError, CheckpointError: as `Trainer`.
         """
-        from gpulstm.forecast.learning import new_trainer, training_parts, uneven_rows
+        from gpulstm.data.loading import load_series
+        from gpulstm.forecast.learning import new_trainer, training_parts
         from gpulstm.training.callbacks import CheckpointEvery, EarlyStopping, Progress
 
         config = self.config
-        read = load_series(
-            data,
-            target=target,
-            past=past,
-            future=future,
-            time=time,
-            series=series,
-            calendar=calendar,
-            missing=missing,
-            delimiter=delimiter,
-        )
+        read = load_series(data, **table)
         if config.strategy == "recursive" and read.past:
             names = ", ".join(read.columns[read.targets : read.targets + read.past])
             raise ConfigError(
@@ -164,15 +164,20 @@ class Forecaster:
         trainer = new_trainer(config, train, watchers)
         if resume is not None:
             trainer.restore(resume)
-        self.notes = scaler.notes()
+        self.notes = [*read.notes, *scaler.notes()]
         if train.skipped:
-            self.notes.append(f"too short to learn from: {', '.join(train.skipped)}")
-        self.notes += uneven_rows(read)
+            self.notes.append(f"too short to learn from: {_listed(train.skipped)}")
+        padded = _padded(read, config)
+        if padded:
+            self.notes.append(f"shorter than a window, and padded on the left: {_listed(padded)}")
+        seasons = self._seasons(read)
+        if config.season is None and seasons == (1,) and read.axis.step.seconds >= 1:
+            self.notes.append(
+                f"no season of the step {read.axis.step.freq} fits the series; name it as {option('season', ...)}"
+            )
         self.history = trainer.fit(train, judge)
-        last = [stop - 1 - start for stop, start in zip(cuts.validation, read.offsets[:-1], strict=True)]
-        until = np.array([read.time_of(index)[row] for index, row in enumerate(last)])
         self._fitted = Fitted(
-            trainer.network, trainer.loss, scaler, end_of(read, config.context), until, self._season(read)
+            trainer.network, trainer.loss, scaler, end_of(read, config.context), _last_seen(read, cuts), seasons
         )
         self._series = read
         return self
@@ -202,11 +207,15 @@ class Forecaster:
             )
         length = config.horizon if config.strategy == "direct" else steps
         past, predictor = self._past(data)
-        known = past.extended(length, known_ahead(past, length, future))
+        ahead = None
+        if past.known or future is not None:
+            from gpulstm.data.following import known_ahead
+
+            ahead = known_ahead(past, length, future)
+        known = past.extended(length, ahead)
         origins = known.offsets[1:] - length
-        windows = predictor.windows(known, origins, horizon=length, cuts=Cuts(origins, origins))
-        mean, quantiles = predictor.forecast(windows)
-        index = np.stack([known.time_of(row)[-length:] for row in range(len(known))])
+        mean, quantiles = self._forecast(predictor, known, origins, length)
+        index = known.times[origins[:, None] + np.arange(length)]
         return Forecast(
             known.names,
             known.target_names,
@@ -214,7 +223,30 @@ class Forecaster:
             mean[:, :steps],
             fitted.loss.levels,
             None if quantiles is None else quantiles[:, :steps],
+            known.labels,
         )
+
+    def _forecast(
+        self, predictor: Predictor, known: SeriesSet, origins: np.ndarray, length: int
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Forecast every series: by the network, or simply where one is too short for it."""
+        from gpulstm.forecast.short import forecast_short
+
+        long = origins - known.offsets[:-1] >= self.config.least
+        cuts = Cuts(origins, origins)
+        if long.all():
+            return predictor.forecast(predictor.windows(known, origins, horizon=length, cuts=cuts))
+        levels = self.fitted.loss.levels
+        simple, bands = forecast_short(known, origins, length, self.fitted.seasons[0], levels, predictor.scaler)
+        if long.any():
+            mean, quantiles = predictor.forecast(predictor.windows(known, origins[long], horizon=length, cuts=cuts))
+            simple[long] = mean
+            if quantiles is not None and bands is not None:
+                bands[long] = quantiles
+        self.notes = [note for note in self.notes if not note.startswith("simple forecasts, ")]
+        names = [known.names[at] for at in np.flatnonzero(~long)]
+        self.notes.append(f"simple forecasts, for fewer than {self.config.least} rows: {_listed(names)}")
+        return simple, bands
 
     def stream(self, data: Any = None, future: Any = None) -> ForecastStream:
         """Start a stateful forecast that follows the series row by row; see `ForecastStream`.
@@ -258,16 +290,15 @@ class Forecaster:
         if isinstance(config.test, str) or config.test != 0:
             tests = chronological_cuts(series, 0, config.test).validation
         step = max(1, config.horizon // 4) if stride is None else validate.count("stride", stride)
-        rows = backtest_origins(series, config.context, config.horizon, origins, step, tests)
+        rows = backtest_origins(series, config, origins, step, tests)
         which = np.searchsorted(series.offsets, rows, side="right") - 1
-        firsts = np.array([rows[which == index].min() for index in range(len(series))])
-        result = run_backtest(self._predictor(series, firsts), series, rows, fitted.season)
-        known = dict(zip(fitted.scaler.names, fitted.until, strict=True))
-        starts = result.index[:, 0]
-        seen = any(
-            name in known and bool((starts[result.series == index] <= known[name]).any())
-            for index, name in enumerate(series.names)
-        )
+        firsts = series.offsets[1:].copy()
+        np.minimum.at(firsts, which, rows)
+        seasons = fitted.seasons if config.season is not None or data is None else self._seasons(series)
+        result = run_backtest(self._predictor(series, firsts), series, rows, seasons)
+        known = {name: at for at, name in enumerate(fitted.scaler.names)}
+        place = np.array([known.get(name, -1) for name in series.names])[result.series]
+        seen = bool((result.index[place >= 0, 0] <= fitted.until[place[place >= 0]]).any())
         return replace(result, seen=seen)
 
     # -- series ------------------------------------------------------------------------------------------------------
@@ -283,22 +314,10 @@ class Forecaster:
             NotFittedError: before `fit`.
             DataError: as `load_series`, or the columns are not those of the fit.
         """
+        from gpulstm.data.loading import load_series
+
         tail = self.fitted.tail
-        own = len(tail.columns) - 2 * len(tail.calendar)
-        series = (
-            data
-            if isinstance(data, SeriesSet)
-            else load_series(
-                data,
-                target=tail.columns[: tail.targets],
-                past=tail.columns[tail.targets : tail.targets + tail.past],
-                future=tail.columns[tail.targets + tail.past : own],
-                time=tail.time_name,
-                series=tail.series_name,
-                calendar=tail.calendar,
-                missing=tail.missing,
-            )
-        )
+        series = load_series(data) if isinstance(data, SeriesSet) else load_series(data, like=tail)
         if (series.columns, series.targets, series.past) != (tail.columns, tail.targets, tail.past):
             raise DataError(
                 f"the series have the columns {', '.join(series.columns)} in other roles or order than those "
@@ -330,20 +349,16 @@ class Forecaster:
         return forecaster
 
     # -- parts -------------------------------------------------------------------------------------------------------
-    def _season(self, series: SeriesSet) -> int:
+    def _seasons(self, series: SeriesSet) -> tuple[int, ...]:
         if self.config.season is not None:
-            return self.config.season
-        return 1 if series.time is None or series.lengths[0] < 2 else season_of(step_of(series.time_of(0)))
+            return (self.config.season,)
+        return seasons_of(series.axis.step, int(series.lengths.max())) or (1,)
 
     def _past(self, data: Any) -> tuple[SeriesSet, Predictor]:
         """The end of the fitted series, or of other series, and what forecasts them."""
         series = self.fitted.tail if data is None else self.read(data)
         predictor = self._predictor(series, series.offsets[1:])
-        context = self.config.context
-        for name, rows in zip(series.names, series.lengths, strict=True):
-            if rows < context:
-                raise DataError(f"series {name!r} has {rows} rows, fewer than the context of {context}")
-        return series if data is None else end_of(series, context), predictor
+        return series if data is None else end_of(series, self.config.context), predictor
 
     def _predictor(self, series: SeriesSet, stops: np.ndarray) -> Predictor:
         """What forecasts `series`: scaled as at the fit where they were fitted, else by their rows before `stops`."""
@@ -351,8 +366,31 @@ class Forecaster:
         scaler, names = fitted.scaler, fitted.scaler.names
         if series.names != names:
             scaler = new_scaler(self.config, series, stops)
-            for index, name in enumerate(series.names):
-                if name in names:
-                    scaler.location[index] = fitted.scaler.location[names.index(name)]
-                    scaler.scale[index] = fitted.scaler.scale[names.index(name)]
+            known = {name: at for at, name in enumerate(names)}
+            place = np.array([known.get(name, -1) for name in series.names])
+            scaler.location[place >= 0] = fitted.scaler.location[place[place >= 0]]
+            scaler.scale[place >= 0] = fitted.scaler.scale[place[place >= 0]]
         return Predictor(fitted.network, fitted.loss, scaler, self.config)
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first names of many, and how many there are."""
+    few = ", ".join(names[:5])
+    return few if len(names) <= 5 else f"{few} and {len(names) - 5} more ({len(names)} in all)"
+
+
+def _padded(series: SeriesSet, config: ForecasterConfig) -> list[str]:
+    """Names of the series that the network sees padded: too short for a window, and long enough for a part of one."""
+    lengths = series.lengths
+    short = (lengths < config.context + config.training_horizon) & (lengths >= config.least)
+    return [series.names[at] for at in np.flatnonzero(short)]
+
+
+def _last_seen(series: SeriesSet, cuts: Cuts) -> np.ndarray:
+    """`(series,)`: the time of the last row of training and validation; before all others where there is none."""
+    times = series.times
+    last = times[np.maximum(cuts.validation - 1, series.offsets[:-1])]
+    none = cuts.validation <= series.offsets[:-1]
+    if none.any():
+        last[none] = np.datetime64("NaT") if times.dtype.kind == "M" else times.min() - 1
+    return last

@@ -8,13 +8,12 @@ from dataclasses import replace
 import numpy as np
 
 from gpulstm.arrays.devices import resolve
-from gpulstm.data.calendars import step_of
 from gpulstm.data.scaling import Scaler
 from gpulstm.data.series import SeriesSet
 from gpulstm.data.splits import Cuts
 from gpulstm.data.tbptt import Lanes
 from gpulstm.data.windows import WindowSet, window_set
-from gpulstm.errors import ConfigError
+from gpulstm.errors import ConfigError, option
 from gpulstm.forecast.config import ForecasterConfig
 from gpulstm.model.network import Network, NetworkConfig
 from gpulstm.optimizers import AdamW
@@ -46,6 +45,7 @@ def training_parts(
         window_scaling=config.window_scaling,
         dtype=config.stack(1).data_dtype,
         origins=np.zeros(0, np.int64),
+        least=config.least,
     )
     windows = replace(windows, scale_lag=config.scale_lag)
     judge = windows.within(cuts.train, cuts.validation, config.stride)
@@ -58,6 +58,11 @@ def training_parts(
     else:
         train = windows.within(series.offsets[:-1], cuts.train, config.stride)
         windows.check_training(train, cuts)
+    if rows >= windows.horizon and not len(judge):
+        raise ConfigError(
+            f"{option('validation', config.validation)} keeps up to {rows} rows of a series, and no target is observed "
+            f"in them within {windows.horizon} steps of an origin; keep others, or none with {option('validation', 0)}"
+        )
     if rows and not len(judge):
         raise ConfigError(
             f"validation={config.validation!r} keeps {rows} rows, fewer than the horizon of "
@@ -90,17 +95,3 @@ def new_trainer(config: ForecasterConfig, train: WindowSet | Lanes, callbacks: S
         callbacks=callbacks,
         extra={"forecaster": config.to_dict()},
     )
-
-
-def uneven_rows(series: SeriesSet) -> list[str]:
-    """A sentence on series whose rows are not evenly spaced in time."""
-    if series.time is None:
-        return []
-    names = [
-        name
-        for index, name in enumerate(series.names)
-        if series.lengths[index] > 1 and not step_of(series.time_of(index)).regular
-    ]
-    if not names:
-        return []
-    return [f"rows not evenly spaced, so that forecasts are dated by the most frequent step: {', '.join(names)}"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -39,16 +40,34 @@ def draw_forecast(
         title: the headline; by default the names and the horizon.
         label: the vertical axis, by default the target's name.
     """
-    horizon = forecast.index.shape[1]
-    rows = slice(-max(SHOWN * horizon, 30), None)
-    fan = _fan(forecast, forecast.index, forecast.mean, series, target)
-    time, observed = past.time_of(series)[rows], past.series(series)[rows, target]
-    if past.time is None:  # a forecast without times counts its steps from the first row
-        time = time + fan.time[0] - past.lengths[series]
-    title = title or f"{_name(forecast, series, target)}: {horizon} steps ahead"
+    fan, time, observed, title = _shown(forecast, past, series, target, title)
     return figures.forecast(
         path, fan, time=time, observed=observed, title=title, label=label or forecast.targets[target]
     )
+
+
+def forecast_axes(
+    forecast: Forecast, past: SeriesSet | None, *, series: int = 0, target: int = 0, title: str = "", label: str = ""
+) -> Any:
+    """As `draw_forecast`, as matplotlib's axes; without `past` the forecast alone."""
+    fan, time, observed, title = _shown(forecast, past, series, target, title)
+    return figures.forecast_axes(fan, time, observed, title=title, label=label or forecast.targets[target])
+
+
+def _shown(
+    forecast: Forecast, past: SeriesSet | None, series: int, target: int, title: str
+) -> tuple[Fan, np.ndarray, np.ndarray, str]:
+    """The forecast, times and values of the end of the series, and the headline."""
+    horizon = forecast.index.shape[1]
+    fan = _fan(forecast, forecast.index, forecast.mean, series, target)
+    title = title or f"{_name(forecast, series, target)}: {horizon} steps ahead"
+    if past is None:
+        return fan, fan.time[:0], np.zeros(0), title
+    rows = slice(-max(SHOWN * horizon, 30), None)
+    time, observed = past.time_of(series)[rows], past.series(series)[rows, target]
+    if past.time is None:  # a forecast without times counts its steps from the first row
+        time = time + fan.time[0] - past.lengths[series]
+    return fan, time, observed, title
 
 
 def draw_backtest(

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import io
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from gpulstm import metrics
 from gpulstm.arrays.checkpoint import write_atomically
-from gpulstm.data.calendars import format_time
-from gpulstm.errors import ConfigError, missing_extra
+from gpulstm.data.axis import Labels
+from gpulstm.errors import ConfigError, MissingExtraError
 
 MODEL, SEASONAL, NAIVE = "model", "seasonal naive", "naive"
 METRICS = ("MAE", "RMSE", "MAPE", "sMAPE", "MASE", "pinball", "coverage")
@@ -28,11 +29,13 @@ class Forecast:
     Attributes:
         names: of the series.
         targets: names of the target columns.
-        index: `(series, horizon)` times; steps from 0 after the first row where the series have no times.
+        index: `(series, horizon)` times: dates as `datetime64` in UTC (tables show them in their zone), numbers as they
+            came; steps from 0 after the first row where the series have no times.
         mean: `(series, horizon, targets)` float64 point forecast: the mean, or the median where the model was fitted to
             quantiles.
         levels: quantile levels, rising.
         quantiles: `(series, horizon, targets, levels)` float64, rising along the last axis, or None.
+        labels: what the columns of ids and times are called in tables, and how times are written.
     """
 
     names: tuple[str, ...]
@@ -41,6 +44,7 @@ class Forecast:
     mean: np.ndarray
     levels: tuple[float, ...] = ()
     quantiles: np.ndarray | None = None
+    labels: Labels = field(default_factory=Labels)
 
     @property
     def median(self) -> np.ndarray:
@@ -62,18 +66,19 @@ class Forecast:
     def columns(self) -> dict[str, np.ndarray]:
         """The forecast as a table in long format: series, time, target, mean and one column a quantile.
 
-        The columns `series` and `target` are left out where there is only one of them.
+        Ids and times stand under the names that they came with, `series` and `time` where they had none.  The column
+        `target`, and that of a series without an id, are left out where there is only one.
         """
         count, horizon, width = self.mean.shape
-        table: dict[str, np.ndarray] = {}
-        if count > 1:
-            table["series"] = np.repeat(np.array(self.names), horizon * width)
-        table["time"] = np.repeat(self.index.ravel(), width)
+        rows = np.repeat(np.arange(count), horizon * width)
+        table = self.labels.id_columns(self.names, rows) if self.labels.shown(count) else {}
+        _add(table, self.labels.time_name, np.repeat(self.index.ravel(), width))
         if width > 1:
-            table["target"] = np.tile(np.array(self.targets), count * horizon)
-        table["mean"] = self.mean.ravel()
+            _add(table, "target", np.tile(np.array(self.targets), count * horizon))
+        _add(table, "mean", self.mean.ravel())
         if self.quantiles is not None:
-            table |= {f"q{level:g}": self.quantiles[..., place].ravel() for place, level in enumerate(self.levels)}
+            for at, level in enumerate(self.levels):
+                _add(table, f"q{level!r}", self.quantiles[..., at].ravel())
         return table
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
@@ -82,7 +87,23 @@ class Forecast:
         Raises:
             CheckpointError: the file cannot be written.
         """
-        _write_csv(path, self.columns())
+        _write_csv(path, self.columns(), self.labels)
+
+    def plot(self, past: Any = None, *, series: int = 0, target: int = 0, title: str = "", label: str = "") -> Any:
+        """One series and target as matplotlib's axes; `plot().figure.savefig(path)` writes them.
+
+        Args:
+            past: the `SeriesSet` that the forecast follows, whose end is drawn too.
+            series, target: which, by number.
+            title: the headline; by default the names and the horizon.
+            label: the vertical axis, by default the target's name.
+
+        Raises:
+            MissingExtraError: matplotlib is not installed.
+        """
+        from gpulstm.forecast.pictures import forecast_axes
+
+        return forecast_axes(self, past, series=series, target=target, title=title, label=label)
 
     def to_frame(self, library: str = "pandas") -> Any:
         """`columns` as a frame of `"pandas"`, `"polars"` or `"pyarrow"`.
@@ -91,7 +112,7 @@ class Forecast:
             ConfigError: another library.
             MissingExtraError: the library is not installed.
         """
-        return _frame(self.columns(), library)
+        return _frame(self.columns(), library, self.labels)
 
 
 @dataclass(frozen=True)
@@ -108,10 +129,12 @@ class Backtest:
         actual: `(N, horizon, K)` float64, NaN where missing.
         forecasts: `(N, horizon, K)` by forecaster: `"model"`, `"seasonal naive"` (where the season is above 1),
         `"naive"`. levels, quantiles: of the model, as in `Forecast`; `(N, horizon, K, levels)`.
-        season: rows in a season.
+        season: rows in the shortest season, by which MASE and the seasonal-naive forecast go.
         scales: `(series, K)` denominators of MASE: the seasonal-naive error over the rows before the first origin.
         seen: whether the model was trained or chosen on some of the rows that it forecasts here, so that the figures
             flatter it.
+        seasons: rows in all seasons of the time step.
+        labels: as in `Forecast`.
     """
 
     names: tuple[str, ...]
@@ -126,6 +149,8 @@ class Backtest:
     season: int
     scales: np.ndarray
     seen: bool = False
+    seasons: tuple[int, ...] = ()
+    labels: Labels = field(default_factory=Labels)
 
     def metrics(self) -> dict[str, dict[str, float]]:
         """The errors over all forecasts, by forecaster and then by name (`METRICS`).
@@ -163,18 +188,19 @@ class Backtest:
     def columns(self) -> dict[str, np.ndarray]:
         """All forecasts as a table in long format, one row per forecast, step and target."""
         count, horizon, width = self.actual.shape
-        table: dict[str, np.ndarray] = {}
-        if len(self.names) > 1:
-            table["series"] = np.repeat(np.array(self.names)[self.series], horizon * width)
-        table["origin"] = np.repeat(self.origins, horizon * width)
-        table["step"] = np.tile(np.repeat(np.arange(1, horizon + 1), width), count)
-        table["time"] = np.repeat(self.index.ravel(), width)
+        rows = np.repeat(self.series, horizon * width)
+        table = self.labels.id_columns(self.names, rows) if self.labels.shown(len(self.names)) else {}
+        _add(table, "origin", np.repeat(self.origins, horizon * width))
+        _add(table, "step", np.tile(np.repeat(np.arange(1, horizon + 1), width), count))
+        _add(table, self.labels.time_name, np.repeat(self.index.ravel(), width))
         if width > 1:
-            table["target"] = np.tile(np.array(self.targets), count * horizon)
-        table["actual"] = self.actual.ravel()
-        table |= {name.replace(" ", "_"): forecast.ravel() for name, forecast in self.forecasts.items()}
+            _add(table, "target", np.tile(np.array(self.targets), count * horizon))
+        _add(table, "actual", self.actual.ravel())
+        for name, forecast in self.forecasts.items():
+            _add(table, name.replace(" ", "_"), forecast.ravel())
         if self.quantiles is not None:
-            table |= {f"q{level:g}": self.quantiles[..., place].ravel() for place, level in enumerate(self.levels)}
+            for at, level in enumerate(self.levels):
+                _add(table, f"q{level!r}", self.quantiles[..., at].ravel())
         return table
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
@@ -183,36 +209,82 @@ class Backtest:
         Raises:
             CheckpointError: the file cannot be written.
         """
-        _write_csv(path, self.columns())
+        _write_csv(path, self.columns(), self.labels)
 
     def to_frame(self, library: str = "pandas") -> Any:
         """`columns` as a frame of `"pandas"`, `"polars"` or `"pyarrow"`; errors as in `Forecast.to_frame`."""
-        return _frame(self.columns(), library)
+        return _frame(self.columns(), library, self.labels)
 
 
-def _write_csv(path: str | os.PathLike[str], columns: Mapping[str, np.ndarray]) -> None:
+def _add(table: dict[str, np.ndarray], name: str, values: np.ndarray) -> None:
+    """Put a column into a table, under another name where a column of ids or times has that one."""
+    while name in table:
+        name += "_"
+    table[name] = values
+
+
+def _write_csv(path: str | os.PathLike[str], columns: Mapping[str, np.ndarray], labels: Labels) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows(zip(*(_cells(name, values) for name, values in columns.items()), strict=True))
+    time = _time_column(columns, labels)
+    cells = (labels.form.texts(values) if name == time else _cells(values) for name, values in columns.items())
+    writer.writerows(zip(*cells, strict=True))
     write_atomically(path, text.getvalue().encode())
 
 
-def _cells(name: str, values: np.ndarray) -> list[Any]:
-    if name == "time":
-        return [format_time(value) for value in values]
+def _time_column(columns: Mapping[str, np.ndarray], labels: Labels) -> str:
+    """The name of the column of times, which may have been changed so that it is its own."""
+    return next(name for name in (labels.time_name, f"{labels.time_name}_") if name in columns)
+
+
+def _cells(values: np.ndarray) -> list[Any]:
     if values.dtype.kind == "f":  # shortest text that reads back as the same number; an empty cell where missing
         return ["" if np.isnan(value) else repr(value) for value in values.tolist()]
     return values.tolist()
 
 
-def _frame(columns: Mapping[str, np.ndarray], library: str) -> Any:
+def _frame(columns: Mapping[str, np.ndarray], library: str, labels: Labels) -> Any:
     if library not in LIBRARIES:
         raise ConfigError(f"library is {library!r}, expected any of {', '.join(map(repr, LIBRARIES))}")
-    import narwhals
+    time = _time_column(columns, labels)
+    if library == "pandas":
+        import pandas
 
+        return pandas.DataFrame(
+            {name: labels.form.column(values) if name == time else _plain(values) for name, values in columns.items()}
+        )
     try:
-        table = narwhals.from_dict(dict(columns), backend=library)  # type: ignore[arg-type] # one of LIBRARIES
-        return table.to_native()
+        module = importlib.import_module(library)
     except ImportError as error:
-        raise missing_extra(library, "tables", "a frame") from error
+        raise MissingExtraError(
+            f"a frame of {library} needs it, and it is not installed; run: pip install {library}"
+        ) from error
+    if library == "pyarrow":
+        return module.table(
+            {name: labels.form.column(values) if name == time else _plain(values) for name, values in columns.items()}
+        )
+    return module.DataFrame(
+        {
+            name: _polars_times(module, values, labels) if name == time else _plain(values)
+            for name, values in columns.items()
+        }
+    )
+
+
+def _plain(values: np.ndarray) -> Any:
+    """A column for a frame: text as text, whichever type NumPy has for it."""
+    return values.tolist() if values.dtype.kind in "UO" else values
+
+
+def _polars_times(polars: Any, values: np.ndarray, labels: Labels) -> Any:
+    form = labels.form
+    if values.dtype.kind != "M":
+        return values
+    if form.kind in ("text", "int"):
+        texts = form.texts(values)
+        return texts if form.kind == "text" else [int(text) for text in texts]
+    column = polars.Series(values)
+    if form.zone is not None:
+        return column.dt.replace_time_zone("UTC").dt.convert_time_zone(form.zone)
+    return column.cast(polars.Date) if form.kind == "date" else column

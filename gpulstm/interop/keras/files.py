@@ -261,7 +261,7 @@ def _open(source: Any, name: str) -> Any:
     try:
         import h5py
     except ImportError as error:
-        raise missing_extra("h5py", "keras", "a file of Keras's") from error
+        raise missing_extra("h5py", "a file of Keras's") from error
     try:
         return h5py.File(source, "r")
     except OSError as error:
@@ -281,7 +281,7 @@ def write(path: str | os.PathLike[str], layers: Sequence[Described]) -> None:
     try:
         import h5py
     except ImportError as error:
-        raise missing_extra("h5py", "keras", "a file of Keras's") from error
+        raise missing_extra("h5py", "a file of Keras's") from error
     path = Path(path)
     if not path.name.endswith(".weights.h5"):
         raise ConfigError(f"path is {str(path)!r}, expected a name that ends in .weights.h5, as Keras asks for")
