@@ -5,6 +5,9 @@ Every class also derives from the built-in error that a NumPy user would expect,
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 
 class GpulstmError(Exception):
     """Base of every error raised on purpose by this package; the CLI prints these without a traceback."""
@@ -57,10 +60,15 @@ class MissingExtraError(GpulstmError, ImportError):
 _speaks_options = False  # whether messages name options as the command line has them
 
 
-def speak_options() -> None:
-    """From now on messages name options as `--missing zero`, for a person at a command line."""
+@contextlib.contextmanager
+def speaking_options() -> Iterator[None]:
+    """Within the block messages name options as `--missing zero`, for a person at a command line."""
     global _speaks_options
-    _speaks_options = True
+    before, _speaks_options = _speaks_options, True
+    try:
+        yield
+    finally:
+        _speaks_options = before
 
 
 def option(name: str, value: object = None) -> str:

@@ -16,7 +16,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from gpulstm.errors import ConfigError, GpulstmError
+from gpulstm.errors import ConfigError, GpulstmError, speaking_options
 from gpulstm.forecast.results import METRICS, Backtest
 
 MISTAKE, INTERRUPTED = 2, 130  # exit codes: of a wrong command line, and of Ctrl-C in a shell
@@ -49,7 +49,8 @@ def polite(command: Command) -> Command:
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
         try:
-            command(*args, **kwargs)
+            with speaking_options():
+                command(*args, **kwargs)
         except GpulstmError as error:
             say(f"gpulstm: {error}")
             raise typer.Exit(MISTAKE) from None
@@ -138,5 +139,6 @@ def metrics_table(result: Backtest) -> Group:
         for forecaster, errors in found.items()
     ]
     count, horizon = result.index.shape
-    title = f"{count} forecasts of {horizon} steps, season {result.season} (MASE below 1: better than repeating it)"
+    seasons = " and ".join(str(season) for season in result.seasons or (result.season,))
+    title = f"{count} forecasts of {horizon} steps, season {seasons} (MASE below 1: better than repeating it)"
     return table(["forecaster", *(heads.get(name, name) for name in shown)], rows, title=title)

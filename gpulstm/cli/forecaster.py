@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -13,11 +13,12 @@ from gpulstm.arrays.devices import resolve
 from gpulstm.cli.console import INTERRUPTED, can_draw, console, metrics_table, names_of, new_files, number, polite, say
 from gpulstm.cli.console import table as words
 from gpulstm.cli.options import with_options
+from gpulstm.cli.summary import summary
 from gpulstm.data import datasets
 from gpulstm.data.loading import load_series
 from gpulstm.data.options import TableOptions
 from gpulstm.data.series import SeriesSet
-from gpulstm.data.times import format_time
+from gpulstm.data.times import TimeForm
 from gpulstm.engines.dispatch import choose
 from gpulstm.engines.spec import Call
 from gpulstm.errors import ConfigError
@@ -70,6 +71,8 @@ def train(
     series = load_series(table_path(data), table, guess=True)
     if resume and not (output / RUN).is_file():
         raise ConfigError(f"--resume finds no {RUN} in {output}; name the --output of the interrupted run")
+    for line in summary(series, config):
+        say(line)
     fit(Forecaster.of(config), series, output, force=force, resume=resume, quiet=quiet, tensorboard=tensorboard)
     say(f"next: gpulstm forecast {output / MODEL}")
 
@@ -103,7 +106,8 @@ def fit(
         watchers.append(TensorBoard(tensorboard))
     forecaster.fit(series, progress=bar, callbacks=watchers, checkpoint=run, resume=run if resume else None)
     for note in forecaster.notes:
-        say(note)
+        if note not in series.notes:  # those were said before the training
+            say(note)
     trained = forecaster.history
     interrupted = trained.stopped == "interrupted"
     if not trained.rows:
@@ -173,10 +177,14 @@ def forecast(
         draw_forecast(path, result, past, series=series, target=target, label=unit)
     out = console()
     columns = result.columns()
-    shown = [[cell(values[row]) for values in columns.values()] for row in range(min(10, len(columns["time"])))]
+    rows = next(iter(columns.values())).size
+    shown = [[cell(values[row], result.labels.form) for values in columns.values()] for row in range(min(10, rows))]
     out.print(words(list(columns), shown))
-    if len(columns["time"]) > 10:
-        out.print(f"... {len(columns['time'])} rows in all")
+    if rows > 10:
+        out.print(f"... {rows} rows in all")
+    for note in forecaster.notes:
+        if note.startswith("simple forecasts"):
+            say(note)
     say(f"written: {', '.join(str(path) for path in (table, *paths))}")
 
 
@@ -218,8 +226,10 @@ def table_path(data: Path) -> Path:
     return datasets.path(str(data)) if str(data) in datasets.NAMES and not data.exists() else data
 
 
-def cell(value: np.generic) -> str:
+def cell(value: Any, form: TimeForm) -> str:
     """A value of a result's column for a table."""
+    if not isinstance(value, np.generic):
+        return str(value)
     if value.dtype.kind == "M":
-        return format_time(value)
+        return form.texts(np.array([value]))[0]
     return number(float(value), 6) if value.dtype.kind == "f" else str(value)

@@ -130,6 +130,11 @@ def _time(
         if options.time not in names and len(source.index) == 1 and _is_time(source, source.index[0]):
             asked[source.index[0]] = "time"  # the name of an index is no part of the data
             return source.index[0]
+        bare = [at for at, name in enumerate(names) if not name and at not in source.index and _dates(source, at)]
+        if options.time not in names and options.time == "time" and len(bare) == 1:
+            asked[bare[0]] = "time"  # a column without a name, which is called so in every output
+            names[bare[0]] = "time"
+            return bare[0]
         return take([options.time], "time")[0]
     inside = [at for at in source.index if at not in asked]
     dated = [at for at in inside if _dates(source, at)]

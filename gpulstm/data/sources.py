@@ -35,7 +35,7 @@ def open_source(data: Any, options: TableOptions) -> Source:
         DataError: the file is not there or not readable, or the object is none of these.
         MissingExtraError: a library that reads the file is not installed.
     """
-    if isinstance(data, str) and data == "-":
+    if isinstance(data, (str, Path)) and str(data) == "-":
         return _text(io.BytesIO(sys.stdin.buffer.read()), "standard input", options)
     if isinstance(data, (str, Path)):
         return _file(Path(data), options)

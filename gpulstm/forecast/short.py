@@ -1,4 +1,4 @@
-"""Simple forecasts of series that are too short for the network: the last season or the last value, and how sure it is."""
+"""Simple forecasts of series that are too short for the network: the last season or value, and how sure it is."""
 
 from __future__ import annotations
 
