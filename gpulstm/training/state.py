@@ -173,10 +173,16 @@ class RunState:
         arrays, meta = checkpoint.load(path)
         if meta.get("kind") != "training":
             raise CheckpointError(f"{path} holds {meta.get('kind')!r}, expected the checkpoint of a training run")
-        for key, own in self._run_config().items():
-            saved = meta["run"].get(key)
-            if saved != own:
-                name, first, second = _difference(key, saved, own)
+        for key, here in self._run_config().items():
+            there = meta["run"].get(key)
+            if there != here:
+                name, first, second = _difference(key, there, here)
+                if name == "schedule.steps":
+                    raise CheckpointError(
+                        f"{path} belongs to a run whose schedule falls over {first} steps, here over {second}: epochs, "
+                        "batch_size and the windows set how many; go on with those of the run, or train with "
+                        "schedule='constant'"
+                    )
                 raise CheckpointError(f"{path} belongs to another run: its {name} is {first!r}, here it is {second!r}")
         weights, best = _part(arrays, "weights."), _part(arrays, "best.")
         for values in (weights, best) if best else (weights,):

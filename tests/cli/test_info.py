@@ -75,9 +75,9 @@ def test_info_as_json_with_the_plan() -> None:
 
 def test_what_stands_in_brackets_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     """The terminal library would take `[cuda12]` for a style and leave it out."""
-    monkeypatch.setattr(info, "cuda_missing", lambda: "run: pip install 'gpulstm[cuda12]'")
+    monkeypatch.setattr(info, "cuda_missing", lambda: "run: pip install 'cupy-cuda12x[ctk]'")
     monkeypatch.setattr(info, "device_count", lambda: 0)
-    assert call("info").stdout.count("pip install 'gpulstm[cuda12]'") == 2
+    assert call("info").stdout.count("pip install 'cupy-cuda12x[ctk]'") == 2
 
 
 def test_info_tells_of_a_forced_engine(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -119,7 +119,11 @@ def _read_archive(path: Path) -> list[Described]:
                 if archive.getinfo(name).file_size > largest:
                     raise InteropError(f"{name} in {path} takes more than {largest} bytes")
                 parts[name] = archive.read(name)
+            said = b"{}"
+            if "metadata.json" in archive.namelist() and archive.getinfo("metadata.json").file_size < _CONFIG_BYTES:
+                said = archive.read("metadata.json")
         config = json.loads(parts["config.json"])
+        written_by = json.loads(said)
     except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError) as error:
         if isinstance(error, InteropError):
             raise
@@ -128,6 +132,9 @@ def _read_archive(path: Path) -> list[Described]:
         kind = config.get("class_name") if isinstance(config, dict) else type(config).__name__
         raise InteropError(f"{path} holds a {kind}, expected a Sequential or Functional model")
     layers = chain(config["config"])
+    version = str(written_by.get("keras_version", "")) if isinstance(written_by, dict) else ""
+    if version.startswith("2."):
+        of_keras_2(layers)
     with _open(io.BytesIO(parts["model.weights.h5"]), str(path)) as file:
         used: dict[str, int] = {}
         for layer in layers:
@@ -137,6 +144,21 @@ def _read_archive(path: Path) -> list[Described]:
             name = f"layers/{group}_{count}" if count else f"layers/{group}"
             layer.weights = _weights(file, name, str(path)) if name in file else []
     return layers
+
+
+def of_keras_2(layers: Sequence[Described]) -> None:
+    """Name the one activation in descriptions by Keras 2 that Keras 3 computes otherwise."""
+    for layer in layers:
+        for config in (layer.config, *(_inner(layer.config, part) for part in ("layer", "backward_layer"))):
+            for name in ("activation", "recurrent_activation"):
+                if config.get(name) == "hard_sigmoid":
+                    config[name] = "hard_sigmoid of Keras 2"
+
+
+def _inner(config: Mapping[str, Any], part: str) -> dict[str, Any]:
+    wrapped = config.get(part)
+    inside = wrapped.get("config") if isinstance(wrapped, dict) else None
+    return inside if isinstance(inside, dict) else {}
 
 
 def _described(file: Any, name: str) -> list[Described]:
@@ -162,7 +184,46 @@ def _described(file: Any, name: str) -> list[Described]:
             f"{name} holds {' and '.join(sorted(kinds))} layers and not their order; save the model as a .keras file"
         )
     found.sort(key=lambda entry: entry[:3])
-    return [layer for *_, layer in found]
+    return _in_order([layer for dense, *_, layer in found if not dense], [e[3] for e in found if e[0]], name)
+
+
+def _in_order(recurrent: list[Described], dense: list[Described], name: str) -> list[Described]:
+    """The layers in the one order that their sizes allow; layers of a kind keep theirs.
+
+    Raises:
+        InteropError: the sizes allow several orders, or none.
+    """
+    orders: list[list[Described]] = []
+
+    def extend(order: list[Described], first: int, second: int) -> None:
+        if len(orders) > 1:
+            return
+        if first == len(recurrent) and second == len(dense):
+            orders.append(order)
+        for layers, at, after in (
+            (recurrent, first, (first + 1, second)),
+            (dense, second, (first, second + 1)),
+        ):
+            if at < len(layers) and (not order or _sizes(order[-1])[1] == _sizes(layers[at])[0]):
+                extend([*order, layers[at]], *after)
+
+    extend([], 0, 0)
+    if len(orders) > 1:
+        raise InteropError(
+            f"{name} holds recurrent and dense layers and not their order, and their sizes fit in several; save "
+            "the model as a .keras file"
+        )
+    return orders[0] if orders else [*recurrent, *dense]
+
+
+def _sizes(layer: Described) -> tuple[int, int]:
+    """Features that a layer reads and gives, by the shapes of its weights; (-1, -1) where those do not say it."""
+    if not layer.weights or layer.weights[0].ndim != 2:
+        return -1, -1
+    inputs, width = layer.weights[0].shape
+    if layer.kind in ("Dense", "TimeDistributed") or len(layer.weights) < 2 or layer.weights[1].ndim != 2:
+        return inputs, width
+    return inputs, layer.weights[1].shape[0] * (2 if layer.kind == "Bidirectional" else 1)
 
 
 def _cell_of(file: Any, group: str, name: str) -> str:
@@ -200,7 +261,7 @@ def _open(source: Any, name: str) -> Any:
     try:
         import h5py
     except ImportError as error:
-        raise missing_extra("h5py", "keras", "a file of Keras's") from error
+        raise missing_extra("h5py", "a file of Keras's") from error
     try:
         return h5py.File(source, "r")
     except OSError as error:
@@ -220,7 +281,7 @@ def write(path: str | os.PathLike[str], layers: Sequence[Described]) -> None:
     try:
         import h5py
     except ImportError as error:
-        raise missing_extra("h5py", "keras", "a file of Keras's") from error
+        raise missing_extra("h5py", "a file of Keras's") from error
     path = Path(path)
     if not path.name.endswith(".weights.h5"):
         raise ConfigError(f"path is {str(path)!r}, expected a name that ends in .weights.h5, as Keras asks for")
