@@ -21,6 +21,7 @@ from gpulstm.data.windows import Batch, WindowSet, window_set
 from gpulstm.forecast.config import ForecasterConfig
 from gpulstm.losses import GaussianNLL, Loss, Pinball
 from gpulstm.model.network import Network
+from gpulstm.model.state import map_state
 
 _DRAWS = 0xD4A3  # which stream of the seed the draws come from
 BATCH = 256  # windows in one forward pass
@@ -173,7 +174,7 @@ class Predictor:
         rows, targets = raw.shape[0], network.config.targets
         with backend.activate():
             numbers = None if certain else self._numbers(first, (rows, count, horizon, targets))
-            state = _each(state, lambda part: xp.repeat(part, count, axis=1))
+            state = map_state(lambda part: xp.repeat(part, count, axis=1), state)
             raw = xp.repeat(raw, count, axis=0)
             steps = []
             for step in range(horizon):
@@ -244,8 +245,3 @@ def _level_each(xp: Any, quantiles: Array, levels: tuple[float, ...], uniform: A
     start = xp.take_along_axis(quantiles, piece[..., None], axis=-1)[..., 0]
     stop = xp.take_along_axis(quantiles, piece[..., None] + 1, axis=-1)[..., 0]
     return start + (stop - start) * (uniform - low) / (high - low)
-
-
-def _each(state: Any, change: Any) -> Any:
-    """Apply `change` to h, or to h and c."""
-    return tuple(change(part) for part in state) if isinstance(state, tuple) else change(state)
