@@ -32,7 +32,6 @@ from gpulstm.forecast.fitted import Fitted, FittedMixture, new_scaler
 from gpulstm.forecast.mixed import mixture_forecast
 from gpulstm.forecast.predictor import Predictor
 from gpulstm.forecast.results import Backtest, Forecast
-from gpulstm.forecast.short import forecast_all, listed
 from gpulstm.training.history import History
 
 if TYPE_CHECKING:
@@ -204,6 +203,8 @@ class Forecaster:
         known = past.extended(length, ahead)
         if isinstance(fitted, FittedMixture):
             return mixture_forecast(fitted.mixed, known, length).first(steps)
+        from gpulstm.forecast.short import forecast_all, listed
+
         predictor = self._predictor(past, past.offsets[1:])
         forecast, short = forecast_all(predictor, known, length, fitted.seasons[0])
         self.notes = [note for note in self.notes if not note.startswith("simple forecasts, ")]

@@ -123,7 +123,7 @@ class Forecast:
 
         return forecast_axes(self, past, series=series, target=target, title=title, label=label)
 
-    def toframe_of(self, library: str = "pandas") -> Any:
+    def to_frame(self, library: str = "pandas") -> Any:
         """`columns` as a frame of `"pandas"`, `"polars"` or `"pyarrow"`.
 
         Raises:
@@ -358,7 +358,7 @@ class Backtest:
         """
         write_csv(path, self.columns(), self.labels)
 
-    def toframe_of(self, library: str = "pandas") -> Any:
+    def to_frame(self, library: str = "pandas") -> Any:
         """`columns` as a frame of `"pandas"`, `"polars"` or `"pyarrow"`; errors as in `Forecast.to_frame`."""
         return frame_of(self.columns(), library, self.labels)
 

@@ -55,6 +55,12 @@ def _cells(values: np.ndarray) -> list[Any]:
 
 
 def frame_of(columns: Mapping[str, np.ndarray], library: str, labels: Labels) -> Any:
+    """Columns as a frame of `"pandas"`, `"polars"` or `"pyarrow"`.
+
+    Raises:
+        ConfigError: another library.
+        MissingExtraError: the library is not installed.
+    """
     if library not in LIBRARIES:
         raise ConfigError(f"library is {library!r}, expected any of {', '.join(map(repr, LIBRARIES))}")
     time = _time_column(columns, labels)
