@@ -14,6 +14,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
+import numpy as np
+
 from gpulstm.errors import ConfigError
 
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
@@ -86,9 +88,9 @@ def count(name: str, value: Any, *, at_least: int = 1) -> int:
 
 def flag(name: str, value: Any) -> bool:
     """`value` as a bool."""
-    if not isinstance(value, bool):
+    if not isinstance(value, (bool, np.bool_)):
         raise ConfigError(f"{name} is {value!r}, expected True or False")
-    return value
+    return bool(value)
 
 
 def levels(name: str, value: Any) -> tuple[float, ...]:

@@ -16,7 +16,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from gpulstm.errors import ConfigError, GpulstmError
+from gpulstm.errors import ConfigError, GpulstmError, speaking_options
 from gpulstm.forecast.results import METRICS, Backtest
 from gpulstm.training import interrupts
 
@@ -57,7 +57,8 @@ def polite(command: Command) -> Command:
     def run(*args: Any, **kwargs: Any) -> None:
         try:
             interrupts.handle(interrupts.interrupt)
-            command(*args, **kwargs)
+            with speaking_options():
+                command(*args, **kwargs)
             interrupts.handle(interrupts.leave)
         except GpulstmError as error:
             say(f"gpulstm: {error}")
@@ -117,7 +118,7 @@ def can_draw() -> bool:
     """Whether matplotlib is there; where it is not, that is said once, and the numbers are written all the same."""
     installed = importlib.util.find_spec("matplotlib") is not None
     if not installed:
-        say("no picture: it needs matplotlib; run: pip install 'gpulstm[plots]'")
+        say("no picture: it needs matplotlib; run: pip install matplotlib")
     return installed
 
 
@@ -132,7 +133,8 @@ def names_of(kind: str, series: Sequence[str], targets: Sequence[str], most: int
                 return names
             parts = [kind, *([one] if len(series) > 1 else []), *([target] if len(targets) > 1 else [])]
             name = "-".join(re.sub(r"[^\w.]+", "_", part) for part in parts)
-            taken = f"{name}.png" in names.values()
+            name = name.encode()[:100].decode(errors="ignore")  # of any length; file systems hold 255 bytes
+            taken = f"{name}.png".lower() in {other.lower() for other in names.values()}
             names[row, column] = f"{name}-{row}-{column}.png" if taken else f"{name}.png"
     return names
 
@@ -171,6 +173,6 @@ def metrics_table(result: Backtest) -> Group:
     ]
     count, horizon = result.index.shape
     judged = "errors of the median, RMSE of the mean" if result.mean is not None else "errors of the point forecast"
-    title = f"{count} forecasts of {horizon} steps, season {result.season} (MASE below 1: better than repeating it); "
-    title += judged
+    seasons = " and ".join(str(season) for season in result.seasons or (result.season,))
+    title = f"{count} forecasts of {horizon} steps, season {seasons} (MASE below 1: better than repeating it); {judged}"
     return table(["forecaster", *(heads.get(name, name) for name in shown)], rows, title=title)

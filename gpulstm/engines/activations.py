@@ -46,13 +46,13 @@ class Tanh(Sigmoid):
 
 
 class Relu(Sigmoid):
-    """max(z, 0)."""
+    """max(z, 0); NaN stays NaN."""
 
     def __call__(self, xp: Any, z: Array) -> Array:
-        return xp.where(z > 0, z, xp.zeros_like(z))
+        return xp.where(z <= 0, xp.zeros_like(z), z)
 
     def slope(self, xp: Any, y: Array) -> Array:
-        return xp.where(y > 0, xp.ones_like(y), xp.zeros_like(y))
+        return xp.where(y <= 0, xp.zeros_like(y), xp.ones_like(y))
 
 
 class Softsign(Sigmoid):
@@ -69,7 +69,7 @@ class Softplus(Sigmoid):
     """log(1 + exp(z)), computed as max(z, 0) + log(1 + exp(-|z|)), which cannot overflow."""
 
     def __call__(self, xp: Any, z: Array) -> Array:
-        return xp.where(z > 0, z, xp.zeros_like(z)) + xp.log1p(xp.exp(-xp.abs(z)))
+        return xp.where(z <= 0, xp.zeros_like(z), z) + xp.log1p(xp.exp(-xp.abs(z)))
 
     def slope(self, xp: Any, y: Array) -> Array:
         return -xp.expm1(-y)
@@ -118,7 +118,7 @@ class ThresholdedRelu(Scaled):
     alpha, takes = 1.0, ("alpha",)
 
     def __call__(self, xp: Any, z: Array) -> Array:
-        return xp.where(z > self.alpha, z, xp.zeros_like(z))
+        return xp.where(z <= self.alpha, xp.zeros_like(z), z)
 
     def slope(self, xp: Any, y: Array) -> Array:
         self.rising()

@@ -105,6 +105,7 @@ class Predictor:
             window_scaling=config.window_scaling if window_scaling is None else window_scaling,
             dtype=self.network.config.stack.data_dtype,
             origins=origins,
+            least=config.least,
         )
 
     def forecast(self, windows: WindowSet) -> Predicted:

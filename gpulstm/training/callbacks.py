@@ -204,7 +204,7 @@ class TensorBoard(Callback):
         try:
             import tensorboardX  # noqa: F401 - only whether it is there
         except ImportError as error:
-            raise missing_extra("tensorboardX", "tensorboard", "the TensorBoard log") from error
+            raise missing_extra("tensorboardX", "the TensorBoard log") from error
         self.folder = Path(folder)
         self._writer: Any = None
 

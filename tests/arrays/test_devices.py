@@ -82,4 +82,4 @@ def test_cupy_without_the_libraries_of_cuda_says_what_to_install(monkeypatch: py
     reason = cupy_backend._libraries_missing.__wrapped__()
     assert reason is not None
     assert "without the libraries of CUDA" in reason
-    assert "pip install 'gpulstm[cuda12]'" in reason
+    assert "pip install 'cupy-cuda12x[ctk]'" in reason

@@ -43,9 +43,9 @@ def test_output_must_be_a_folder(tmp_path: Path) -> None:
 
 def test_what_stands_in_brackets_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     """The terminal library would take `[cuda12]` for a style and leave it out."""
-    monkeypatch.setattr(info, "cuda_missing", lambda: "run: pip install 'gpulstm[cuda12]'")
+    monkeypatch.setattr(info, "cuda_missing", lambda: "run: pip install 'cupy-cuda12x[ctk]'")
     monkeypatch.setattr(info, "device_count", lambda: 0)
-    assert call("info").stdout.count("pip install 'gpulstm[cuda12]'") == 2
+    assert call("info").stdout.count("pip install 'cupy-cuda12x[ctk]'") == 2
 
 
 def test_names_of_pictures_are_never_the_same() -> None:
