@@ -258,11 +258,6 @@ TESTED_WITH = {  # by the test file that a module would have: the one that tests
     "forecast/members/test_network.py": "forecast/test_automatic.py",
     "forecast/members/test_space.py": "forecast/test_automatic.py",
     "forecast/members/test_training.py": "forecast/test_automatic.py",
-    "bench/test_forecasts.py": "forecast/test_automatic.py",
-    "cli/test_forecasts.py": "cli/test_forecaster.py",
-    "cli/test_warmup.py": "cli/test_info.py",
-    "engines/cuda/test_trial.py": "engines/cuda/test_forms.py",
-    "plots/test_axes.py": "forecast/test_pictures.py",
     "interop/keras/test_files.py": "interop/keras/test_convert.py",
     "interop/keras/test_net.py": "interop/keras/test_convert.py",
     "interop/onnx/test_backend.py": "peers/test_onnx_backend.py",
@@ -278,6 +273,15 @@ TESTED_WITH = {  # by the test file that a module would have: the one that tests
 }
 
 
+UNTESTED = {  # no test names these
+    "bench/test_forecasts.py",
+    "cli/test_forecasts.py",
+    "cli/test_warmup.py",
+    "engines/cuda/test_trial.py",
+    "plots/test_axes.py",
+}
+
+
 def test_every_module_has_its_test_file() -> None:
     """`gpulstm/<folder>/<module>.py` has `tests/<folder>/test_<module>.py`, or shares one named above."""
     named = {
@@ -285,5 +289,5 @@ def test_every_module_has_its_test_file() -> None:
         for path in PACKAGE.rglob("*.py")
         if path.name not in ("__init__.py", "__main__.py")
     }
-    assert {name for name in named if not (TESTS / name).is_file()} == set(TESTED_WITH)
+    assert {name for name in named if not (TESTS / name).is_file()} == set(TESTED_WITH) | UNTESTED
     assert not [file for file in TESTED_WITH.values() if not (TESTS / file).is_file()]
