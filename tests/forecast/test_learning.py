@@ -19,6 +19,7 @@ from gpulstm.forecast.learning import new_trainer, season_in, training_parts, un
 from gpulstm.schedules import Cosine
 
 SMALL: dict[str, Any] = {
+    "learning_rate": 0.01,
     "members": ("network",),
     "horizon": 4,
     "context": 12,
