@@ -10,9 +10,8 @@ Results do not depend on the number of threads, bit for bit.
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,18 +103,14 @@ def _empty(shape: tuple[int, ...], dtype: Any) -> Array:
         raise MemoryError(f"no memory for {size}, an array of shape {shape}; {_HELP}") from None
 
 
-@contextlib.contextmanager
-def _room(spec: StackSpec, inputs: int, steps: int, rows: int) -> Iterator[None]:
-    """Say what native code had no memory for, and what would help."""
-    try:
-        yield
-    except MemoryError:
-        double = spec.dtype == "float64"
-        size = _module().working_room(_cell(spec), steps, rows, inputs, spec.hidden_size, double, get_num_threads())
-        raise MemoryError(
-            f"no memory for {format_bytes(size)}, the working space of a layer of {spec.hidden_size} units over "
-            f"{steps} steps of {rows} rows; {_HELP}"
-        ) from None
+def _no_room(spec: StackSpec, inputs: int, steps: int, rows: int) -> MemoryError:
+    """What native code had no memory for, and what would help."""
+    double = spec.dtype == "float64"
+    size = _module().working_room(_cell(spec), steps, rows, inputs, spec.hidden_size, double, get_num_threads())
+    return MemoryError(
+        f"no memory for {format_bytes(size)}, the working space of a layer of {spec.hidden_size} units over "
+        f"{steps} steps of {rows} rows; {_HELP}"
+    )
 
 
 def forward(task: Task, x: Array, state: State) -> tuple[Array, State, _Tape | None]:
@@ -131,12 +126,14 @@ def forward(task: Task, x: Array, state: State) -> tuple[Array, State, _Tape | N
         gates = _empty((steps, rows, width), x.dtype)
         cells = _empty((steps, rows, padded), x.dtype) if spec.has_memory else None
     run = native.forward_double if double else native.forward_float
-    with _room(spec, x.shape[2], steps, rows):
+    try:
         run(
             *(cell, task.reverse, x, *_weights(task), _contiguous(p.get("b")), _contiguous(p.get("b_hn")), *state),
             *(_contiguous(task.recurrent_mask), _contiguous(task.lengths), y, *end, gates, cells),
             *(get_num_threads(), SPLITS[split]),
         )
+    except MemoryError:
+        raise _no_room(spec, x.shape[2], steps, rows) from None
     return y, end, _Tape(x, state, y, gates, cells) if task.save else None
 
 
@@ -146,7 +143,7 @@ def backward(task: Task, tape: _Tape, dy: Array, dstate: State, grads: Grads) ->
     dx = _empty(tape.x.shape, tape.x.dtype)
     dstart = State(np.empty_like(dstate.h), None if dstate.c is None else np.empty_like(dstate.c))
     run = native.backward_double if double else native.backward_float
-    with _room(spec, tape.x.shape[2], *tape.x.shape[:2]):
+    try:
         run(
             *(_cell(spec), task.reverse, tape.x, *_weights(task), *tape.state),
             *(_contiguous(task.recurrent_mask), _contiguous(task.lengths), tape.y, tape.gates, tape.cells),
@@ -154,6 +151,8 @@ def backward(task: Task, tape: _Tape, dy: Array, dstate: State, grads: Grads) ->
             *(grads["W_x"], grads["W_h"], grads.get("b"), grads.get("b_hn")),
             *(get_num_threads(), SPLITS[split]),
         )
+    except MemoryError:
+        raise _no_room(spec, tape.x.shape[2], *tape.x.shape[:2]) from None
     return dx, dstart
 
 
@@ -178,8 +177,10 @@ class Whole:
         h_end = np.empty((spec.num_layers, batch, spec.hidden_size), x.dtype)
         c_end = np.empty_like(h_end) if spec.has_memory else None
         x = x if x.flags.c_contiguous else np.ascontiguousarray(x)
-        with _room(spec, spec.input_size, steps, batch):
+        try:
             self._stack.forward(x, _contiguous(h), _contiguous(c), lengths, y, h_end, c_end, get_num_threads())
+        except MemoryError:
+            raise _no_room(spec, spec.input_size, steps, batch) from None
         return y, h_end, c_end
 
 
