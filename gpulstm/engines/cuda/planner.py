@@ -17,7 +17,7 @@ from gpulstm.arrays.cupy_backend import CupyBackend
 from gpulstm.arrays.devices import resolve
 from gpulstm.arrays.gemm import TENSOR_TILES, TILES, Tile, choose_tile, is_tensor, tensor_refusal, wants_tensor
 from gpulstm.arrays.variables import switch, variables
-from gpulstm.engines.cuda import engine, persistent, verdicts
+from gpulstm.engines.cuda import persistent, verdicts
 from gpulstm.engines.cuda.graph import capturing, recording
 from gpulstm.engines.cuda.verdicts import Way
 from gpulstm.engines.spec import Call, Plan, StackSpec
@@ -34,6 +34,7 @@ CANDIDATES = 3
 PERSISTENT_ROWS = 64  # B up to which the persistent kernel is the best guess: more rows hide a launch in their products
 BLAS_NUMBERS = 1 << 16  # B * H from which a product of cuBLAS a step is: it fills the card, and outweighs its launch
 GRAPH_PRODUCTS = 1 << 36  # multiply-adds of a pass up to which a graph is: they are ours in it, and not cuBLAS's
+BLOCK_ROWS = 16384  # rows of one block of steps (`engine.block_steps`), which counts outside training
 SLICES = 8  # of time, where the layers of a graph run side by side
 
 
@@ -142,9 +143,9 @@ def candidates(call: Call, forms: Forms) -> list[Way]:
 
 def graph_guess(call: Call) -> bool:
     """Whether a call is replayed as a graph by the threshold."""
-    spec, steps = call.spec, call.steps if call.training else engine.block_steps(call.batch)
+    spec, rows = call.spec, call.steps * call.batch if call.training else max(BLOCK_ROWS, call.batch)
     widths = [spec.layer_input_size(layer) + spec.hidden_size for layer in range(spec.num_layers)]
-    products = steps * call.batch * spec.directions * spec.gates * spec.hidden_size * sum(widths)
+    products = rows * spec.directions * spec.gates * spec.hidden_size * sum(widths)
     return products * (3 if call.training else 1) <= GRAPH_PRODUCTS
 
 

@@ -17,7 +17,6 @@ from gpulstm.arrays.backend import Array
 from gpulstm.arrays.cupy_backend import CupyBackend
 from gpulstm.arrays.devices import resolve
 from gpulstm.arrays.gemm import is_tensor
-from gpulstm.engines.cuda import engine
 from gpulstm.engines.cuda.graph import Recording, RecordingFailed
 from gpulstm.engines.cuda.passes import ceil_divide
 from gpulstm.engines.cuda.verdicts import PLAINEST, FormFailed, Trial, Way
@@ -191,13 +190,13 @@ class _Values:
         if plan.wavefront:
             tasks = [self._task(plan, layer, False) for layer in range(spec.num_layers)]
             masks: list[Array | None] = [None] * spec.num_layers
-            passed = engine.forward_layers(tasks, masks, x, [state] * spec.num_layers)
+            passed = plan.engine.forward_layers(tasks, masks, x, [state] * spec.num_layers)
             if passed is not None:  # while it is recorded
                 y, states, tapes = passed
                 found += [("y", y), ("h", states[-1].h)]
                 if self.call.training:
                     tapes_kept = [tape for tape in tapes if tape is not None]
-                    back = engine.backward_layers(
+                    back = plan.engine.backward_layers(
                         tasks, masks, tapes_kept, self.dy, [dstate] * spec.num_layers, self.grads
                     )
                     assert back is not None, "the pass forward was one too"
@@ -206,10 +205,10 @@ class _Values:
         for layer in range(spec.num_layers):
             for reverse in (False, True)[: spec.directions]:
                 task = self._task(plan, layer, reverse)
-                y, last, tape = engine.forward(task, x if not layer else cast(Array, self.inner), state)
+                y, last, tape = plan.engine.forward(task, x if not layer else cast(Array, self.inner), state)
                 found += [("y", y), ("h", last.h), *([] if last.c is None else [("c", last.c)])]
                 if tape is not None:
-                    dx, dfirst = engine.backward(task, tape, self.dy, dstate, self.grads[layer])
+                    dx, dfirst = plan.engine.backward(task, tape, self.dy, dstate, self.grads[layer])
                     found += [("dx", dx), ("dh", dfirst.h), *([] if dfirst.c is None else [("dc", dfirst.c)])]
         if self.call.training:
             found += [(f"the gradient of {name}", array) for one in self.grads for name, array in one.items()]

@@ -9,7 +9,7 @@ from variables import SetVariable
 
 import gpulstm
 from gpulstm.arrays.gemm import TENSOR_TILES, TILES
-from gpulstm.engines.cuda import planner
+from gpulstm.engines.cuda import engine, planner
 from gpulstm.engines.cuda.planner import Card, Forms
 from gpulstm.engines.spec import Call, StackSpec
 from gpulstm.errors import ConfigError
@@ -54,6 +54,10 @@ def test_thresholds_are_where_they_are_said_to_be() -> None:
     steps = planner.GRAPH_PRODUCTS // (3 * call.batch * 64 * 128)
     assert planner.graph_guess(dataclasses.replace(call, steps=steps))
     assert not planner.graph_guess(dataclasses.replace(call, steps=steps + 1))
+
+
+def test_blocks_of_steps_are_those_of_the_engine() -> None:
+    assert planner.BLOCK_ROWS == engine.BLOCK_ROWS
 
 
 def test_outside_training_nothing_depends_on_the_steps() -> None:
