@@ -34,7 +34,6 @@ CANDIDATES = 3
 PERSISTENT_ROWS = 64  # B up to which the persistent kernel is the best guess: more rows hide a launch in their products
 BLAS_NUMBERS = 1 << 16  # B * H from which a product of cuBLAS a step is: it fills the card, and outweighs its launch
 GRAPH_PRODUCTS = 1 << 36  # multiply-adds of a pass up to which a graph is: they are ours in it, and not cuBLAS's
-BLOCK_ROWS = 16384  # rows of one block of steps (`engine.block_steps`), which counts outside training
 SLICES = 8  # of time, where the layers of a graph run side by side
 
 
@@ -90,7 +89,7 @@ def complete(plan: Plan) -> Plan:
     """
     call = plan.call
     forms = forms_of(call)
-    ways = candidates(call, forms)
+    ways = candidates(plan, forms)
     plans = {way: planned(plan, way, forms) for way in ways}
     remark = "by the thresholds"
     backend = cast(CupyBackend, resolve(call.device))
@@ -122,13 +121,14 @@ def describe(plan: Plan) -> str:
     return f"hoisted input product, then {how}; {plan.remarks}"
 
 
-def candidates(call: Call, forms: Forms) -> list[Way]:
+def candidates(plan: Plan, forms: Forms) -> list[Way]:
     """The ways to try, the thresholds' guess first; one alone where the environment leaves no other."""
+    call = plan.call
     form, graph, wavefront = variables().get(FORM), switch(GRAPH), switch(WAVEFRONT)
     guess, second = _order(call, forms)[:2]
     if form:
         guess = second = form
-    replayed = graph_guess(call) if graph is None else graph
+    replayed = graph_guess(plan) if graph is None else graph
     side_by_side = wavefront is not False and no_wavefront(call) is None
     ways = [Way(guess, replayed), Way(second, replayed), Way(guess, not replayed)]
     if side_by_side and replayed and guess == "fused":
@@ -141,11 +141,12 @@ def candidates(call: Call, forms: Forms) -> list[Way]:
     return ways[:1] if form else ways  # a form that the user names is taken as it is
 
 
-def graph_guess(call: Call) -> bool:
+def graph_guess(plan: Plan) -> bool:
     """Whether a call is replayed as a graph by the threshold."""
-    spec, rows = call.spec, call.steps * call.batch if call.training else max(BLOCK_ROWS, call.batch)
+    call, spec = plan.call, plan.call.spec
+    steps = call.steps if call.training else plan.engine.block_steps(call.batch)
     widths = [spec.layer_input_size(layer) + spec.hidden_size for layer in range(spec.num_layers)]
-    products = rows * spec.directions * spec.gates * spec.hidden_size * sum(widths)
+    products = steps * call.batch * spec.directions * spec.gates * spec.hidden_size * sum(widths)
     return products * (3 if call.training else 1) <= GRAPH_PRODUCTS
 
 
