@@ -130,7 +130,7 @@ def compare(forecaster: Forecaster, series: SeriesSet, metrics: Path | None) -> 
         if forecaster.config.test == AUTO:
             say("the series are too short to keep rows for a comparison with the simple forecasts")
         return False
-    result = forecaster.backtest(series)
+    result = forecaster.backtest(series, automatic=True)
     console().print(metrics_table(result))
     console().print(result.verdict())
     if metrics is not None:
@@ -294,7 +294,7 @@ def backtest(
     """
     forecaster = Forecaster.load(model, device)
     series = forecaster.read(table_path(data))
-    result = forecaster.backtest(series, origins=origins or None, stride=stride or None)
+    result = forecaster.backtest(series, origins=origins or None, stride=stride or None, automatic=True)
     drawn = names_of("backtest", result.names, result.targets, pictures) if can_draw() else {}
     table, *paths = new_files(output, ["backtest.csv", *drawn.values()], force)
     output.mkdir(parents=True, exist_ok=True)

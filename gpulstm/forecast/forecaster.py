@@ -240,7 +240,12 @@ class Forecaster:
         return ForecastStream(self._predictor(past, past.offsets[1:]), past, future)
 
     def backtest(
-        self, data: Any = None, *, origins: int | Sequence[int] | np.ndarray | None = None, stride: int | None = None
+        self,
+        data: Any = None,
+        *,
+        origins: int | Sequence[int] | np.ndarray | None = None,
+        stride: int | None = None,
+        automatic: bool = False,
     ) -> Backtest:
         """Forecast from many origins in the past, and compare with what came and with the naive forecasts.
 
@@ -249,6 +254,8 @@ class Forecaster:
             origins: a number of origins in each series, the last of them a horizon before its end; or row numbers; None
                 for all of the test part (`test`), `stride` apart.
             stride: rows between neighboring origins, a quarter of the horizon by default.
+            automatic: compare with AutoETS and AutoTheta, too, where statsforecast is installed; see
+                `baselines.automatic_baselines`.
 
         Returns:
             forecasts and metrics; `seen` tells whether some of the rows took part in training.
@@ -275,7 +282,7 @@ class Forecaster:
         np.minimum.at(firsts, which, rows)
         seasons = fitted.seasons if self.config.season is not None or data is None else self._seasons(series)
         model = fitted.mixed if isinstance(fitted, FittedMixture) else self._predictor(series, firsts)
-        result = run_backtest(model, series, rows, seasons)
+        result = run_backtest(model, series, rows, seasons, automatic)
         known = {name: at for at, name in enumerate(fitted.names)}
         place = np.array([known.get(name, -1) for name in series.names])[result.series]
         seen = bool((result.index[place >= 0, 0] <= fitted.until[place[place >= 0]]).any())
