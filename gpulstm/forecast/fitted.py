@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from gpulstm.arrays import checkpoint
+from gpulstm import validate
+from gpulstm.arrays import checkpoint, files
 from gpulstm.data.scaling import Scaler
 from gpulstm.data.series import SeriesSet, restore_series, save_series
-from gpulstm.errors import CheckpointError, ConfigError, ShapeError
+from gpulstm.errors import CheckpointError, ShapeError
 from gpulstm.forecast.config import ForecasterConfig
 from gpulstm.forecast.members.network import Residual
 from gpulstm.forecast.mixed import Mixed
@@ -158,30 +159,52 @@ def load(
     arrays, meta = checkpoint.load(path)
     if meta.get("kind") != "forecaster":
         raise CheckpointError(f"{path} holds {meta.get('kind')!r}, expected a forecaster")
-    try:
+    with files.damaged(f"{path} is no whole forecaster", CheckpointError):
         config = ForecasterConfig.from_dict(meta["options"], device, likelihood)
         parts = {name.removeprefix("tail."): value for name, value in arrays.items() if name.startswith("tail.")}
         tail = restore_series(parts, meta["series"])
-        assert tail.time is not None
-        until, seasons = np.asarray(arrays["until"]), tuple(meta["seasons"])
-        until = until.view(tail.time.dtype) if tail.time.dtype.kind == "M" else until
-        history, notes = History(**meta["history"]), list(meta["notes"])
+        tail.check()
+        until, seasons = np.asarray(arrays["until"]), tuple(validate.count("seasons", one) for one in meta["seasons"])
+        until = until.view(tail.times.dtype) if tail.times.dtype.kind == "M" else until
+        history, notes = History.restore(meta["history"]), [str(note) for note in meta["notes"]]
         if "mixture" in meta:
             own = {name.removeprefix("mixture."): value for name, value in arrays.items()}
             mixed = Mixed.restore(own, meta["mixture"], device, config.engine)
+            _check_until(until, mixed.names)
             return config, FittedMixture(mixed, tail, until, seasons), history, notes
         scaler = Scaler.restore({name: arrays[f"scaler.{name}"] for name in ("location", "scale")}, meta["scaler"])
+        if scaler.columns != tail.columns:
+            raise CheckpointError(f"{path} is no whole forecaster: its scaler is of other columns than its series")
+        _check_until(until, scaler.names)
+        resolved = ForecasterConfig.from_dict(meta.get("resolved", meta["options"]), device, likelihood)
         layout = NetworkConfig.from_dict(meta["network"])
+        weights = {
+            name.removeprefix("weights."): value for name, value in arrays.items() if name.startswith("weights.")
+        }
+        layout.check_weights(weights)
+        _check_parts(resolved, layout, tail)
         if layout.stack.dtype != config.dtype:  # half precision, read where it cannot be computed with
             layout = replace(layout, stack=replace(layout.stack, dtype=config.dtype))
         network = Network(layout, device=device, seed=config.seed, engine=config.engine, initial=False)
-        network.params.load(
-            {name.removeprefix("weights."): value for name, value in arrays.items() if name.startswith("weights.")}
-        )
-        resolved = ForecasterConfig.from_dict(meta.get("resolved", meta["options"]), device, likelihood)
+        network.params.load(weights)
         return config, Fitted(resolved, network, resolved.loss(), scaler, tail, until, seasons), history, notes
-    except (KeyError, TypeError, ValueError, ConfigError, ShapeError) as error:
-        raise CheckpointError(f"{path} is no whole forecaster: {error}") from error
+
+
+def _check_until(until: np.ndarray, names: tuple[str, ...]) -> None:
+    if until.shape != (len(names),):
+        raise ShapeError(f"until has shape {until.shape}, expected {(len(names),)}")
+
+
+def _check_parts(config: ForecasterConfig, layout: NetworkConfig, tail: SeriesSet) -> None:
+    """Raise unless network, options and series belong together."""
+    horizon = config.horizon if config.strategy == "direct" else 1
+    for name, value, expected in (
+        ("horizon", layout.horizon, horizon),
+        ("targets", layout.targets, tail.targets),
+        ("outputs", layout.outputs, config.loss().outputs),
+    ):
+        if value != expected:
+            raise ShapeError(f"{name} of the network is {value}, but options and series ask for {expected}")
 
 
 def new_scaler(config: ForecasterConfig, series: SeriesSet, stops: np.ndarray) -> Scaler:

@@ -266,9 +266,11 @@ class Mixed:
                 members.append(ridge)
                 continue
             config = NetworkConfig.from_dict(entry["network"])
-            network = Network(config, device=device, seed=entry["seed"], engine=engine, initial=False)
             prefix = f"member.{number}.network."
-            network.params.load({n.removeprefix(prefix): v for n, v in arrays.items() if n.startswith(prefix)})
+            weights = {name.removeprefix(prefix): one for name, one in arrays.items() if name.startswith(prefix)}
+            config.check_weights(weights)
+            network = Network(config, device=device, seed=entry["seed"], engine=engine, initial=False)
+            network.params.load(weights)
             members.append(Residual(space, ridge, network, entry["epochs"], entry["start"]))
         if len(members) != len(arrays["weights"]):
             raise CheckpointError(f"the file has {len(arrays['weights'])} weights for {len(members)} members")

@@ -89,7 +89,7 @@ def draw_backtest(
     """
     count, horizon = int((result.series == series).sum()), result.index.shape[1]
     chosen = _apart(result, series)
-    fans = [_fan(result, result.index, result.forecasts[MODEL], place, target) for place in chosen]
+    fans = [_fan(result, result.index, result.forecasts[MODEL], row, target) for row in chosen]
     rows = slice(max(0, int(result.origins[chosen[0]]) - horizon), int(result.origins[chosen[-1]]) + horizon)
     return figures.backtest(
         path,
@@ -144,9 +144,9 @@ def _apart(result: Backtest, series: int) -> list[int]:
     """The latest forecasts of a series of which none lies over another, in the order of time."""
     horizon = result.index.shape[1]
     chosen: list[int] = []
-    for place in reversed(np.flatnonzero(result.series == series)):
-        if len(chosen) < ORIGINS and (not chosen or result.origins[place] + horizon <= result.origins[chosen[-1]]):
-            chosen.append(int(place))
+    for row in reversed(np.flatnonzero(result.series == series)):
+        if len(chosen) < ORIGINS and (not chosen or result.origins[row] + horizon <= result.origins[chosen[-1]]):
+            chosen.append(int(row))
     return chosen[::-1]
 
 

@@ -1,4 +1,4 @@
-"""What a forecaster gives back: a forecast, and a backtest with its metrics beside those of the naive forecasts."""
+"""What a forecaster gives back: a forecast, and a backtest with its metrics and those of the naive forecasts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gpulstm import metrics
-from gpulstm.arrays.checkpoint import write_atomically
+from gpulstm.arrays import files
 from gpulstm.data.axis import Labels
 from gpulstm.errors import ConfigError
 from gpulstm.forecast.tables import add_column, frame_of, html_table, write_csv
@@ -147,7 +147,8 @@ class Backtest:
         actual: `(N, horizon, K)` float64, NaN where missing.
         forecasts: `(N, horizon, K)` by forecaster: `"model"` (its median where it knows one), `"seasonal naive"` and
             `"seasonal naive with drift"` (where the season is above 1), `"naive"`, `"drift"`.
-        levels, quantiles: of the model, as in `Forecast`; `(N, horizon, K, levels)`.
+        levels: quantile levels of the model, rising.
+        quantiles: of the model, `(N, horizon, K, levels)` float64, or None.
         season: rows in a season.
         scales: `(series, K)` denominators of MASE: the seasonal-naive error over the rows before the first origin.
         seen: whether the model was trained or chosen on some of the rows that it forecasts here, so that the figures
@@ -268,7 +269,7 @@ class Backtest:
                 for cells in zip(*(values.tolist() for values in columns.values()), strict=True)
             )
         ]
-        write_atomically(path, json.dumps(rows, indent=1).encode())
+        files.write(path, json.dumps(rows, indent=1).encode())
 
     def verdict(self) -> str:
         """One sentence: whether the model beats the simple forecasts by MASE, and which not."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from gpulstm.arrays.checkpoint import write_atomically
+from gpulstm.arrays import files
 from gpulstm.data.axis import Labels
 from gpulstm.errors import ConfigError, MissingExtraError
 
@@ -32,7 +32,7 @@ def write_csv(path: str | os.PathLike[str], columns: Mapping[str, np.ndarray], l
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
     writer.writerows(zip(*_texts(columns, labels), strict=True))
-    write_atomically(path, text.getvalue().encode())
+    files.write(path, text.getvalue().encode())
 
 
 def _texts(columns: Mapping[str, np.ndarray], labels: Labels | None) -> list[list[Any]]:
