@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -71,8 +72,6 @@ def train(
     series = load_series(table_path(data), table, guess=True)
     if resume and not (output / RUN).is_file():
         raise ConfigError(f"--resume finds no {RUN} in {output}; name the --output of the interrupted run")
-    for line in summary(series, config):
-        say(line)
     fit(Forecaster.of(config), series, output, force=force, resume=resume, quiet=quiet, tensorboard=tensorboard)
     say(f"next: gpulstm forecast {output / MODEL}")
 
@@ -99,7 +98,7 @@ def fit(
     task = Call(config.stack(1), resolve(config.device).device, config.context, config.batch_size, True, False)
     choose(task, config.engine)  # an engine that is forced and cannot serve is found before anything is written
     bar = not quiet and sys.stderr.isatty()
-    watchers: list[Callback] = [_Folder(output), HistoryCSV(history)]
+    watchers: list[Callback] = [_Folder(output), _Summary(summary(series, config)), HistoryCSV(history)]
     if not quiet and not bar:
         watchers.append(EpochLines())
     if tensorboard is not None:
@@ -136,6 +135,19 @@ class _Folder(Callback):
 
     def on_start(self, run: Run) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
+
+
+class _Summary(Callback):
+    """Says what is trained on, once everything about the run is known to be right."""
+
+    name = "summary"
+
+    def __init__(self, lines: Sequence[str]) -> None:
+        self.lines = lines
+
+    def on_start(self, run: Run) -> None:
+        for line in self.lines:
+            say(line)
 
 
 class EpochLines(Callback):

@@ -230,12 +230,12 @@ class Forecaster:
         self, predictor: Predictor, known: SeriesSet, origins: np.ndarray, length: int
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Forecast every series: by the network, or simply where one is too short for it."""
-        from gpulstm.forecast.short import forecast_short
-
         long = origins - known.offsets[:-1] >= self.config.least
         cuts = Cuts(origins, origins)
         if long.all():
             return predictor.forecast(predictor.windows(known, origins, horizon=length, cuts=cuts))
+        from gpulstm.forecast.short import forecast_short
+
         levels = self.fitted.loss.levels
         simple, bands = forecast_short(known, origins, length, self.fitted.seasons[0], levels, predictor.scaler)
         if long.any():

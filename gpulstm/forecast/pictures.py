@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from gpulstm.data.series import SeriesSet
-from gpulstm.forecast.results import MODEL, Backtest, Forecast
 from gpulstm.plots import figures
 from gpulstm.plots.figures import Fan
+
+Result = Any  # a `results.Forecast` or `results.Backtest`, which draw themselves by this module
 
 SHOWN = 3  # horizons of the past that a forecast is shown with
 ORIGINS = 8  # at most so many forecasts are drawn over one series
@@ -22,7 +23,7 @@ ORIGINS = 8  # at most so many forecasts are drawn over one series
 
 def draw_forecast(
     path: str | Path,
-    forecast: Forecast,
+    forecast: Result,
     past: SeriesSet,
     *,
     series: int = 0,
@@ -47,7 +48,7 @@ def draw_forecast(
 
 
 def forecast_axes(
-    forecast: Forecast, past: SeriesSet | None, *, series: int = 0, target: int = 0, title: str = "", label: str = ""
+    forecast: Result, past: SeriesSet | None, *, series: int = 0, target: int = 0, title: str = "", label: str = ""
 ) -> Any:
     """As `draw_forecast`, as matplotlib's axes; without `past` the forecast alone."""
     fan, time, observed, title = _shown(forecast, past, series, target, title)
@@ -55,7 +56,7 @@ def forecast_axes(
 
 
 def _shown(
-    forecast: Forecast, past: SeriesSet | None, series: int, target: int, title: str
+    forecast: Result, past: SeriesSet | None, series: int, target: int, title: str
 ) -> tuple[Fan, np.ndarray, np.ndarray, str]:
     """The forecast, times and values of the end of the series, and the headline."""
     horizon = forecast.index.shape[1]
@@ -72,7 +73,7 @@ def _shown(
 
 def draw_backtest(
     path: str | Path,
-    result: Backtest,
+    result: Result,
     data: SeriesSet,
     *,
     series: int = 0,
@@ -86,7 +87,7 @@ def draw_backtest(
     """
     count, horizon = result.index.shape
     chosen = _apart(result, series)
-    fans = [_fan(result, result.index, result.forecasts[MODEL], place, target) for place in chosen]
+    fans = [_fan(result, result.index, next(iter(result.forecasts.values())), place, target) for place in chosen]
     rows = slice(max(0, int(result.origins[chosen[0]]) - horizon), int(result.origins[chosen[-1]]) + horizon)
     return figures.backtest(
         path,
@@ -100,7 +101,7 @@ def draw_backtest(
     )
 
 
-def _apart(result: Backtest, series: int) -> list[int]:
+def _apart(result: Result, series: int) -> list[int]:
     """The latest forecasts of a series of which none lies over another, in the order of time."""
     horizon = result.index.shape[1]
     chosen: list[int] = []
@@ -110,12 +111,12 @@ def _apart(result: Backtest, series: int) -> list[int]:
     return chosen[::-1]
 
 
-def _fan(result: Forecast | Backtest, index: np.ndarray, mean: np.ndarray, row: int, target: int) -> Fan:
+def _fan(result: Result, index: np.ndarray, mean: np.ndarray, row: int, target: int) -> Fan:
     levels: Sequence[float] = () if result.quantiles is None else result.levels
     bands = {level: result.quantiles[row, :, target, at] for at, level in enumerate(levels)}  # type: ignore[index]
     return Fan(index[row], bands, mean[row, :, target])
 
 
-def _name(result: Forecast | Backtest, series: int, target: int) -> str:
+def _name(result: Result, series: int, target: int) -> str:
     of = f" of {result.names[series]}" if len(result.names) > 1 else ""
     return f"{result.targets[target]}{of}"
