@@ -67,6 +67,8 @@ class WindowSet:
         mask: whether x also tells, for each target and past covariate, whether it was observed (1) or not (0).
         least: rows that a series has to have before an origin, where it is too short for a whole context; the rows
             before its first one are then its first one again, and count as missing.  0: a whole context.
+        last: `(rows, targets + past)` int64, the last observed row up to each row, where gaps are filled by lines to
+            later values: a window then sees, in a gap that reaches its origin, that row's value instead.
         names: of the series, by default their numbers.
         origins: `(N,)` rows, where not all windows are asked for.
         resident: values and `observed` by device, once a batch was gathered there; shared by all parts.
@@ -90,6 +92,7 @@ class WindowSet:
     scale_lag: int = 0
     mask: bool = False
     least: int = 0
+    last: np.ndarray | None = None
     names: Sequence[str] = ()
     origins: np.ndarray = None  # type: ignore[assignment] # an array once it is made
     resident: dict[str, tuple[Array, Array | None]] = field(default_factory=dict, repr=False)
@@ -230,6 +233,10 @@ class WindowSet:
             if inside is not None:
                 here = xp.broadcast_to(inside[0][:, :, None], (*back.shape, self.targets + self.past))
                 seen = here if seen is None else seen & here
+            if self.last is not None:
+                self._hide(
+                    batch.x, back, backend.from_host(self.last[np.atleast_1d(self.origins[indices]) - 1]), backend
+                )
             if self.window_scaling != "none":
                 x = batch.x
                 known = None if seen is None else seen[..., : self.targets]
@@ -253,6 +260,13 @@ class WindowSet:
             return None
         first = backend.from_host(starts)
         return back >= first[None, :], first
+
+    def _hide(self, x: Array, back: Array, last: Array, backend: Backend) -> None:
+        """Put the last observed values, at rows `last` `(B, columns)`, where x holds parts of lines to later ones."""
+        xp, width = backend.xp, last.shape[1]
+        values, _ = self._on(backend)
+        known = xp.take_along_axis(values[:, :width], last, axis=0)
+        x[..., :width] = xp.where(back[:, :, None] > last[None], known[None], x[..., :width])
 
     def take(self, back: Array, ahead: Array, backend: Backend) -> tuple[Batch, Array | None]:
         """The values at rows `back` `(T, B)` as x and at rows `ahead` `(N, horizon)` as targets and future covariates.
@@ -337,9 +351,18 @@ def window_set(
         window_scaling=window_scaling,
         mask=series.missing == "mask",
         least=least,
+        last=last_observed(series) if series.missing == "interpolate" and observed is not None else None,
         names=series.names,
         origins=origins,  # type: ignore[arg-type] # None: all of them
     )
+
+
+def last_observed(series: SeriesSet) -> np.ndarray:
+    """The last observed row up to each row, of targets and past covariates `(rows, columns)`; the first one before."""
+    width = series.targets + series.past
+    rows = np.where(np.isnan(series.values[:, :width]), -1, np.arange(series.rows)[:, None])
+    starts = np.repeat(series.offsets[:-1], series.lengths)[:, None]
+    return np.maximum(np.maximum.accumulate(rows, axis=0), starts)
 
 
 def _check_origins(series: SeriesSet, origins: np.ndarray, context: int, horizon: int) -> None:

@@ -7,21 +7,21 @@ Forecasting 16(4), calls this updating without recalibration).  Every forecast s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
 from gpulstm import metrics, validate
 from gpulstm.data.series import SeriesSet, spans
 from gpulstm.errors import ConfigError, DataError, option
-from gpulstm.forecast.config import ForecasterConfig
+from gpulstm.forecast.baselines import baselines, naive2
+from gpulstm.forecast.mixed import Mixed
 from gpulstm.forecast.predictor import Predictor
-from gpulstm.forecast.results import MODEL, NAIVE, SEASONAL, Backtest
+from gpulstm.forecast.results import MODEL, Backtest
 
 
 def backtest_origins(
     series: SeriesSet,
-    config: ForecasterConfig,
+    needs: tuple[int, int, int],
     origins: int | Sequence[int] | np.ndarray | None,
     stride: int,
     tests: np.ndarray | None,
@@ -31,6 +31,7 @@ def backtest_origins(
     Series that are too short for one of them have none.
 
     Args:
+        needs: rows of a context, the fewest that a series too short for one may have instead, and steps ahead.
         origins: a number (that many in each series, the last of them a horizon before its end), rows (the same in each
             series, counted from its first), or None for all of the test part.
         stride: rows between neighboring origins; not used where rows are given.
@@ -40,10 +41,10 @@ def backtest_origins(
         ConfigError: neither origins nor a test part.
         DataError: every series is too short.
     """
-    context, horizon = config.context, config.horizon
+    context, least, horizon = needs
     starts, stops = series.offsets[:-1], series.offsets[1:]
     short = series.lengths < context + horizon
-    first, last = starts + np.where(short, config.least, context), stops - horizon
+    first, last = starts + np.where(short, least, context), stops - horizon
     longest = int(series.lengths.max())
     if origins is None:
         if tests is None:
@@ -76,33 +77,33 @@ def backtest_origins(
     return np.repeat(begin, counts) + stride * place
 
 
-def run_backtest(predictor: Predictor, series: SeriesSet, origins: np.ndarray, seasons: tuple[int, ...]) -> Backtest:
-    """Forecast from every origin, by the network and by the naive forecasts.
-
-    Gaps in the series are filled forward, also under the rule `"interpolate"`: a line to a later value would show the
-    model what lies behind its origin.
+def run_backtest(model: Predictor | Mixed, series: SeriesSet, origins: np.ndarray, season: int) -> Backtest:
+    """Forecast from every origin, by the model and by the simple forecasts.
 
     Args:
-        predictor: with a row of its scaler for each series.
+        model: what forecasts; a predictor with a row of its scaler for each series.
         origins: absolute rows.
-        seasons: the shortest is that of the seasonal-naive forecast and of MASE.
+        season: of the seasonal-naive forecast and of MASE.
     """
-    horizon, season = predictor.config.horizon, seasons[0]
-    past = replace(series, missing="forward") if series.missing == "interpolate" else series
-    windows = predictor.windows(past, origins)
-    mean, quantiles = predictor.forecast(windows)
-    which = windows.series_of()
+    horizon, mean = model.horizon, None
+    quantiles: np.ndarray | None
+    if isinstance(model, Mixed):
+        said = model.forecast(series, origins)
+        point, mean, quantiles, levels = said.median, said.mean, said.quantiles, model.levels
+    else:
+        point, quantiles = model.forecast(model.windows(series, origins))
+        levels = model.loss.levels
+    which = np.searchsorted(series.offsets, origins, side="right") - 1
     targets = series.values[:, : series.targets]
     rows = origins[:, None] + np.arange(horizon)
-    forecasts = {MODEL: mean}
-    starts = series.offsets[which]
-    if season > 1:
-        forecasts[SEASONAL] = metrics.seasonal_naive_from(targets, starts, origins, horizon, season)
-    forecasts[NAIVE] = metrics.seasonal_naive_from(targets, starts, origins, horizon, 1)
     first = series.offsets[:-1].copy()  # before the first origin of each series; nothing where it has none
     order = np.argsort(origins, kind="stable")[::-1]
     first[which[order]] = origins[order]
-    scales = metrics.seasonal_scales(targets, series.offsets[:-1], first, season)
+    starts = series.offsets[:-1]
+    scales = metrics.seasonal_scales(targets, starts, first, season)
+    if season > 1:  # series that are shorter than a season
+        short = (first - starts <= season)[:, None]
+        scales = np.where(short, metrics.seasonal_scales(targets, starts, first, 1), scales)
     return Backtest(
         names=series.names,
         targets=series.target_names,
@@ -110,11 +111,12 @@ def run_backtest(predictor: Predictor, series: SeriesSet, origins: np.ndarray, s
         origins=origins - series.offsets[which],
         index=series.times[rows],
         actual=targets[rows],
-        forecasts=forecasts,
-        levels=predictor.loss.levels,
+        forecasts={MODEL: point, **baselines(series, origins, horizon, season)},
+        levels=levels,
         quantiles=quantiles,
         season=season,
         scales=scales,
-        seasons=seasons,
+        mean=mean,
         labels=series.labels,
+        second=naive2(targets, series.offsets, origins, horizon, season),
     )

@@ -1,4 +1,4 @@
-"""What a fit leaves behind, and how a checkpoint file holds it."""
+"""What a fit leaves behind, a single network or a mixture of members, and how a checkpoint file holds it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from gpulstm.data.scaling import Scaler
 from gpulstm.data.series import SeriesSet, restore_series, save_series
 from gpulstm.errors import CheckpointError, ConfigError, ShapeError
 from gpulstm.forecast.config import ForecasterConfig
+from gpulstm.forecast.mixed import Mixed
 from gpulstm.losses import Loss
 from gpulstm.model.network import Network, NetworkConfig
 from gpulstm.training.history import History
@@ -24,46 +25,107 @@ class Fitted:
     """A trained network with all that it takes to forecast.
 
     Attributes:
+        config: with everything decided that was automatic.
         network, loss, scaler: as trained.
         tail: the last rows of every series, from which forecasts go on; its times are never None.
         until: `(series,)` time of the last row that training or validation saw.
-        seasons: rows in each season, the shortest first; (1,) where there is none.
+        season: rows in a season.
     """
 
+    config: ForecasterConfig
     network: Network
     loss: Loss
     scaler: Scaler
     tail: SeriesSet
     until: np.ndarray
-    seasons: tuple[int, ...]
+    season: int
+
+    @property
+    def horizon(self) -> int:
+        """Steps of a forecast."""
+        return self.config.horizon
+
+    @property
+    def context(self) -> int:
+        """Rows that a forecast needs before it."""
+        return self.config.context
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the series of the fit."""
+        return self.scaler.names
 
     def save(
         self, path: str | os.PathLike[str], options: Mapping[str, Any], history: History, notes: list[str]
     ) -> None:
         """Write everything to one checkpoint file; `options` are those of the forecaster."""
-        tail = self.tail
-        assert tail.time is not None
         arrays = {f"weights.{name}": value for name, value in self.network.params.items()}
         arrays |= {f"scaler.{name}": value for name, value in self.scaler.arrays().items()}
-        parts, described = save_series(tail)
-        arrays |= {f"tail.{name}": value for name, value in parts.items()}
-        until = self.until
-        arrays["until"] = until.view(np.int64) if until.dtype.kind == "M" else until
         meta = {
-            "kind": "forecaster",
-            "options": dict(options),
+            "resolved": self.config.to_dict(),
             "network": self.network.config.to_dict(),
             "scaler": self.scaler.scalars(),
-            "seasons": list(self.seasons),
-            "series": described,
-            "history": history.state(),
-            "notes": notes,
         }
-        checkpoint.save(path, arrays, meta)
+        _save(self, path, arrays, {"options": dict(options), "history": history.state(), "notes": notes, **meta})
 
 
-def load(path: str | os.PathLike[str], device: str) -> tuple[ForecasterConfig, Fitted, History, list[str]]:
-    """Read what `Fitted.save` wrote: the options, with `device`, what was fitted, its history and its notes.
+@dataclass(frozen=True)
+class FittedMixture:
+    """Members and their weights with all that it takes to forecast.
+
+    Attributes:
+        mixed: the mixture.
+        tail: the last rows of every series, from which forecasts go on; its times are never None.
+        until: `(series,)` time of the last row that training or validation saw.
+        season: rows in a season.
+    """
+
+    mixed: Mixed
+    tail: SeriesSet
+    until: np.ndarray
+    season: int
+
+    context = 1  # rows that a forecast needs before it
+
+    @property
+    def horizon(self) -> int:
+        """Steps that the mixture was made for."""
+        return self.mixed.horizon
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the series of the fit."""
+        return self.mixed.names
+
+    def save(
+        self, path: str | os.PathLike[str], options: Mapping[str, Any], history: History, notes: list[str]
+    ) -> None:
+        """Write everything to one checkpoint file; `options` are those of the forecaster."""
+        own, meta = self.mixed.save()
+        arrays = {f"mixture.{name}": value for name, value in own.items()}
+        _save(
+            self, path, arrays, {"options": dict(options), "history": history.state(), "notes": notes, "mixture": meta}
+        )
+
+
+def _save(
+    fitted: Fitted | FittedMixture, path: str | os.PathLike[str], arrays: dict[str, Any], meta: dict[str, Any]
+) -> None:
+    """Write the arrays and the rest, and the end of the series."""
+    tail = fitted.tail
+    assert tail.time is not None
+    parts, described = save_series(tail)
+    arrays |= {f"tail.{name}": value for name, value in parts.items()}
+    until = fitted.until
+    arrays["until"] = until.view(np.int64) if until.dtype.kind == "M" else until
+    meta |= {"kind": "forecaster", "season": fitted.season, "series": described}
+    checkpoint.save(path, arrays, meta)
+
+
+def load(
+    path: str | os.PathLike[str], device: str
+) -> tuple[ForecasterConfig, Fitted | FittedMixture, History, list[str]]:
+    """Read what `save` wrote: the options, with `device`, what was fitted, its history and its notes.
 
     Raises:
         CheckpointError: there is no such file, it is damaged, or holds something else.
@@ -75,7 +137,15 @@ def load(path: str | os.PathLike[str], device: str) -> tuple[ForecasterConfig, F
     try:
         config = ForecasterConfig.from_dict(meta["options"], device)
         parts = {name.removeprefix("tail."): value for name, value in arrays.items() if name.startswith("tail.")}
-        tail = restore_series(parts, meta["series"])
+        tail, season = restore_series(parts, meta["series"]), int(meta["season"])
+        assert tail.time is not None
+        until = np.asarray(arrays["until"])
+        until = until.view(tail.time.dtype) if tail.time.dtype.kind == "M" else until
+        history, notes = History(**meta["history"]), list(meta["notes"])
+        if "mixture" in meta:
+            own = {name.removeprefix("mixture."): value for name, value in arrays.items()}
+            mixed = Mixed.restore(own, meta["mixture"], device, config.engine)
+            return config, FittedMixture(mixed, tail, until, season), history, notes
         scaler = Scaler.restore({name: arrays[f"scaler.{name}"] for name in ("location", "scale")}, meta["scaler"])
         layout = NetworkConfig.from_dict(meta["network"])
         if layout.stack.dtype != config.dtype:  # half precision, read where it cannot be computed with
@@ -84,11 +154,8 @@ def load(path: str | os.PathLike[str], device: str) -> tuple[ForecasterConfig, F
         network.params.load(
             {name.removeprefix("weights."): value for name, value in arrays.items() if name.startswith("weights.")}
         )
-        assert tail.time is not None
-        until = np.asarray(arrays["until"])
-        until = until.view(tail.time.dtype) if tail.time.dtype.kind == "M" else until
-        fitted = Fitted(network, config.loss(), scaler, tail, until, tuple(meta["seasons"]))
-        return config, fitted, History(**meta["history"]), list(meta["notes"])
+        resolved = ForecasterConfig.from_dict(meta.get("resolved", meta["options"]), device)
+        return config, Fitted(resolved, network, resolved.loss(), scaler, tail, until, season), history, notes
     except (KeyError, TypeError, ValueError, ConfigError, ShapeError) as error:
         raise CheckpointError(f"{path} is no whole forecaster: {error}") from error
 

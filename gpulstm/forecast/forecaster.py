@@ -22,19 +22,19 @@ import numpy as np
 
 from gpulstm import validate
 from gpulstm.data.options import TableOptions
-from gpulstm.data.seasons import seasons_of
 from gpulstm.data.series import SeriesSet, end_of
 from gpulstm.data.splits import Cuts, chronological_cuts
-from gpulstm.errors import ConfigError, DataError, NotFittedError, option
+from gpulstm.errors import ConfigError, DataError, NotFittedError
 from gpulstm.forecast import fitted as artifacts
-from gpulstm.forecast.config import ForecasterConfig
-from gpulstm.forecast.fitted import Fitted, new_scaler
-from gpulstm.forecast.predictor import Predictor
+from gpulstm.forecast.config import AUTO, ForecasterConfig, automatic_test
+from gpulstm.forecast.fitted import Fitted, FittedMixture, new_scaler
+from gpulstm.forecast.mixed import mixture_forecast
+from gpulstm.forecast.predictor import Predictor, point_of
 from gpulstm.forecast.results import Backtest, Forecast
 from gpulstm.training.history import History
 
 if TYPE_CHECKING:
-    from gpulstm.forecast.streaming import ForecastStream
+    from gpulstm.forecast.streaming import ForecastStream, MixtureStream
     from gpulstm.training.callbacks import Callback
 
 _P = ParamSpec("_P")
@@ -86,7 +86,7 @@ class Forecaster:
         self.config = ForecasterConfig(*args, **options)
         self.history = History()
         self.notes: list[str] = []
-        self._fitted: Fitted | None = None
+        self._fitted: Fitted | FittedMixture | None = None
         self._series: SeriesSet | None = None
 
     @classmethod
@@ -100,7 +100,7 @@ class Forecaster:
         )
 
     @property
-    def fitted(self) -> Fitted:
+    def fitted(self) -> Fitted | FittedMixture:
         """What the fit left: network, loss, scaler and the end of the series.
 
         Raises:
@@ -129,56 +129,40 @@ class Forecaster:
                 `SeriesSet`.
             progress: a bar on stderr.
             callbacks: further callbacks of the training run.
-            checkpoint: a file to which the training run is saved after every epoch.
-            resume: such a file, to go on from: with the same data and options the run continues bit for bit.
+            checkpoint: a file to which the present training run is saved after every epoch.
+            resume: such a file, to go on from: with the same data and options the fit continues bit for bit.
             table: how the table is read, by the names of `TableOptions`: target, past, future, static, time, series,
-                calendar, holidays, freq, missing, duplicates and others.
+                calendar, holidays, freq, missing, duplicates and others.  Without a calendar, the ridge and the
+                networks of a mixture read weekday, hour and day of the year of the origin, where validation says that
+                it helps.
 
         Returns:
-            this forecaster, with the weights of the best epoch.
+            this forecaster.
 
         Raises:
             DataError: a table that cannot be used, or too short a series.
             TrainingError, CheckpointError: as `Trainer`.
         """
         from gpulstm.data.loading import load_series
-        from gpulstm.forecast.learning import new_trainer, training_parts
-        from gpulstm.training.callbacks import CheckpointEvery, EarlyStopping, Progress
+        from gpulstm.forecast.automatic import fit_mixture
+        from gpulstm.forecast.learning import fit_network, last_times, season_notes, seasons_in
+        from gpulstm.forecast.members.training import Runs
 
         config = self.config
         read = load_series(data, **table)
-        if config.strategy == "recursive" and read.past:
-            names = ", ".join(read.columns[read.targets : read.targets + read.past])
-            raise ConfigError(
-                f"strategy='recursive' cannot use the past covariates {names}: "
-                "their values over the horizon are unknown"
-            )
-        cuts = chronological_cuts(read, config.validation, config.test)
-        scaler = new_scaler(config, read, cuts.train)
-        train, judge = training_parts(config, read, scaler, cuts)
-        watchers: list[Callback] = [Progress(progress), *callbacks]
-        if config.patience is not None:
-            watchers.append(EarlyStopping(config.patience))
-        if checkpoint is not None:
-            watchers.append(CheckpointEvery(checkpoint, epochs=1))
-        trainer = new_trainer(config, train, watchers)
-        if resume is not None:
-            trainer.restore(resume)
-        self.notes = [*read.notes, *scaler.notes()]
-        if train.skipped:
-            self.notes.append(f"too short to learn from: {_listed(train.skipped)}")
-        padded = _padded(read, config)
-        if padded:
-            self.notes.append(f"shorter than a window, and padded on the left: {_listed(padded)}")
-        seasons = self._seasons(read)
-        if config.season is None and seasons == (1,) and read.axis.step.seconds >= 1:
-            self.notes.append(
-                f"no season of the step {read.axis.step.freq} fits the series; name it as {option('season', ...)}"
-            )
-        self.history = trainer.fit(train, judge)
-        self._fitted = Fitted(
-            trainer.network, trainer.loss, scaler, end_of(read, config.context), _last_seen(read, cuts), seasons
-        )
+        automatic = not read.calendar
+        runs, season = Runs(callbacks, progress, checkpoint, resume), seasons_in(config, read)[0]
+        if config.single:
+            resolved = self._with_test(read, season).resolved(season, int(np.median(read.lengths)))
+            self._fitted, self.history, notes = fit_network(resolved, read, season, runs)
+            notes = config.single_notes() + notes
+        else:
+            stops = chronological_cuts(read, 0, self._with_test(read, season).test).validation
+            mixed, notes = fit_mixture(self._with_test(read, season), read, stops, season, automatic, runs)
+            self.history = runs.histories[0] if runs.histories else History()
+            tail = end_of(read, max(mixed.reach, 36))
+            self._fitted = FittedMixture(mixed, tail, last_times(read, stops), season)
+        self.notes = [*read.notes, *notes, *season_notes(config, read)]
         self._series = read
         return self
 
@@ -198,46 +182,51 @@ class Forecaster:
             ConfigError: too long a horizon.
             DataError: series too short, or wrong future covariates.
         """
-        config, fitted = self.config, self.fitted
-        steps = config.horizon if horizon is None else validate.count("horizon", horizon)
+        fitted = self.fitted
+        steps = fitted.horizon if horizon is None else validate.count("horizon", horizon)
+        if isinstance(fitted, FittedMixture):
+            past = self._past(data)
+            length = max(steps, fitted.horizon)
+            known = past.extended(length, _ahead(past, length, future))
+            whole = mixture_forecast(fitted.mixed, known, length)
+            return whole.first(steps)
+        config = fitted.config
         if config.strategy == "direct" and steps > config.horizon:
             raise ConfigError(
-                f"horizon is {steps}, but this direct forecaster was made for {config.horizon} steps; a recursive one "
-                "(strategy='recursive') forecasts any number"
+                f"horizon is {steps}, but this direct forecaster was made for {config.horizon} steps; a mixture or a "
+                "recursive one (strategy='recursive') forecasts any number"
             )
         length = config.horizon if config.strategy == "direct" else steps
-        past, predictor = self._past(data)
-        ahead = None
-        if past.known or future is not None:
-            from gpulstm.data.following import known_ahead
-
-            ahead = known_ahead(past, length, future)
-        known = past.extended(length, ahead)
+        past = self._past(data)
+        known = past.extended(length, _ahead(past, length, future))
         origins = known.offsets[1:] - length
-        mean, quantiles = self._forecast(predictor, known, origins, length)
+        mean, quantiles = self._forecast(self._predictor(past, past.offsets[1:]), known, origins, length)
         index = known.times[origins[:, None] + np.arange(length)]
         return Forecast(
             known.names,
             known.target_names,
-            index[:, :steps],
-            mean[:, :steps],
+            index,
+            mean,
             fitted.loss.levels,
-            None if quantiles is None else quantiles[:, :steps],
-            known.labels,
-        )
+            quantiles,
+            point=point_of(fitted.loss),
+            labels=known.labels,
+        ).first(steps)
 
     def _forecast(
         self, predictor: Predictor, known: SeriesSet, origins: np.ndarray, length: int
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Forecast every series: by the network, or simply where one is too short for it."""
-        long = origins - known.offsets[:-1] >= self.config.least
+        """Forecast every series by a single network, or simply where one is too short for it."""
+        least = predictor.config.least
+        long = origins - known.offsets[:-1] >= least
         cuts = Cuts(origins, origins)
         if long.all():
             return predictor.forecast(predictor.windows(known, origins, horizon=length, cuts=cuts))
+        from gpulstm.forecast.learning import listed
         from gpulstm.forecast.short import forecast_short
 
-        levels = self.fitted.loss.levels
-        simple, bands = forecast_short(known, origins, length, self.fitted.seasons[0], levels, predictor.scaler)
+        levels = predictor.loss.levels
+        simple, bands = forecast_short(known, origins, length, self.fitted.season, levels, predictor.scaler)
         if long.any():
             mean, quantiles = predictor.forecast(predictor.windows(known, origins[long], horizon=length, cuts=cuts))
             simple[long] = mean
@@ -245,20 +234,22 @@ class Forecaster:
                 bands[long] = quantiles
         self.notes = [note for note in self.notes if not note.startswith("simple forecasts, ")]
         names = [known.names[at] for at in np.flatnonzero(~long)]
-        self.notes.append(f"simple forecasts, for fewer than {self.config.least} rows: {_listed(names)}")
+        self.notes.append(f"simple forecasts, for fewer than {least} rows: {listed(names)}")
         return simple, bands
 
-    def stream(self, data: Any = None, future: Any = None) -> ForecastStream:
-        """Start a stateful forecast that follows the series row by row; see `ForecastStream`.
+    def stream(self, data: Any = None, future: Any = None) -> ForecastStream | MixtureStream:
+        """Start a forecast that follows the series row by row; see `ForecastStream` and `MixtureStream`.
 
         Args:
             data: other series with the same columns to start from, instead of those of the fit.
             future: as in `predict`, for the first forecast.
         """
-        from gpulstm.forecast.streaming import ForecastStream
+        from gpulstm.forecast.streaming import ForecastStream, MixtureStream
 
-        past, predictor = self._past(data)
-        return ForecastStream(predictor, past, future)
+        past, fitted = self._past(data), self.fitted
+        if isinstance(fitted, FittedMixture):
+            return MixtureStream(fitted, past, future)
+        return ForecastStream(self._predictor(past, past.offsets[1:]), past, future)
 
     def backtest(
         self, data: Any = None, *, origins: int | Sequence[int] | np.ndarray | None = None, stride: int | None = None
@@ -280,26 +271,65 @@ class Forecaster:
             DataError: series too short.
         """
         from gpulstm.forecast.backtest import backtest_origins, run_backtest
+        from gpulstm.forecast.learning import seasons_in
 
-        config, fitted = self.config, self.fitted
+        fitted = self.fitted
         if data is None and self._series is None:
             raise DataError("data is missing: a forecaster that was loaded has only the end of its series; give them")
         series = self._series if data is None else self.read(data)
         assert series is not None
-        tests = None
-        if isinstance(config.test, str) or config.test != 0:
-            tests = chronological_cuts(series, 0, config.test).validation
-        step = max(1, config.horizon // 4) if stride is None else validate.count("stride", stride)
-        rows = backtest_origins(series, config, origins, step, tests)
+        tests, amount = None, self._with_test(series, fitted.season).test
+        if isinstance(amount, str) or amount != 0:
+            tests = chronological_cuts(series, 0, amount).validation
+        step = max(1, fitted.horizon // 4) if stride is None else validate.count("stride", stride)
+        least = fitted.config.least if isinstance(fitted, Fitted) else fitted.context
+        rows = backtest_origins(series, (fitted.context, least, fitted.horizon), origins, step, tests)
         which = np.searchsorted(series.offsets, rows, side="right") - 1
-        firsts = series.offsets[1:].copy()
-        np.minimum.at(firsts, which, rows)
-        seasons = fitted.seasons if config.season is not None or data is None else self._seasons(series)
-        result = run_backtest(self._predictor(series, firsts), series, rows, seasons)
-        known = {name: at for at, name in enumerate(fitted.scaler.names)}
+        if isinstance(fitted, FittedMixture):
+            result = run_backtest(fitted.mixed, series, rows, fitted.season)
+        else:
+            firsts = series.offsets[1:].copy()
+            np.minimum.at(firsts, which, rows)
+            result = run_backtest(self._predictor(series, firsts), series, rows, fitted.season)
+        known = {name: at for at, name in enumerate(fitted.names)}
         place = np.array([known.get(name, -1) for name in series.names])[result.series]
         seen = bool((result.index[place >= 0, 0] <= fitted.until[place[place >= 0]]).any())
-        return replace(result, seen=seen)
+        seasons = tuple(dict.fromkeys([fitted.season, *seasons_in(self.config, series)]))
+        return replace(result, seen=seen, seasons=seasons)
+
+    def tests(self, series: SeriesSet) -> bool:
+        """Whether rows of `series` are kept for a backtest."""
+        amount = self._with_test(series, self.fitted.season).test
+        return isinstance(amount, str) or amount != 0
+
+    @property
+    def members(self) -> dict[str, Any] | None:
+        """Who forecasts, as JSON holds it; None for a single network.
+
+        `members`: name, validation error (relative to `reference`, the seasonal-naive or naive forecast) and weight of
+        each; `error` of the mixture, `without_networks` what it would be, `share` how much weights differ from series
+        to series (0 to 1), and whether the best simple forecast is taken alone (`guarded`).
+        """
+        fitted = self.fitted
+        return dict(fitted.mixed.ensemble.report) if isinstance(fitted, FittedMixture) else None
+
+    def summary(self) -> str:
+        """What was fitted, in lines of text: members with their errors and weights, or the network."""
+        report = self.members
+        if report is None:
+            fitted = self.fitted
+            assert isinstance(fitted, Fitted)
+            return "\n".join([f"{fitted.network!r}, horizon {fitted.horizon}, context {fitted.context}", *self.notes])
+        lines = [
+            f"horizon {self.fitted.horizon}, season {self.fitted.season}; errors relative to {report['reference']}"
+        ]
+        for one in sorted(report["members"], key=lambda one: -one["weight"]):
+            error = "" if one["error"] is None else f"{one['error']:.4f}"
+            lines.append(f"{100 * one['weight']:5.1f} %  {error:>8}  {one['name']}")
+        if report["error"] is not None:
+            lines.append(f"         {report['error']:8.4f}  the mixture")
+            lines.append(f"         {report['without_networks']:8.4f}  the mixture without networks")
+        return "\n".join([*lines, *self.notes])
 
     # -- series ------------------------------------------------------------------------------------------------------
     @property
@@ -349,48 +379,38 @@ class Forecaster:
         return forecaster
 
     # -- parts -------------------------------------------------------------------------------------------------------
-    def _seasons(self, series: SeriesSet) -> tuple[int, ...]:
-        if self.config.season is not None:
-            return (self.config.season,)
-        return seasons_of(series.axis.step, int(series.lengths.max())) or (1,)
+    def _with_test(self, series: SeriesSet, season: int) -> ForecasterConfig:
+        """The options with `test="auto"` as a number of rows."""
+        if self.config.test != AUTO:
+            return self.config
+        return replace(self.config, test=automatic_test(self.config.horizon, season, int(np.median(series.lengths))))
 
-    def _past(self, data: Any) -> tuple[SeriesSet, Predictor]:
-        """The end of the fitted series, or of other series, and what forecasts them."""
-        series = self.fitted.tail if data is None else self.read(data)
-        predictor = self._predictor(series, series.offsets[1:])
-        return series if data is None else end_of(series, self.config.context), predictor
+    def _past(self, data: Any) -> SeriesSet:
+        """The end of the fitted series, or of other series."""
+        fitted = self.fitted
+        series = fitted.tail if data is None else self.read(data)
+        if data is None:
+            return series
+        return end_of(series, max(fitted.mixed.reach, 36) if isinstance(fitted, FittedMixture) else fitted.context)
 
     def _predictor(self, series: SeriesSet, stops: np.ndarray) -> Predictor:
         """What forecasts `series`: scaled as at the fit where they were fitted, else by their rows before `stops`."""
         fitted = self.fitted
+        assert isinstance(fitted, Fitted)
         scaler, names = fitted.scaler, fitted.scaler.names
         if series.names != names:
-            scaler = new_scaler(self.config, series, stops)
+            scaler = new_scaler(fitted.config, series, stops)
             known = {name: at for at, name in enumerate(names)}
             place = np.array([known.get(name, -1) for name in series.names])
             scaler.location[place >= 0] = fitted.scaler.location[place[place >= 0]]
             scaler.scale[place >= 0] = fitted.scaler.scale[place[place >= 0]]
-        return Predictor(fitted.network, fitted.loss, scaler, self.config)
+        return Predictor(fitted.network, fitted.loss, scaler, fitted.config)
 
 
-def _listed(names: Sequence[str]) -> str:
-    """The first names of many, and how many there are."""
-    few = ", ".join(names[:5])
-    return few if len(names) <= 5 else f"{few} and {len(names) - 5} more ({len(names)} in all)"
+def _ahead(past: SeriesSet, length: int, future: Any) -> np.ndarray | None:
+    """The future covariates of the steps ahead; the module that reads them is imported only where there are any."""
+    if not past.known and future is None:
+        return None
+    from gpulstm.data.following import known_ahead
 
-
-def _padded(series: SeriesSet, config: ForecasterConfig) -> list[str]:
-    """Names of the series that the network sees padded: too short for a window, and long enough for a part of one."""
-    lengths = series.lengths
-    short = (lengths < config.context + config.training_horizon) & (lengths >= config.least)
-    return [series.names[at] for at in np.flatnonzero(short)]
-
-
-def _last_seen(series: SeriesSet, cuts: Cuts) -> np.ndarray:
-    """`(series,)`: the time of the last row of training and validation; before all others where there is none."""
-    times = series.times
-    last = times[np.maximum(cuts.validation - 1, series.offsets[:-1])]
-    none = cuts.validation <= series.offsets[:-1]
-    if none.any():
-        last[none] = np.datetime64("NaT") if times.dtype.kind == "M" else times.min() - 1
-    return last
+    return known_ahead(past, length, future)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import importlib
-import io
+import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,11 +13,12 @@ import numpy as np
 from gpulstm import metrics
 from gpulstm.arrays.checkpoint import write_atomically
 from gpulstm.data.axis import Labels
-from gpulstm.errors import ConfigError, MissingExtraError
+from gpulstm.errors import ConfigError
+from gpulstm.forecast.tables import add_column, frame, html_table, write_csv
 
-MODEL, SEASONAL, NAIVE = "model", "seasonal naive", "naive"
-METRICS = ("MAE", "RMSE", "MAPE", "sMAPE", "MASE", "pinball", "coverage")
-LIBRARIES = ("pandas", "polars", "pyarrow")
+MODEL, SEASONAL, NAIVE, DRIFT = "model", "seasonal naive", "naive", "drift"
+SEASONAL_DRIFT = "seasonal naive with drift"
+METRICS = ("MAE", "RMSE", "MAPE", "sMAPE", "MASE", "OWA", "pinball", "coverage")
 
 
 @dataclass(frozen=True)
@@ -31,10 +30,11 @@ class Forecast:
         targets: names of the target columns.
         index: `(series, horizon)` times: dates as `datetime64` in UTC (tables show them in their zone), numbers as they
             came; steps from 0 after the first row where the series have no times.
-        mean: `(series, horizon, targets)` float64 point forecast: the mean, or the median where the model was fitted to
-            quantiles.
+        mean: `(series, horizon, targets)` float64: the mean, or the median where `point` says so.
         levels: quantile levels, rising.
         quantiles: `(series, horizon, targets, levels)` float64, rising along the last axis, or None.
+        middle: `(series, horizon, targets)` float64, the median where both are known.
+        point: "mean" or "median": what `mean` holds; a network fitted to quantiles knows no mean.
         labels: what the columns of ids and times are called in tables, and how times are written.
     """
 
@@ -44,14 +44,28 @@ class Forecast:
     mean: np.ndarray
     levels: tuple[float, ...] = ()
     quantiles: np.ndarray | None = None
+    middle: np.ndarray | None = None
+    point: str = "mean"
     labels: Labels = field(default_factory=Labels)
 
     @property
     def median(self) -> np.ndarray:
-        """`(series, horizon, targets)`: the quantile 0.5 where there is one, else `mean`."""
+        """`(series, horizon, targets)`: the median where it is known, else `mean`."""
+        if self.middle is not None:
+            return self.middle
         if self.quantiles is not None and 0.5 in self.levels:
             return self.quantiles[..., self.levels.index(0.5)]
         return self.mean
+
+    def first(self, steps: int) -> Forecast:
+        """The first steps alone."""
+        return replace(
+            self,
+            index=self.index[:, :steps],
+            mean=self.mean[:, :steps],
+            quantiles=None if self.quantiles is None else self.quantiles[:, :steps],
+            middle=None if self.middle is None else self.middle[:, :steps],
+        )
 
     def quantile(self, level: float) -> np.ndarray:
         """`(series, horizon, targets)`: one of the `levels`.
@@ -64,22 +78,46 @@ class Forecast:
         return self.quantiles[..., self.levels.index(level)]
 
     def columns(self) -> dict[str, np.ndarray]:
-        """The forecast as a table in long format: series, time, target, mean and one column a quantile.
+        """The forecast as a table in long format: series, time, target, mean, median and one column a quantile.
 
         Ids and times stand under the names that they came with, `series` and `time` where they had none.  The column
-        `target`, and that of a series without an id, are left out where there is only one.
+        `target`, and that of a series without an id, are left out where there is only one, `mean` and `median` where
+        they are not known.
         """
         count, horizon, width = self.mean.shape
         rows = np.repeat(np.arange(count), horizon * width)
         table = self.labels.id_columns(self.names, rows) if self.labels.shown(count) else {}
-        _add(table, self.labels.time_name, np.repeat(self.index.ravel(), width))
+        add_column(table, self.labels.time_name, np.repeat(self.index.ravel(), width))
         if width > 1:
-            _add(table, "target", np.tile(np.array(self.targets), count * horizon))
-        _add(table, "mean", self.mean.ravel())
+            add_column(table, "target", np.tile(np.array(self.targets), count * horizon))
+        add_column(table, self.point, self.mean.ravel())
+        if self.middle is not None:
+            add_column(table, "median", self.middle.ravel())
         if self.quantiles is not None:
             for at, level in enumerate(self.levels):
-                _add(table, f"q{level!r}", self.quantiles[..., at].ravel())
+                add_column(table, f"q{level!r}", self.quantiles[..., at].ravel())
         return table
+
+    def plot(self, past: Any = None, *, series: int = 0, target: int = 0, axes: Any = None) -> Any:
+        """Draw one series and target on matplotlib axes.
+
+        Args:
+            past: the `SeriesSet` that it follows, whose end is drawn before it; None draws the forecast alone.
+            series, target: which, by number.
+            axes: to draw on; None makes some.
+
+        Returns:
+            the axes.
+
+        Raises:
+            MissingExtraError: matplotlib is not installed.
+        """
+        from gpulstm.forecast.pictures import plot_forecast
+
+        return plot_forecast(self, past, series=series, target=target, axes=axes)
+
+    def _repr_html_(self) -> str:
+        return html_table(self.columns(), self.labels)
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write `columns` as a CSV; the file is replaced in one step.
@@ -87,23 +125,7 @@ class Forecast:
         Raises:
             CheckpointError: the file cannot be written.
         """
-        _write_csv(path, self.columns(), self.labels)
-
-    def plot(self, past: Any = None, *, series: int = 0, target: int = 0, title: str = "", label: str = "") -> Any:
-        """One series and target as matplotlib's axes; `plot().figure.savefig(path)` writes them.
-
-        Args:
-            past: the `SeriesSet` that the forecast follows, whose end is drawn too.
-            series, target: which, by number.
-            title: the headline; by default the names and the horizon.
-            label: the vertical axis, by default the target's name.
-
-        Raises:
-            MissingExtraError: matplotlib is not installed.
-        """
-        from gpulstm.forecast.pictures import forecast_axes
-
-        return forecast_axes(self, past, series=series, target=target, title=title, label=label)
+        write_csv(path, self.columns(), self.labels)
 
     def to_frame(self, library: str = "pandas") -> Any:
         """`columns` as a frame of `"pandas"`, `"polars"` or `"pyarrow"`.
@@ -112,7 +134,7 @@ class Forecast:
             ConfigError: another library.
             MissingExtraError: the library is not installed.
         """
-        return _frame(self.columns(), library, self.labels)
+        return frame(self.columns(), library, self.labels)
 
 
 @dataclass(frozen=True)
@@ -127,12 +149,15 @@ class Backtest:
         origins: `(N,)` the row of that series at which the forecast begins; rows before it are all that it saw.
         index: `(N, horizon)` times.
         actual: `(N, horizon, K)` float64, NaN where missing.
-        forecasts: `(N, horizon, K)` by forecaster: `"model"`, `"seasonal naive"` (where the season is above 1),
-        `"naive"`. levels, quantiles: of the model, as in `Forecast`; `(N, horizon, K, levels)`.
+        forecasts: `(N, horizon, K)` by forecaster: `"model"` (its median where it knows one), `"seasonal naive"` and
+            `"seasonal naive with drift"` (where the season is above 1), `"naive"`, `"drift"`.
+        levels, quantiles: of the model, as in `Forecast`; `(N, horizon, K, levels)`.
         season: rows in the shortest season, by which MASE and the seasonal-naive forecast go.
         scales: `(series, K)` denominators of MASE: the seasonal-naive error over the rows before the first origin.
         seen: whether the model was trained or chosen on some of the rows that it forecasts here, so that the figures
             flatter it.
+        mean: `(N, horizon, K)` the model's means, where it knows them in addition to medians.
+        second: `(N, horizon, K)` the forecast that OWA compares with (`baselines.naive2`), or None.
         seasons: rows in all seasons of the time step.
         labels: as in `Forecast`.
     """
@@ -149,39 +174,153 @@ class Backtest:
     season: int
     scales: np.ndarray
     seen: bool = False
+    mean: np.ndarray | None = None
+    second: np.ndarray | None = None
     seasons: tuple[int, ...] = ()
     labels: Labels = field(default_factory=Labels)
+
+    @property
+    def target_coverage(self) -> float | None:
+        """What the band between the outermost quantiles ought to cover, or None where there is none."""
+        return self.levels[-1] - self.levels[0] if self.quantiles is not None and len(self.levels) > 1 else None
 
     def metrics(self) -> dict[str, dict[str, float]]:
         """The errors over all forecasts, by forecaster and then by name (`METRICS`).
 
-        Pinball and coverage (of the band between the outermost quantiles) are those of the model alone.  MASE is the
-        mean of the scaled errors of all series and targets; a constant series has no scale and does not count.
+        MAE, RMSE and MAPE only where there is one series and target: units do not mix.  RMSE judges the model's mean
+        where it knows one, all others its median.  Pinball and coverage (of the band between the outermost quantiles)
+        are those of the model alone.  MASE is the mean of the scaled errors of all series and targets; a constant
+        series has no scale and does not count.  OWA is the mean of sMAPE and MASE, each over that of `second`.
         """
-        table = {name: self._errors(forecast) for name, forecast in self.forecasts.items()}
+        return self.errors()
+
+    def errors(
+        self, series: int | None = None, target: int | None = None, step: int | None = None
+    ) -> dict[str, dict[str, float]]:
+        """`metrics` of one series, target or step (from 1) alone; None takes all."""
+        rows = np.ones(len(self.series), bool) if series is None else self.series == series
+        steps = slice(None) if step is None else slice(step - 1, step)
+        targets = slice(None) if target is None else slice(target, target + 1)
+        single = (series is not None or len(self.names) == 1) and (target is not None or len(self.targets) == 1)
+
+        def cut(values: np.ndarray) -> np.ndarray:
+            return values[rows][:, steps, targets]
+
+        actual, scale = cut(self.actual), self.scales[self.series[rows]][:, None, targets]
+        table = {}
+        for name, forecast in self.forecasts.items():
+            mean = cut(self.mean) if name == MODEL and self.mean is not None else cut(forecast)
+            table[name] = _errors(actual, cut(forecast), mean, scale, single)
+        if self.second is not None:
+            reference = _errors(actual, cut(self.second), cut(self.second), scale, single)
+            for own in table.values():
+                own["OWA"] = (_ratio(own["sMAPE"], reference["sMAPE"]) + _ratio(own["MASE"], reference["MASE"])) / 2
         if self.quantiles is not None:
-            table[MODEL]["pinball"] = metrics.pinball(self.actual, self.quantiles, self.levels)
+            quantiles = cut(self.quantiles)
+            if single:
+                table[MODEL]["pinball"] = metrics.pinball(actual, quantiles, self.levels)
             if len(self.levels) > 1:
-                lower, upper = self.quantiles[..., 0], self.quantiles[..., -1]
-                table[MODEL]["coverage"] = metrics.coverage(self.actual, lower, upper)
+                table[MODEL]["coverage"] = metrics.coverage(actual, quantiles[..., 0], quantiles[..., -1])
         return table
 
-    def _errors(self, forecast: np.ndarray) -> dict[str, float]:
-        scale = self.scales[self.series][:, None, :]
-        scaled = (self.actual / np.where(scale > 0, scale, np.nan), forecast / np.where(scale > 0, scale, 1.0))
-        return {
-            "MAE": metrics.mae(self.actual, forecast),
-            "RMSE": metrics.rmse(self.actual, forecast),
-            "MAPE": metrics.mape(self.actual, forecast),
-            "sMAPE": metrics.smape(self.actual, forecast),
-            "MASE": metrics.mae(*scaled),
-        }
+    def table(self) -> dict[str, np.ndarray]:
+        """The errors of every series and target, and of each step of the horizon, in long format.
 
-    def errors_by_step(self) -> dict[str, np.ndarray]:
-        """Mean absolute error at each step ahead, `(horizon,)` by forecaster, in the unit of the series."""
+        The columns are series, target, step (0 for all steps), forecaster, and `METRICS`; the first rows, whose series
+        and target are empty, are those of all series together.
+        """
+        found: list[tuple[Any, ...]] = []
+
+        def add(name: str, target: str, step: int, errors: Mapping[str, Mapping[str, float]]) -> None:
+            found.extend(
+                (name, target, step, forecaster, *(own.get(metric, np.nan) for metric in METRICS))
+                for forecaster, own in errors.items()
+            )
+
+        horizon = self.actual.shape[1]
+        add("", "", 0, self.metrics())
+        for step in range(1, horizon + 1):
+            add("", "", step, self.errors(step=step))
+        for row, name in enumerate(self.names):
+            for column, target in enumerate(self.targets):
+                for step in range(horizon + 1):
+                    add(name, target, step, self.errors(row, column, step or None))
+        heads = ("series", "target", "step", "forecaster", *METRICS)
+        return {head: np.array([row[place] for row in found]) for place, head in enumerate(heads)}
+
+    def metrics_to(self, path: str | os.PathLike[str]) -> None:
+        """Write `table` to a file: JSON where its name ends so, else CSV.
+
+        Raises:
+            CheckpointError: the file cannot be written.
+        """
+        columns = self.table()
+        if not str(path).endswith(".json"):
+            write_csv(path, columns, Labels())
+            return
+        rows = [
+            {name: None if isinstance(value, float) and np.isnan(value) else value for name, value in row.items()}
+            for row in (
+                dict(zip(columns, cells, strict=True))
+                for cells in zip(*(values.tolist() for values in columns.values()), strict=True)
+            )
+        ]
+        write_atomically(path, json.dumps(rows, indent=1).encode())
+
+    def verdict(self) -> str:
+        """One sentence: whether the model beats the simple forecasts by MASE, and which not."""
+        scores = {name: errors["MASE"] for name, errors in self.metrics().items()}
+        own = scores.pop(MODEL)
+        better = {name: value for name, value in scores.items() if value <= own}
+        if np.isnan(own):
+            return "the series do not vary, so MASE tells nothing"
+        if better:
+            lost = ", ".join(
+                f"{name} ({value:.3g})" for name, value in sorted(better.items(), key=lambda pair: pair[1])
+            )
+            return f"the model (MASE {own:.3g}) loses to {lost}: a simple forecast serves better here"
+        nearest = min(scores, key=lambda name: scores[name])
+        gain = 100 * (1 - own / scores[nearest])
+        return f"the model (MASE {own:.3g}) beats {', '.join(scores)}; the nearest is {nearest}, by {gain:.0f} %"
+
+    def plot(self, data: Any = None, *, series: int = 0, target: int = 0, axes: Any = None) -> Any:
+        """Draw one series and target on matplotlib axes: what came, and forecasts that do not overlap.
+
+        Args:
+            data: the `SeriesSet` that was forecast; None draws what came within the forecasts.
+            series, target: which, by number.
+            axes: to draw on; None makes some.
+
+        Returns:
+            the axes.
+
+        Raises:
+            MissingExtraError: matplotlib is not installed.
+        """
+        from gpulstm.forecast.pictures import plot_backtest
+
+        return plot_backtest(self, data, series=series, target=target, axes=axes)
+
+    def _repr_html_(self) -> str:
+        table = self.metrics()
+        shown = [name for name in METRICS if any(name in errors for errors in table.values())]
+        columns: dict[str, np.ndarray] = {"forecaster": np.array(list(table))}
+        columns |= {name: np.array([errors.get(name, np.nan) for errors in table.values()]) for name in shown}
+        return html_table(columns, Labels())
+
+    def errors_by_step(self, series: int | None = None, target: int | None = None) -> dict[str, np.ndarray]:
+        """Mean absolute error at each step ahead, `(horizon,)` by forecaster, in the unit of the series.
+
+        Args:
+            series, target: those of one series and target alone; None takes all, whose units then have to be the same.
+        """
+        rows = np.ones(len(self.series), bool) if series is None else self.series == series
+        targets = slice(None) if target is None else slice(target, target + 1)
         steps = range(self.actual.shape[1])
         return {
-            name: np.array([metrics.mae(self.actual[:, step], forecast[:, step]) for step in steps])
+            name: np.array(
+                [metrics.mae(self.actual[rows, step, targets], forecast[rows, step, targets]) for step in steps]
+            )
             for name, forecast in self.forecasts.items()
         }
 
@@ -190,17 +329,19 @@ class Backtest:
         count, horizon, width = self.actual.shape
         rows = np.repeat(self.series, horizon * width)
         table = self.labels.id_columns(self.names, rows) if self.labels.shown(len(self.names)) else {}
-        _add(table, "origin", np.repeat(self.origins, horizon * width))
-        _add(table, "step", np.tile(np.repeat(np.arange(1, horizon + 1), width), count))
-        _add(table, self.labels.time_name, np.repeat(self.index.ravel(), width))
+        add_column(table, "origin", np.repeat(self.origins, horizon * width))
+        add_column(table, "step", np.tile(np.repeat(np.arange(1, horizon + 1), width), count))
+        add_column(table, self.labels.time_name, np.repeat(self.index.ravel(), width))
         if width > 1:
-            _add(table, "target", np.tile(np.array(self.targets), count * horizon))
-        _add(table, "actual", self.actual.ravel())
+            add_column(table, "target", np.tile(np.array(self.targets), count * horizon))
+        add_column(table, "actual", self.actual.ravel())
         for name, forecast in self.forecasts.items():
-            _add(table, name.replace(" ", "_"), forecast.ravel())
+            add_column(table, name.replace(" ", "_"), forecast.ravel())
+        if self.mean is not None:
+            add_column(table, "model_mean", self.mean.ravel())
         if self.quantiles is not None:
             for at, level in enumerate(self.levels):
-                _add(table, f"q{level!r}", self.quantiles[..., at].ravel())
+                add_column(table, f"q{level!r}", self.quantiles[..., at].ravel())
         return table
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
@@ -209,82 +350,27 @@ class Backtest:
         Raises:
             CheckpointError: the file cannot be written.
         """
-        _write_csv(path, self.columns(), self.labels)
+        write_csv(path, self.columns(), self.labels)
 
     def to_frame(self, library: str = "pandas") -> Any:
         """`columns` as a frame of `"pandas"`, `"polars"` or `"pyarrow"`; errors as in `Forecast.to_frame`."""
-        return _frame(self.columns(), library, self.labels)
+        return frame(self.columns(), library, self.labels)
 
 
-def _add(table: dict[str, np.ndarray], name: str, values: np.ndarray) -> None:
-    """Put a column into a table, under another name where a column of ids or times has that one."""
-    while name in table:
-        name += "_"
-    table[name] = values
+def _errors(
+    actual: np.ndarray, forecast: np.ndarray, mean: np.ndarray, scale: np.ndarray, single: bool
+) -> dict[str, float]:
+    """By name; those in the unit of the series only for a `single` one."""
+    safe = np.where(scale > 0, scale, np.nan)
+    found = {}
+    if single:
+        found["MAE"] = metrics.mae(actual, forecast)
+        found["RMSE"] = metrics.rmse(actual, mean)
+        found["MAPE"] = metrics.mape(actual, forecast)
+    found["sMAPE"] = metrics.smape(actual, forecast)
+    found["MASE"] = metrics.mae(actual / safe, forecast / np.where(scale > 0, scale, 1.0))
+    return found
 
 
-def _write_csv(path: str | os.PathLike[str], columns: Mapping[str, np.ndarray], labels: Labels) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    time = _time_column(columns, labels)
-    cells = (labels.form.texts(values) if name == time else _cells(values) for name, values in columns.items())
-    writer.writerows(zip(*cells, strict=True))
-    write_atomically(path, text.getvalue().encode())
-
-
-def _time_column(columns: Mapping[str, np.ndarray], labels: Labels) -> str:
-    """The name of the column of times, which may have been changed so that it is its own."""
-    return next(name for name in (labels.time_name, f"{labels.time_name}_") if name in columns)
-
-
-def _cells(values: np.ndarray) -> list[Any]:
-    if values.dtype.kind == "f":  # shortest text that reads back as the same number; an empty cell where missing
-        return ["" if np.isnan(value) else repr(value) for value in values.tolist()]
-    return values.tolist()
-
-
-def _frame(columns: Mapping[str, np.ndarray], library: str, labels: Labels) -> Any:
-    if library not in LIBRARIES:
-        raise ConfigError(f"library is {library!r}, expected any of {', '.join(map(repr, LIBRARIES))}")
-    time = _time_column(columns, labels)
-    if library == "pandas":
-        import pandas
-
-        return pandas.DataFrame(
-            {name: labels.form.column(values) if name == time else _plain(values) for name, values in columns.items()}
-        )
-    try:
-        module = importlib.import_module(library)
-    except ImportError as error:
-        raise MissingExtraError(
-            f"a frame of {library} needs it, and it is not installed; run: pip install {library}"
-        ) from error
-    if library == "pyarrow":
-        return module.table(
-            {name: labels.form.column(values) if name == time else _plain(values) for name, values in columns.items()}
-        )
-    return module.DataFrame(
-        {
-            name: _polars_times(module, values, labels) if name == time else _plain(values)
-            for name, values in columns.items()
-        }
-    )
-
-
-def _plain(values: np.ndarray) -> Any:
-    """A column for a frame: text as text, whichever type NumPy has for it."""
-    return values.tolist() if values.dtype.kind in "UO" else values
-
-
-def _polars_times(polars: Any, values: np.ndarray, labels: Labels) -> Any:
-    form = labels.form
-    if values.dtype.kind != "M":
-        return values
-    if form.kind in ("text", "int"):
-        texts = form.texts(values)
-        return texts if form.kind == "text" else [int(text) for text in texts]
-    column = polars.Series(values)
-    if form.zone is not None:
-        return column.dt.replace_time_zone("UTC").dt.convert_time_zone(form.zone)
-    return column.cast(polars.Date) if form.kind == "date" else column
+def _ratio(value: float, reference: float) -> float:
+    return value / reference if reference > 0 else np.nan

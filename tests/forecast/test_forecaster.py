@@ -16,9 +16,10 @@ from gpulstm.data.loading import load_series
 from gpulstm.errors import CheckpointError, ConfigError, DataError, EngineError, GpulstmError, NotFittedError
 from gpulstm.forecast.config import ForecasterConfig
 from gpulstm.forecast.forecaster import Forecaster
-from gpulstm.forecast.results import MODEL, NAIVE, SEASONAL
+from gpulstm.forecast.results import DRIFT, MODEL, NAIVE, SEASONAL, SEASONAL_DRIFT
 
 SMALL: dict[str, Any] = {
+    "members": ("network",),
     "horizon": 4,
     "context": 12,
     "hidden_size": 8,
@@ -137,13 +138,10 @@ def test_without_validation_the_last_weights_stay() -> None:
     assert np.isfinite(model.predict().mean).all()
 
 
-def test_missing_rows_are_put_in_and_said() -> None:
+def test_uneven_rows_are_noted() -> None:
     data = {name: np.delete(column, 70) for name, column in dated().items()}
     model = small(data, roles={"target": "y", "time": "day"})
-    assert model.notes == [
-        "1 row was missing and put in (1 gap at 2024-03-11; the longest has 1 from 2024-03-11)",
-        "missing rows: carried forward in the input, masked in the loss",
-    ]
+    assert model.notes == ["rows not evenly spaced, so that forecasts are dated by the most frequent step: series"]
     np.testing.assert_array_equal(np.diff(model.predict().index[0]), np.timedelta64(1, "D"))
 
 
@@ -169,7 +167,7 @@ def test_a_forecast_is_the_network_on_the_scaled_context(fitted: Forecaster) -> 
 
 def test_a_shorter_horizon_is_the_beginning_of_the_forecast(fitted: Forecaster) -> None:
     np.testing.assert_array_equal(fitted.predict(2).quantiles, fitted.predict().quantiles[:, :2])
-    with pytest.raises(ConfigError, match="made for 4 steps; a recursive one"):
+    with pytest.raises(ConfigError, match="made for 4 steps; a mixture or a recursive one"):
         fitted.predict(5)
     with pytest.raises(ConfigError, match="horizon is 0"):
         fitted.predict(0)
@@ -180,7 +178,7 @@ def test_times_go_on_and_calendars_with_them() -> None:
     model = small(data, roles={"target": "y", "past": "z", "time": "day", "calendar": ("weekly", "yearly")})
     forecast = model.predict()
     np.testing.assert_array_equal(forecast.index[0], data["day"][-1] + np.arange(1, 5))
-    assert model.fitted.seasons == (7,)
+    assert model.fitted.season == 7
 
 
 def test_future_covariates_are_asked_for_and_used() -> None:
@@ -194,13 +192,8 @@ def test_future_covariates_are_asked_for_and_used() -> None:
     assert not np.array_equal(forecast.mean, model.predict(future=-ahead["k"]).mean)
     with pytest.raises(DataError, match="next 4 rows of the future covariates k"):
         model.predict()
-    whole = {"day": data["day"], "k": data["k"]}  # rows of the past are left out
-    np.testing.assert_array_equal(model.predict(future=whole).mean, forecast.mean)
-    with pytest.raises(DataError, match="has 3 rows for series 'series' after its last time, the forecast needs 4"):
+    with pytest.raises(DataError, match="expected 2024-05-30, the time that follows"):
         model.predict(future={"day": data["day"][149:153], "k": ahead["k"]})
-    late = {"day": data["day"][150:] + np.timedelta64(1, "D"), "k": ahead["k"]}
-    with pytest.raises(DataError, match="is at 2024-05-31, expected 2024-05-30, the time that follows"):
-        model.predict(future=late)
 
 
 def many(lengths: tuple[int, ...] = (80, 120, 14)) -> pd.DataFrame:
@@ -213,7 +206,7 @@ def many(lengths: tuple[int, ...] = (80, 120, 14)) -> pd.DataFrame:
 def test_many_series_each_with_its_own_scale() -> None:
     model = Forecaster(**{**SMALL, "validation": 8, "epochs": 6})
     model.fit(many(), target="y", time="t", series="id", progress=False)
-    assert model.notes == ["shorter than a window, and padded on the left: s2"]
+    assert model.notes == ["too short to learn from: s2"]
     forecast = model.predict()
     assert forecast.names == ("s0", "s1", "s2")
     np.testing.assert_array_equal(forecast.index[:, 0], [80, 120, 14])
@@ -221,11 +214,8 @@ def test_many_series_each_with_its_own_scale() -> None:
     np.testing.assert_allclose(model.predict(data=ones).mean[0], forecast.mean[0], rtol=1e-5)
     new = pd.DataFrame({"id": "new", "t": np.arange(30), "y": 1e4 + 100 * wave(30)})
     assert 9e3 < model.predict(data=new).mean.min() < 2e4
-    assert 9e3 < model.predict(data=new[:11]).mean.min() < 2e4  # padded on the left
-    short = model.predict(data=new[:2])
-    assert model.notes[-1] == "simple forecasts, for fewer than 3 rows: new"
-    np.testing.assert_array_equal(short.mean[0, :, 0], np.repeat(new["y"][1], 4))
-    assert (np.diff(short.quantiles, axis=-1) > 0).all()
+    with pytest.raises(DataError, match="series 'new' has 11 rows, fewer than the context of 12"):
+        model.predict(data=new[:11])
 
 
 def test_masked_gaps() -> None:
@@ -339,8 +329,8 @@ def test_a_backtest_of_many_series_weighs_them_by_their_scales() -> None:
         for index in (0, 1)
     ]
     assert result.metrics()[MODEL]["MASE"] == pytest.approx(np.mean(scaled))
-    assert set(result.forecasts) == {MODEL, SEASONAL, NAIVE}
-    assert set(result.columns()) >= {"id", "origin", "step", "t", "actual", "seasonal_naive", "q0.1"}
+    assert set(result.forecasts) == {MODEL, SEASONAL, SEASONAL_DRIFT, NAIVE, DRIFT}
+    assert set(result.columns()) >= {"series", "origin", "step", "time", "actual", "seasonal_naive", "q0.1"}
 
 
 # streams
@@ -414,6 +404,7 @@ def test_streams_of_tables_calendars_and_several_series() -> None:
 def test_a_refused_update_changes_nothing() -> None:
     stream = small(window_scaling="none").stream()
     for rows, message in (
+        (np.array([np.nan]), "rows holds missing values"),
         (np.array([np.inf]), "rows holds infinite values"),
         (np.zeros((1, 2)), r"rows has shape \(1, 2\)"),
         (np.zeros((0, 1)), r"rows has shape \(0, 1\)"),
@@ -467,7 +458,7 @@ def test_tables_of_forecasts(fitted: Forecaster, tmp_path: Path) -> None:
     forecast = fitted.predict()
     forecast.to_csv(tmp_path / "f.csv")
     read = load_series(tmp_path / "f.csv", time="time")
-    assert read.columns == ("mean", "q0.1", "q0.5", "q0.9")
+    assert read.columns == ("median", "q0.1", "q0.5", "q0.9")
     np.testing.assert_array_equal(read.values[:, 1:], forecast.quantiles[0, :, 0])
     np.testing.assert_array_equal(read.time, forecast.index[0])
     for library in ("pandas", "polars", "pyarrow"):
@@ -482,7 +473,7 @@ def test_tables_of_forecasts(fitted: Forecaster, tmp_path: Path) -> None:
     result.to_csv(tmp_path / "b.csv")
     assert len(load_series(tmp_path / "b.csv", target="actual").values) == result.actual.size
     two = small(np.stack([wave(), wave(seed=1)], axis=1)).predict()
-    assert list(two.columns()) == ["time", "target", "mean", "q0.1", "q0.5", "q0.9"]
+    assert list(two.columns()) == ["time", "target", "median", "q0.1", "q0.5", "q0.9"]
     np.testing.assert_array_equal(two.columns()["target"][:2], ["0", "1"])
 
 
@@ -539,8 +530,8 @@ def test_mistakes_in_the_data(fitted: Forecaster, tmp_path: Path) -> None:
         small(validation=3)
     with pytest.raises(ConfigError, match="leave no training rows"):
         small(validation=100, test=60)
-    with pytest.raises(DataError, match="a window needs 7: 3 of the context of 12"):
-        small(wave(6), validation=0)
+    with pytest.raises(DataError, match="a window needs 16"):
+        small(wave(15), validation=0)
     with pytest.raises(DataError, match="longest training part has 10 rows"):
         small(wave(30))
     with pytest.raises(ConfigError, match="the series were read already"):
