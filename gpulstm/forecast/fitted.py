@@ -102,9 +102,19 @@ class FittedMixture:
     ) -> None:
         """Write everything to one checkpoint file; `options` are those of the forecaster."""
         own, meta = self.mixed.save()
+        precision = {"stack": {"dtype": options.get("dtype", "float32")}}  # of its networks
         arrays = {f"mixture.{name}": value for name, value in own.items()}
         _save(
-            self, path, arrays, {"options": dict(options), "history": history.state(), "notes": notes, "mixture": meta}
+            self,
+            path,
+            arrays,
+            {
+                "options": dict(options),
+                "history": history.state(),
+                "notes": notes,
+                "mixture": meta,
+                "network": precision,
+            },
         )
 
 
