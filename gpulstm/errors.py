@@ -6,11 +6,29 @@ Every class also derives from the built-in error that a NumPy user would expect,
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
+
+MESSAGE = 300  # characters of a message: what a file says of itself may be megabytes
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")  # line ends, and what a terminal would obey
 
 
 class GpulstmError(Exception):
-    """Base of every error raised on purpose by this package; the CLI prints these without a traceback."""
+    """Base of every error raised on purpose by this package; the CLI prints these without a traceback.
+
+    A message is one line of at most 300 characters: of a longer one the middle is left out.
+    """
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(one_line(arg) if isinstance(arg, str) else arg for arg in args))
+
+
+def one_line(text: str) -> str:
+    """`text` without control characters, and without its middle where it is longer than `MESSAGE`."""
+    text = _CONTROL.sub(" ", text)
+    if len(text) <= MESSAGE:
+        return text
+    return f"{text[: MESSAGE - 105]} ... {text[-100:]}"
 
 
 class ConfigError(GpulstmError, ValueError):

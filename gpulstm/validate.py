@@ -103,6 +103,28 @@ def levels(name: str, value: Any) -> tuple[float, ...]:
     return found
 
 
+def mapping(name: str, value: Any) -> Mapping[str, Any]:
+    """`value` as named values, as a JSON object gives them."""
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise ConfigError(f"{name} is a {type(value).__name__}, expected named values")
+    return value
+
+
+def scalars(name: str, value: Any, now: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Saved numbers of the same names as `now`, each a number like the one there is, or None or a number for None."""
+    found = mapping(name, value)
+    if found.keys() != now.keys():
+        raise ConfigError(f"{name} has the entries {sorted(found) or 'none'}, expected {sorted(now) or 'none'}")
+    for key, entry in found.items():
+        if isinstance(now[key], bool):
+            flag(f"{name}.{key}", entry)
+        elif isinstance(now[key], int):
+            count(f"{name}.{key}", entry, at_least=0)
+        elif entry is not None:
+            real(f"{name}.{key}", entry)
+    return found
+
+
 def to_config(value: Any) -> dict[str, Any]:
     """The name of a dataclass object and the options it was built with, as JSON can hold them."""
     found = {"name": value.name}

@@ -155,9 +155,6 @@ class NumpyBackend(Backend):
         return contextlib.nullcontext()
 
 
-_HOST_KINDS = (1, 3)  # of DLPack: kDLCPU, kDLCUDAHost
-
-
 def unmasked(value: np.ma.MaskedArray, name: str) -> np.ndarray:
     """The values of a masked array in which nothing is masked.
 
@@ -182,6 +179,9 @@ def _shared(value: Any, name: str) -> np.ndarray:
         return np.from_dlpack(value)
     except (RuntimeError, BufferError, TypeError) as error:
         raise DTypeError(f"{name} has dtype {getattr(value, 'dtype', '?')}, which NumPy does not have") from error
+
+
+_HOST_KINDS = (1, 3)  # of DLPack: kDLCPU, kDLCUDAHost
 
 
 def foreign_device(value: object) -> str | None:

@@ -13,9 +13,9 @@ import typer
 
 from gpulstm.arrays.devices import resolve
 from gpulstm.cli.console import (
-    INTERRUPTED,
     can_draw,
     console,
+    is_terminal,
     members_table,
     metrics_table,
     names_of,
@@ -39,6 +39,7 @@ from gpulstm.forecast.config import AUTO, NETWORK, ForecasterConfig
 from gpulstm.forecast.forecaster import Forecaster
 from gpulstm.forecast.pictures import draw_backtest, draw_forecast
 from gpulstm.plots import figures
+from gpulstm.training import interrupts
 from gpulstm.training.callbacks import Callback, HistoryCSV, Run, TensorBoard
 from gpulstm.training.history import Row
 
@@ -93,6 +94,8 @@ def train(
         raise ConfigError(f"--resume finds no {RUN} in {output}; name the --output of the interrupted run")
     if metrics is not None:
         new_files(metrics.parent, [metrics.name], force or resume)
+    for line in summary(series, Forecaster.of(config).planned(series)):
+        say(line)
     job = Job(output, force or resume, quiet, tensorboard)
     forecaster = Forecaster.of(config)
     going_on = resume and (output / FINAL).is_file()  # the comparison was over
@@ -143,22 +146,19 @@ class Job:
         """Train, and leave behind the model, the history, its picture, and the run to go on from.
 
         Raises:
-            typer.Exit: 130, where Ctrl-C stopped the training; what was reached is written.
+            typer.Exit: 128 + n, where signal n stopped the training; what was reached is written.
         """
         names = [MODEL, HISTORY, *(["history.png"] if can_draw() else []), checkpoint]
         model, history, *picture, run = new_files(self.output, names, self.force or checkpoint == FINAL)
         config = forecaster.config
         task = Call(config.stack(1), resolve(config.device).device, 8, 32, True, False)
-        choose(task, config.engine)  # an engine that is forced and cannot serve is found before anything is written
-        bar = not self.quiet and sys.stderr.isatty()
+        choose(task, config.engine)  # a forced engine that cannot serve is refused before anything is written
+        bar = not self.quiet and is_terminal(sys.stderr)
         watchers: list[Callback] = [_Folder(self.output), HistoryCSV(history)]
         if not self.quiet and not bar:
             watchers.append(EpochLines())
         if self.tensorboard is not None:
             watchers.append(TensorBoard(self.tensorboard))
-        if checkpoint != FINAL:
-            for line in summary(series, config):
-                say(line)
         forecaster.fit(series, progress=bar, callbacks=watchers, checkpoint=run, resume=run if resume else None)
         for note in forecaster.notes:
             if note not in series.notes:  # those were said before the fit
@@ -168,7 +168,7 @@ class Job:
         interrupted = trained.stopped == "interrupted"
         if interrupted and not trained.rows:
             say(f"interrupted before the first epoch was over; go on with --resume, from {run}")
-            raise typer.Exit(INTERRUPTED)
+            raise typer.Exit(interrupts.status())
         forecaster.save(model)
         written = [model]
         if trained.rows:
@@ -186,7 +186,7 @@ class Job:
         say(f"written: {', '.join(str(path) for path in written)}")
         if interrupted:
             say("interrupted: the best epoch so far is kept; go on with --resume")
-            raise typer.Exit(INTERRUPTED)
+            raise typer.Exit(interrupts.status())
 
 
 class _Folder(Callback):

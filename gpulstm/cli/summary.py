@@ -8,7 +8,7 @@ from gpulstm.data.seasons import seasons_of
 from gpulstm.data.series import SeriesSet
 from gpulstm.data.splits import chronological_cuts
 from gpulstm.data.times import format_time
-from gpulstm.forecast.config import AUTO, ForecasterConfig, automatic_test
+from gpulstm.forecast.config import ForecasterConfig
 
 
 def summary(series: SeriesSet, config: ForecasterConfig) -> list[str]:
@@ -56,11 +56,7 @@ def _step(series: SeriesSet, config: ForecasterConfig) -> list[str]:
 
 
 def _parts(series: SeriesSet, config: ForecasterConfig) -> list[str]:
-    test = config.test
-    if test == AUTO:
-        season = config.season or (seasons_of(series.axis.step, int(series.lengths.max())) or (1,))[0]
-        test = automatic_test(config.horizon, season, int(np.median(series.lengths)))
-    cuts = chronological_cuts(series, config.validation, test)
+    cuts = chronological_cuts(series, config.validation if config.single else 0, config.test)
     starts, stops = series.offsets[:-1], series.offsets[1:]
     rows = [
         int((cuts.train - starts).sum()),
@@ -75,11 +71,11 @@ def _parts(series: SeriesSet, config: ForecasterConfig) -> list[str]:
             inside = np.flatnonzero(edge < stops)
             begin = f" from {format_time(series.time[edge[inside]].min(), series.axis.form)}"
         words.append(f"{name} {count} rows{begin}")
-    if not config.single or config.training != "windows" or config.context == AUTO:
-        return [f"parts: {', '.join(words)}"]
-    origins = cuts.train - starts - config.context - config.training_horizon + 1
-    windows = int(np.maximum(-(-origins // config.stride), 0).sum())
-    return [
-        f"parts: {', '.join(words)}",
-        f"windows: {windows} for training, each {config.context} rows and the {config.training_horizon} after them",
-    ]
+    made = [f"parts: {', '.join(words)}"]
+    if config.single and config.training == "windows":
+        origins = cuts.train - starts - config.context - config.training_horizon + 1
+        windows = int(np.maximum(-(-origins // config.stride), 0).sum())
+        made.append(
+            f"windows: {windows} for training, each {config.context} rows and the {config.training_horizon} after them"
+        )
+    return made

@@ -169,6 +169,7 @@ class Scaler:
 
         Raises:
             ShapeError: the arrays do not fit the names.
+            DataError: a location is not finite, or a scale not positive.
         """
         scaler = cls(scalars["kind"])
         scaler.names, scaler.columns = tuple(scalars["names"]), tuple(scalars["columns"])
@@ -179,6 +180,8 @@ class Scaler:
             if array.shape != expected:
                 raise ShapeError(f"{name} of the scaler has shape {array.shape}, expected {expected}: series, columns")
             setattr(scaler, name, array)
+        if not np.isfinite([scaler.location, scaler.scale]).all() or not (scaler.scale > 0).all():
+            raise DataError("the scaler has a location that is not finite, or a scale that is not positive")
         return scaler
 
     def _pieces(self, offsets: np.ndarray) -> Iterator[tuple[Any, slice]]:

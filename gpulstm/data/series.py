@@ -12,10 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from gpulstm import validate
 from gpulstm.data.axis import Axis, Labels
 from gpulstm.data.covariates import made_columns, made_names
 from gpulstm.data.filling import fill
-from gpulstm.errors import DataError
+from gpulstm.errors import DataError, ShapeError
+
+LATEST = 2.0**63  # what a time is below, a number or a count of its unit from 1970
 
 
 @dataclass(frozen=True)
@@ -150,6 +153,45 @@ class SeriesSet:
         """Whether any cell is missing."""
         return bool(np.isnan(self.values).any())
 
+    def check(self) -> None:
+        """Raise unless all parts fit each other; for series that a file describes, since readers make whole ones.
+
+        Raises:
+            ShapeError, ConfigError, DataError: names the first part that does not fit.
+        """
+        counts = [validate.count(name, getattr(self, name), at_least=0) for name in ("targets", "past", "future")]
+        for name in ("columns", "names", "calendar"):
+            texts = getattr(self, name)
+            if not isinstance(texts, tuple) or not all(isinstance(text, str) for text in texts):
+                raise DataError(f"{name} of the series is {texts!r}, expected names")
+            if len(set(texts)) != len(texts):
+                raise DataError(f"{name} of the series has a name twice")
+        if not self.targets or sum(counts) != len(self.columns):
+            raise DataError(f"the series have {len(self.columns)} columns, but roles for {sum(counts)}")
+        if self.static + self.made > self.future:
+            raise DataError(
+                f"the series have {self.future} future columns, but {self.static + self.made} of other kinds"
+            )
+        if self.values.dtype != np.float64 or self.values.ndim != 2 or self.values.shape[1] != len(self.columns):
+            raise ShapeError(
+                f"values of the series are {self.values.dtype} {self.values.shape}, expected float64 (rows, "
+                f"{len(self.columns)})"
+            )
+        if np.isinf(self.values).any():
+            raise DataError("the series have infinite values")
+        whole = self.offsets.dtype == np.int64 and self.offsets.shape == (len(self.names) + 1,)
+        if not whole or self.offsets[0] or self.offsets[-1] != self.rows or (self.lengths < 1).any():
+            raise ShapeError(f"the offsets of the series do not cut {self.rows} rows into {len(self.names)}")
+        if self.time is not None:
+            if self.time.shape != (self.rows,) or self.time.dtype.kind not in "Mfi":
+                raise ShapeError(f"times of the series are {self.time.dtype} {self.time.shape}, expected {self.rows}")
+            if not (np.isfinite(self.time).all() and (np.abs(self.time.astype(np.float64)) < LATEST).all()):
+                raise DataError("the series have a time that is missing or out of range")
+            within = np.ones(max(self.rows - 1, 0), dtype=bool)
+            within[self.offsets[1:-1] - 1] = False
+            if not (self.time[1:] > self.time[:-1])[within].all():
+                raise DataError("times of the series do not rise")
+
     def series(self, index: int) -> np.ndarray:
         """The `(rows, features)` view of one series."""
         return self.values[self.offsets[index] : self.offsets[index + 1]]
@@ -185,6 +227,20 @@ class SeriesSet:
         if self.missing == "zero" or not self.has_missing:
             return None
         return ~np.isnan(self.values)
+
+    def select(self, index: int) -> SeriesSet:
+        """One series as a set of its own, over the same memory."""
+        start, stop = self.offsets[index], self.offsets[index + 1]
+        return replace(
+            self,
+            values=self.values[start:stop],
+            offsets=np.array([0, stop - start], dtype=np.int64),
+            time=None if self.time is None else self.time[start:stop],
+            names=(self.names[index],),
+            axis=self.axis.select([index]),
+            labels=self.labels.select([index]),
+            ahead=None if self.ahead is None else _part(self.ahead, np.array([index])),
+        )
 
     def tail(self, starts: np.ndarray) -> SeriesSet:
         """The rows of each series from the absolute row `starts[s]` on; where there are no times, they become row

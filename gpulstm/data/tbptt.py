@@ -1,6 +1,6 @@
 """Truncated backpropagation through time: long series read once, in parallel lanes, with the state carried on.
 
-A window of `context` rows knows nothing of what lies before it, and neighbouring windows compute the same rows again.
+A window of `context` rows knows nothing of what lies before it, and neighboring windows compute the same rows again.
 Here the series are cut into as many lanes as a batch has rows, and a training step moves every lane on by `chunk` rows:
 the network goes on from the state that the step before left, and gradients flow back through the last `reach` rows
 (Williams & Peng 1990, "An efficient gradient-based algorithm for on-line training of recurrent network trajectories",

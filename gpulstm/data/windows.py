@@ -65,10 +65,10 @@ class WindowSet:
         scale_lag: location and scale of a window come from its context up to 0 to `scale_lag` rows before its end, so
             that a network learns to go on after the rows that set them; how many is a fixed function of the origin.
         mask: whether x also tells, for each target and past covariate, whether it was observed (1) or not (0).
-        least: rows that a series has to have before an origin, where it is too short for a whole context; the rows
-            before its first one are then its first one again, and count as missing.  0: a whole context.
         last: `(rows, targets + past)` int64, the last observed row up to each row, where gaps are filled by lines to
             later values: a window then sees, in a gap that reaches its origin, that row's value instead.
+        least: rows that a series has to have before an origin, where it is too short for a whole context; the rows
+            before its first one are then its first one again, and count as missing.  0: a whole context.
         names: of the series, by default their numbers.
         origins: `(N,)` rows, where not all windows are asked for.
         resident: values and `observed` by device, once a batch was gathered there; shared by all parts.
@@ -91,8 +91,8 @@ class WindowSet:
     window_scaling: str = "none"
     scale_lag: int = 0
     mask: bool = False
-    least: int = 0
     last: np.ndarray | None = None
+    least: int = 0
     names: Sequence[str] = ()
     origins: np.ndarray = None  # type: ignore[assignment] # an array once it is made
     resident: dict[str, tuple[Array, Array | None]] = field(default_factory=dict, repr=False)
@@ -139,8 +139,8 @@ class WindowSet:
         longest = int(np.diff(self.offsets).max())
         if longest < self.least + self.horizon:
             raise DataError(
-                f"the longest series has {longest} rows, but a window needs {self.least + self.horizon}: "
-                f"{self.least} of the context of {self.context} + horizon {self.horizon}"
+                f"the longest series has {longest} rows, but a window needs {self.context + self.horizon}: "
+                f"context {self.context} + horizon {self.horizon}"
             )
 
     def _informative(self, origins: np.ndarray) -> np.ndarray:
@@ -230,13 +230,13 @@ class WindowSet:
                 back = xp.maximum(back, inside[1][None, :])
             ahead = origins[:, None] + xp.arange(self.horizon)[None, :]  # (B, horizon)
             batch, seen = self.take(back, ahead, backend)
-            if inside is not None:
-                here = xp.broadcast_to(inside[0][:, :, None], (*back.shape, self.targets + self.past))
-                seen = here if seen is None else seen & here
             if self.last is not None:
                 self._hide(
                     batch.x, back, backend.from_host(self.last[np.atleast_1d(self.origins[indices]) - 1]), backend
                 )
+            if inside is not None:
+                here = xp.broadcast_to(inside[0][:, :, None], (*back.shape, self.targets + self.past))
+                seen = here if seen is None else seen & here
             if self.window_scaling != "none":
                 x = batch.x
                 known = None if seen is None else seen[..., : self.targets]
@@ -250,6 +250,13 @@ class WindowSet:
                 batch.location, batch.scale = location, scale
             return self.masked(batch, seen, backend)
 
+    def _hide(self, x: Array, back: Array, last: Array, backend: Backend) -> None:
+        """Put the last observed values, at rows `last` `(B, columns)`, where x holds parts of lines to later ones."""
+        xp, width = backend.xp, last.shape[1]
+        values, _ = self._on(backend)
+        known = xp.take_along_axis(values[:, :width], last, axis=0)
+        x[..., :width] = xp.where(back[:, :, None] > last[None], known[None], x[..., :width])
+
     def _inside(self, indices: Any, back: Array, backend: Backend) -> tuple[Array, Array] | None:
         """Which rows of the contexts lie in their series, `(T, B)` bool, and where those begin; None if all do."""
         if self.least == self.context:
@@ -260,13 +267,6 @@ class WindowSet:
             return None
         first = backend.from_host(starts)
         return back >= first[None, :], first
-
-    def _hide(self, x: Array, back: Array, last: Array, backend: Backend) -> None:
-        """Put the last observed values, at rows `last` `(B, columns)`, where x holds parts of lines to later ones."""
-        xp, width = backend.xp, last.shape[1]
-        values, _ = self._on(backend)
-        known = xp.take_along_axis(values[:, :width], last, axis=0)
-        x[..., :width] = xp.where(back[:, :, None] > last[None], known[None], x[..., :width])
 
     def take(self, back: Array, ahead: Array, backend: Backend) -> tuple[Batch, Array | None]:
         """The values at rows `back` `(T, B)` as x and at rows `ahead` `(N, horizon)` as targets and future covariates.
@@ -350,8 +350,8 @@ def window_set(
         observed=observed,
         window_scaling=window_scaling,
         mask=series.missing == "mask",
-        least=least,
         last=last_observed(series) if series.missing == "interpolate" and observed is not None else None,
+        least=least,
         names=series.names,
         origins=origins,  # type: ignore[arg-type] # None: all of them
     )

@@ -208,12 +208,12 @@ def check(cell: str, activations: Sequence[Any]) -> tuple[Named, ...]:
     Raises:
         ConfigError: a wrong number of them, or one that there is not.
     """
-    found = tuple(named(*entry) if isinstance(entry, (tuple, list)) else named(entry) for entry in activations)
-    if found and len(found) != COUNT[cell]:
+    entries = tuple(named(*entry) if isinstance(entry, (tuple, list)) else named(entry) for entry in activations)
+    if entries and len(entries) != COUNT[cell]:
         raise ConfigError(
-            f"activations has {len(found)} entries, expected {COUNT[cell]} for the {cell.upper()}, or none"
+            f"activations has {len(entries)} entries, expected {COUNT[cell]} for the {cell.upper()}, or none"
         )
-    return () if tuple(entry[0] for entry in found) == DEFAULTS[cell] else found
+    return () if tuple(entry[0] for entry in entries) == DEFAULTS[cell] else entries
 
 
 def make(entry: Named) -> Sigmoid:

@@ -31,7 +31,7 @@ def backtest_origins(
     Series that are too short for one of them have none.
 
     Args:
-        needs: rows of a context, the fewest that a series too short for one may have instead, and steps ahead.
+        needs: rows that a forecast sees before it, rows that it needs at least, and its horizon.
         origins: a number (that many in each series, the last of them a horizon before its end), rows (the same in each
             series, counted from its first), or None for all of the test part.
         stride: rows between neighboring origins; not used where rows are given.
@@ -77,15 +77,17 @@ def backtest_origins(
     return np.repeat(begin, counts) + stride * place
 
 
-def run_backtest(model: Predictor | Mixed, series: SeriesSet, origins: np.ndarray, season: int) -> Backtest:
+def run_backtest(
+    model: Predictor | Mixed, series: SeriesSet, origins: np.ndarray, seasons: tuple[int, ...]
+) -> Backtest:
     """Forecast from every origin, by the model and by the simple forecasts.
 
     Args:
         model: what forecasts; a predictor with a row of its scaler for each series.
         origins: absolute rows.
-        season: of the seasonal-naive forecast and of MASE.
+        seasons: the shortest is that of the seasonal-naive forecast and of MASE.
     """
-    horizon, mean = model.horizon, None
+    horizon, season, mean = model.horizon, seasons[0], None
     quantiles: np.ndarray | None
     if isinstance(model, Mixed):
         said = model.forecast(series, origins)
@@ -99,11 +101,10 @@ def run_backtest(model: Predictor | Mixed, series: SeriesSet, origins: np.ndarra
     first = series.offsets[:-1].copy()  # before the first origin of each series; nothing where it has none
     order = np.argsort(origins, kind="stable")[::-1]
     first[which[order]] = origins[order]
-    starts = series.offsets[:-1]
-    scales = metrics.seasonal_scales(targets, starts, first, season)
-    if season > 1:  # series that are shorter than a season
-        short = (first - starts <= season)[:, None]
-        scales = np.where(short, metrics.seasonal_scales(targets, starts, first, 1), scales)
+    scales = metrics.seasonal_scales(targets, series.offsets[:-1], first, season)
+    short = first - series.offsets[:-1] <= season
+    if short.any():
+        scales[short] = metrics.seasonal_scales(targets, series.offsets[:-1], first, 1)[short]
     return Backtest(
         names=series.names,
         targets=series.target_names,
@@ -116,7 +117,8 @@ def run_backtest(model: Predictor | Mixed, series: SeriesSet, origins: np.ndarra
         quantiles=quantiles,
         season=season,
         scales=scales,
-        mean=mean,
+        seasons=seasons,
         labels=series.labels,
+        mean=mean,
         second=naive2(targets, series.offsets, origins, horizon, season),
     )

@@ -17,43 +17,40 @@ def baselines(series: SeriesSet, origins: np.ndarray, horizon: int, season: int)
         origins: `(N,)` absolute rows.
         season: rows in a season; 1 leaves the seasonal ones out.
     """
-    targets = series.values[:, : series.targets]
-    starts = series.offsets[np.searchsorted(series.offsets, origins, side="right") - 1]
-    found: dict[str, np.ndarray] = {}
-    if season > 1:
-        again = metrics.seasonal_naive_from(targets, starts, origins, horizon, season)
-        found[SEASONAL] = again
-        found[SEASONAL_DRIFT] = again + _growth(targets, starts, origins, (horizon, season))
-    found[NAIVE] = metrics.seasonal_naive_from(targets, starts, origins, horizon, 1)
-    found[DRIFT] = _drift(targets, starts, origins, found[NAIVE])
+    found: dict[str, list[np.ndarray]] = {name: [] for name in (SEASONAL, SEASONAL_DRIFT, NAIVE, DRIFT)}
+    for past in _histories(series.values[:, : series.targets], series.offsets, origins):
+        if season > 1:
+            short = len(past) < season
+            again = metrics.seasonal_naive(past, horizon, 1 if short else season)
+            found[SEASONAL].append(again)
+            found[SEASONAL_DRIFT].append(again + _growth(past, horizon, season))
+        found[NAIVE].append(metrics.naive(past, horizon))
+        found[DRIFT].append(drift(past, horizon))
+    return {name: np.stack(parts) for name, parts in found.items() if parts}
+
+
+def _growth(past: np.ndarray, horizon: int, season: int) -> np.ndarray:
+    """What the last season was above the one before it, once for each season ahead: `(horizon, targets)`."""
+    if len(past) < 2 * season:
+        return np.zeros((horizon, past.shape[1]))
+    step = past[-season:] - past[-2 * season : -season]
+    seen = ~np.isnan(step)
+    mean = np.where(seen, step, 0.0).sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
+    return (np.arange(horizon) // season + 1)[:, None] * mean
+
+
+def drift(past: np.ndarray, horizon: int) -> np.ndarray:
+    """The straight line through the first and the last observed value of `(rows, targets)`, continued."""
+    found = np.empty((horizon, past.shape[1]))
+    for target, column in enumerate(past.T):
+        rows = np.flatnonzero(~np.isnan(column))
+        if not rows.size:
+            found[:, target] = np.nan
+            continue
+        first, last = rows[0], rows[-1]
+        slope = (column[last] - column[first]) / (last - first) if last > first else 0.0
+        found[:, target] = column[last] + slope * (np.arange(1, horizon + 1) + len(column) - 1 - last)
     return found
-
-
-def _growth(targets: np.ndarray, starts: np.ndarray, origins: np.ndarray, sizes: tuple[int, int]) -> np.ndarray:
-    """What the last season was above the one before it, once for each season ahead: `(N, horizon, targets)`."""
-    horizon, season = sizes
-    rows = origins[:, None] - season + np.arange(season)
-    long = origins - starts >= 2 * season
-    step = targets[np.maximum(rows, 0)] - targets[np.maximum(rows - season, 0)]
-    seen = ~np.isnan(step) & long[:, None, None]
-    mean = np.where(seen, step, 0.0).sum(axis=1) / np.maximum(seen.sum(axis=1), 1)
-    return (np.arange(horizon) // season + 1)[None, :, None] * mean[:, None, :]
-
-
-def _drift(targets: np.ndarray, starts: np.ndarray, origins: np.ndarray, last_value: np.ndarray) -> np.ndarray:
-    """The line through the first and the last observed value of each history, continued: `(N, horizon, targets)`."""
-    horizon = last_value.shape[1]
-    seen = ~np.isnan(targets)
-    rows = np.arange(len(targets))[:, None]
-    before = np.maximum.accumulate(np.where(seen, rows, -1), axis=0)
-    after = np.minimum.accumulate(np.where(seen, rows, len(targets))[::-1], axis=0)[::-1]
-    last, first = before[origins - 1], np.minimum(after[starts], len(targets) - 1)
-    known = last >= starts[:, None]
-    span = np.where(known & (last > first), last - first, 1)
-    rise = np.take_along_axis(targets, np.maximum(last, 0), axis=0) - np.take_along_axis(targets, first, axis=0)
-    slope = np.where(known & (last > first), rise / span, 0.0)
-    ahead = (origins[:, None] - last)[:, None, :] + np.arange(horizon)[None, :, None]
-    return last_value + slope[:, None, :] * ahead
 
 
 def naive2(targets: np.ndarray, offsets: np.ndarray, origins: np.ndarray, horizon: int, season: int) -> np.ndarray:

@@ -22,14 +22,15 @@ import numpy as np
 
 from gpulstm import validate
 from gpulstm.data.options import TableOptions
+from gpulstm.data.seasons import seasons_of
 from gpulstm.data.series import SeriesSet, end_of
-from gpulstm.data.splits import Cuts, chronological_cuts
-from gpulstm.errors import ConfigError, DataError, NotFittedError
+from gpulstm.data.splits import chronological_cuts
+from gpulstm.errors import ConfigError, DataError, NotFittedError, option
 from gpulstm.forecast import fitted as artifacts
 from gpulstm.forecast.config import AUTO, ForecasterConfig, automatic_test
 from gpulstm.forecast.fitted import Fitted, FittedMixture, new_scaler
 from gpulstm.forecast.mixed import mixture_forecast
-from gpulstm.forecast.predictor import Predictor, point_of
+from gpulstm.forecast.predictor import Predictor
 from gpulstm.forecast.results import Backtest, Forecast
 from gpulstm.training.history import History
 
@@ -128,13 +129,11 @@ class Forecaster:
             data: a path, frame, dict or array with the roles of its columns, as `load_series` takes them; or a
                 `SeriesSet`.
             progress: a bar on stderr.
-            callbacks: further callbacks of the training run.
+            callbacks: further callbacks of the training run; of a mixture's networks, of the first one's.
             checkpoint: a file to which the present training run is saved after every epoch.
             resume: such a file, to go on from: with the same data and options the fit continues bit for bit.
             table: how the table is read, by the names of `TableOptions`: target, past, future, static, time, series,
-                calendar, holidays, freq, missing, duplicates and others.  Without a calendar, the ridge and the
-                networks of a mixture read weekday, hour and day of the year of the origin, where validation says that
-                it helps.
+                calendar, holidays, freq, missing, duplicates and others.
 
         Returns:
             this forecaster.
@@ -145,24 +144,29 @@ class Forecaster:
         """
         from gpulstm.data.loading import load_series
         from gpulstm.forecast.automatic import fit_mixture
-        from gpulstm.forecast.learning import fit_network, last_times, season_notes, seasons_in
+        from gpulstm.forecast.learning import fit_network, last_times
         from gpulstm.forecast.members.training import Runs
 
-        config = self.config
+        if table.get("calendar") in ("auto", ["auto"], ("auto",)):  # a mixture looks at the calendar by itself
+            del table["calendar"]
         read = load_series(data, **table)
-        automatic = not read.calendar
-        runs, season = Runs(callbacks, progress, checkpoint, resume), seasons_in(config, read)[0]
-        if config.single:
-            resolved = self._with_test(read, season).resolved(season, int(np.median(read.lengths)))
-            self._fitted, self.history, notes = fit_network(resolved, read, season, runs)
-            notes = config.single_notes() + notes
+        config, seasons = self.planned(read), self._seasons(read)
+        runs = Runs(callbacks, progress, checkpoint, resume)
+        if config.single or read.embedding:
+            resolved = config.resolved(seasons[0], int(np.median(read.lengths)))
+            self._fitted, self.history, notes = fit_network(resolved, read, seasons, runs)
+            notes = self.config.single_notes() + notes
+            if not config.single:
+                notes.insert(0, "categories that are learned as vectors take a single network: members=('network',)")
         else:
-            stops = chronological_cuts(read, 0, self._with_test(read, season).test).validation
-            mixed, notes = fit_mixture(self._with_test(read, season), read, stops, season, automatic, runs)
+            stops = chronological_cuts(read, 0, config.test).validation
+            mixed, notes = fit_mixture(config, read, stops, seasons[0], runs)
             self.history = runs.histories[0] if runs.histories else History()
-            tail = end_of(read, max(mixed.reach, 36))
-            self._fitted = FittedMixture(mixed, tail, last_times(read, stops), season)
-        self.notes = [*read.notes, *notes, *season_notes(config, read)]
+            self._fitted = FittedMixture(mixed, end_of(read, mixed.reach), last_times(read, stops), seasons)
+        self.notes = [*read.notes, *notes]
+        step = read.axis.step
+        if config.season is None and seasons == (1,) and step.seconds >= 1:
+            self.notes.append(f"no season of the step {step.freq} fits the series; name it as {option('season', ...)}")
         self._series = read
         return self
 
@@ -184,58 +188,29 @@ class Forecaster:
         """
         fitted = self.fitted
         steps = fitted.horizon if horizon is None else validate.count("horizon", horizon)
-        if isinstance(fitted, FittedMixture):
-            past = self._past(data)
-            length = max(steps, fitted.horizon)
-            known = past.extended(length, _ahead(past, length, future))
-            whole = mixture_forecast(fitted.mixed, known, length)
-            return whole.first(steps)
-        config = fitted.config
-        if config.strategy == "direct" and steps > config.horizon:
+        direct = isinstance(fitted, FittedMixture) or fitted.config.strategy == "direct"
+        if isinstance(fitted, Fitted) and direct and steps > fitted.horizon:
             raise ConfigError(
-                f"horizon is {steps}, but this direct forecaster was made for {config.horizon} steps; a mixture or a "
+                f"horizon is {steps}, but this direct forecaster was made for {fitted.horizon} steps; a mixture or a "
                 "recursive one (strategy='recursive') forecasts any number"
             )
-        length = config.horizon if config.strategy == "direct" else steps
-        past = self._past(data)
-        known = past.extended(length, _ahead(past, length, future))
-        origins = known.offsets[1:] - length
-        mean, quantiles = self._forecast(self._predictor(past, past.offsets[1:]), known, origins, length)
-        index = known.times[origins[:, None] + np.arange(length)]
-        return Forecast(
-            known.names,
-            known.target_names,
-            index,
-            mean,
-            fitted.loss.levels,
-            quantiles,
-            point=point_of(fitted.loss),
-            labels=known.labels,
-        ).first(steps)
+        length = max(steps, fitted.horizon) if direct else steps
+        past, ahead = self._past(data), None
+        if past.known or future is not None:
+            from gpulstm.data.following import known_ahead
 
-    def _forecast(
-        self, predictor: Predictor, known: SeriesSet, origins: np.ndarray, length: int
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Forecast every series by a single network, or simply where one is too short for it."""
-        least = predictor.config.least
-        long = origins - known.offsets[:-1] >= least
-        cuts = Cuts(origins, origins)
-        if long.all():
-            return predictor.forecast(predictor.windows(known, origins, horizon=length, cuts=cuts))
-        from gpulstm.forecast.learning import listed
-        from gpulstm.forecast.short import forecast_short
+            ahead = known_ahead(past, length, future)
+        known = past.extended(length, ahead)
+        if isinstance(fitted, FittedMixture):
+            return mixture_forecast(fitted.mixed, known, length).first(steps)
+        from gpulstm.forecast.short import forecast_all, listed
 
-        levels = predictor.loss.levels
-        simple, bands = forecast_short(known, origins, length, self.fitted.season, levels, predictor.scaler)
-        if long.any():
-            mean, quantiles = predictor.forecast(predictor.windows(known, origins[long], horizon=length, cuts=cuts))
-            simple[long] = mean
-            if quantiles is not None and bands is not None:
-                bands[long] = quantiles
+        predictor = self._predictor(past, past.offsets[1:])
+        forecast, short = forecast_all(predictor, known, length, fitted.seasons[0])
         self.notes = [note for note in self.notes if not note.startswith("simple forecasts, ")]
-        names = [known.names[at] for at in np.flatnonzero(~long)]
-        self.notes.append(f"simple forecasts, for fewer than {least} rows: {listed(names)}")
-        return simple, bands
+        if short:
+            self.notes.append(f"simple forecasts, for fewer than {fitted.config.least} rows: {listed(short)}")
+        return forecast.first(steps)
 
     def stream(self, data: Any = None, future: Any = None) -> ForecastStream | MixtureStream:
         """Start a forecast that follows the series row by row; see `ForecastStream` and `MixtureStream`.
@@ -271,35 +246,36 @@ class Forecaster:
             DataError: series too short.
         """
         from gpulstm.forecast.backtest import backtest_origins, run_backtest
-        from gpulstm.forecast.learning import seasons_in
 
         fitted = self.fitted
         if data is None and self._series is None:
             raise DataError("data is missing: a forecaster that was loaded has only the end of its series; give them")
         series = self._series if data is None else self.read(data)
         assert series is not None
-        tests, amount = None, self._with_test(series, fitted.season).test
+        tests, amount = None, self._with_test(series).test
         if isinstance(amount, str) or amount != 0:
             tests = chronological_cuts(series, 0, amount).validation
         step = max(1, fitted.horizon // 4) if stride is None else validate.count("stride", stride)
-        least = fitted.config.least if isinstance(fitted, Fitted) else fitted.context
-        rows = backtest_origins(series, (fitted.context, least, fitted.horizon), origins, step, tests)
+        rows = backtest_origins(series, (fitted.context, fitted.least, fitted.horizon), origins, step, tests)
         which = np.searchsorted(series.offsets, rows, side="right") - 1
-        if isinstance(fitted, FittedMixture):
-            result = run_backtest(fitted.mixed, series, rows, fitted.season)
-        else:
-            firsts = series.offsets[1:].copy()
-            np.minimum.at(firsts, which, rows)
-            result = run_backtest(self._predictor(series, firsts), series, rows, fitted.season)
+        firsts = series.offsets[1:].copy()
+        np.minimum.at(firsts, which, rows)
+        seasons = fitted.seasons if self.config.season is not None or data is None else self._seasons(series)
+        model = fitted.mixed if isinstance(fitted, FittedMixture) else self._predictor(series, firsts)
+        result = run_backtest(model, series, rows, seasons)
         known = {name: at for at, name in enumerate(fitted.names)}
         place = np.array([known.get(name, -1) for name in series.names])[result.series]
         seen = bool((result.index[place >= 0, 0] <= fitted.until[place[place >= 0]]).any())
-        seasons = tuple(dict.fromkeys([fitted.season, *seasons_in(self.config, series)]))
-        return replace(result, seen=seen, seasons=seasons)
+        return replace(result, seen=seen)
+
+    def planned(self, series: SeriesSet) -> ForecasterConfig:
+        """The options with what is automatic decided for `series`, as far as that is known before the fit."""
+        config = self._with_test(series)
+        return config.resolved(self._seasons(series)[0], int(np.median(series.lengths))) if config.single else config
 
     def tests(self, series: SeriesSet) -> bool:
         """Whether rows of `series` are kept for a backtest."""
-        amount = self._with_test(series, self.fitted.season).test
+        amount = self._with_test(series).test
         return isinstance(amount, str) or amount != 0
 
     @property
@@ -321,7 +297,7 @@ class Forecaster:
             assert isinstance(fitted, Fitted)
             return "\n".join([f"{fitted.network!r}, horizon {fitted.horizon}, context {fitted.context}", *self.notes])
         lines = [
-            f"horizon {self.fitted.horizon}, season {self.fitted.season}; errors relative to {report['reference']}"
+            f"horizon {self.fitted.horizon}, season {self.fitted.seasons[0]}; errors relative to {report['reference']}"
         ]
         for one in sorted(report["members"], key=lambda one: -one["weight"]):
             error = "" if one["error"] is None else f"{one['error']:.4f}"
@@ -379,19 +355,25 @@ class Forecaster:
         return forecaster
 
     # -- parts -------------------------------------------------------------------------------------------------------
-    def _with_test(self, series: SeriesSet, season: int) -> ForecasterConfig:
+    def _seasons(self, series: SeriesSet) -> tuple[int, ...]:
+        if self.config.season is not None:
+            return (self.config.season,)
+        return seasons_of(series.axis.step, int(series.lengths.max())) or (1,)
+
+    def _with_test(self, series: SeriesSet) -> ForecasterConfig:
         """The options with `test="auto"` as a number of rows."""
         if self.config.test != AUTO:
             return self.config
-        return replace(self.config, test=automatic_test(self.config.horizon, season, int(np.median(series.lengths))))
+        season, rows = self._seasons(series)[0], int(series.lengths.min())
+        return replace(self.config, test=automatic_test(self.config.horizon, season, rows))
 
     def _past(self, data: Any) -> SeriesSet:
         """The end of the fitted series, or of other series."""
         fitted = self.fitted
-        series = fitted.tail if data is None else self.read(data)
         if data is None:
-            return series
-        return end_of(series, max(fitted.mixed.reach, 36) if isinstance(fitted, FittedMixture) else fitted.context)
+            return fitted.tail
+        rows = fitted.mixed.reach if isinstance(fitted, FittedMixture) else fitted.context
+        return end_of(self.read(data), rows)
 
     def _predictor(self, series: SeriesSet, stops: np.ndarray) -> Predictor:
         """What forecasts `series`: scaled as at the fit where they were fitted, else by their rows before `stops`."""
@@ -405,12 +387,3 @@ class Forecaster:
             scaler.location[place >= 0] = fitted.scaler.location[place[place >= 0]]
             scaler.scale[place >= 0] = fitted.scaler.scale[place[place >= 0]]
         return Predictor(fitted.network, fitted.loss, scaler, fitted.config)
-
-
-def _ahead(past: SeriesSet, length: int, future: Any) -> np.ndarray | None:
-    """The future covariates of the steps ahead; the module that reads them is imported only where there are any."""
-    if not past.known and future is None:
-        return None
-    from gpulstm.data.following import known_ahead
-
-    return known_ahead(past, length, future)

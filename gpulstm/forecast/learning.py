@@ -9,7 +9,6 @@ import numpy as np
 
 from gpulstm.arrays.devices import resolve
 from gpulstm.data.scaling import Scaler
-from gpulstm.data.seasons import seasons_of
 from gpulstm.data.series import SeriesSet, end_of
 from gpulstm.data.splits import Cuts, chronological_cuts
 from gpulstm.data.tbptt import Lanes
@@ -18,6 +17,7 @@ from gpulstm.errors import ConfigError, option
 from gpulstm.forecast.config import ForecasterConfig
 from gpulstm.forecast.fitted import Fitted, new_scaler
 from gpulstm.forecast.members.training import Runs
+from gpulstm.forecast.short import listed
 from gpulstm.model.network import Network, NetworkConfig
 from gpulstm.optimizers import AdamW
 from gpulstm.training.callbacks import Callback, CheckpointEvery, EarlyStopping, Progress
@@ -26,14 +26,14 @@ from gpulstm.training.trainer import Trainer
 
 
 def fit_network(
-    config: ForecasterConfig, series: SeriesSet, season: int, runs: Runs
+    config: ForecasterConfig, series: SeriesSet, seasons: tuple[int, ...], runs: Runs
 ) -> tuple[Fitted, History, list[str]]:
     """Train a single network.
 
     Args:
         config: with everything decided that was automatic.
         series: in their own units.
-        season: rows in a season.
+        seasons: rows in each season.
         runs: callbacks, checkpoint and what to resume.
 
     Returns:
@@ -62,17 +62,18 @@ def fit_network(
     if train.skipped:
         notes.append(f"too short to learn from: {listed(train.skipped)}")
     lengths = series.lengths
-    short = np.flatnonzero((lengths < config.context + config.training_horizon) & (lengths >= config.least))
-    if short.size and config.training == "windows":
-        notes.append(f"shorter than a window, and padded on the left: {listed([series.names[at] for at in short])}")
+    padded = (lengths < config.context + config.training_horizon) & (lengths >= config.least)
+    if padded.any():
+        short = [series.names[at] for at in np.flatnonzero(padded)]
+        notes.append(f"shorter than a window, and padded on the left: {listed(short)}")
     history = trainer.fit(train, judge)
     until = last_times(series, cuts.validation)
     tail = end_of(series, config.context)
-    return Fitted(config, trainer.network, trainer.state.loss, scaler, tail, until, season), history, notes
+    return Fitted(config, trainer.network, trainer.state.loss, scaler, tail, until, seasons), history, notes
 
 
 def last_times(series: SeriesSet, stops: np.ndarray) -> np.ndarray:
-    """The time of the last row before `stops` `(series,)` of each series; before all others where there is none."""
+    """`(series,)`: the time of the last row before `stops`; before all others where there is none."""
     times = series.times
     last = times[np.maximum(stops - 1, series.offsets[:-1])]
     none = stops <= series.offsets[:-1]
@@ -155,24 +156,3 @@ def new_trainer(config: ForecasterConfig, train: WindowSet | Lanes, callbacks: S
         callbacks=callbacks,
         extra={"forecaster": config.to_dict()},
     )
-
-
-def seasons_in(config: ForecasterConfig, series: SeriesSet) -> tuple[int, ...]:
-    """Rows in each season, the shortest first: that of the options, else those of the time step that fit, else 1."""
-    if config.season is not None:
-        return (config.season,)
-    return seasons_of(series.axis.step, int(series.lengths.max(initial=0))) or (1,)
-
-
-def season_notes(config: ForecasterConfig, series: SeriesSet) -> list[str]:
-    """A sentence where the step is one of a calendar and no season of it fits the series."""
-    step = series.axis.step
-    if config.season is not None or not step.seconds >= 1 or seasons_in(config, series) != (1,):
-        return []
-    return [f"no season of the step {step.freq} fits the series; name one as {option('season', ...)}"]
-
-
-def listed(names: Sequence[str]) -> str:
-    """The first of many names, and how many there are."""
-    few = ", ".join(names[:5])
-    return few if len(names) <= 5 else f"{few} and {len(names) - 5} more ({len(names)} in all)"

@@ -49,30 +49,21 @@ def panel_of(series: SeriesSet) -> Panel:
         DataError: a target has no value at all in a series.
     """
     count, rows, targets = len(series), series.rows, series.targets
-    whole = series.values
-    if series.missing == "zero":  # but what is to be forecast
-        known_rows = ~np.isnan(whole[:, :targets]).all(axis=1) | _inside(series)
-        whole = np.where(known_rows[:, None] & np.isnan(whole), 0.0, whole)
-    values = whole[:, :targets].T.reshape(-1)
+    values = series.values[:, :targets].T.reshape(-1)
     offsets = np.concatenate([[0], (series.offsets[1:] + rows * np.arange(targets)[:, None]).ravel()])
-    shared = _carried(whole[:, targets:], series.offsets)
+    shared = _carried(series.values[:, targets:], series.offsets)
+    first, last = series.past + series.known, series.past + series.known + series.static
     past = np.tile(shared[:, : series.past], (targets, 1)) if series.past else None
-    known = np.tile(shared[:, series.past :], (targets, 1)) if series.future else None
+    ahead = np.concatenate([shared[:, series.past : first], shared[:, last:]], axis=1)
+    known = np.tile(ahead, (targets, 1)) if ahead.shape[1] else None
+    static = np.tile(shared[series.offsets[:-1], first:last], (targets, 1)) if series.static else None
     clock = None if series.time is None else series.axis.clock(series.time)
     time = None if clock is None else np.tile(clock, targets)
     empty = np.add.reduceat(~np.isnan(values), offsets[:-1]) == 0
     if empty.any():
         target, row = divmod(int(np.flatnonzero(empty)[0]), count)
         raise DataError(f"column {series.columns[target]!r} of series {series.names[row]!r} has no value at all")
-    return Panel.of(values, offsets, series.missing, known=known, past=past, time=time)
-
-
-def _inside(series: SeriesSet) -> np.ndarray:
-    """`(rows,)` bool: rows up to the last with a target in their series; those after it are to be forecast."""
-    seen = ~np.isnan(series.values[:, : series.targets]).all(axis=1)
-    rows = np.arange(series.rows)
-    last = np.maximum.reduceat(np.where(seen, rows, -1), series.offsets[:-1])
-    return rows <= np.repeat(last, series.lengths)
+    return Panel.of(values, offsets, series.missing, known=known, past=past, static=static, time=time)
 
 
 def _carried(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
@@ -88,17 +79,8 @@ def _carried(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 def mixture_forecast(mixed: Mixed, known: SeriesSet, steps: int, spread: Any = 1.0) -> Forecast:
     """What the mixture says of the last `steps` rows of each series, from the rows before them."""
     said = mixed.forecast(known, known.offsets[1:] - steps, steps, spread)
-    index = known.times[known.offsets[1:, None] - steps + np.arange(steps)]
-    return Forecast(
-        known.names,
-        known.target_names,
-        index,
-        said.mean,
-        mixed.levels,
-        said.quantiles,
-        middle=said.median,
-        labels=known.labels,
-    )
+    index = np.stack([known.time_of(row)[-steps:] for row in range(len(known))])
+    return Forecast(known.names, known.target_names, index, said.mean, mixed.levels, said.quantiles, middle=said.median)
 
 
 @dataclass(eq=False)
@@ -284,9 +266,11 @@ class Mixed:
                 members.append(ridge)
                 continue
             config = NetworkConfig.from_dict(entry["network"])
-            network = Network(config, device=device, seed=entry["seed"], engine=engine, initial=False)
             prefix = f"member.{number}.network."
-            network.params.load({n.removeprefix(prefix): v for n, v in arrays.items() if n.startswith(prefix)})
+            weights = {name.removeprefix(prefix): one for name, one in arrays.items() if name.startswith(prefix)}
+            config.check_weights(weights)
+            network = Network(config, device=device, seed=entry["seed"], engine=engine, initial=False)
+            network.params.load(weights)
             members.append(Residual(space, ridge, network, entry["epochs"], entry["start"]))
         if len(members) != len(arrays["weights"]):
             raise CheckpointError(f"the file has {len(arrays['weights'])} weights for {len(members)} members")

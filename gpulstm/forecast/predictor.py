@@ -222,7 +222,7 @@ def _draw(xp: Any, loss: Loss, raw: Array, numbers: Array | None) -> Array:
 
 
 def _level(quantiles: Array, levels: tuple[float, ...], level: float) -> Array:
-    """The quantile `level` by a straight line between its neighbours; the nearest one beyond the ends."""
+    """The quantile `level` by a straight line between its neighbors; the nearest one beyond the ends."""
     right = int(np.searchsorted(levels, level))
     if right == len(levels) or levels[right] == level or right == 0:
         return quantiles[..., min(right, len(levels) - 1)]

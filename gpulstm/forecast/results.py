@@ -1,4 +1,4 @@
-"""What a forecaster gives back: a forecast, and a backtest with its metrics beside those of the naive forecasts."""
+"""What a forecaster gives back: a forecast, and a backtest with its metrics and those of the naive forecasts."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from gpulstm import metrics
-from gpulstm.arrays.checkpoint import write_atomically
+from gpulstm.arrays import files
 from gpulstm.data.axis import Labels
 from gpulstm.errors import ConfigError
-from gpulstm.forecast.tables import add_column, frame, html_table, write_csv
+from gpulstm.forecast.tables import add_column, frame_of, html_table, write_csv
 
 MODEL, SEASONAL, NAIVE, DRIFT = "model", "seasonal naive", "naive", "drift"
 SEASONAL_DRIFT = "seasonal naive with drift"
@@ -28,14 +28,12 @@ class Forecast:
     Attributes:
         names: of the series.
         targets: names of the target columns.
-        index: `(series, horizon)` times: dates as `datetime64` in UTC (tables show them in their zone), numbers as they
-            came; steps from 0 after the first row where the series have no times.
+        index: `(series, horizon)` times; steps from 0 after the first row where the series have no times.
         mean: `(series, horizon, targets)` float64: the mean, or the median where `point` says so.
         levels: quantile levels, rising.
         quantiles: `(series, horizon, targets, levels)` float64, rising along the last axis, or None.
         middle: `(series, horizon, targets)` float64, the median where both are known.
         point: "mean" or "median": what `mean` holds; a network fitted to quantiles knows no mean.
-        labels: what the columns of ids and times are called in tables, and how times are written.
     """
 
     names: tuple[str, ...]
@@ -98,24 +96,6 @@ class Forecast:
                 add_column(table, f"q{level!r}", self.quantiles[..., at].ravel())
         return table
 
-    def plot(self, past: Any = None, *, series: int = 0, target: int = 0, axes: Any = None) -> Any:
-        """Draw one series and target on matplotlib axes.
-
-        Args:
-            past: the `SeriesSet` that it follows, whose end is drawn before it; None draws the forecast alone.
-            series, target: which, by number.
-            axes: to draw on; None makes some.
-
-        Returns:
-            the axes.
-
-        Raises:
-            MissingExtraError: matplotlib is not installed.
-        """
-        from gpulstm.forecast.pictures import plot_forecast
-
-        return plot_forecast(self, past, series=series, target=target, axes=axes)
-
     def _repr_html_(self) -> str:
         return html_table(self.columns(), self.labels)
 
@@ -127,6 +107,22 @@ class Forecast:
         """
         write_csv(path, self.columns(), self.labels)
 
+    def plot(self, past: Any = None, *, series: int = 0, target: int = 0, title: str = "", label: str = "") -> Any:
+        """One series and target as matplotlib's axes; `plot().figure.savefig(path)` writes them.
+
+        Args:
+            past: the `SeriesSet` that the forecast follows, whose end is drawn too.
+            series, target: which, by number.
+            title: the headline; by default the names and the horizon.
+            label: the vertical axis, by default the target's name.
+
+        Raises:
+            MissingExtraError: matplotlib is not installed.
+        """
+        from gpulstm.forecast.pictures import forecast_axes
+
+        return forecast_axes(self, past, series=series, target=target, title=title, label=label)
+
     def to_frame(self, library: str = "pandas") -> Any:
         """`columns` as a frame of `"pandas"`, `"polars"` or `"pyarrow"`.
 
@@ -134,7 +130,7 @@ class Forecast:
             ConfigError: another library.
             MissingExtraError: the library is not installed.
         """
-        return frame(self.columns(), library, self.labels)
+        return frame_of(self.columns(), library, self.labels)
 
 
 @dataclass(frozen=True)
@@ -151,13 +147,20 @@ class Backtest:
         actual: `(N, horizon, K)` float64, NaN where missing.
         forecasts: `(N, horizon, K)` by forecaster: `"model"` (its median where it knows one), `"seasonal naive"` and
             `"seasonal naive with drift"` (where the season is above 1), `"naive"`, `"drift"`.
-        levels, quantiles: of the model, as in `Forecast`; `(N, horizon, K, levels)`.
-        season: rows in the shortest season, by which MASE and the seasonal-naive forecast go.
+        levels: quantile levels of the model, rising.
+        quantiles: of the model, `(N, horizon, K, levels)` float64, or None.
+        season: rows in a season.
         scales: `(series, K)` denominators of MASE: the seasonal-naive error over the rows before the first origin.
         seen: whether the model was trained or chosen on some of the rows that it forecasts here, so that the figures
             flatter it.
         mean: `(N, horizon, K)` the model's means, where it knows them in addition to medians.
         second: `(N, horizon, K)` the forecast that OWA compares with (`baselines.naive2`), or None.
+        forecasts: `(N, horizon, K)` by forecaster: `"model"`, `"seasonal naive"` (where the season is above 1),
+        `"naive"`. levels, quantiles: of the model, as in `Forecast`; `(N, horizon, K, levels)`.
+        season: rows in the shortest season, by which MASE and the seasonal-naive forecast go.
+        scales: `(series, K)` denominators of MASE: the seasonal-naive error over the rows before the first origin.
+        seen: whether the model was trained or chosen on some of the rows that it forecasts here, so that the figures
+            flatter it.
         seasons: rows in all seasons of the time step.
         labels: as in `Forecast`.
     """
@@ -176,18 +179,19 @@ class Backtest:
     seen: bool = False
     mean: np.ndarray | None = None
     second: np.ndarray | None = None
-    seasons: tuple[int, ...] = ()
-    labels: Labels = field(default_factory=Labels)
 
     @property
     def target_coverage(self) -> float | None:
         """What the band between the outermost quantiles ought to cover, or None where there is none."""
         return self.levels[-1] - self.levels[0] if self.quantiles is not None and len(self.levels) > 1 else None
 
+    seasons: tuple[int, ...] = ()
+    labels: Labels = field(default_factory=Labels)
+
     def metrics(self) -> dict[str, dict[str, float]]:
         """The errors over all forecasts, by forecaster and then by name (`METRICS`).
 
-        MAE, RMSE and MAPE only where there is one target: units do not mix.  RMSE judges the model's mean
+        MAE, RMSE and MAPE only where there is one series and target: units do not mix.  RMSE judges the model's mean
         where it knows one, all others its median.  Pinball and coverage (of the band between the outermost quantiles)
         are those of the model alone.  MASE is the mean of the scaled errors of all series and targets; a constant
         series has no scale and does not count.  OWA is the mean of sMAPE and MASE, each over that of `second`.
@@ -201,7 +205,7 @@ class Backtest:
         rows = np.ones(len(self.series), bool) if series is None else self.series == series
         steps = slice(None) if step is None else slice(step - 1, step)
         targets = slice(None) if target is None else slice(target, target + 1)
-        single = target is not None or len(self.targets) == 1
+        single = (series is not None or len(self.names) == 1) and (target is not None or len(self.targets) == 1)
 
         def cut(values: np.ndarray) -> np.ndarray:
             return values[rows][:, steps, targets]
@@ -256,7 +260,7 @@ class Backtest:
         """
         columns = self.table()
         if not str(path).endswith(".json"):
-            write_csv(path, columns, Labels())
+            write_csv(path, columns)
             return
         rows = [
             {name: None if isinstance(value, float) and np.isnan(value) else value for name, value in row.items()}
@@ -265,7 +269,7 @@ class Backtest:
                 for cells in zip(*(values.tolist() for values in columns.values()), strict=True)
             )
         ]
-        write_atomically(path, json.dumps(rows, indent=1).encode())
+        files.write(path, json.dumps(rows, indent=1).encode())
 
     def verdict(self) -> str:
         """One sentence: whether the model beats the simple forecasts by MASE, and which not."""
@@ -306,7 +310,7 @@ class Backtest:
         shown = [name for name in METRICS if any(name in errors for errors in table.values())]
         columns: dict[str, np.ndarray] = {"forecaster": np.array(list(table))}
         columns |= {name: np.array([errors.get(name, np.nan) for errors in table.values()]) for name in shown}
-        return html_table(columns, Labels())
+        return html_table(columns)
 
     def errors_by_step(self, series: int | None = None, target: int | None = None) -> dict[str, np.ndarray]:
         """Mean absolute error at each step ahead, `(horizon,)` by forecaster, in the unit of the series.
@@ -333,12 +337,15 @@ class Backtest:
         add_column(table, "step", np.tile(np.repeat(np.arange(1, horizon + 1), width), count))
         add_column(table, self.labels.time_name, np.repeat(self.index.ravel(), width))
         if width > 1:
+            table["target"] = np.tile(np.array(self.targets), count * horizon)
+        table["actual"] = self.actual.ravel()
+        table |= {name.replace(" ", "_"): forecast.ravel() for name, forecast in self.forecasts.items()}
+        if self.mean is not None:
+            table["model_mean"] = self.mean.ravel()
             add_column(table, "target", np.tile(np.array(self.targets), count * horizon))
         add_column(table, "actual", self.actual.ravel())
         for name, forecast in self.forecasts.items():
             add_column(table, name.replace(" ", "_"), forecast.ravel())
-        if self.mean is not None:
-            add_column(table, "model_mean", self.mean.ravel())
         if self.quantiles is not None:
             for at, level in enumerate(self.levels):
                 add_column(table, f"q{level!r}", self.quantiles[..., at].ravel())
@@ -354,7 +361,7 @@ class Backtest:
 
     def to_frame(self, library: str = "pandas") -> Any:
         """`columns` as a frame of `"pandas"`, `"polars"` or `"pyarrow"`; errors as in `Forecast.to_frame`."""
-        return frame(self.columns(), library, self.labels)
+        return frame_of(self.columns(), library, self.labels)
 
 
 def _errors(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from statistics import NormalDist
 
 import numpy as np
@@ -9,7 +10,11 @@ import numpy as np
 from gpulstm import metrics
 from gpulstm.data.scaling import Scaler
 from gpulstm.data.series import SeriesSet
+from gpulstm.data.splits import Cuts
+from gpulstm.forecast.predictor import Predictor, point_of
+from gpulstm.forecast.results import Forecast
 
+_LISTED = 5  # names that a sentence has
 _ENOUGH = 5  # changes from which a series tells its own spread
 
 
@@ -40,3 +45,40 @@ def forecast_short(
     growth = np.sqrt(np.arange(1, horizon + 1))
     normal = np.array([NormalDist().inv_cdf(level) for level in levels])
     return mean, mean[..., None] + (spread[:, None, :] * growth[None, :, None])[..., None] * normal
+
+
+def forecast_all(predictor: Predictor, known: SeriesSet, length: int, season: int) -> tuple[Forecast, list[str]]:
+    """Forecast every series: by the network, or simply where one is too short for it.
+
+    Args:
+        predictor: with a row of its scaler for each series.
+        known: the series, with the `length` rows that are forecast.
+        season: rows in a season.
+
+    Returns:
+        the forecast, and the names of the series that are too short for the network.
+    """
+    origins = known.offsets[1:] - length
+    long = origins - known.offsets[:-1] >= predictor.config.least
+    cuts, levels = Cuts(origins, origins), predictor.loss.levels
+    if long.all():
+        mean, quantiles = predictor.forecast(predictor.windows(known, origins, horizon=length, cuts=cuts))
+    else:
+        mean, quantiles = forecast_short(known, origins, length, season, levels, predictor.scaler)
+        if long.any():
+            own, bands = predictor.forecast(predictor.windows(known, origins[long], horizon=length, cuts=cuts))
+            mean[long] = own
+            if quantiles is not None and bands is not None:
+                quantiles[long] = bands
+    index = known.times[origins[:, None] + np.arange(length)]
+    point = point_of(predictor.loss)
+    forecast = Forecast(
+        known.names, known.target_names, index, mean, levels, quantiles, point=point, labels=known.labels
+    )
+    return forecast, [known.names[at] for at in np.flatnonzero(~long)]
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first names of many, and how many there are."""
+    few = ", ".join(names[:_LISTED])
+    return few if len(names) <= _LISTED else f"{few} and {len(names) - _LISTED} more ({len(names)} in all)"

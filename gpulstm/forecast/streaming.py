@@ -17,7 +17,7 @@ from gpulstm.data.windows import Batch
 from gpulstm.errors import DataError
 from gpulstm.forecast.fitted import FittedMixture
 from gpulstm.forecast.mixed import mixture_forecast
-from gpulstm.forecast.predictor import Predictor, point_of
+from gpulstm.forecast.predictor import Predictor
 from gpulstm.forecast.results import Forecast
 
 ADAPT = 0.03  # how fast bands adapt: by so much for a row outside
@@ -63,7 +63,7 @@ class ForecastStream:
         Raises:
             DataError: rows of another shape, at times that do not follow, or with values that are not finite.
         """
-        grown, count = Growing(self._series).by(rows)
+        grown, count = grown_by(self._series, rows)
         known = self._extended(grown, future)  # refuses a bad `future` before anything changes
         self._series = end_of(grown, self._context)
         self.rows += count
@@ -110,11 +110,7 @@ class ForecastStream:
         predicted, self._state = self._predictor.forecast_batch(batch, np.arange(len(known)), self._state)
         index = known.times[known.offsets[1:, None] - self._horizon + np.arange(self._horizon)]
         levels = self._predictor.loss.levels
-        mean, quantiles = predicted
-        point = point_of(self._predictor.loss)
-        return Forecast(
-            known.names, known.target_names, index, mean, levels, quantiles, point=point, labels=known.labels
-        )
+        return Forecast(known.names, known.target_names, index, predicted[0], levels, predicted[1], labels=known.labels)
 
 
 class MixtureStream:
@@ -136,7 +132,7 @@ class MixtureStream:
     """
 
     def __init__(self, fitted: FittedMixture, series: SeriesSet, future: Any = None) -> None:
-        self._mixed, self._reach = fitted.mixed, max(fitted.mixed.reach, 36)
+        self._mixed, self._reach = fitted.mixed, fitted.mixed.reach
         self._series = end_of(series, self._reach)
         self.rows = 0
         self.spread = np.ones(len(self._mixed.levels))
@@ -144,7 +140,7 @@ class MixtureStream:
 
     def update(self, rows: Any, future: Any = None) -> Forecast:
         """Read new rows and forecast what follows them; arguments and errors as of `ForecastStream.update`."""
-        grown, count = Growing(self._series).by(rows)
+        grown, count = grown_by(self._series, rows)
         known = grown.extended(self._mixed.horizon, known_ahead(grown, self._mixed.horizon, future))
         self._adapt(grown, count)
         self._series = end_of(grown, self._reach)
@@ -180,22 +176,11 @@ class MixtureStream:
         return mixture_forecast(self._mixed, known, self._mixed.horizon, self.spread)
 
 
-class Growing:
-    """Series to which rows are added.
-
-    Args:
-        series: what came so far.
-    """
-
-    def __init__(self, series: SeriesSet) -> None:
-        self._series = series
-
-    def by(self, rows: Any) -> tuple[SeriesSet, int]:
-        """The series with new rows at their ends, and how many there are in each."""
-        series = self._series
-        fresh, times = new_rows(series, rows)
-        if np.isinf(fresh).any():
-            raise DataError("rows holds infinite values")
-        if series.missing == "refuse" and np.isnan(fresh[:, :, : series.targets + series.past + series.known]).any():
-            raise DataError("rows holds missing values, and the rule is missing='refuse'")
-        return series.grown(fresh, times), fresh.shape[1]
+def grown_by(series: SeriesSet, rows: Any) -> tuple[SeriesSet, int]:
+    """The series with new rows at their ends, and how many there are in each."""
+    fresh, times = new_rows(series, rows)
+    if np.isinf(fresh).any():
+        raise DataError("rows holds infinite values")
+    if series.missing == "refuse" and np.isnan(fresh[:, :, : series.targets + series.past + series.known]).any():
+        raise DataError("rows holds missing values, and the rule is missing='refuse'")
+    return series.grown(fresh, times), fresh.shape[1]

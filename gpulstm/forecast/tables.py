@@ -1,7 +1,4 @@
-"""Columns of results as tables: CSV files, frames of pandas, polars and pyarrow, HTML for notebooks.
-
-Ids and times stand there under the names and in the types that they came with.
-"""
+"""Columns as a file, a frame or a table of a notebook; times are written as they came."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from gpulstm.arrays.checkpoint import write_atomically
+from gpulstm.arrays import files
 from gpulstm.data.axis import Labels
 from gpulstm.errors import ConfigError, MissingExtraError
 
@@ -29,20 +26,26 @@ def add_column(table: dict[str, np.ndarray], name: str, values: np.ndarray) -> N
     table[name] = values
 
 
-def write_csv(path: str | os.PathLike[str], columns: Mapping[str, np.ndarray], labels: Labels) -> None:
+def write_csv(path: str | os.PathLike[str], columns: Mapping[str, np.ndarray], labels: Labels | None = None) -> None:
     """Write columns as a CSV; the file is replaced in one step."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
-    time = _time_column(columns, labels)
-    cells = (labels.form.texts(values) if name == time else _cells(values) for name, values in columns.items())
-    writer.writerows(zip(*cells, strict=True))
-    write_atomically(path, text.getvalue().encode())
+    writer.writerows(zip(*_texts(columns, labels), strict=True))
+    files.write(path, text.getvalue().encode())
+
+
+def _texts(columns: Mapping[str, np.ndarray], labels: Labels | None) -> list[list[Any]]:
+    time = None if labels is None else _time_column(columns, labels)
+    return [
+        labels.form.texts(values) if labels is not None and name == time else _cells(values)
+        for name, values in columns.items()
+    ]
 
 
 def _time_column(columns: Mapping[str, np.ndarray], labels: Labels) -> str:
     """The name of the column of times, which may have been changed so that it is its own."""
-    return next((name for name in (labels.time_name, f"{labels.time_name}_") if name in columns), "")
+    return next(name for name in (labels.time_name, f"{labels.time_name}_") if name in columns)
 
 
 def _cells(values: np.ndarray) -> list[Any]:
@@ -51,12 +54,12 @@ def _cells(values: np.ndarray) -> list[Any]:
     return values.tolist()
 
 
-def frame(columns: Mapping[str, np.ndarray], library: str, labels: Labels) -> Any:
-    """Columns as a frame of one of `LIBRARIES`.
+def frame_of(columns: Mapping[str, np.ndarray], library: str, labels: Labels) -> Any:
+    """Columns as a frame of `"pandas"`, `"polars"` or `"pyarrow"`.
 
     Raises:
         ConfigError: another library.
-        MissingExtraError: it is not installed.
+        MissingExtraError: the library is not installed.
     """
     if library not in LIBRARIES:
         raise ConfigError(f"library is {library!r}, expected any of {', '.join(map(repr, LIBRARIES))}")
@@ -103,12 +106,9 @@ def _polars_times(polars: Any, values: np.ndarray, labels: Labels) -> Any:
     return column.cast(polars.Date) if form.kind == "date" else column
 
 
-def html_table(columns: Mapping[str, np.ndarray], labels: Labels, most: int = 20) -> str:
+def html_table(columns: Mapping[str, np.ndarray], labels: Labels | None = None, most: int = 20) -> str:
     """Columns as an HTML table of at most `most` rows, for notebooks."""
-    time = _time_column(columns, labels)
-    cells = [
-        labels.form.texts(values[:most]) if name == time else _cells(values[:most]) for name, values in columns.items()
-    ]
+    cells = _texts({name: values[:most] for name, values in columns.items()}, labels)
     head = "".join(f"<th>{html.escape(name)}</th>" for name in columns)
     rows = "".join(
         "<tr>" + "".join(f"<td>{html.escape(_short(cell))}</td>" for cell in row) + "</tr>"

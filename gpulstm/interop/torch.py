@@ -14,11 +14,11 @@ import os
 import re
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from gpulstm.arrays import files
 from gpulstm.arrays.backend import Backend
 from gpulstm.engines.spec import CellName, StackSpec
 from gpulstm.errors import ConfigError, InteropError, ShapeError
@@ -26,7 +26,7 @@ from gpulstm.interop.arrays import common_dtype, expect_shape, host, read_safete
 from gpulstm.model.network import Network, NetworkConfig
 from gpulstm.model.stack import Recurrent
 
-_KEY = re.compile(r"(.*\.)?(weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)(?:_l(\d+)(_reverse)?)?")
+_KEY = re.compile(r"(.*\.)?(weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)(?:_l([0-9]{1,6})(_reverse)?)?")
 _CELLS: dict[int, CellName] = {4: "lstm", 3: "gru", 1: "rnn"}
 _NOT_THERE = ("peepholes", "layer_norm", "coupled", "zoneout", "reset_after", "clip", "activations")
 
@@ -120,9 +120,9 @@ def to_torch(model: Recurrent | Network, path: str | os.PathLike[str] | None = N
         refuse_options(model.spec, _NOT_THERE, "PyTorch")
         values = _state_dict(model)
     if path is not None:
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save
 
-        save_file(values, Path(path))
+        files.write(path, save(values), InteropError)
     return values
 
 
@@ -246,11 +246,14 @@ def _spec(found: Weights, dtype: str, chosen: Mapping[str, Any]) -> StackSpec:
         raise ShapeError(
             f"weight_hh_l0 has shape {(rows, columns)}, expected 4 (LSTM), 3 (GRU) or 1 (RNN) times {hidden} rows"
         )
+    layers = 1 + max(int(re.search(r"_l(\d+)", name).group(1)) for name in found)  # type: ignore[union-attr]
+    if layers > len(found):  # a name may count to any number
+        raise InteropError(f"the names of the weights go up to layer {layers - 1}, but there are {len(found)} of them")
     return StackSpec(
         cell,
         found["weight_ih_l0"].shape[1],
         hidden,
-        1 + max(int(re.search(r"_l(\d+)", name).group(1)) for name in found),  # type: ignore[union-attr]
+        layers,
         bidirectional=any(name.endswith("_reverse") for name in found),
         bias="bias_ih_l0" in found,
         dtype=dtype,

@@ -7,6 +7,7 @@ and Ito (2008, "Color Universal Design"), which stay apart for colour-blind read
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from gpulstm.errors import ShapeError, missing_extra
+from gpulstm.arrays import files
+from gpulstm.errors import DataError, ShapeError, missing_extra
 
 BLACK, GREY = "#202020", "#767676"
 BLUE, VERMILLION, GREEN, ORANGE, SKY, PURPLE = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7"
@@ -218,19 +220,17 @@ def backtest(
     observed: np.ndarray,
     errors: Mapping[str, np.ndarray],
     scores: Mapping[str, float],
-    score: str = "MASE",
     title: str = "Backtest",
     label: str = "value",
 ) -> Path:
-    """Forecasts from rolling origins over what came, the error by forecast step, and the score beside the baselines.
+    """Forecasts from rolling origins over what came, the error by forecast step, and the scores of all methods.
 
     Args:
         path: the PNG to write.
         fans: one forecast for each origin that is to be shown.
         time, observed: `(n,)` the part of the series that is to be shown.
         errors: `(horizon,)` mean absolute error by forecast step, in the unit of the series, by method; ours first.
-        scores: one number a method, smaller is better, by the same names.
-        score: what those numbers are.
+        scores: MASE of each method, by the same names.
         title: the headline.
         label: the quantity and its unit.
 
@@ -270,7 +270,7 @@ def backtest(
         names, colours = list(scores), [CYCLE[place % len(CYCLE)] for place in range(len(scores))]
         _bars(right, names, [scores[name] for name in names], colours)
         right.axvline(1.0, color=BLACK, linewidth=1, linestyle=":")
-        right.set(title=f"{score} (smaller is better)")
+        right.set(title="MASE (smaller is better)")
     return Path(path)
 
 
@@ -390,8 +390,10 @@ def _figure(path: str | Path, size: tuple[float, float]) -> Iterator[Any]:
     with _style() as matplotlib:
         figure = matplotlib.figure.Figure(figsize=size)
         yield figure
+        picture = io.BytesIO()
+        figure.savefig(picture, format="png")
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, format="png")
+        files.write(path, picture.getvalue(), DataError)
 
 
 def _bands(axes: Any, fan: Fan, *, labelled: bool, colour: str = BLUE) -> None:

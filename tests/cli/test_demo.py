@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import call
 
 import gpulstm.cli.demo
+from gpulstm.cli import demo
 from gpulstm.data.loading import load_series
 from gpulstm.forecast.forecaster import Forecaster
 
@@ -33,7 +35,7 @@ def test_everything_is_written(small: None, tmp_path: Path) -> None:
         assert path.stat().st_size > 100
         if name.endswith("picture"):
             assert path.read_bytes().startswith(b"\x89PNG")
-    table = load_series(result.files["forecast"], time="date")
+    table = load_series(result.files["forecast"], time="time")
     assert (str(table.time[0])[:10], len(table.values)) == ("2002-01-05", 52)
     again = Forecaster.load(result.files["model"], device="cpu").predict()
     np.testing.assert_array_equal(again.quantiles, result.forecast.quantiles)
@@ -55,3 +57,12 @@ def test_without_matplotlib_only_the_pictures_are_missing(
 def test_the_full_size_is_what_the_documentation_says() -> None:
     model = gpulstm.cli.demo.forecaster(device="cpu").config
     assert (model.horizon, model.members, model.test) == (52, "auto", 312)
+
+
+def test_demo(tmp_path: Path) -> None:
+    shown = call("demo", "--epochs", "1", "--output", tmp_path, "--device", "cpu")
+    assert shown.exit_code == 0, shown.output
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(demo.file_names().values())
+    assert "forecasts of 52 steps, season 52" in shown.stdout
+    assert f"the forecast: {tmp_path / 'forecast.png'}" in shown.stderr.replace("\n", "")
+    assert call("demo", "--epochs", "1", "--output", tmp_path, "--device", "cpu").exit_code == 2
