@@ -14,6 +14,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
+import numpy as np
+
 from gpulstm.errors import ConfigError
 
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
@@ -99,6 +101,14 @@ def levels(name: str, value: Any) -> tuple[float, ...]:
     if any(later <= earlier for earlier, later in itertools.pairwise(found)):
         raise ConfigError(f"{name} is {found}, expected levels that rise strictly")
     return found
+
+
+def plain_numbers(options: Any) -> None:
+    """Put Python's numbers in the place of NumPy's in a dataclass of options: a checkpoint holds plain ones."""
+    for one in dataclasses.fields(options):
+        value = getattr(options, one.name)
+        if isinstance(value, (np.number, np.bool_)):
+            object.__setattr__(options, one.name, value.item())
 
 
 def mapping(name: str, value: Any) -> Mapping[str, Any]:

@@ -151,7 +151,8 @@ class Forecaster:
             missing=missing,
             delimiter=delimiter,
         )
-        runs, season = Runs(callbacks, progress, checkpoint, resume), season_in(config, read)
+        identity = {**config.identity(), **read.identity()}
+        runs, season = Runs(callbacks, progress, checkpoint, resume, identity), season_in(config, read)
         if config.single:
             resolved = self._with_test(read, season).resolved(season, int(np.median(read.lengths)))
             self._fitted, self.history, notes = fit_network(resolved, read, season, runs)

@@ -6,7 +6,7 @@ where validation says, and a network that no step improved is left out.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -136,6 +136,7 @@ class Runs:
         progress: a bar on stderr.
         checkpoint: a file to which the present run is saved after every epoch.
         resume: such a file.  Runs before the one that it holds are done again, to the same bits.
+        identity: what a run that goes on must have in common with the saved one, by name; see `Trainer`.
 
     Attributes:
         histories: of the runs so far.
@@ -147,9 +148,11 @@ class Runs:
         progress: bool = False,
         checkpoint: Any = None,
         resume: Any = None,
+        identity: Mapping[str, Any] | None = None,
     ) -> None:
         self.histories: list[History] = []
         self.callbacks, self.progress, self.checkpoint, self.resume = callbacks, progress, checkpoint, resume
+        self.identity = dict(identity or {})
         self._key: str | None = None
 
     @property
@@ -216,6 +219,7 @@ def train(
         restore_best=judge is not None,
         callbacks=[*runs.watchers(), *([] if early is None else [early])],
         extra={"member": origin.key},
+        identity=runs.identity,
     )
     dtype = network.config.stack.data_dtype
     windows = Windows(x.astype(dtype), target, learn.weight, steps, size)
