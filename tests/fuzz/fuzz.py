@@ -90,8 +90,8 @@ def fuzz(target: str, seconds: int, finds: Path) -> None:
             try:
                 read(path)
             except GpulstmError as error:
-                assert len(str(error)) <= 300
-                assert "\n" not in str(error)
+                if len(str(error)) > 300 or "\n" in str(error):
+                    raise AssertionError(f"a message of {len(str(error))} characters") from error
 
         limits = [f"-rss_limit_mb={MIB}", f"-timeout={SECONDS}", f"-max_total_time={seconds}", "-max_len=65536"]
         finds.mkdir(parents=True, exist_ok=True)
