@@ -225,7 +225,7 @@ def test_a_file_of_another_kind_is_refused(folder: Path, set_variable: SetVariab
     for text in ("[1]", "no JSON"):
         path.write_text(text)
         again(set_variable)
-        with pytest.raises(ConfigError, match="CUDA engine's verdicts|verdicts of the CUDA engine"):
+        with pytest.raises(ConfigError, match="CUDA engine"):
             gl.LSTM(3, 16, device="cuda").explain(7, 4)
     path.write_text('{"gpulstm_cuda_verdicts": 0, "devices": {}}')  # of an older version: found again
     again(set_variable)
