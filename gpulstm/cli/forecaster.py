@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from gpulstm.arrays import files
 from gpulstm.arrays.devices import resolve
 from gpulstm.cli.console import (
     can_draw,
@@ -113,14 +114,15 @@ def train(
     job = Job(output, force or resume, quiet, tensorboard)
     forecaster = Forecaster.of(config)
     going_on = resume and (output / FINAL).is_file()  # the comparison was over
-    if not going_on:
-        job.fit(forecaster, series, RUN, resume)
-    whole = Forecaster.of(replace(config, test=0))
-    if not going_on and compare(forecaster, series, metrics) and config.test == AUTO:
-        say("fitted again on all rows, the newest included")
-        job.fit(whole, series, FINAL, False)
-    elif going_on:
-        job.fit(whole, series, FINAL, True)
+    with files.locked(output, ConfigError):
+        if not going_on:
+            job.fit(forecaster, series, RUN, resume)
+        whole = Forecaster.of(replace(config, test=0))
+        if not going_on and compare(forecaster, series, metrics) and config.test == AUTO:
+            say("fitted again on all rows, the newest included")
+            job.fit(whole, series, FINAL, False)
+        elif going_on:
+            job.fit(whole, series, FINAL, True)
     say(f"next: gpulstm forecast {output / MODEL}")
 
 

@@ -48,6 +48,7 @@ SINGLE = {  # what "auto" means for a single network
 }
 LONGEST_HORIZON = 240  # steps of a horizon that the data choose
 
+FREE = ("epochs", "patience", "memory", "engine", "draws")  # what may be another when a run goes on
 RENAMED = {"carry": "stream_rows"}  # options of older checkpoints, by what they are called now
 
 
@@ -261,6 +262,7 @@ class ForecasterConfig:
     )
 
     def __post_init__(self) -> None:
+        validate.plain_numbers(self)
         self._set("members", check_members(self.members))
         for name in ("horizon", "context", "hidden_size", "num_layers", "batch_size", "epochs", "stride", "draws"):
             if name not in AUTOMATIC or getattr(self, name) != AUTO:
@@ -368,6 +370,10 @@ class ForecasterConfig:
             if not isinstance(amount, (int, float, str)):
                 options[name] = amount.item() if isinstance(amount, (np.integer, np.floating)) else str(amount)
         return options
+
+    def identity(self) -> dict[str, Any]:
+        """The options that a training run cannot go on with others of; those left out change no number of it."""
+        return {name: value for name, value in self.to_dict().items() if name not in FREE}
 
     @classmethod
     def from_dict(cls, options: dict[str, Any], device: str, likelihood: Loss | None = None) -> ForecasterConfig:

@@ -160,7 +160,8 @@ class Forecaster:
         read = load_series(data, **(table if earlier is None or table else {"like": earlier.tail}))
         config, seasons = self.planned(read), self._seasons(read)
         weights = earlier.weights() if isinstance(earlier, FittedMixture) else None
-        runs = Runs(callbacks, progress, checkpoint, resume, weights)
+        identity = {**config.identity(), **read.identity()}
+        runs = Runs(callbacks, progress, checkpoint, resume, weights, identity)
         if config.single or read.embedding:
             resolved = config.resolved(seasons[0], int(np.median(read.lengths)))
             self._fitted, self.history, notes = fit_network(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -58,7 +59,7 @@ def fit_network(
         watchers.append(EarlyStopping(config.patience))
     if runs.checkpoint is not None:
         watchers.append(CheckpointEvery(runs.checkpoint, epochs=1))
-    trainer = new_trainer(config, train, watchers)
+    trainer = new_trainer(config, train, watchers, runs.identity)
     if warm is not None:
         if warm.network.config != trainer.network.config:
             raise ConfigError(
@@ -142,7 +143,12 @@ def training_parts(
     return train, judge if len(judge) else None
 
 
-def new_trainer(config: ForecasterConfig, train: WindowSet | Lanes, callbacks: Sequence[Callback]) -> Trainer:
+def new_trainer(
+    config: ForecasterConfig,
+    train: WindowSet | Lanes,
+    callbacks: Sequence[Callback],
+    identity: Mapping[str, Any] | None = None,
+) -> Trainer:
     """A trainer of a new network for these windows."""
     loss = config.loss()
     layout = NetworkConfig(
@@ -165,4 +171,5 @@ def new_trainer(config: ForecasterConfig, train: WindowSet | Lanes, callbacks: S
         memory=config.memory,
         callbacks=callbacks,
         extra={"forecaster": config.to_dict()},
+        identity=identity,
     )

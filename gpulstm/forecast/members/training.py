@@ -142,6 +142,7 @@ class Runs:
         checkpoint: a file to which the present run is saved after every epoch.
         resume: such a file.  Runs before the one that it holds are done again, to the same bits.
         warm: weights to start from, by what a network starts from (`Origin.warm_key`), where they fit.
+        identity: what a run that goes on must have in common with the saved one, by name; see `Trainer`.
 
     Attributes:
         histories: of the runs so far.
@@ -154,10 +155,12 @@ class Runs:
         checkpoint: Any = None,
         resume: Any = None,
         warm: Mapping[str, Mapping[str, np.ndarray]] | None = None,
+        identity: Mapping[str, Any] | None = None,
     ) -> None:
         self.warm = {} if warm is None else warm
         self.histories: list[History] = []
         self.callbacks, self.progress, self.checkpoint, self.resume = callbacks, progress, checkpoint, resume
+        self.identity = dict(identity or {})
         self._key: str | None = None
 
     @property
@@ -224,6 +227,7 @@ def train(
         restore_best=judge is not None,
         callbacks=[*runs.watchers(), *([] if early is None else [early])],
         extra={"member": origin.key},
+        identity=runs.identity,
     )
     dtype = network.config.stack.data_dtype
     windows = Windows(x.astype(dtype), target, learn.weight, steps, size)
