@@ -88,9 +88,9 @@ def count(name: str, value: Any, *, at_least: int = 1) -> int:
 
 def flag(name: str, value: Any) -> bool:
     """`value` as a bool."""
-    if not isinstance(value, bool):
+    if not isinstance(value, (bool, np.bool_)):
         raise ConfigError(f"{name} is {value!r}, expected True or False")
-    return value
+    return bool(value)
 
 
 def levels(name: str, value: Any) -> tuple[float, ...]:

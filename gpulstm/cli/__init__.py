@@ -18,8 +18,8 @@ First result: gpulstm demo.  Own data: gpulstm train DATA.csv --target COLUMN --
 app = typer.Typer(name="gpulstm", help=HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(asked: bool) -> None:
+    if asked:
         print(f"gpulstm {version('gpulstm')}")
         raise typer.Exit
 

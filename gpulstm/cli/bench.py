@@ -1,4 +1,4 @@
-"""The command `bench`: this package beside its peers on this machine, as tables, JSON and pictures."""
+"""The command `bench`: this package and its peers on this machine, as tables, JSON and pictures."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def bench(
     output: Annotated[Path | None, typer.Option(help="Folder for bench.json and a picture of each kind.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the files of an earlier run there.")] = False,
 ) -> None:
-    """Time this package beside its peers: each alone in its process, in turn, compared with the reference first.
+    """Time this package and its peers: each alone in its process, in turn, compared with the reference first.
 
     The suite "long" takes training steps on sequences of 250 to 16000 steps and measures their peak memory too.
 
@@ -100,11 +100,13 @@ def bench(
 
         settings: Any = {"rounds": number_of_rounds, "seconds": seconds, "threads": count}
         limited = suite == "cpu" and any(name in report.COMPUTED for name in kinds)
-        found = [runner.measured_limits(count, 3 * min(seconds, 1.0))] if limited else []
+        measured_limits = [runner.measured_limits(count, 3 * min(seconds, 1.0))] if limited else []
         results = runner.run(suite, chosen, who, **settings, report=shown)
-        if found:  # a machine may slow down under load, so its limits are taken before and after, and the better holds
-            found.append(runner.measured_limits(count, 3 * min(seconds, 1.0)))
-    limits = report.best_of(found)
+        if (
+            measured_limits
+        ):  # a machine may slow down under load, so its limits are taken before and after, and the better holds
+            measured_limits.append(runner.measured_limits(count, 3 * min(seconds, 1.0)))
+    limits = report.best_of(measured_limits)
     show(kinds, results, facts, limits)
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
@@ -172,7 +174,7 @@ def times_table(kind: str, results: Sequence[Result]) -> Any:
 
 
 def rates_table(kind: str, results: Sequence[Result], limits: Mapping[str, float]) -> Any:
-    """What each engine of this package reaches, beside the best peer and the machine's matrix product."""
+    """What each engine of this package reaches, next to the best peer and the machine's matrix product."""
     faster = report.speedups(results)
     rows = [
         [

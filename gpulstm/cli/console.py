@@ -16,7 +16,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from gpulstm.errors import ConfigError, GpulstmError
+from gpulstm.errors import ConfigError, GpulstmError, speaking_options
 from gpulstm.forecast.results import METRICS, Backtest
 from gpulstm.training import interrupts
 
@@ -57,7 +57,8 @@ def polite(command: Command) -> Command:
     def run(*args: Any, **kwargs: Any) -> None:
         try:
             interrupts.handle(interrupts.interrupt)
-            command(*args, **kwargs)
+            with speaking_options():
+                command(*args, **kwargs)
             interrupts.handle(interrupts.leave)
         except GpulstmError as error:
             say(f"gpulstm: {error}")
@@ -82,8 +83,8 @@ def table(
 ) -> Group:
     """A table whose first `text` columns are words and whose others are numbers; only column `wrap` may be broken."""
     drawn = Table(header_style="bold")
-    for place, name in enumerate(columns):
-        drawn.add_column(name, justify="left" if place < text else "right", no_wrap=place != wrap, overflow="fold")
+    for index, name in enumerate(columns):
+        drawn.add_column(name, justify="left" if index < text else "right", no_wrap=index != wrap, overflow="fold")
     for row in rows:
         drawn.add_row(*row)
     return Group(Text(title, style="bold"), drawn) if title else Group(drawn)  # a table's own title would be broken
@@ -105,20 +106,20 @@ def new_files(folder: Path, names: Sequence[str], force: bool) -> list[Path]:
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"--output {folder} is a file, expected a folder")
     paths = [folder / name for name in names]
-    there = [path.name for path in paths if path.exists()]
-    if there and not force:
+    existing = [path.name for path in paths if path.exists()]
+    if existing and not force:
         raise ConfigError(
-            f"{folder} already holds {', '.join(there)}; name another --output, or overwrite with --force"
+            f"{folder} already holds {', '.join(existing)}; name another --output, or overwrite with --force"
         )
     return paths
 
 
 def can_draw() -> bool:
     """Whether matplotlib is there; where it is not, that is said once, and the numbers are written all the same."""
-    there = importlib.util.find_spec("matplotlib") is not None
-    if not there:
-        say("no picture: it needs matplotlib; run: pip install 'gpulstm[plots]'")
-    return there
+    installed = importlib.util.find_spec("matplotlib") is not None
+    if not installed:
+        say("no picture: it needs matplotlib; run: pip install matplotlib")
+    return installed
 
 
 def names_of(kind: str, series: Sequence[str], targets: Sequence[str], most: int) -> dict[tuple[int, int], str]:
@@ -132,7 +133,8 @@ def names_of(kind: str, series: Sequence[str], targets: Sequence[str], most: int
                 return names
             parts = [kind, *([one] if len(series) > 1 else []), *([target] if len(targets) > 1 else [])]
             name = "-".join(re.sub(r"[^\w.]+", "_", part) for part in parts)
-            taken = f"{name}.png" in names.values()
+            name = name.encode()[:100].decode(errors="ignore")  # of any length; file systems hold 255 bytes
+            taken = f"{name}.png".lower() in {other.lower() for other in names.values()}
             names[row, column] = f"{name}-{row}-{column}.png" if taken else f"{name}.png"
     return names
 
@@ -163,14 +165,14 @@ def metrics_table(result: Backtest) -> Group:
     heads = {"MAPE": "MAPE %", "sMAPE": "sMAPE %", "coverage": "coverage %"}
     if len(result.levels) > 1:
         heads["coverage"] = f"coverage % (of {100 * (result.levels[-1] - result.levels[0]):.0f})"
-    found = result.metrics()
-    shown = [name for name in METRICS if any(name in errors for errors in found.values())]
+    metrics = result.metrics()
+    shown = [name for name in METRICS if any(name in errors for errors in metrics.values())]
     rows = [
         [forecaster, *(number(errors.get(name, np.nan) * (100 if name == "coverage" else 1)) for name in shown)]
-        for forecaster, errors in found.items()
+        for forecaster, errors in metrics.items()
     ]
     count, horizon = result.index.shape
     judged = "errors of the median, RMSE of the mean" if result.mean is not None else "errors of the point forecast"
-    title = f"{count} forecasts of {horizon} steps, season {result.season} (MASE below 1: better than repeating it); "
-    title += judged
+    seasons = " and ".join(str(season) for season in result.seasons or (result.season,))
+    title = f"{count} forecasts of {horizon} steps, season {seasons} (MASE below 1: better than repeating it); {judged}"
     return table(["forecaster", *(heads.get(name, name) for name in shown)], rows, title=title)

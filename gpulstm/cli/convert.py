@@ -150,18 +150,18 @@ def _member(path: Path, arrays: Mapping[str, Any], meta: Mapping[str, Any]) -> N
 
 def _named(weights: Mapping[str, np.ndarray], model: Any, options: Mapping[str, str | None]) -> dict[str, np.ndarray]:
     """The weights of a state_dict that were taken, under the names `rnn.*` and `head.*`."""
-    found, ends = {}, to_torch(model.rnn if isinstance(model, Network) else model)
+    named, ends = {}, to_torch(model.rnn if isinstance(model, Network) else model)
     prefix = options["prefix"]
     for name, value in weights.items():
         start, _, short = name.rpartition(".")
         start = f"{start}." if start else ""
         if (short if short in ends else f"{short}_l0") in ends and prefix in (None, start):
-            found[f"rnn.{short if short in ends else f'{short}_l0'}"] = value
+            named[f"rnn.{short if short in ends else f'{short}_l0'}"] = value
         elif isinstance(model, Network) and short in ("weight", "bias") and options["head"] in (None, start):
-            found[f"head.{short}"] = value
+            named[f"head.{short}"] = value
     if isinstance(model, Network):
-        found.setdefault("head.bias", np.zeros(model.config.head_outputs, model.config.stack.dtype))
-    return found
+        named.setdefault("head.bias", np.zeros(model.config.head_outputs, model.config.stack.dtype))
+    return named
 
 
 # -- writing ---------------------------------------------------------------------------------------------------------

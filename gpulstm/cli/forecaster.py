@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -27,11 +27,12 @@ from gpulstm.cli.console import (
 )
 from gpulstm.cli.console import table as words
 from gpulstm.cli.options import with_options
+from gpulstm.cli.summary import summary
 from gpulstm.data import datasets
-from gpulstm.data.calendars import format_time
 from gpulstm.data.loading import load_series
 from gpulstm.data.options import TableOptions
 from gpulstm.data.series import SeriesSet
+from gpulstm.data.times import TimeForm
 from gpulstm.engines.dispatch import choose
 from gpulstm.engines.spec import Call
 from gpulstm.errors import ConfigError
@@ -89,11 +90,13 @@ def train(
     all rows.  Writes model.safetensors (what forecast and backtest take), and for networks history.csv, history.png
     and run.safetensors, from which an interrupted run goes on with --resume.  Ctrl-C stops after the present step.
     """
-    series = load_series(table_path(data), **vars(table))
+    series = load_series(table_path(data), table, guess=True)
     if resume and not any((output / name).is_file() for name in (RUN, FINAL)):
         raise ConfigError(f"--resume finds no {RUN} in {output}; name the --output of the interrupted run")
     if metrics is not None:
         new_files(metrics.parent, [metrics.name], force or resume)
+    for line in summary(series, Forecaster.of(config).planned(series)):
+        say(line)
     job = Job(output, force or resume, quiet, tensorboard)
     forecaster = Forecaster.of(config)
     going_on = resume and (output / FINAL).is_file()  # the comparison was over
@@ -151,7 +154,7 @@ class Job:
         model, history, *picture, run = new_files(self.output, names, self.force or checkpoint == FINAL)
         config = forecaster.config
         task = Call(config.stack(1), resolve(config.device).device, 8, 32, True, False)
-        choose(task, config.engine)  # an engine that is forced and cannot serve is found before anything is written
+        choose(task, config.engine)  # a forced engine that cannot serve is refused before anything is written
         bar = not self.quiet and is_terminal(sys.stderr)
         watchers: list[Callback] = [_Folder(self.output), HistoryCSV(history)]
         if not self.quiet and not bar:
@@ -160,7 +163,8 @@ class Job:
             watchers.append(TensorBoard(self.tensorboard))
         forecaster.fit(series, progress=bar, callbacks=watchers, checkpoint=run, resume=run if resume else None)
         for note in forecaster.notes:
-            say(note)
+            if note not in series.notes:  # those were said before the fit
+                say(note)
         self.output.mkdir(parents=True, exist_ok=True)
         trained, members = forecaster.history, forecaster.members
         interrupted = trained.stopped == "interrupted"
@@ -238,10 +242,14 @@ def forecast(
         draw_forecast(path, result, past, series=series, target=target, label=unit)
     out = console()
     columns = result.columns()
-    shown = [[cell(values[row]) for values in columns.values()] for row in range(min(10, len(columns["time"])))]
+    rows = next(iter(columns.values())).size
+    shown = [[cell(values[row], result.labels.form) for values in columns.values()] for row in range(min(10, rows))]
     out.print(words(list(columns), shown))
-    if len(columns["time"]) > 10:
-        out.print(f"... {len(columns['time'])} rows in all")
+    if rows > 10:
+        out.print(f"... {rows} rows in all")
+    for note in forecaster.notes:
+        if note.startswith("simple forecasts"):
+            say(note)
     say(f"written: {', '.join(str(path) for path in (table, *paths))}")
 
 
@@ -289,8 +297,10 @@ def table_path(data: Path) -> Path:
     return datasets.path(str(data)) if str(data) in datasets.NAMES and not data.exists() else data
 
 
-def cell(value: np.generic) -> str:
+def cell(value: Any, form: TimeForm) -> str:
     """A value of a result's column for a table."""
+    if not isinstance(value, np.generic):
+        return str(value)
     if value.dtype.kind == "M":
-        return format_time(value)
+        return form.texts(np.array([value]))[0]
     return number(float(value), 6) if value.dtype.kind == "f" else str(value)

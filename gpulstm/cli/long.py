@@ -54,8 +54,8 @@ def results_table(results: Sequence[Measured]) -> Any:
     names = list(dict.fromkeys(result.contender for result in results if result.seconds))
     rows = []
     for case in dict.fromkeys(result.case for result in results):
-        found = {result.contender: result for result in results if result.case == case}
-        cells = [f"{number(found[name].mebibytes)} / {number(found[name].median, 3)}" for name in names]
+        by_name = {result.contender: result for result in results if result.case == case}
+        cells = [f"{number(by_name[name].mebibytes)} / {number(by_name[name].median, 3)}" for name in names]
         rows.append([case.name.rpartition(" ")[0], *cells])
     title = "One training step, loss on the last output: peak MiB over the start / seconds"
     return table(["T,B,I,H,L", *names], rows, title=title)

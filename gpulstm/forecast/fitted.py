@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from gpulstm import validate
 from gpulstm.arrays import checkpoint, files
 from gpulstm.data.scaling import Scaler
-from gpulstm.data.series import SeriesSet
+from gpulstm.data.series import SeriesSet, restore_series, save_series
 from gpulstm.errors import CheckpointError, ShapeError
 from gpulstm.forecast.config import ForecasterConfig
 from gpulstm.forecast.mixed import Mixed
@@ -30,7 +30,7 @@ class Fitted:
         network, loss, scaler: as trained.
         tail: the last rows of every series, from which forecasts go on; its times are never None.
         until: `(series,)` time of the last row that training or validation saw.
-        season: rows in a season.
+        seasons: rows in each season, the shortest first; (1,) where there is none.
     """
 
     config: ForecasterConfig
@@ -39,7 +39,7 @@ class Fitted:
     scaler: Scaler
     tail: SeriesSet
     until: np.ndarray
-    season: int
+    seasons: tuple[int, ...]
 
     @property
     def horizon(self) -> int:
@@ -48,8 +48,13 @@ class Fitted:
 
     @property
     def context(self) -> int:
-        """Rows that a forecast needs before it."""
+        """Rows that a forecast sees before it."""
         return self.config.context
+
+    @property
+    def least(self) -> int:
+        """Rows that a forecast needs before it."""
+        return self.config.least
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -78,15 +83,15 @@ class FittedMixture:
         mixed: the mixture.
         tail: the last rows of every series, from which forecasts go on; its times are never None.
         until: `(series,)` time of the last row that training or validation saw.
-        season: rows in a season.
+        seasons: rows in each season, the shortest first; (1,) where there is none.
     """
 
     mixed: Mixed
     tail: SeriesSet
     until: np.ndarray
-    season: int
+    seasons: tuple[int, ...]
 
-    context = 1  # rows that a forecast needs before it
+    context = least = 1  # rows that a forecast needs before it
 
     @property
     def horizon(self) -> int:
@@ -113,20 +118,11 @@ def _save(
     fitted: Fitted | FittedMixture, path: str | os.PathLike[str], arrays: dict[str, Any], meta: dict[str, Any]
 ) -> None:
     """Write the arrays and the rest, and the end of the series."""
-    tail = fitted.tail
-    assert tail.time is not None
-    arrays |= {
-        "tail.values": tail.values,
-        "tail.offsets": tail.offsets,
-        "tail.time": _plain_time(tail.time),
-        "until": _plain_time(fitted.until),
-    }
-    meta |= {
-        "kind": "forecaster",
-        "season": fitted.season,
-        "dates": tail.time.dtype.kind == "M",
-        "series": {name: getattr(tail, name) for name in _SERIES_FIELDS},
-    }
+    parts, described = save_series(fitted.tail)
+    arrays |= {f"tail.{name}": value for name, value in parts.items()}
+    until = fitted.until
+    arrays["until"] = until.view(np.int64) if until.dtype.kind == "M" else until
+    meta |= {"kind": "forecaster", "seasons": list(fitted.seasons), "series": described}
     checkpoint.save(path, arrays, meta)
 
 
@@ -144,15 +140,17 @@ def load(
         raise CheckpointError(f"{path} holds {meta.get('kind')!r}, expected a forecaster")
     with files.damaged(f"{path} is no whole forecaster", CheckpointError):
         config = ForecasterConfig.from_dict(meta["options"], device)
-        tail = _tail(arrays, meta)
-        season = validate.count("season", meta["season"])
+        parts = {name.removeprefix("tail."): value for name, value in arrays.items() if name.startswith("tail.")}
+        tail = restore_series(parts, meta["series"])
+        tail.check()
+        until, seasons = np.asarray(arrays["until"]), tuple(validate.count("seasons", one) for one in meta["seasons"])
+        until = until.view(tail.times.dtype) if tail.times.dtype.kind == "M" else until
         history, notes = History.restore(meta["history"]), [str(note) for note in meta["notes"]]
-        until = _real_time(arrays["until"], meta["dates"])
         if "mixture" in meta:
             own = {name.removeprefix("mixture."): value for name, value in arrays.items()}
             mixed = Mixed.restore(own, meta["mixture"], device, config.engine)
             _check_until(until, mixed.names)
-            return config, FittedMixture(mixed, tail, until, season), history, notes
+            return config, FittedMixture(mixed, tail, until, seasons), history, notes
         scaler = Scaler.restore({name: arrays[f"scaler.{name}"] for name in ("location", "scale")}, meta["scaler"])
         if scaler.columns != tail.columns:
             raise CheckpointError(f"{path} is no whole forecaster: its scaler is of other columns than its series")
@@ -164,24 +162,11 @@ def load(
         }
         layout.check_weights(weights)
         _check_parts(resolved, layout, tail)
+        if layout.stack.dtype != config.dtype:  # half precision, read where it cannot be computed with
+            layout = replace(layout, stack=replace(layout.stack, dtype=config.dtype))
         network = Network(layout, device=device, seed=config.seed, engine=config.engine, initial=False)
         network.params.load(weights)
-        return config, Fitted(resolved, network, resolved.loss(), scaler, tail, until, season), history, notes
-
-
-def _tail(arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> SeriesSet:
-    """The end of the series, checked: what a file says is not what a table that was read says."""
-    described: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in meta["series"].items()
-    }
-    tail = SeriesSet(
-        values=arrays["tail.values"],
-        offsets=arrays["tail.offsets"],
-        time=_real_time(arrays["tail.time"], meta["dates"]),
-        **described,
-    )
-    tail.check()
-    return tail
+        return config, Fitted(resolved, network, resolved.loss(), scaler, tail, until, seasons), history, notes
 
 
 def _check_until(until: np.ndarray, names: tuple[str, ...]) -> None:
@@ -193,29 +178,12 @@ def _check_parts(config: ForecasterConfig, layout: NetworkConfig, tail: SeriesSe
     """Raise unless network, options and series belong together."""
     horizon = config.horizon if config.strategy == "direct" else 1
     for name, value, expected in (
-        ("inputs", layout.stack.input_size, len(tail.columns) + (tail.targets + tail.past) * (tail.missing == "mask")),
         ("horizon", layout.horizon, horizon),
         ("targets", layout.targets, tail.targets),
         ("outputs", layout.outputs, config.loss().outputs),
-        ("future_size", layout.future_size, tail.future),
     ):
         if value != expected:
             raise ShapeError(f"{name} of the network is {value}, but options and series ask for {expected}")
-
-
-_SERIES_FIELDS = ("columns", "targets", "past", "future", "names", "calendar", "missing", "time_name", "series_name")
-
-
-def end_of(series: SeriesSet, context: int) -> SeriesSet:
-    """The end of each series: the context, and before it back to a row without gaps, so that gaps are filled alike."""
-    starts = []
-    for index in range(len(series)):
-        first, stop = int(series.offsets[index]), int(series.offsets[index + 1])
-        start = max(first, stop - max(context, 36))  # 36 rows tell month ends from other steps
-        whole = ~np.isnan(series.values[first : start + 1]).any(axis=1)
-        rows = np.flatnonzero(whole)
-        starts.append(first + int(rows[-1]) if rows.size else first)
-    return series.tail(np.array(starts))
 
 
 def new_scaler(config: ForecasterConfig, series: SeriesSet, stops: np.ndarray) -> Scaler:
@@ -226,13 +194,7 @@ def new_scaler(config: ForecasterConfig, series: SeriesSet, stops: np.ndarray) -
         stops,
         names=series.names,
         columns=series.columns,
-        skip=2 * len(series.calendar),
+        skip=series.made,
+        shared=series.shared,
+        kept=series.kept,
     )
-
-
-def _plain_time(time: np.ndarray) -> np.ndarray:
-    return time.astype("datetime64[us]").astype(np.int64) if time.dtype.kind == "M" else time
-
-
-def _real_time(values: np.ndarray, dates: bool) -> np.ndarray:
-    return values.astype("datetime64[us]") if dates else values

@@ -40,7 +40,7 @@ class NetworkConfig:
         outputs: P, numbers per target and step (`Loss.outputs`).
         future_size: K, covariates known for each step of the horizon.
         forget_bias: initial bias of the LSTM's forget gate.
-        chrono: T_max of chrono initialisation, or None; see `LSTM`.
+        chrono: T_max of chrono initialization, or None; see `LSTM`.
     """
 
     stack: StackSpec

@@ -182,7 +182,7 @@ class HistoryCSV(Callback):
         self.path = Path(path)
 
     def on_start(self, run: Run) -> None:
-        run.history.to_csv(self.path)  # a folder that cannot be written to is found before any work is lost
+        run.history.to_csv(self.path)  # a folder that cannot be written to is refused before any work is lost
 
     def on_epoch(self, run: Run, row: Row) -> None:
         run.history.to_csv(self.path)
@@ -204,7 +204,7 @@ class TensorBoard(Callback):
         try:
             import tensorboardX  # noqa: F401 - only whether it is there
         except ImportError as error:
-            raise missing_extra("tensorboardX", "tensorboard", "the TensorBoard log") from error
+            raise missing_extra("tensorboardX", "the TensorBoard log") from error
         self.folder = Path(folder)
         self._writer: Any = None
 

@@ -176,6 +176,12 @@ class RunState:
         for key, own in self._run_config().items():
             if saved.run.get(key) != own:
                 name, first, second = _difference(key, saved.run.get(key), own)
+                if name == "schedule.steps":
+                    raise CheckpointError(
+                        f"{path} belongs to a run whose schedule falls over {first} steps, here over {second}: epochs, "
+                        "batch_size and the windows set how many; go on with those of the run, or train with "
+                        "schedule='constant'"
+                    )
                 raise CheckpointError(f"{path} belongs to another run: its {name} is {first!r}, here it is {second!r}")
         for values in (saved.weights, saved.best) if saved.best else (saved.weights,):
             self._check_weights(path, values)

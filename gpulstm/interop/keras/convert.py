@@ -45,6 +45,7 @@ ACTIVATIONS: dict[str, activations.Named] = {
     "leaky_relu": activations.named("LeakyRelu", 0.2),
     "hard_sigmoid": activations.named("HardSigmoid", 1 / 6, 0.5),
 }
+_OF_KERAS_2 = {"hard_sigmoid of Keras 2": activations.named("HardSigmoid", 0.2, 0.5)}
 
 
 def from_keras(
@@ -147,9 +148,15 @@ def to_keras(model: Recurrent | Network, path: str | os.PathLike[str] | None = N
 # -- descriptions ----------------------------------------------------------------------------------------------------
 def _from_object(source: Any) -> list[Described]:
     config = source.get_config()
+    old = type(source).__module__.partition(".")[0] == "tf_keras"  # Keras 2 under the name that it has next to Keras 3
     if "layers" not in config:
-        return [Described(type(source).__name__, config, _object_weights(source))]
+        alone = [Described(type(source).__name__, config, _object_weights(source))]
+        if old:
+            files.of_keras_2(alone)
+        return alone
     layers = files.chain(config)
+    if old:
+        files.of_keras_2(layers)
     named = {layer.name: layer for layer in source.layers}
     for layer in layers:
         name = layer.config.get("name")
@@ -251,6 +258,8 @@ def _spec(kind: str, config: Mapping[str, Any], inputs: int, dtype: str, what: s
 
 def _activation(value: Any, what: str) -> activations.Named:
     name = value.get("class_name") if isinstance(value, Mapping) else value
+    if name in _OF_KERAS_2:
+        return _OF_KERAS_2[name]
     if name not in ACTIVATIONS:
         raise InteropError(f"the {what} has activation {name!r}, expected one of {', '.join(ACTIVATIONS)}")
     return ACTIVATIONS[name]

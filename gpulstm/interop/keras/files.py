@@ -150,6 +150,8 @@ def _read_archive(file: BinaryIO, name: str, most: int) -> list[Described]:
         kind = config.get("class_name") if isinstance(config, dict) else type(config).__name__
         raise InteropError(f"{name} holds a {kind}, expected a Sequential or Functional model")
     layers = chain(config.get("config", {}))
+    if _written_by(file, name).startswith("2."):
+        of_keras_2(layers)
     packed = io.BytesIO(_member(file, name, "model.weights.h5", most))
     with _open(packed, name) as weights:
         read = _Weights(weights, name, most)
@@ -187,6 +189,31 @@ def _member(file: BinaryIO, name: str, member: str, most: int) -> bytes:
         raise InteropError(f"{what} is damaged: {error}") from error
 
 
+def _written_by(file: BinaryIO, name: str) -> str:
+    """The version of Keras that wrote an archive; empty where it does not say."""
+    if "metadata.json" not in _names(file, name):
+        return ""
+    said = files.parse_json(
+        _member(file, name, "metadata.json", _CONFIG_BYTES), f"metadata.json in {name}", InteropError
+    )
+    return str(said.get("keras_version", "")) if isinstance(said, dict) else ""
+
+
+def of_keras_2(layers: Sequence[Described]) -> None:
+    """Name the one activation in descriptions by Keras 2 that Keras 3 computes otherwise."""
+    for layer in layers:
+        for config in (layer.config, *(_inner(layer.config, part) for part in ("layer", "backward_layer"))):
+            for name in ("activation", "recurrent_activation"):
+                if config.get(name) == "hard_sigmoid":
+                    config[name] = "hard_sigmoid of Keras 2"
+
+
+def _inner(config: Mapping[str, Any], part: str) -> dict[str, Any]:
+    wrapped = config.get(part)
+    inside = wrapped.get("config") if isinstance(wrapped, dict) else None
+    return inside if isinstance(inside, dict) else {}
+
+
 def _described(weights: _Weights) -> list[Described]:
     """The layers of a weights file, which says their kinds and weights and neither their options nor their order."""
     name, found = weights.name, []
@@ -208,7 +235,46 @@ def _described(weights: _Weights) -> list[Described]:
             f"{name} holds {' and '.join(sorted(kinds))} layers and not their order; save the model as a .keras file"
         )
     found.sort(key=lambda entry: entry[:3])
-    return [layer for *_, layer in found]
+    return _in_order([layer for dense, *_, layer in found if not dense], [e[3] for e in found if e[0]], name)
+
+
+def _in_order(recurrent: list[Described], dense: list[Described], name: str) -> list[Described]:
+    """The layers in the one order that their sizes allow; layers of a kind keep theirs.
+
+    Raises:
+        InteropError: the sizes allow several orders, or none.
+    """
+    orders: list[list[Described]] = []
+
+    def extend(order: list[Described], first: int, second: int) -> None:
+        if len(orders) > 1:
+            return
+        if first == len(recurrent) and second == len(dense):
+            orders.append(order)
+        for layers, at, after in (
+            (recurrent, first, (first + 1, second)),
+            (dense, second, (first, second + 1)),
+        ):
+            if at < len(layers) and (not order or _sizes(order[-1])[1] == _sizes(layers[at])[0]):
+                extend([*order, layers[at]], *after)
+
+    extend([], 0, 0)
+    if len(orders) > 1:
+        raise InteropError(
+            f"{name} holds recurrent and dense layers and not their order, and their sizes fit in several; save "
+            "the model as a .keras file"
+        )
+    return orders[0] if orders else [*recurrent, *dense]
+
+
+def _sizes(layer: Described) -> tuple[int, int]:
+    """Features that a layer reads and gives, by the shapes of its weights; (-1, -1) where those do not say it."""
+    if not layer.weights or layer.weights[0].ndim != 2:
+        return -1, -1
+    inputs, width = layer.weights[0].shape
+    if layer.kind in ("Dense", "TimeDistributed") or len(layer.weights) < 2 or layer.weights[1].ndim != 2:
+        return inputs, width
+    return inputs, layer.weights[1].shape[0] * (2 if layer.kind == "Bidirectional" else 1)
 
 
 def _cell_of(weights: _Weights, group: str) -> str:
@@ -310,7 +376,7 @@ def _open(source: Any, name: str) -> Any:
     try:
         import h5py
     except ImportError as error:
-        raise missing_extra("h5py", "keras", "a file of Keras's") from error
+        raise missing_extra("h5py", "a file of Keras's") from error
     try:
         return h5py.File(source, "r")
     except (OSError, RuntimeError) as error:
@@ -330,7 +396,7 @@ def write(path: str | os.PathLike[str], layers: Sequence[Described]) -> None:
     try:
         import h5py
     except ImportError as error:
-        raise missing_extra("h5py", "keras", "a file of Keras's") from error
+        raise missing_extra("h5py", "a file of Keras's") from error
     path = Path(path)
     if not path.name.endswith(".weights.h5"):
         raise ConfigError(f"path is {str(path)!r}, expected a name that ends in .weights.h5, as Keras asks for")
