@@ -30,7 +30,7 @@ endif
 # What the native engine is built from: an environment is brought up to date when any of it changes.
 NATIVE := pyproject.toml CMakeLists.txt $(wildcard kernels/equations/* kernels/cpu/*)
 
-.PHONY: kernels gpu-check demo test test-cpu test-cuda test-cards test-peers selftest sanitize lint format peers bench docs build venv clean
+.PHONY: fuzz fuzz-quick kill-test reliability test-lowest kernels gpu-check demo test test-cpu test-cuda test-cards test-peers selftest sanitize lint format peers bench docs build venv clean
 
 venv: $(VENV)/.test
 
@@ -139,6 +139,36 @@ bench: $(VENV)/.demo
 docs: $(VENV)/.test
 	@for script in $$(grep -l __main__ docs/pictures/*.py); do echo "== $$script"; $(PY) "$$script" || exit 1; done
 	@$(PY) tools/check_links.py
+
+# Coverage-guided fuzzing of every reader of foreign files, for an hour or SECONDS; Linux and macOS, as atheris.
+SECONDS ?= 3600
+$(VENV)/.fuzz: $(VENV)/.test
+	@$(PIP) -e '.[fuzz]'
+	@touch $@
+
+fuzz: $(VENV)/.fuzz
+	@OPENBLAS_NUM_THREADS=1 $(PY) tests/fuzz/fuzz.py --seconds $(SECONDS) --finds $(OUT)/fuzz
+
+fuzz-quick: $(VENV)/.fuzz
+	@OPENBLAS_NUM_THREADS=1 $(PY) tests/fuzz/fuzz.py --seconds 120 --finds $(OUT)/fuzz
+
+# The program killed KILLS times at random moments: nothing torn, nothing left, no traceback.
+KILLS ?= 1000
+kill-test: $(VENV)/.test
+	@$(PY) tests/kill.py --kills $(KILLS)
+
+# What docs/reliability.md says, measured again: hostile files, signals and writers, fuzzing, kills.
+reliability: $(VENV)/.fuzz
+	@$(PYTEST) -q tests/fuzz tests/arrays/test_files.py tests/arrays/test_checkpoint.py tests/cli/test_signals.py tests/forecast/test_identity.py
+	@$(MAKE) --no-print-directory fuzz kill-test
+
+# The tests of the CPU with the lowest versions that pyproject.toml allows, in an environment of their own.
+test-lowest: pyproject.toml
+	@$(PYTHON) -m venv $(VENV)-lowest
+	@$(VENV)-lowest/bin/python -m pip install -q --disable-pip-version-check uv
+	@$(VENV)-lowest/bin/uv pip compile -q --resolution lowest-direct --extra test pyproject.toml -o $(VENV)-lowest/requirements.txt
+	@$(VENV)-lowest/bin/uv pip install -q --python $(VENV)-lowest/bin/python -r $(VENV)-lowest/requirements.txt -e .
+	@OPENBLAS_NUM_THREADS=1 $(VENV)-lowest/bin/python -m pytest -q -m "not cuda" tests/arrays tests/data tests/interop tests/training tests/model
 
 # Every CUDA kernel compiled for real architectures, with nvcc or NVRTC from its wheel; no GPU needed.
 kernels: $(VENV)/.test

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from gpulstm.arrays import files
 from gpulstm.data.cells import MISSING, number_of
 from gpulstm.data.dialect import HEAD, Dialect, find_dialect, other_encoding
 from gpulstm.data.frames import SHOWN, Kinds, Source, columns_source, frame_source, mapping_source
@@ -54,6 +55,8 @@ def _file(path: Path, options: TableOptions) -> Source:
         raise DataError(f"there is no file {str(path)!r}")
     if path.is_dir():
         raise DataError(f"{str(path)!r} is a folder, expected a file")
+    if not path.is_file():  # a pipe, as `<(zcat data.csv.gz)` of a shell gives; devices are refused
+        return _text(io.BytesIO(files.read(path, DataError)), path.name, options)
     suffixes = [suffix.lower() for suffix in path.suffixes]
     last = suffixes[-1] if suffixes else ""
     if last in (".parquet", ".pq"):
@@ -71,8 +74,7 @@ def _file(path: Path, options: TableOptions) -> Source:
 def _open(file: Path | io.BytesIO) -> Any:
     """The bytes of a text file, unpacked."""
     if isinstance(file, io.BytesIO):
-        file.seek(0)
-        return file
+        return io.BytesIO(file.getvalue())  # the same bytes, from their start, to be closed
     suffix = file.suffix.lower()
     if suffix == ".gz":
         import gzip
@@ -107,8 +109,6 @@ def _text(file: Path | io.BytesIO, label: str, options: TableOptions) -> Source:
     with _reading(label), _open(file) as stream:
         head = stream.read(HEAD)
         whole = not stream.read(1)
-        if isinstance(file, io.BytesIO):
-            stream = contextlib.nullcontext()
         dialect = find_dialect(head, whole, label, options.sep, (options.decimal, options.thousands), options.encoding)
     return _text_source(file, label, dialect, options, found=options.encoding is None)
 
