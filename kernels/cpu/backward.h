@@ -31,7 +31,6 @@ struct BackwardPass {
 
     // Of W_h^T: as many as a tile has, but so that all members of a group have the same share.
     int registers_a_panel(long H, long members) const {
-        if (!tiles) return members > 1 ? 1 : 4;
         const long registers = (H + L - 1) / L;
         int nv = 4;
         while (nv > 1 && (registers + nv - 1) / nv % members && (registers + nv - 1) / nv < 4 * members) nv /= 2;

@@ -183,7 +183,7 @@ struct ForwardPass {
         // little larger than that are mostly read from there, where going round in one direction would find none.
         const bool down = s & 1;
         for (long done = q0; done < q1;) {
-            const int at_once = rows <= ROWS ? panels_at_once(rows, q1 - done) : 1;
+            const int at_once = rows <= rows_of_tile(shape.h.count) ? panels_at_once(rows, q1 - done) : 1;
             const long p = down ? q0 + q1 - done - at_once : done;
             for (long r = 0; r < rows; r += CHUNK_ROWS) {
                 const long now = rows - r < CHUNK_ROWS ? rows - r : CHUNK_ROWS;
@@ -241,10 +241,11 @@ struct ForwardPass {
     }
 
     void panel_step(const Place& place, long b0, long rows, long s, long t, long p, int at_once, const R* start, R* own) {
-        const long tiles = tiles_for(rows), line = at_once * 4 * L;
+        const long tiles = tiles_for(rows, shape.h.count), line = at_once * 4 * L;
         bool begun = false;
         Product<R> q;
         q.io_panel = 4 * L;
+        q.a_step = 1;
         q.a_segment = 0;
         q.segments = 1;
         q.out_row = line;
@@ -267,17 +268,20 @@ struct ForwardPass {
                 q.run = k + length < K ? length : K - k;
                 q.b = weights + k * per;
                 const bool ends = which && k + length >= K;
-                for (long i = 0; i < tiles; ++i) {
-                    const long r = share(rows, tiles, i), r_end = share(rows, tiles, i + 1);
-                    q.out = own + r * line + part.first * L;
-                    q.in = begun ? q.out : start ? start + r * shape.width : bias + p * 4 * L;
-                    q.in_row = begun ? line : start ? shape.width : 0;
-                    q.a = a + r * q.a_row + k;
-                    some_panels<R>(int(r_end - r), part.count, at_once)(q);
-                    if (!ends) continue;
-                    for (long e = r; e < r_end; ++e)
-                        for (int j = 0; j < at_once; ++j) finish(place, b0 + e, s, t, p + j, own + e * line + j * 4 * L);
-                }
+                const int passes = passes_of_panel(part.count);
+                for (int pass = 0; pass < passes; ++pass)
+                    for (long i = 0; i < tiles; ++i) {
+                        const long r = share(rows, tiles, i), r_end = share(rows, tiles, i + 1);
+                        q.out = own + r * line + part.first * L;
+                        q.in = begun ? q.out : start ? start + r * shape.width : bias + p * 4 * L;
+                        q.in_row = begun ? line : start ? shape.width : 0;
+                        q.a = a + r * q.a_row + k;
+                        some_panels<R>(q, int(r_end - r), part.count, at_once, pass);
+                        if (!ends || pass + 1 < passes) continue;
+                        for (long e = r; e < r_end; ++e)
+                            for (int j = 0; j < at_once; ++j)
+                                finish(place, b0 + e, s, t, p + j, own + e * line + j * 4 * L);
+                    }
                 begun = true;
             }
         }

@@ -92,19 +92,20 @@ template <typename R>
 static void product(const Product<R>& q, long rows, int nv) {
     const bool segmented = q.segments > 1;
     const long all = segmented ? q.segments : q.run, per = (segmented ? q.run : 1) * nv * Vec<R>::LANES;
-    const long length = rows > ROWS ? block_length(all, per * long(sizeof(R))) : all, tiles = tiles_for(rows);
+    const long tiles = tiles_for(rows, nv), length = tiles > 1 ? block_length(all, per * long(sizeof(R))) : all;
     for (long k = 0; k < all; k += length) {
         Product<R> now = q;
         (segmented ? now.segments : now.run) = k + length < all ? length : all - k;
         now.b = q.b + k * per;
         if (k) now.in_row = q.out_row;
-        for (long i = 0; i < tiles; ++i) {
-            const long r = share(rows, tiles, i);
-            now.out = q.out + r * q.out_row;
-            now.in = k ? now.out : q.in ? q.in + r * q.in_row : nullptr;
-            now.a = q.a + r * q.a_row + k * (segmented ? q.a_segment : 1);
-            one_panel<R, false>(int(share(rows, tiles, i + 1) - r), nv)(now);
-        }
+        for (int pass = 0; pass < passes_of_panel(nv); ++pass)
+            for (long i = 0; i < tiles; ++i) {
+                const long r = share(rows, tiles, i);
+                now.out = q.out + r * q.out_row;
+                now.in = k ? now.out : q.in ? q.in + r * q.in_row : nullptr;
+                now.a = q.a + r * q.a_row + k * (segmented ? q.a_segment : 1);
+                one_panel<R>(now, int(share(rows, tiles, i + 1) - r), nv, pass);
+            }
     }
 }
 

@@ -1,8 +1,7 @@
 // One vector register of float or double with the usual operators, for whichever instruction set this file is compiled.
 //
 // GCC's vector extensions (Clang has them too): the compiler picks the instructions, so one source serves AVX-512, AVX2
-// with FMA, SSE2 and NEON.  ROWS is how many batch rows a tile of four registers a row may have: what the register file
-// holds beside the weights and one broadcast.
+// with FMA, SSE2 and NEON.
 #ifndef GPULSTM_CPU_VECTOR_H
 #define GPULSTM_CPU_VECTOR_H
 
@@ -20,22 +19,21 @@
 
 #if defined(__AVX512F__)
 #define GPULSTM_VECTOR_BYTES 64
-#define GPULSTM_TILE_ROWS 6
 #elif defined(__AVX2__)
 #define GPULSTM_VECTOR_BYTES 32
-#define GPULSTM_TILE_ROWS 3
-#elif defined(__x86_64__)
-#define GPULSTM_VECTOR_BYTES 16
-#define GPULSTM_TILE_ROWS 3
 #else
 #define GPULSTM_VECTOR_BYTES 16
-#define GPULSTM_TILE_ROWS 6
 #endif
 
 namespace gpulstm {
 namespace GPULSTM_ISA {
 
-constexpr int ROWS = GPULSTM_TILE_ROWS;
+// Vector registers of the processor: AVX-512 and NEON have 32, the older x86 sets 16.
+#if defined(__x86_64__) && !defined(__AVX512F__)
+constexpr bool FEW_REGISTERS = true;
+#else
+constexpr bool FEW_REGISTERS = false;
+#endif
 
 template <typename R>
 struct Raw;
