@@ -183,7 +183,7 @@ struct ForwardPass {
         // little larger than that are mostly read from there, where going round in one direction would find none.
         const bool down = s & 1;
         for (long done = q0; done < q1;) {
-            const int at_once = rows <= rows_of_tile(shape.h.count) ? panels_at_once(rows, q1 - done) : 1;
+            const int at_once = rows <= 3 ? panels_at_once(rows, q1 - done) : 1;
             const long p = down ? q0 + q1 - done - at_once : done;
             for (long r = 0; r < rows; r += CHUNK_ROWS) {
                 const long now = rows - r < CHUNK_ROWS ? rows - r : CHUNK_ROWS;
@@ -268,20 +268,17 @@ struct ForwardPass {
                 q.run = k + length < K ? length : K - k;
                 q.b = weights + k * per;
                 const bool ends = which && k + length >= K;
-                const int passes = passes_of_panel(part.count);
-                for (int pass = 0; pass < passes; ++pass)
-                    for (long i = 0; i < tiles; ++i) {
-                        const long r = share(rows, tiles, i), r_end = share(rows, tiles, i + 1);
-                        q.out = own + r * line + part.first * L;
-                        q.in = begun ? q.out : start ? start + r * shape.width : bias + p * 4 * L;
-                        q.in_row = begun ? line : start ? shape.width : 0;
-                        q.a = a + r * q.a_row + k;
-                        some_panels<R>(q, int(r_end - r), part.count, at_once, pass);
-                        if (!ends || pass + 1 < passes) continue;
-                        for (long e = r; e < r_end; ++e)
-                            for (int j = 0; j < at_once; ++j)
-                                finish(place, b0 + e, s, t, p + j, own + e * line + j * 4 * L);
-                    }
+                for (long i = 0; i < tiles; ++i) {
+                    const long r = share(rows, tiles, i), r_end = share(rows, tiles, i + 1);
+                    q.out = own + r * line + part.first * L;
+                    q.in = begun ? q.out : start ? start + r * shape.width : bias + p * 4 * L;
+                    q.in_row = begun ? line : start ? shape.width : 0;
+                    q.a = a + r * q.a_row + k;
+                    some_panels<R>(int(r_end - r), part.count, at_once)(q, 0);
+                    if (!ends) continue;
+                    for (long e = r; e < r_end; ++e)
+                        for (int j = 0; j < at_once; ++j) finish(place, b0 + e, s, t, p + j, own + e * line + j * 4 * L);
+                }
                 begun = true;
             }
         }

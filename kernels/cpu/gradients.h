@@ -83,11 +83,12 @@ struct Gradients {
         R* x = left + thread * depth_most * columns;
         R* v = x + depth * call.I;
         R* z = right + thread * depth_most * 4 * L;
+        const long x_tiles = tiles_for(call.I, shape.x.count), v_tiles = tiles_for(call.H, shape.h.count);
         for (long d = 0; d < depth; ++d) {
-            pack_row(call.x + (k + d) * call.I, nullptr, call.I, tiles_for(call.I, shape.x.count), depth, x, d);
+            pack_row(call.x + (k + d) * call.I, nullptr, call.I, x_tiles, depth, x, d);
             const long b = (k + d) % call.B;
-            pack_row(before((k + d) / call.B, b), call.mask ? call.mask + b * call.H : nullptr, call.H,
-                     tiles_for(call.H, shape.h.count), depth, v, d);
+            pack_row(before((k + d) / call.B, b), call.mask ? call.mask + b * call.H : nullptr, call.H, v_tiles, depth,
+                     v, d);
         }
         for (long p = p0; p < p1; ++p) {
             R sum[4 * L];
@@ -162,7 +163,7 @@ struct Gradients {
     }
 
     void add_biases(long p, const R* sum) const {
-        if (call.db) add_row(shape.x, p, 0, shape.x.count, sum + shape.x.first * L, call.db);
+        if (call.db) add_row(shape.x, p, sum + shape.x.first * L, call.db);
         const long room = shape.H - p * L;
         if (call.db_hn && room > 0) (V::load(call.db_hn + p * L, room) + V::load(sum + 3 * L)).store(call.db_hn + p * L, room);
     }
@@ -174,6 +175,8 @@ struct Gradients {
         return first ? call.h0 + b * call.H : call.y + (old * call.B + b) * call.H;
     }
 
+    static constexpr long MOST = FEW_REGISTERS ? 3 : ROWS;  // the usual number of columns of a tile
+
     // Row d of a part, times `factor`, by tile of its columns: [tile][d][columns of the tile].
     static void pack_row(const R* from, const R* factor, long count, long tiles, long depth, R* out, long d) {
         for (long i = 0; i < tiles; ++i) {
@@ -181,7 +184,7 @@ struct Gradients {
             R* to = out + c * depth + d * now;
             if (factor)
                 for (long e = 0; e < now; ++e) to[e] = from[c + e] * factor[c + e];
-            else if (now == ROWS) __builtin_memcpy(to, from + c, ROWS * sizeof(R));
+            else if (now == MOST) __builtin_memcpy(to, from + c, MOST * sizeof(R));
             else
                 for (long e = 0; e < now; ++e) to[e] = from[c + e];
         }
@@ -204,22 +207,17 @@ struct Gradients {
     void add(const Part& part, const R* a, long M, long depth, const R* z, long p, R* dw, int thread) {
         R* sum = sums + thread * ROWS * 4 * L;
         const long tiles = tiles_for(M, part.count), row = shape.gates * shape.H;
-        const int passes = passes_of_panel(part.count);
-        for (int pass = 0; pass < passes; ++pass)
-            for (long i = 0; i < tiles; ++i) {
-                const long c = share(M, tiles, i), count = share(M, tiles, i + 1) - c;
-                Product<R> q = plain_product(a + c * depth, 1, depth, z + part.first * L, 4 * L, sum, part.count * L);
-                q.a_step = count;
-                one_panel<R>(q, int(count), part.count, pass);
-                const bool whole = passes == 1 || count <= 3;  // all registers are in the first pass
-                if (whole && pass) continue;
-                const int j0 = whole ? 0 : 2 * pass, j1 = whole ? part.count : j0 + 2;
-                for (long e = 0; e < count; ++e) add_row(part, p, j0, j1, sum + e * part.count * L, dw + (c + e) * row);
-            }
+        for (long i = 0; i < tiles; ++i) {
+            const long c = share(M, tiles, i), count = share(M, tiles, i + 1) - c;
+            Product<R> q = plain_product(a + c * depth, 1, depth, z + part.first * L, 4 * L, sum, part.count * L);
+            q.a_step = count;
+            one_panel<R>(int(count), part.count)(q, 0);
+            for (long e = 0; e < count; ++e) add_row(part, p, sum + e * part.count * L, dw + (c + e) * row);
+        }
     }
 
-    void add_row(const Part& part, long p, int j0, int j1, const R* from, R* row) const {
-        for (int j = j0; j < j1; ++j) {
+    void add_row(const Part& part, long p, const R* from, R* row) const {
+        for (int j = 0; j < part.count; ++j) {
             const long room = shape.H - shape.unit(p, j);
             if (room <= 0) continue;
             R* to = row + shape.column(part, p, j);

@@ -98,14 +98,13 @@ static void product(const Product<R>& q, long rows, int nv) {
         (segmented ? now.segments : now.run) = k + length < all ? length : all - k;
         now.b = q.b + k * per;
         if (k) now.in_row = q.out_row;
-        for (int pass = 0; pass < passes_of_panel(nv); ++pass)
-            for (long i = 0; i < tiles; ++i) {
-                const long r = share(rows, tiles, i);
-                now.out = q.out + r * q.out_row;
-                now.in = k ? now.out : q.in ? q.in + r * q.in_row : nullptr;
-                now.a = q.a + r * q.a_row + k * (segmented ? q.a_segment : 1);
-                one_panel<R>(now, int(share(rows, tiles, i + 1) - r), nv, pass);
-            }
+        for (long i = 0; i < tiles; ++i) {
+            const long r = share(rows, tiles, i);
+            now.out = q.out + r * q.out_row;
+            now.in = k ? now.out : q.in ? q.in + r * q.in_row : nullptr;
+            now.a = q.a + r * q.a_row + k * (segmented ? q.a_segment : 1);
+            one_panel<R>(int(share(rows, tiles, i + 1) - r), nv)(now, 0);
+        }
     }
 }
 

@@ -30,10 +30,11 @@ namespace GPULSTM_ISA {
 
 // Vector registers of the processor: AVX-512 and NEON have 32, the older x86 sets 16.
 #if defined(__x86_64__) && !defined(__AVX512F__)
-constexpr bool FEW_REGISTERS = true;
+#define GPULSTM_FEW_REGISTERS 1
 #else
-constexpr bool FEW_REGISTERS = false;
+#define GPULSTM_FEW_REGISTERS 0
 #endif
+constexpr bool FEW_REGISTERS = GPULSTM_FEW_REGISTERS;
 
 template <typename R>
 struct Raw;
