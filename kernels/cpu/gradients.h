@@ -15,8 +15,7 @@
 namespace gpulstm {
 namespace GPULSTM_ISA {
 
-constexpr long GRADIENT_BLOCK = 1024;     // rows of a block (of one step at least), summed in parts of so many rows:
-constexpr long FEW_GRADIENT_ROWS = 256;   // where the gradients stay in the second-level cache, and otherwise
+constexpr long FEW_GRADIENT_ROWS = 256;   // of a part of a block, where the gradients stay in the second-level cache, and
 constexpr long MANY_GRADIENT_ROWS = 1024; // more, as each part reads and writes all of them once
 constexpr long GRADIENT_BYTES = 2 << 20;
 constexpr long TILED_GRADIENT_ROWS = 512; // on a matrix unit, and

@@ -12,6 +12,7 @@ namespace GPULSTM_ISA {
 
 constexpr long WEIGHT_BLOCK = 64 << 10;  // bytes of a panel's weights that are used by all tiles before the next ones
 constexpr long CHUNK_ROWS = 48;          // rows whose sums wait beside them
+constexpr long GRADIENT_BLOCK = 1024;    // rows (of one step at least) whose part of the weights' gradients is summed at once
 constexpr double ALONE = 1.5e6;          // multiply-adds of a call below which a second thread costs more than it brings
 
 constexpr long SECOND_LEVEL = 1536 << 10;  // bytes of weights that stay in a processor's second-level cache

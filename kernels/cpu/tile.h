@@ -79,6 +79,12 @@ static void tile_in_halves(const Product<R>& q, long) {
     tile<R, RS, 2, 1>(q, 2);
 }
 
+template <typename R, int RS>
+static void tile_of_two_and_one(const Product<R>& q, long) {
+    tile<R, RS, 2, 1>(q, 0);
+    tile<R, RS, 1, 1>(q, 2);
+}
+
 template <typename R>
 using Tile = void (*)(const Product<R>&, long v0);
 
@@ -97,7 +103,7 @@ static Tile<R> one_panel(int rows, int nv) {
         {tile<R, 1, 1, 1>, tile<R, 2, 1, 1>, tile<R, 3, 1, 1>, tile<R, 4, 1, 1>, tile<R, 5, 1, 1>, tile<R, 6, 1, 1>},
         {tile<R, 1, 2, 1>, tile<R, 2, 2, 1>, tile<R, 3, 2, 1>, tile<R, 4, 2, 1>, tile<R, 5, 2, 1>, tile<R, 6, 2, 1>},
 #if GPULSTM_FEW_REGISTERS
-        {tile<R, 1, 3, 1>, tile<R, 2, 3, 1>, tile<R, 3, 3, 1>, tile<R, 4, 3, 1>},
+        {tile<R, 1, 3, 1>, tile<R, 2, 3, 1>, tile<R, 3, 3, 1>, tile<R, 4, 3, 1>, tile_of_two_and_one<R, 5>},
         {tile<R, 1, 4, 1>, tile<R, 2, 4, 1>, tile<R, 3, 4, 1>, tile_in_halves<R, 4>, tile_in_halves<R, 5>},
 #else
         {tile<R, 1, 3, 1>, tile<R, 2, 3, 1>, tile<R, 3, 3, 1>, tile<R, 4, 3, 1>, tile<R, 5, 3, 1>, tile<R, 6, 3, 1>},
