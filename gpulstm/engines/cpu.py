@@ -21,7 +21,9 @@ from gpulstm.arrays.backend import Array
 from gpulstm.arrays.native import MISSING
 from gpulstm.arrays.native import load as _native
 from gpulstm.arrays.threads import get_num_threads
+from gpulstm.engines import cpu_variant
 from gpulstm.engines.cells import Grads
+from gpulstm.engines.cpu_variant import BLOCK_ROWS, VariantTape, is_plain
 from gpulstm.engines.spec import Call, Footprint, StackSpec, State, Task
 from gpulstm.errors import ConfigError, ShapeError
 
@@ -30,29 +32,14 @@ SPLITS = {"automatic": 0, "rows": 1, "units": 2}  # for tests: the results are t
 
 SMALL = 64 << 10  # bytes of an array that are not worth looking for
 PROBE = 4096  # steps; from some hundred on the working space is so many bytes a step and so many beside
-BLOCK_ROWS = 1024  # GRADIENT_BLOCK in kernels/cpu/gradients.h
 
 split = "automatic"
 
 
 def supports(call: Call) -> str | None:
     """Why this engine cannot serve a call, or None when it can."""
-    spec = call.spec
     if call.on_cuda:
         return "the model is on a GPU"
-    options = {
-        "zoneout": any(spec.zoneout),
-        "peepholes": spec.peepholes,
-        "coupled gates": spec.coupled,
-        "layer_norm": spec.layer_norm,
-        "proj_size": bool(spec.proj_size),
-        "clip": spec.clip is not None,
-        "activations": bool(spec.activations),
-        "reset_after=False": not spec.reset_after,
-    }
-    used = [option for option, on in options.items() if on]
-    if used:
-        return f"no native code for {', '.join(used)}"
     return None if _native() else MISSING
 
 
@@ -71,6 +58,8 @@ def block_steps(batch: int) -> int:
 
 def footprint(spec: StackSpec, layer: int, batch: int) -> Footprint:
     """What a layer takes in training; its working space is asked of the native code, for many steps and for more."""
+    if not is_plain(spec):
+        return cpu_variant.footprint(_module(), spec, layer, batch, PROBE)
     size, native, cell = np.dtype(spec.dtype).itemsize, _module(), _cell(spec)
     width, padded = native.saved_sizes(cell, spec.hidden_size, size == 8)
     saved = spec.hidden_size + (width if spec.cell != "rnn" else 0) + padded * spec.has_memory
@@ -102,8 +91,10 @@ def _empty(shape: tuple[int, ...], dtype: Any) -> Array:
     return (native.empty_double if dtype == np.float64 else native.empty_float)(shape)
 
 
-def forward(task: Task, x: Array, state: State) -> tuple[Array, State, _Tape | None]:
+def forward(task: Task, x: Array, state: State) -> tuple[Array, State, _Tape | VariantTape | None]:
     """All time steps of one layer and direction; arguments and results as `reference.forward`."""
+    if not is_plain(task.spec):
+        return cpu_variant.forward(_module(), _empty, task, x, state)
     spec, (steps, rows, _), p = task.spec, x.shape, task.params
     native, cell, double = _module(), _cell(spec), x.dtype == np.float64
     x, state = np.ascontiguousarray(x), State(*(_contiguous(part) for part in state))
@@ -123,8 +114,10 @@ def forward(task: Task, x: Array, state: State) -> tuple[Array, State, _Tape | N
     return y, end, _Tape(x, state, y, gates, cells) if task.save else None
 
 
-def backward(task: Task, tape: _Tape, dy: Array, dstate: State, grads: Grads) -> tuple[Array, State]:
+def backward(task: Task, tape: _Tape | VariantTape, dy: Array, dstate: State, grads: Grads) -> tuple[Array, State]:
     """The gradient of `forward`; arguments and results as `reference.backward`."""
+    if isinstance(tape, VariantTape):
+        return cpu_variant.backward(_module(), _empty, task, tape, dy, dstate, grads)
     spec, native, double = task.spec, _module(), dy.dtype == np.float64
     dx = _empty(tape.x.shape, tape.x.dtype)
     dstart = State(np.empty_like(dstate.h), None if dstate.c is None else np.empty_like(dstate.c))
@@ -146,7 +139,9 @@ class Whole:
         native, double = _module(), spec.dtype == "float64"
         kind = native.StackDouble if double else native.StackFloat
         self.spec, self.params = spec, params
-        self._stack = kind(_cell(spec), spec.input_size, spec.hidden_size, *_weights_of_all(spec, params))
+        self._stack = None
+        if is_plain(spec):
+            self._stack = kind(_cell(spec), spec.input_size, spec.hidden_size, *_weights_of_all(spec, params))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Whole, (self.spec, self.params)
@@ -156,12 +151,61 @@ class Whole:
     ) -> tuple[Array, Array, Array | None]:
         """x `(T, B, I)` and the state, each `(L, B, H)`, None for zeros -> y `(T, B, H)` and the state after it."""
         (steps, batch, _), spec = x.shape, self.spec
+        if self._stack is None:
+            return _layer_by_layer(spec, self.params, x, h, c, lengths)
         y = _empty((steps, batch, spec.hidden_size), x.dtype)
         h_end = np.empty((spec.num_layers, batch, spec.hidden_size), x.dtype)
         c_end = np.empty_like(h_end) if spec.has_memory else None
         x = x if x.flags.c_contiguous else np.ascontiguousarray(x)
         self._stack.forward(x, _contiguous(h), _contiguous(c), lengths, y, h_end, c_end, get_num_threads())
         return y, h_end, c_end
+
+
+def _layer_by_layer(
+    spec: StackSpec, params: Mapping[str, Array], x: Array, h: Array | None, c: Array | None, lengths: Array | None
+) -> tuple[Array, Array, Array | None]:
+    """What `Whole` gives, for layers with options: one native call a layer."""
+    batch, ends = x.shape[1], []
+    for layer, suffix in enumerate(spec.suffixes):
+        named = {name: params[name + suffix] for name in spec.layer_shapes(layer)}
+        zero = np.zeros((batch, spec.state_size), x.dtype) if h is None else h[layer]
+        memory = None
+        if spec.has_memory:
+            memory = np.zeros((batch, spec.hidden_size), x.dtype) if c is None else c[layer]
+        x, end, _ = forward(Task(spec, layer, False, named, lengths=lengths), x, State(zero, memory))
+        ends.append(end)
+    memories = np.stack([end.c for end in ends]) if spec.has_memory else None  # type: ignore[arg-type]
+    return x, np.stack([end.h for end in ends]), memories
+
+
+class LayeredStream:
+    """A stack with options, its state kept; one native call a layer and step, the weights packed in each."""
+
+    def __init__(self, spec: StackSpec, params: Mapping[str, Array], batch: int) -> None:
+        self._spec, self._params = spec, {name: np.array(value) for name, value in params.items()}
+        self._h = np.zeros((spec.num_layers, batch, spec.state_size), spec.dtype)
+        self._c = np.zeros((spec.num_layers, batch, spec.hidden_size), spec.dtype) if spec.has_memory else None
+
+    def __call__(self, x: Array, out: Array | None) -> Array:
+        """One step: x `(B, I)` -> y `(B, P)`."""
+        y, self._h, self._c = _layer_by_layer(self._spec, self._params, x[None], self._h, self._c, None)
+        if out is None:
+            return y[0]
+        out[...] = y[0]
+        return out
+
+    def __str__(self) -> str:
+        return "one native call a layer and step"
+
+    @property
+    def state(self) -> Any:
+        """(h, c) for the LSTM, h for GRU and RNN, layers first; copies."""
+        return self._h.copy() if self._c is None else (self._h.copy(), self._c.copy())
+
+    @state.setter
+    def state(self, state: Any) -> None:
+        h, c = state if self._c is not None else (state, None)
+        self._h, self._c = np.array(h), None if c is None else np.array(c)
 
 
 class PackedStream:
@@ -208,9 +252,9 @@ class PackedStream:
         self._stream.write(np.ascontiguousarray(h), _contiguous(c))
 
 
-def stream(spec: StackSpec, params: Mapping[str, Array], batch: int) -> PackedStream:
+def stream(spec: StackSpec, params: Mapping[str, Array], batch: int) -> PackedStream | LayeredStream:
     """A stack of one direction, its weights as they are now, from the state of zeros."""
-    return PackedStream(spec, params, batch)
+    return (PackedStream if is_plain(spec) else LayeredStream)(spec, params, batch)
 
 
 def _weights_of_all(spec: StackSpec, params: Mapping[str, Array]) -> list[list[Array]]:
