@@ -6,6 +6,7 @@
 
 #include "equations/losses.h"
 #include "equations/optimizers.h"
+#include "equations/philox.h"
 #include "threads.h"
 
 #define GPULSTM_NAME_OF(x) #x
@@ -212,11 +213,28 @@ bool loss(const char* name, const LossCall<R>& call, double& value) {
     return true;
 }
 
+// ---- masks --------------------------------------------------------------------------------------------------------
+
+void keep(const KeepCall& call) {
+    const long blocks = (call.size + 3) / 4;
+    divide(call.steps, call.steps * call.size * 16, call.threads, [&](long first, long last) {  // as long as a step's bytes
+        for (long step = first; step < last; ++step) {
+            bool* __restrict__ kept = call.kept + step * call.size;
+            for (long block = 0; block < blocks; ++block) {
+                unsigned word[4];
+                gl_philox(unsigned(block), call.first_step + unsigned(step), call.stream, call.call, call.k0, call.k1, word);
+                const long count = call.size - block * 4 < 4 ? call.size - block * 4 : 4;
+                for (long w = 0; w < count; ++w) kept[block * 4 + w] = word[w] >= call.least;
+            }
+        }
+    });
+}
+
 }  // namespace
 
 extern const Flat flat;
 const Flat flat = {GPULSTM_NAME(GPULSTM_ISA), step<float>, step<double>, squares<float>,
-                   squares<double>,           loss<float>, loss<double>};
+                   squares<double>,           loss<float>, loss<double>, keep};
 
 }  // namespace GPULSTM_ISA
 }  // namespace gpulstm

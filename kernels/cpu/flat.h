@@ -26,6 +26,14 @@ struct LossCall {
     const R* options;  // huber: delta; pinball: `rise` of each level, then `fall` of each; gaussian: floor
 };
 
+// Which elements a dropout keeps, as gpulstm/arrays/random.py defines it: kept [steps][size].
+struct KeepCall {
+    bool* kept;
+    long steps, size;
+    unsigned first_step, k0, k1, stream, call, least;  // of Philox's counter and key; the smallest word that is kept
+    int threads;
+};
+
 // One instruction set's functions.
 struct Flat {
     const char* name;
@@ -38,6 +46,7 @@ struct Flat {
     // Mean cost, weighted, summed in double, into `value`; the gradient of it into draw; false where there is none.
     bool (*loss_float)(const char* loss, const LossCall<float>&, double& value);
     bool (*loss_double)(const char* loss, const LossCall<double>&, double& value);
+    void (*keep)(const KeepCall&);
 };
 
 }  // namespace gpulstm

@@ -116,12 +116,22 @@ void add(nb::module_& m, const std::string& dtype) {
           "weight"_a.noconvert().none(), "draw"_a.noconvert(), "options"_a);
 }
 
+void keep(const nb::ndarray<bool, nb::device::cpu, nb::c_contig>& kept, unsigned first_step, unsigned k0, unsigned k1,
+          unsigned stream, unsigned call, unsigned least, int threads) {
+    if (kept.ndim() == 0) throw std::invalid_argument("kept has no axis of time");
+    const long steps = long(kept.shape(0)), size = steps ? long(kept.size()) / steps : 0;
+    const KeepCall f = {kept.data(), steps, size, first_step, k0, k1, stream, call, least, threads};
+    nb::gil_scoped_release released;
+    flat().keep(f);
+}
+
 }  // namespace
 
 void add_flat(nb::module_& m, const char* (*in_use)()) {
     instruction_set = in_use;
     add<float>(m, "float");
     add<double>(m, "double");
+    m.def("keep", &keep, "kept"_a.noconvert(), "first_step"_a, "k0"_a, "k1"_a, "stream"_a, "call"_a, "least"_a, "threads"_a);
 }
 
 }  // namespace gpulstm

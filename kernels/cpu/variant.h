@@ -162,7 +162,10 @@ struct VariantLayer {
     // One where zoneout takes the fresh value, zero where it keeps the old one; `keep` [count] of a row, from u on.
     static V mask(const bool* keep, long u, long count) {
         R lanes[L];
-        for (long e = 0; e < L; ++e) lanes[e] = R(u + e < count && keep[u + e]);
+        if (u + L <= count)
+            for (long e = 0; e < L; ++e) lanes[e] = R(keep[u + e]);
+        else
+            for (long e = 0; e < L; ++e) lanes[e] = R(u + e < count && keep[u + e]);
         return V::load(lanes);
     }
     // A state after zoneout; outside training its expectation.
