@@ -17,9 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from gpulstm.arrays import native as native_code
 from gpulstm.arrays.backend import Array
-from gpulstm.arrays.native import MISSING
-from gpulstm.arrays.native import load as _native
 from gpulstm.arrays.threads import get_num_threads
 from gpulstm.engines import cpu_variant
 from gpulstm.engines.cells import Grads
@@ -40,12 +39,12 @@ def supports(call: Call) -> str | None:
     """Why this engine cannot serve a call, or None when it can."""
     if call.on_cuda:
         return "the model is on a GPU"
-    return None if _native() else MISSING
+    return None if native_code.load() else native_code.missing()
 
 
 def describe(call: Call) -> str:
     """How a layer is computed, in a few words."""
-    native = _native()
+    native = native_code.load()
     isa = native.instruction_set() if native else "no"
     count = get_num_threads()
     return f"native, {isa} instructions, up to {count} thread{'s' if count > 1 else ''}"
@@ -165,7 +164,8 @@ def _layer_by_layer(
     spec: StackSpec, params: Mapping[str, Array], x: Array, h: Array | None, c: Array | None, lengths: Array | None
 ) -> tuple[Array, Array, Array | None]:
     """What `Whole` gives, for layers with options: one native call a layer."""
-    batch, ends = x.shape[1], []
+    batch = x.shape[1]
+    hs, cs = [], []
     for layer, suffix in enumerate(spec.suffixes):
         named = {name: params[name + suffix] for name in spec.layer_shapes(layer)}
         zero = np.zeros((batch, spec.state_size), x.dtype) if h is None else h[layer]
@@ -173,9 +173,10 @@ def _layer_by_layer(
         if spec.has_memory:
             memory = np.zeros((batch, spec.hidden_size), x.dtype) if c is None else c[layer]
         x, end, _ = forward(Task(spec, layer, False, named, lengths=lengths), x, State(zero, memory))
-        ends.append(end)
-    memories = np.stack([end.c for end in ends]) if spec.has_memory else None  # type: ignore[arg-type]
-    return x, np.stack([end.h for end in ends]), memories
+        hs.append(end.h)
+        if end.c is not None:
+            cs.append(end.c)
+    return x, np.stack(hs), np.stack(cs) if spec.has_memory else None
 
 
 class LayeredStream:
@@ -277,7 +278,7 @@ def _cell(spec: StackSpec) -> int:
 
 
 def _module() -> Any:
-    native = _native()
+    native = native_code.load()
     if native is None:  # `supports` has said so before
-        raise ConfigError(MISSING)
+        raise ConfigError(native_code.missing())
     return native

@@ -19,7 +19,7 @@ from gpulstm.engines.cells import LAYER_NORM_EPSILON, Grads
 from gpulstm.engines.spec import Footprint, StackSpec, State, Task
 
 CELLS = {"lstm": 0, "gru": 1, "rnn": 2}  # as in kernels/cpu/layer.h
-KINDS = {name: kind for kind, name in enumerate(activations.ACTIVATIONS)}  # as ActivationKind in variant_call.h lists them
+KINDS = {name: kind for kind, name in enumerate(activations.ACTIVATIONS)}  # as variant_call.h lists them
 BLOCK_ROWS = 1024  # GRADIENT_BLOCK in kernels/cpu/plan.h
 
 
@@ -88,9 +88,7 @@ def footprint(native: Any, spec: StackSpec, layer: int, batch: int, steps: int) 
     return Footprint(saved, 0, work, few - steps * work)
 
 
-def forward(
-    native: Any, empty: Any, task: Task, x: Array, state: State
-) -> tuple[Array, State, VariantTape | None]:
+def forward(native: Any, empty: Any, task: Task, x: Array, state: State) -> tuple[Array, State, VariantTape | None]:
     """All time steps of one layer and direction; `empty` makes an array that is not cleared."""
     spec, (steps, rows, _), p = task.spec, x.shape, task.params
     options = _options(native, task, steps, rows)
@@ -109,6 +107,8 @@ def backward(
     native: Any, empty: Any, task: Task, tape: VariantTape, dy: Array, dstate: State, grads: Grads
 ) -> tuple[Array, State]:
     """The gradient of `forward`."""
+    for entry in task.spec.activations:
+        activations.make(entry).slope(np, np.ones(1))  # raises where an activation has no gradient
     options = _options(native, task, *dy.shape[:2])
     dx = empty(tape.x.shape, tape.x.dtype)
     dstart = State(np.empty_like(dstate.h), None if dstate.c is None else np.empty_like(dstate.c))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import warnings
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -13,6 +15,7 @@ from gpulstm.errors import ConfigError, EngineError
 
 ENGINES: tuple[ModuleType, ...] = (cuda, cpu, reference)  # fastest first; the last one serves everything
 VARIABLE = "GPULSTM_ENGINE"
+LARGE = 1e8  # multiply-adds of a call from which missing native code is worth a warning
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,23 @@ def choose(call: Call, forced: str | None = None) -> Choice:
     for engine in ENGINES:
         reason = engine.supports(call)
         if reason is None:
+            if engine is reference and not call.on_cuda:
+                _say_slow(call, dict(refused)[cpu.name])
             return Choice(engine, call, tuple(refused))
         refused.append((engine.name, reason))
     raise EngineError(f"no engine serves this call: {refused}")  # cannot happen while the reference serves everything
+
+
+@functools.cache
+def _warn_once(reason: str) -> None:
+    warnings.warn(
+        f"NumPy computes this layer, several times slower than native code: {reason}", RuntimeWarning, stacklevel=2
+    )
+
+
+def _say_slow(call: Call, reason: str) -> None:
+    """Warn, once in a process, where a large call has no native code."""
+    spec = call.spec
+    features = sum(spec.layer_input_size(layer) + spec.state_size for layer in range(spec.num_layers))
+    if call.steps * call.batch * features * spec.gates * spec.hidden_size * spec.directions >= LARGE:
+        _warn_once(reason)

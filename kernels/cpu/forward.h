@@ -13,7 +13,6 @@ namespace gpulstm {
 namespace GPULSTM_ISA {
 
 constexpr long HOIST_ROWS = 12;          // rows of a group up to which the input's product is hoisted
-constexpr long HOIST_BYTES = 256 << 10;  // what it may fill: part of the second-level cache
 constexpr long SCRATCH_ROW = 16;         // registers: 4 panels of 4
 
 template <typename R>
@@ -35,7 +34,7 @@ struct ForwardPass {
     ForwardPass(const ForwardCall<R>& f, const Plan& p)
         : call(f), shape(f.cell, f.H), plan(p), rows_most((f.B + p.groups - 1) / p.groups), tiles(M::pays(f.B)), hoist(0) {
         if (!tiles && rows_most <= HOIST_ROWS && f.T > 1) {
-            hoist = HOIST_BYTES / long(sizeof(R)) / (rows_most * shape.width);
+            hoist = cache_model().ahead / long(sizeof(R)) / (rows_most * shape.width);
             if (hoist < 1) hoist = 1;
             if (hoist > 64) hoist = 64;
             if (hoist > f.T) hoist = f.T;

@@ -9,6 +9,7 @@
 #include <unistd.h>
 #endif
 
+#include "caches.h"
 #include "layer.h"
 #include "memory.h"
 #include "module_arrays.h"
@@ -324,6 +325,15 @@ NB_MODULE(_cpu, m) {
     });
     m.def("instruction_set", [] { return std::string(engine->name); });
     m.def("use", &use, "name"_a);
+    m.def("caches", [] {
+        const Caches& c = caches();
+        return nb::make_tuple(c.first, c.second, c.third, std::string(c.source));
+    });
+    m.def("cache_model", [] {
+        const CacheModel model = cache_model();
+        return nb::make_tuple(model.block, model.resident, model.ahead);
+    });
+    m.def("give_caches", &give_caches, "first"_a, "second"_a, "third"_a);
     m.def("saved_sizes", &saved_sizes, "cell"_a, "hidden"_a, "is_double"_a);
     m.def("working_room", &working_room, "cell"_a, "steps"_a, "batch"_a, "inputs"_a, "hidden"_a, "is_double"_a, "threads"_a);
     m.def("forward_float", &forward<float>);

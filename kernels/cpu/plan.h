@@ -2,6 +2,7 @@
 #ifndef GPULSTM_CPU_PLAN_H
 #define GPULSTM_CPU_PLAN_H
 
+#include "caches.h"
 #include "flushed.h"
 #include "pack.h"
 #include "threads.h"
@@ -10,12 +11,10 @@
 namespace gpulstm {
 namespace GPULSTM_ISA {
 
-constexpr long WEIGHT_BLOCK = 64 << 10;  // bytes of a panel's weights that are used by all tiles before the next ones
 constexpr long CHUNK_ROWS = 48;          // rows whose sums wait beside them
 constexpr long GRADIENT_BLOCK = 1024;    // rows (of one step at least) whose part of the weights' gradients is summed at once
 constexpr double ALONE = 1.5e6;          // multiply-adds of a call below which a second thread costs more than it brings
 
-constexpr long SECOND_LEVEL = 1536 << 10;  // bytes of weights that stay in a processor's second-level cache
 constexpr long MEETING = 384 << 10;      // bytes of weights a step below which threads do not meet
 
 // `groups` of threads share the rows; the `members` of a group share the units, and meet after each step.
@@ -36,9 +35,9 @@ static inline Plan make_plan(long T, long B, long K, long width, long panels, si
     } else {
         // A group streams the weights once a step: where they leave the second-level cache, only many rows pay for that.  A
         // meeting costs as much as some 100 KiB of weights, and more when another process has one of the processors.
-        const long weights = K * width * long(item);
-        long few = weights > SECOND_LEVEL ? 64 : weights > (768 << 10) ? 8 : 2;
-        if (full > 1) few = weights > SECOND_LEVEL ? 16 * full : full;
+        const long weights = K * width * long(item), resident = cache_model().resident;
+        long few = weights > resident ? 64 : weights > resident / 2 ? 8 : 2;
+        if (full > 1) few = weights > resident ? 16 * full : full;
         for (int members = 1; members <= threads; ++members) {
             if (threads % members) continue;
             plan.members = members;
@@ -69,7 +68,7 @@ static inline void meet_group(const Plan& plan, const Place& place) {
 
 // Length of the blocks in which `count` units of k are taken, each of `bytes` of weights.
 static inline long block_length(long count, long bytes) {
-    long most = WEIGHT_BLOCK / bytes;
+    long most = cache_model().block / bytes;
     if (most < 1) most = 1;
     const long blocks = (count + most - 1) / most;
     return blocks ? (count + blocks - 1) / blocks : 1;

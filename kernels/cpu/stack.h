@@ -112,7 +112,7 @@ static bool is_wave(const StackCall<R>& s, int threads) {
     const Shape<R> shape(s.cell, s.H);
     const double sums = double(s.T) * s.B * shape.width * (s.I + s.H + 2.0 * s.H * (s.layers - 1));
     return s.layers > 1 && threads > 1 && s.B <= WAVE_ROWS && s.T > WAVE_STEPS && sums > WAVE_ALONE &&
-           2 * s.H * shape.width * long(sizeof(R)) < SECOND_LEVEL;
+           2 * s.H * shape.width * long(sizeof(R)) < cache_model().resident;
 }
 
 template <typename R>

@@ -7,8 +7,6 @@
 namespace gpulstm {
 namespace GPULSTM_ISA {
 
-constexpr long VARIANT_AHEAD = 256 << 10;  // bytes of the input's products that are taken at once
-
 template <typename R>
 struct VariantForwardPass : VariantLayer<R> {
     typedef VariantLayer<R> Base;
@@ -29,7 +27,7 @@ struct VariantForwardPass : VariantLayer<R> {
           rows_most((f.call.B + p.groups - 1) / p.groups), w_x(I, columns.registers),
           w_h(P, v.reset_before ? 2 * padded / L : columns.registers), w_n(P, v.reset_before ? padded / L : 0),
           w_p(H, v.w_p ? padded_P / L : 0) {
-        ahead_steps = VARIANT_AHEAD / long(sizeof(R)) / (rows_most * width);
+        ahead_steps = cache_model().ahead / long(sizeof(R)) / (rows_most * width);
         ahead_steps = ahead_steps < 1 ? 1 : ahead_steps > 64 ? 64 : ahead_steps;
         if (ahead_steps > T) ahead_steps = T > 0 ? T : 1;
     }

@@ -17,7 +17,7 @@ import pytest
 import gpulstm as gl
 from gpulstm.arrays import native
 from gpulstm.engines import cpu
-from gpulstm.errors import ConfigError, EngineError, ShapeError
+from gpulstm.errors import ConfigError, ShapeError
 from gpulstm.model.stack import Recurrent
 
 FORWARD = {"float64": 1e-12, "float32": 1e-5}
