@@ -1,5 +1,6 @@
-// The activations that a layer may name in place of its own, as gpulstm/engines/activations.py states them: a value, and the
-// slope from that value.  `limit` bounds the input first (ONNX's `clip`); where the bound holds the slope is zero.
+// The activations that a layer may name in place of its own, as gpulstm/engines/activations.py states them: a value,
+// and the slope from that value.  `limit` bounds the input first (ONNX's `clip`); where the bound holds the slope is
+// zero.
 #ifndef GPULSTM_CPU_ACTIVATION_H
 #define GPULSTM_CPU_ACTIVATION_H
 
@@ -32,7 +33,8 @@ struct Activator {
     R alpha, beta, limit;
     R low, high;  // the values at the bounds of the input, the smaller first
 
-    explicit Activator(const Activation& a, double bound) : kind(a.kind), alpha(R(a.alpha)), beta(R(a.beta)), limit(R(bound)) {
+    explicit Activator(const Activation& a, double bound)
+        : kind(a.kind), alpha(R(a.alpha)), beta(R(a.beta)), limit(R(bound)) {
         low = high = R(0);
         if (limit <= R(0)) return;
         R lanes[V::LANES];

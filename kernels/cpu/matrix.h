@@ -1,13 +1,13 @@
 // Products of whole matrices on the tiles: rows times a packed right factor, and sums of outer products over rows.
 //
-// Columns may be the gates of a layer, [G*H] in the caller's arrays and [G][padded H] here, so that a register never holds
-// units of two gates; `Columns` says where a register lies in both.
+// Columns may be the gates of a layer, [G*H] in the caller's arrays and [G][padded H] here, so that a register never
+// holds units of two gates; `Columns` says where a register lies in both.
 #ifndef GPULSTM_CPU_MATRIX_H
 #define GPULSTM_CPU_MATRIX_H
 
 #include <initializer_list>
 
-#include "plan.h"
+#include "gradients.h"
 
 namespace gpulstm {
 namespace GPULSTM_ISA {
@@ -17,7 +17,8 @@ template <typename R>
 struct Columns {
     static constexpr long L = Vec<R>::LANES;
     long parts, size, padded, registers;
-    Columns(long count, long numbers) : parts(count), size(numbers), padded((numbers + L - 1) / L * L), registers(count * padded / L) {}
+    Columns(long count, long numbers)
+        : parts(count), size(numbers), padded((numbers + L - 1) / L * L), registers(count * padded / L) {}
     long all() const { return parts * padded; }
     // Of a register: where its numbers lie in the caller's row, and how many of them there are.
     long at(long j) const { return j * L / padded * size + j * L % padded; }
@@ -40,7 +41,8 @@ struct Matrix {
     // From w [K][row], columns as described, from number `first` of a row on.
     void pack(const R* w, long row, const Columns<R>& columns, long first = 0) {
         each([&](R* to, long j, int step) {
-            for (long k = 0; k < K; ++k, to += step) V::load(w + k * row + first + columns.at(j), columns.left(j)).store(to);
+            for (long k = 0; k < K; ++k, to += step)
+                V::load(w + k * row + first + columns.at(j), columns.left(j)).store(to);
         });
     }
     // From w [N][row] transposed: k over the columns described, padding included.
@@ -50,7 +52,8 @@ struct Matrix {
                 const long count = columns.left(k / L);
                 const R* from = w + first + columns.at(k / L);
                 for (long e = 0; e < L; ++e, to += step)
-                    for (long n = 0; n < L; ++n) to[n] = e < count && j * L + n < N ? from[(j * L + n) * row + e] : R(0);
+                    for (long n = 0; n < L; ++n)
+                        to[n] = e < count && j * L + n < N ? from[(j * L + n) * row + e] : R(0);
             }
         });
     }
@@ -79,17 +82,6 @@ struct Matrix {
     }
 };
 
-// Rows of a sum over time and batch, in the blocks in which gradients are summed (see gradients.h): calls part(first, count).
-template <typename F>
-static void each_part(long T, long B, bool reverse, long depth, F part) {
-    const long all = T * B, steps = GRADIENT_BLOCK / B ? GRADIENT_BLOCK / B : 1, block = steps * B;
-    const long blocks = (all + block - 1) / block;
-    for (long i = 0; i < blocks; ++i) {
-        const long start = (reverse ? i : blocks - 1 - i) * block, stop = start + block < all ? start + block : all;
-        for (long k = start; k < stop; k += depth) part(k, stop - k < depth ? stop - k : depth);
-    }
-}
-
 // The working space of `add_outer`, of each thread.
 template <typename R>
 struct OuterRoom {
@@ -104,14 +96,15 @@ struct OuterRoom {
     }
 };
 
-// dw [M][row] (from number `first` of a row on) += sum over rows k of a(k)[M]^T d[k][columns], for the registers that fall to
-// a thread.  a(k) gives a row and a factor for it, null for ones.
+// dw [M][row] (from number `first` of a row on) += sum over rows k of a(k)[M]^T d[k][columns], for the registers that
+// fall to a thread.  a(k) gives a row and a factor for it, null for ones.
 template <typename R, typename A>
-static void add_outer(const OuterRoom<R>& room, int thread, int threads, long k0, long depth, long M, A a, const R* d, long d_row,
-                      const Columns<R>& columns, R* dw, long row, long first = 0) {
+static void add_outer(const OuterRoom<R>& room, int thread, int threads, long k0, long depth, long M, A a, const R* d,
+                      long d_row, const Columns<R>& columns, R* dw, long row, long first = 0) {
     typedef Vec<R> V;
     constexpr long L = V::LANES;
-    const long panels = (columns.registers + 3) / 4, q0 = share(panels, threads, thread), q1 = share(panels, threads, thread + 1);
+    const long panels = (columns.registers + 3) / 4, q0 = share(panels, threads, thread),
+               q1 = share(panels, threads, thread + 1);
     if (q0 == q1) return;
     R *left = room.left + thread * room.each, *right = room.right + thread * OuterRoom<R>::DEPTH * 4 * L;
     R* sum = room.sums + thread * ROWS * 4 * L;
@@ -127,7 +120,8 @@ static void add_outer(const OuterRoom<R>& room, int thread, int threads, long k0
     for (long q = q0; q < q1; ++q) {
         const int nv = int(columns.registers - q * 4 < 4 ? columns.registers - q * 4 : 4);
         for (long k = 0; k < depth; ++k)
-            for (int j = 0; j < nv; ++j) V::load(d + (k0 + k) * d_row + (q * 4 + j) * L).store(right + (k * nv + j) * L);
+            for (int j = 0; j < nv; ++j)
+                V::load(d + (k0 + k) * d_row + (q * 4 + j) * L).store(right + (k * nv + j) * L);
         for (long i = 0; i < tiles; ++i) {
             const long c = share(M, tiles, i), count = share(M, tiles, i + 1) - c;
             Product<R> m = plain_product(left + c * depth, 1, depth, right, nv * L, sum, nv * L);
@@ -146,8 +140,8 @@ static void add_outer(const OuterRoom<R>& room, int thread, int threads, long k0
 
 // out [columns] += sum over rows k of d[k][columns] times b(k)[columns], or of d alone where b gives null.
 template <typename R, typename B>
-static void add_columns(int thread, int threads, long k0, long depth, const R* d, long d_row, B b, const Columns<R>& columns,
-                        R* out) {
+static void add_columns(int thread, int threads, long k0, long depth, const R* d, long d_row, B b,
+                        const Columns<R>& columns, R* out) {
     typedef Vec<R> V;
     constexpr long L = V::LANES;
     for (long j = share(columns.registers, threads, thread); j < share(columns.registers, threads, thread + 1); ++j) {

@@ -21,8 +21,8 @@ namespace gpulstm {
 void add_flat(nb::module_& m, const char* (*instruction_set)());      // module_flat.cpp
 void add_variants(nb::module_& m, const char* (*instruction_set)());  // module_variant.cpp
 
-#define GPULSTM_DECLARE(isa) \
-    namespace isa {          \
+#define GPULSTM_DECLARE(isa)    \
+    namespace isa {             \
     extern const Engine engine; \
     }
 GPULSTM_DECLARE(baseline)
@@ -102,8 +102,10 @@ size_t room_of(Cell cell, long T, long B, long I, long H, int threads) {
     call.B = B;
     call.I = I;
     call.H = H;
-    if constexpr (sizeof(R) == 8) return engine_of<double>().room_double(call, threads);
-    else return engine->room_float(call, threads);
+    if constexpr (sizeof(R) == 8)
+        return engine_of<double>().room_double(call, threads);
+    else
+        return engine->room_float(call, threads);
 }
 size_t working_room(int cell, long T, long B, long I, long H, bool is_double, int threads) {
     return (is_double ? room_of<double> : room_of<float>)(Cell(cell), T, B, I, H, threads);
@@ -119,7 +121,8 @@ void forward(int cell, bool reverse, const In& x, const In& w_x, const In& w_h, 
     call.reverse = reverse;
     if (x.ndim() != 3 || h0.ndim() != 2) throw std::invalid_argument("x has three axes and h0 two");
     const long T = call.T = x.shape(0), B = call.B = x.shape(1), I = call.I = x.shape(2), H = call.H = h0.shape(1);
-    const long row = gates(call.cell) * H, lanes = sizeof(R) == 8 ? engine_of<double>().lanes_double : engine->lanes_float;
+    const long row = gates(call.cell) * H,
+               lanes = sizeof(R) == 8 ? engine_of<double>().lanes_double : engine->lanes_float;
     call.x = data<R>("x", x, {T, B, I});
     call.w_x = data<R>("w_x", w_x, {I, row});
     call.w_h = data<R>("w_h", w_h, {H, row});
@@ -137,8 +140,10 @@ void forward(int cell, bool reverse, const In& x, const In& w_x, const In& w_h, 
     if (call.cell == Cell::lstm && (!call.c0 || !call.c_end || !call.gates != !call.cells))
         throw std::invalid_argument("an LSTM needs c0, c_end, and both of gates and cells or none");
     nb::gil_scoped_release released;
-    if constexpr (sizeof(R) == 8) done(engine_of<double>().forward_double(call, threads, Split(split)));
-    else done(engine->forward_float(call, threads, Split(split)));
+    if constexpr (sizeof(R) == 8)
+        done(engine_of<double>().forward_double(call, threads, Split(split)));
+    else
+        done(engine->forward_float(call, threads, Split(split)));
 }
 
 template <typename R>
@@ -151,7 +156,8 @@ void backward(int cell, bool reverse, const In& x, const In& w_x, const In& w_h,
     call.reverse = reverse;
     if (x.ndim() != 3 || h0.ndim() != 2) throw std::invalid_argument("x has three axes and h0 two");
     const long T = call.T = x.shape(0), B = call.B = x.shape(1), I = call.I = x.shape(2), H = call.H = h0.shape(1);
-    const long row = gates(call.cell) * H, lanes = sizeof(R) == 8 ? engine_of<double>().lanes_double : engine->lanes_float;
+    const long row = gates(call.cell) * H,
+               lanes = sizeof(R) == 8 ? engine_of<double>().lanes_double : engine->lanes_float;
     call.x = data<R>("x", x, {T, B, I});
     call.w_x = data<R>("w_x", w_x, {I, row});
     call.w_h = data<R>("w_h", w_h, {H, row});
@@ -176,8 +182,10 @@ void backward(int cell, bool reverse, const In& x, const In& w_x, const In& w_h,
         throw std::invalid_argument("an LSTM needs c0, gates, cells, dc_end and dc0");
     if (call.cell == Cell::gru && !call.gates) throw std::invalid_argument("a GRU needs gates");
     nb::gil_scoped_release released;
-    if constexpr (sizeof(R) == 8) done(engine_of<double>().backward_double(call, threads, Split(split)));
-    else done(engine->backward_float(call, threads, Split(split)));
+    if constexpr (sizeof(R) == 8)
+        done(engine_of<double>().backward_double(call, threads, Split(split)));
+    else
+        done(engine->backward_float(call, threads, Split(split)));
 }
 
 // The weights of a stack, one array a layer; the arrays are kept alive.
@@ -196,7 +204,8 @@ struct Weights {
     }
 
   private:
-    std::vector<const R*> all(const char* name, const std::vector<In>& given, long count, long first, long rest, long row) {
+    std::vector<const R*> all(const char* name, const std::vector<In>& given, long count, long first, long rest,
+                              long row) {
         if (long(given.size()) != count) throw std::invalid_argument(std::string(name) + " has not one array a layer");
         std::vector<const R*> pointers;
         for (const In& one : given) {
@@ -218,23 +227,40 @@ class PyStack {
   public:
     PyStack(int which, long inputs, long hidden, const std::vector<In>& w_x, const std::vector<In>& w_h,
             const std::vector<In>& b, const std::vector<In>& b_hn)
-        : cell(Cell(which)), I(inputs), H(hidden), layers(long(w_x.size())),
+        : cell(Cell(which)),
+          I(inputs),
+          H(hidden),
+          layers(long(w_x.size())),
           weights(inputs, hidden, gates(Cell(which)) * hidden, w_x, w_h, b, b_hn) {}
 
-    void forward(const In& x, const MaybeIn& h0, const MaybeIn& c0, const MaybeIn& lengths, const Out& y, const Out& h_end,
-                 const MaybeOut& c_end, int threads) {
+    void forward(const In& x, const MaybeIn& h0, const MaybeIn& c0, const MaybeIn& lengths, const Out& y,
+                 const Out& h_end, const MaybeOut& c_end, int threads) {
         if (x.ndim() != 3) throw std::invalid_argument("x has three axes");
         const long T = x.shape(0), B = x.shape(1);
-        StackCall<R> call = {cell, T, B, I, H, layers, weights.w_x.data(), weights.w_h.data(), weights.b.data(),
-                             weights.b_hn.data(), data<R>("x", x, {T, B, I}), data<R>("h0", h0, {layers, B, H}),
-                             data<R>("c0", c0, {layers, B, H}), data<int64_t>("lengths", lengths, {B}),
-                             data<R>("y", y, {T, B, H}), data<R>("h_end", h_end, {layers, B, H}),
+        StackCall<R> call = {cell,
+                             T,
+                             B,
+                             I,
+                             H,
+                             layers,
+                             weights.w_x.data(),
+                             weights.w_h.data(),
+                             weights.b.data(),
+                             weights.b_hn.data(),
+                             data<R>("x", x, {T, B, I}),
+                             data<R>("h0", h0, {layers, B, H}),
+                             data<R>("c0", c0, {layers, B, H}),
+                             data<int64_t>("lengths", lengths, {B}),
+                             data<R>("y", y, {T, B, H}),
+                             data<R>("h_end", h_end, {layers, B, H}),
                              data<R>("c_end", c_end, {layers, B, H})};
         if ((cell == Cell::lstm) != (call.c_end != nullptr))
             throw std::invalid_argument("c_end is for the LSTM and for it alone");
         nb::gil_scoped_release released;
-        if constexpr (sizeof(R) == 8) done(engine_of<double>().stack_double(call, threads));
-        else done(engine->stack_float(call, threads));
+        if constexpr (sizeof(R) == 8)
+            done(engine_of<double>().stack_double(call, threads));
+        else
+            done(engine->stack_float(call, threads));
     }
 };
 
@@ -262,10 +288,13 @@ class PyStream {
              const std::vector<In>& b, const std::vector<In>& b_hn, int threads)
         : B(batch), I(inputs), H(hidden), layers(long(w_x.size())), memory(Cell(cell) == Cell::lstm) {
         const Weights<R> weights(I, H, gates(Cell(cell)) * H, w_x, w_h, b, b_hn);
-        const StreamCall<R> call = {Cell(cell), B, I, H, layers, weights.w_x.data(), weights.w_h.data(), weights.b.data(),
-                                    weights.b_hn.data(), threads};
-        if constexpr (sizeof(R) == 8) stream.reset(engine_of<double>().stream_double(call));
-        else stream.reset(engine->stream_float(call));
+        const StreamCall<R> call = {
+            Cell(cell),          B,      I, H, layers, weights.w_x.data(), weights.w_h.data(), weights.b.data(),
+            weights.b_hn.data(), threads};
+        if constexpr (sizeof(R) == 8)
+            stream.reset(engine_of<double>().stream_double(call));
+        else
+            stream.reset(engine->stream_float(call));
         done(stream != nullptr);
     }
     void step(const In& x, const Out& y) {
@@ -297,8 +326,8 @@ void add_stack(nb::module_& m, const char* name) {
     nb::class_<S>(m, name)
         .def(nb::init<int, long, long, const std::vector<In>&, const std::vector<In>&, const std::vector<In>&,
                       const std::vector<In>&>())
-        .def("forward", &S::forward, nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg(),
-             nb::arg().none(), nb::arg());
+        .def("forward", &S::forward, nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg(),
+             nb::arg(), nb::arg().none(), nb::arg());
 }
 
 template <typename R>
@@ -335,7 +364,8 @@ NB_MODULE(_cpu, m) {
     });
     m.def("give_caches", &give_caches, "first"_a, "second"_a, "third"_a);
     m.def("saved_sizes", &saved_sizes, "cell"_a, "hidden"_a, "is_double"_a);
-    m.def("working_room", &working_room, "cell"_a, "steps"_a, "batch"_a, "inputs"_a, "hidden"_a, "is_double"_a, "threads"_a);
+    m.def("working_room", &working_room, "cell"_a, "steps"_a, "batch"_a, "inputs"_a, "hidden"_a, "is_double"_a,
+          "threads"_a);
     m.def("forward_float", &forward<float>);
     m.def("forward_double", &forward<double>);
     m.def("backward_float", &backward<float>);

@@ -38,7 +38,8 @@ const Flat& flat() {
     static const Flat* const all[] = {
         &baseline::flat,
 #ifdef GPULSTM_X86
-        &avx2::flat,     &avx512::flat,
+        &avx2::flat,
+        &avx512::flat,
 #endif
     };
     std::string name = instruction_set();
@@ -53,8 +54,9 @@ void same_size(const char* name, size_t found, size_t wanted) {
 }
 
 template <typename R>
-void step(const std::string& function, const Out<R>& w, const In<R>& g, const std::vector<std::optional<Out<R>>>& moments,
-          double scale, const std::vector<double>& numbers, int threads) {
+void step(const std::string& function, const Out<R>& w, const In<R>& g,
+          const std::vector<std::optional<Out<R>>>& moments, double scale, const std::vector<double>& numbers,
+          int threads) {
     StepCall<R> call = {w.data(), g.data(), {}, R(scale), {}, long(w.size()), threads};
     same_size("g", g.size(), w.size());
     if (moments.size() > 3 || numbers.size() > 8) throw std::invalid_argument("too many moments or numbers");
@@ -68,8 +70,10 @@ void step(const std::string& function, const Out<R>& w, const In<R>& g, const st
     bool known;
     {
         nb::gil_scoped_release released;
-        if constexpr (sizeof(R) == 8) known = passes.step_double(function.c_str(), call);
-        else known = passes.step_float(function.c_str(), call);
+        if constexpr (sizeof(R) == 8)
+            known = passes.step_double(function.c_str(), call);
+        else
+            known = passes.step_float(function.c_str(), call);
     }
     if (!known) throw std::invalid_argument("there is no native step " + function);
 }
@@ -78,8 +82,10 @@ template <typename R>
 double squares(const In<R>& x, int threads) {
     const Flat& passes = flat();
     nb::gil_scoped_release released;
-    if constexpr (sizeof(R) == 8) return passes.squares_double(x.data(), long(x.size()), threads);
-    else return passes.squares_float(x.data(), long(x.size()), threads);
+    if constexpr (sizeof(R) == 8)
+        return passes.squares_double(x.data(), long(x.size()), threads);
+    else
+        return passes.squares_float(x.data(), long(x.size()), threads);
 }
 
 template <typename R>
@@ -93,15 +99,17 @@ double loss(const std::string& name, const In<R>& raw, const In<R>& target, cons
     const size_t wanted = name == "huber" || name == "gaussian" ? 1 : name == "pinball" ? 2 * outputs : 0;
     same_size("options", own.size(), wanted);
     if (name != "pinball") same_size("raw", outputs, name == "gaussian" ? 2 : 1);
-    const LossCall<R> call = {raw.data(), target.data(), weight ? weight->data() : nullptr, draw.data(),
-                              long(count), long(outputs), own.data()};
+    const LossCall<R> call = {raw.data(),    target.data(), weight ? weight->data() : nullptr, draw.data(), long(count),
+                              long(outputs), own.data()};
     const Flat& passes = flat();
     double value = 0;
     bool known;
     {
         nb::gil_scoped_release released;
-        if constexpr (sizeof(R) == 8) known = passes.loss_double(name.c_str(), call, value);
-        else known = passes.loss_float(name.c_str(), call, value);
+        if constexpr (sizeof(R) == 8)
+            known = passes.loss_double(name.c_str(), call, value);
+        else
+            known = passes.loss_float(name.c_str(), call, value);
     }
     if (!known) throw std::invalid_argument("there is no native loss " + name);
     return value;
@@ -131,7 +139,8 @@ void add_flat(nb::module_& m, const char* (*in_use)()) {
     instruction_set = in_use;
     add<float>(m, "float");
     add<double>(m, "double");
-    m.def("keep", &keep, "kept"_a.noconvert(), "first_step"_a, "k0"_a, "k1"_a, "stream"_a, "call"_a, "least"_a, "threads"_a);
+    m.def("keep", &keep, "kept"_a.noconvert(), "first_step"_a, "k0"_a, "k1"_a, "stream"_a, "call"_a, "least"_a,
+          "threads"_a);
 }
 
 }  // namespace gpulstm

@@ -4,9 +4,9 @@
 
 namespace gpulstm {
 
-#define GPULSTM_DECLARE(isa)         \
-    namespace isa {                  \
-    extern const Variants variants;  \
+#define GPULSTM_DECLARE(isa)        \
+    namespace isa {                 \
+    extern const Variants variants; \
     }
 GPULSTM_DECLARE(baseline)
 #ifdef GPULSTM_X86
@@ -46,10 +46,15 @@ class PyVariant {
 
   public:
     PyVariant(int which, long hidden, long outputs, bool coupled, bool reset_before,
-              const std::vector<std::tuple<int, double, double>>& activations, double limit, double epsilon, const MaybeIn& p,
-              const MaybeIn& w_p, const MaybeIn& gain_x, const MaybeIn& gain_h, const MaybeIn& gain_c, const MaybeIn& b_c)
-        : memory(Cell(which) == Cell::lstm), gates(memory ? (coupled ? 3 : 4) : Cell(which) == Cell::gru ? 3 : 1),
-          cell(Cell(which)), H(hidden) {
+              const std::vector<std::tuple<int, double, double>>& activations, double limit, double epsilon,
+              const MaybeIn& p, const MaybeIn& w_p, const MaybeIn& gain_x, const MaybeIn& gain_h, const MaybeIn& gain_c,
+              const MaybeIn& b_c)
+        : memory(Cell(which) == Cell::lstm),
+          gates(memory                     ? (coupled ? 3 : 4)
+                : Cell(which) == Cell::gru ? 3
+                                           : 1),
+          cell(Cell(which)),
+          H(hidden) {
         if (activations.size() != 3) throw std::invalid_argument("there are three activations");
         variant.P = outputs;
         variant.coupled = coupled;
@@ -86,21 +91,25 @@ class PyVariant {
     }
 
     long saved_row() const {
-        if constexpr (sizeof(R) == 8) return variants().saved_row_double(cell, H, variant);
-        else return variants().saved_row_float(cell, H, variant);
+        if constexpr (sizeof(R) == 8)
+            return variants().saved_row_double(cell, H, variant);
+        else
+            return variants().saved_row_float(cell, H, variant);
     }
 
     size_t room(long T, long B, long I, int threads) const {
         VariantBackward<R> f = {};
         f.variant = variant;
         f.call.cell = cell, f.call.T = T, f.call.B = B, f.call.I = I, f.call.H = H;
-        if constexpr (sizeof(R) == 8) return variants().room_double(f, threads);
-        else return variants().room_float(f, threads);
+        if constexpr (sizeof(R) == 8)
+            return variants().room_double(f, threads);
+        else
+            return variants().room_float(f, threads);
     }
 
-    void forward(bool reverse, const In& x, const In& w_x, const In& w_h, const MaybeIn& b, const MaybeIn& b_hn, const In& h0,
-                 const MaybeIn& c0, const MaybeIn& mask, const MaybeIn& lengths, const Out& y, const Out& h_end,
-                 const MaybeOut& c_end, const MaybeOut& saved, int threads) {
+    void forward(bool reverse, const In& x, const In& w_x, const In& w_h, const MaybeIn& b, const MaybeIn& b_hn,
+                 const In& h0, const MaybeIn& c0, const MaybeIn& mask, const MaybeIn& lengths, const Out& y,
+                 const Out& h_end, const MaybeOut& c_end, const MaybeOut& saved, int threads) {
         if (x.ndim() != 3) throw std::invalid_argument("x has three axes");
         const long T = x.shape(0), B = x.shape(1), I = x.shape(2), P = variant.P, row = gates * H;
         VariantForward<R> f = {};
@@ -122,15 +131,18 @@ class PyVariant {
         f.saved = data<R>("saved", saved, {T, B, saved_row()});
         if (memory && (!call.c0 || !call.c_end)) throw std::invalid_argument("an LSTM needs c0 and c_end");
         nb::gil_scoped_release released;
-        if constexpr (sizeof(R) == 8) done(variants().forward_double(f, threads));
-        else done(variants().forward_float(f, threads));
+        if constexpr (sizeof(R) == 8)
+            done(variants().forward_double(f, threads));
+        else
+            done(variants().forward_float(f, threads));
     }
 
-    void backward(bool reverse, const In& x, const In& w_x, const In& w_h, const In& h0, const MaybeIn& c0, const MaybeIn& mask,
-                  const MaybeIn& lengths, const In& y, const In& saved, const In& dy, const In& dh_end, const MaybeIn& dc_end,
-                  const Out& dx, const Out& dh0, const MaybeOut& dc0, const Out& dw_x, const Out& dw_h, const MaybeOut& db,
-                  const MaybeOut& db_hn, const MaybeOut& dp, const MaybeOut& dw_p, const MaybeOut& dgain_x,
-                  const MaybeOut& dgain_h, const MaybeOut& dgain_c, const MaybeOut& db_c, int threads) {
+    void backward(bool reverse, const In& x, const In& w_x, const In& w_h, const In& h0, const MaybeIn& c0,
+                  const MaybeIn& mask, const MaybeIn& lengths, const In& y, const In& saved, const In& dy,
+                  const In& dh_end, const MaybeIn& dc_end, const Out& dx, const Out& dh0, const MaybeOut& dc0,
+                  const Out& dw_x, const Out& dw_h, const MaybeOut& db, const MaybeOut& db_hn, const MaybeOut& dp,
+                  const MaybeOut& dw_p, const MaybeOut& dgain_x, const MaybeOut& dgain_h, const MaybeOut& dgain_c,
+                  const MaybeOut& db_c, int threads) {
         if (x.ndim() != 3) throw std::invalid_argument("x has three axes");
         const long T = x.shape(0), B = x.shape(1), I = x.shape(2), P = variant.P, row = gates * H;
         VariantBackward<R> f = {};
@@ -162,13 +174,16 @@ class PyVariant {
         f.dgain_h = data<R>("dgain_h", dgain_h, {row});
         f.dgain_c = data<R>("dgain_c", dgain_c, {H});
         f.db_c = data<R>("db_c", db_c, {H});
-        if (memory && (!call.c0 || !call.dc_end || !call.dc0)) throw std::invalid_argument("an LSTM needs c0, dc_end and dc0");
+        if (memory && (!call.c0 || !call.dc_end || !call.dc0))
+            throw std::invalid_argument("an LSTM needs c0, dc_end and dc0");
         if ((variant.p && !f.dp) || (variant.w_p && !f.dw_p) ||
             (variant.layer_norm && (!f.dgain_x || !f.dgain_h || (memory && (!f.dgain_c || !f.db_c)))))
             throw std::invalid_argument("a parameter has no gradient to add to");
         nb::gil_scoped_release released;
-        if constexpr (sizeof(R) == 8) done(variants().backward_double(f, threads));
-        else done(variants().backward_float(f, threads));
+        if constexpr (sizeof(R) == 8)
+            done(variants().backward_double(f, threads));
+        else
+            done(variants().backward_float(f, threads));
     }
 };
 
@@ -184,13 +199,14 @@ void add(nb::module_& m, const char* name) {
         .def("zoneout_in_training", &C::zoneout_in_training)
         .def("saved_row", &C::saved_row)
         .def("room", &C::room)
-        .def("forward", &C::forward, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg(),
-             nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg().none(),
-             nb::arg())
-        .def("backward", &C::backward, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg().none(),
-             nb::arg().none(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg(),
-             nb::arg().none(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg().none(),
-             nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg());
+        .def("forward", &C::forward, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg().none(),
+             nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg().none(),
+             nb::arg().none(), nb::arg())
+        .def("backward", &C::backward, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(),
+             nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(),
+             nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg().none(),
+             nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg().none(),
+             nb::arg());
 }
 
 }  // namespace

@@ -5,10 +5,11 @@
 // All sums run over k in one chain a number, whatever the tile's form, so that a result does not depend on how the rows
 // were divided into tiles, or among threads.
 //
-// A processor starts two products a cycle and has each ready after four: with fewer than eight sums at once it waits, with
-// twelve it is near its peak.  So the forms depend on the number of vector registers.  With 32 (AVX-512, NEON) a tile has up
-// to six rows of a whole panel.  With 16 (AVX2, SSE2) a panel of four registers is taken whole by up to three rows and in two
-// halves by four or five, one of three registers by up to four rows; what each form reaches stands in docs/cpu-engine.md.
+// A processor starts two products a cycle and has each ready after four: with fewer than eight sums at once it waits,
+// with twelve it is near its peak.  So the forms depend on the number of vector registers.  With 32 (AVX-512, NEON) a
+// tile has up to six rows of a whole panel.  With 16 (AVX2, SSE2) a panel of four registers is taken whole by up to
+// three rows and in two halves by four or five, one of three registers by up to four rows; what each form reaches
+// stands in docs/cpu-engine.md.
 #ifndef GPULSTM_CPU_TILE_H
 #define GPULSTM_CPU_TILE_H
 
@@ -43,7 +44,8 @@ static void tile(const Product<R>& q, long v0 = 0) {
     const R* in = q.in ? q.in + v0 * L : nullptr;
     for (int p = 0; p < P; ++p)
         for (int r = 0; r < RS; ++r)
-            for (int v = 0; v < NV; ++v) acc[p][r][v] = in ? Vec<R>::load(in + r * q.in_row + p * q.io_panel + v * L).v : V{};
+            for (int v = 0; v < NV; ++v)
+                acc[p][r][v] = in ? Vec<R>::load(in + r * q.in_row + p * q.io_panel + v * L).v : V{};
     const R* b = q.b + v0 * L;
     const long row = q.a_row * SIZE, step = q.a_step * SIZE;
     for (long s = 0; s < q.segments; ++s) {

@@ -1,9 +1,10 @@
 // A layer with options that change its equations: zoneout, peepholes, coupled gates, layer normalization, projection,
 // named and clipped activations, a GRU whose reset gate comes before the product.
 //
-// Unlike a plain layer (forward.h) a step is taken row by row in phases: the products of all rows of a thread, then what needs
-// a whole row (normalization, projection), then the gates.  Threads divide the rows of the batch and do not meet before the
-// end.  gpulstm/engines/cells.py states the equations of each option, reference.py what surrounds a cell.
+// Unlike a plain layer (forward.h) a step is taken row by row in phases: the products of all rows of a thread, then
+// what needs a whole row (normalization, projection), then the gates.  Threads divide the rows of the batch and do not
+// meet before the end.  gpulstm/engines/cells.py states the equations of each option, reference.py what surrounds a
+// cell.
 //
 // Numbers of a layer lie as [gate][H padded to whole registers] in a row here; `width` is such a row of all gates.
 #ifndef GPULSTM_CPU_VARIANT_H
@@ -17,10 +18,10 @@ namespace GPULSTM_ISA {
 
 // What of a step and row is saved for the gradient, each where its option is used: offsets into a row of `all` numbers.
 //
-//   gates   [G][padded]   activated;  sum [padded]: a GRU's u_n + b_hn;  memory [padded]: c_t, as the next step reads it
-//   fresh   [padded]      c_t before zoneout, where that differs; a GRU's and RNN's h_t before it is in no need of a place
-//   read    [padded]      what the output gate is multiplied with, and normal_c: where c is normalized
-//   normal_x, normal_h [width], inverse [L]: of both products and of c: 1 / standard deviation
+//   gates   [G][padded]   activated;  sum [padded]: a GRU's u_n + b_hn;  memory [padded]: c_t, as the next step reads
+//   it fresh   [padded]      c_t before zoneout, where that differs; a GRU's and RNN's h_t before it is in no need of a
+//   place read    [padded]      what the output gate is multiplied with, and normal_c: where c is normalized normal_x,
+//   normal_h [width], inverse [L]: of both products and of c: 1 / standard deviation
 template <typename R>
 struct Saved {
     static constexpr long L = Vec<R>::LANES;
@@ -51,8 +52,8 @@ static inline long variant_gates(Cell cell, bool coupled) {
     return cell == Cell::lstm ? (coupled ? 3 : 4) : cell == Cell::gru ? 3 : 1;
 }
 
-// Layer normalization of one row of `count` numbers (Ba, Kiros & Hinton 2016): x becomes (x - mean) / deviation in `normal`,
-// and 1 / deviation is returned.  `inside` is 1 for the numbers that count, 0 for padding.
+// Layer normalization of one row of `count` numbers (Ba, Kiros & Hinton 2016): x becomes (x - mean) / deviation in
+// `normal`, and 1 / deviation is returned.  `inside` is 1 for the numbers that count, 0 for padding.
 template <typename R>
 static R normalize(const R* x, const R* inside, long registers, long count, double epsilon, R* normal) {
     typedef Vec<R> V;
@@ -76,8 +77,8 @@ static R normalize(const R* x, const R* inside, long registers, long count, doub
     return inverse;
 }
 
-// The gradient of a row x from that of its normalized value times `gain`: out = (n - mean n - normal mean(n normal)) inverse with
-// n = d gain.  Where padding is, d and normal are zero, and out is made so.
+// The gradient of a row x from that of its normalized value times `gain`: out = (n - mean n - normal mean(n normal))
+// inverse with n = d gain.  Where padding is, d and normal are zero, and out is made so.
 template <typename R>
 static void normalize_backward(const R* d, const R* gain, const R* normal, const R* inside, long registers, long count,
                                R inverse, R* out) {
@@ -97,7 +98,8 @@ static void normalize_backward(const R* d, const R* gain, const R* normal, const
     mean /= R(count), mean_product /= R(count);
     for (long j = 0; j < registers; ++j) {
         const V n = V::load(d + j * L) * V::load(gain + j * L);
-        ((n - V(mean) - V::load(normal + j * L) * V(mean_product)) * V(inverse) * V::load(inside + j * L)).store(out + j * L);
+        ((n - V(mean) - V::load(normal + j * L) * V(mean_product)) * V(inverse) * V::load(inside + j * L))
+            .store(out + j * L);
     }
 }
 
@@ -109,7 +111,7 @@ struct VariantLayer {
     const Variant<R>& v;
     const Cell cell;
     const long T, B, I, H, P;
-    const bool is_lstm, is_gru, apart;  // apart: the recurrent product is not added to the input's at once
+    const bool is_lstm, is_gru, apart;         // apart: the recurrent product is not added to the input's at once
     const Columns<R> columns, units, outputs;  // of all gates, of H, of P
     const long width, padded, padded_P;        // numbers of a padded row of each
     const Saved<R> saved;
@@ -117,10 +119,25 @@ struct VariantLayer {
     R *bias, *b_hn, *peep, *gain_x, *gain_h, *gain_c, *b_c, *inside;
 
     VariantLayer(Cell c, long t, long b, long i, long h, const Variant<R>& variant)
-        : v(variant), cell(c), T(t), B(b), I(i), H(h), P(variant.P), is_lstm(c == Cell::lstm), is_gru(c == Cell::gru),
-          apart(variant.layer_norm || (c == Cell::gru && !variant.reset_before)), columns(variant_gates(c, variant.coupled), h),
-          units(1, h), outputs(1, variant.P), width(columns.all()), padded(columns.padded), padded_P(outputs.padded),
-          saved(c, columns, variant), gate(variant.activations[0], variant.limit), candidate(variant.activations[1], variant.limit),
+        : v(variant),
+          cell(c),
+          T(t),
+          B(b),
+          I(i),
+          H(h),
+          P(variant.P),
+          is_lstm(c == Cell::lstm),
+          is_gru(c == Cell::gru),
+          apart(variant.layer_norm || (c == Cell::gru && !variant.reset_before)),
+          columns(variant_gates(c, variant.coupled), h),
+          units(1, h),
+          outputs(1, variant.P),
+          width(columns.all()),
+          padded(columns.padded),
+          padded_P(outputs.padded),
+          saved(c, columns, variant),
+          gate(variant.activations[0], variant.limit),
+          candidate(variant.activations[1], variant.limit),
           shown(variant.activations[2], 0.0) {}
 
     void lay_out_vectors(Layout& m) {

@@ -1,9 +1,8 @@
-// A layer with options backward in time; see variant.h.  Per step and row the gradients of the gates, then what reaches h_{t-1}
-// through W_h; after the last step the whole-sequence products and sums.
+// A layer with options backward in time; see variant.h.  Per step and row the gradients of the gates, then what reaches
+// h_{t-1} through W_h; after the last step the whole-sequence products and sums.
 #ifndef GPULSTM_CPU_VARIANT_BACKWARD_H
 #define GPULSTM_CPU_VARIANT_BACKWARD_H
 
-#include "gradients.h"
 #include "variant_forward.h"
 
 namespace gpulstm {
@@ -14,23 +13,31 @@ struct VariantBackwardPass : VariantLayer<R> {
     typedef VariantLayer<R> Base;
     typedef Vec<R> V;
     static constexpr long L = V::LANES;
-    using Base::B, Base::T, Base::H, Base::I, Base::P, Base::v, Base::width, Base::padded, Base::padded_P, Base::columns;
+    using Base::B, Base::T, Base::H, Base::I, Base::P, Base::v, Base::width, Base::padded, Base::padded_P,
+        Base::columns;
 
     const VariantBackward<R>& f;
     const BackwardCall<R>& call;
     const Plan plan;
     const Columns<R> inputs;
     Matrix<R> w_x, w_h, w_n, w_p;  // transposed; w_n as in the forward pass
-    // Of all steps: gradients of the gates' inputs as x W_x has a part in them, as h W_h has; the same before normalization.
+    // Of all steps: gradients of the gates' inputs as x W_x has a part in them, as h W_h has; the same before
+    // normalization.
     R *da, *du, *dpx, *dph;
     R *dm, *dh_new, *shown_m, *dread, *reset_v;  // of all steps where an option needs them later
     R *dh, *dc, *dv, *around, *c_start, *own;
     OuterRoom<R> room;
 
     VariantBackwardPass(const VariantBackward<R>& b, const Plan& p)
-        : Base(b.call.cell, b.call.T, b.call.B, b.call.I, b.call.H, b.variant), f(b), call(b.call), plan(p), inputs(1, b.call.I),
-          w_x(width, inputs.registers), w_h(v.reset_before ? 2 * padded : width, padded_P / L),
-          w_n(padded, v.reset_before ? padded_P / L : 0), w_p(padded_P, v.w_p ? padded / L : 0) {}
+        : Base(b.call.cell, b.call.T, b.call.B, b.call.I, b.call.H, b.variant),
+          f(b),
+          call(b.call),
+          plan(p),
+          inputs(1, b.call.I),
+          w_x(width, inputs.registers),
+          w_h(v.reset_before ? 2 * padded : width, padded_P / L),
+          w_n(padded, v.reset_before ? padded_P / L : 0),
+          w_p(padded_P, v.w_p ? padded / L : 0) {}
 
     bool after() const { return this->is_gru && !v.reset_before; }  // a GRU's u is not its a
 
@@ -70,11 +77,12 @@ struct VariantBackwardPass : VariantLayer<R> {
         for (long s = T - 1; s >= 0; --s) step(place, call.reverse ? T - 1 - s : s);
         for (long b = place.r0; b < place.r1; ++b) {
             for (long u = 0; u < P; u += L) V::load(dh + b * padded_P + u).store(call.dh0 + b * P + u, P - u);
-            for (long u = 0; this->is_lstm && u < H; u += L) V::load(dc + b * padded + u).store(call.dc0 + b * H + u, H - u);
+            for (long u = 0; this->is_lstm && u < H; u += L)
+                V::load(dc + b * padded + u).store(call.dc0 + b * H + u, H - u);
         }
         meet_all(plan);
         input_gradient(thread);
-        each_part(T, B, call.reverse, OuterRoom<R>::DEPTH, [&](long k, long depth) { sum(thread, k, depth); });
+        gradient_parts(T, B, call.reverse, OuterRoom<R>::DEPTH, [&](long k, long depth) { sum(thread, k, depth); });
     }
 
     void pack(bool first, bool last) {
@@ -89,7 +97,9 @@ struct VariantBackwardPass : VariantLayer<R> {
         if (v.w_p) w_p.pack_transposed(v.w_p, H, P, this->outputs);
     }
     void begin_row(long b) {
-        const auto load = [](const R* from, long count, long u) { return count > u ? V::load(from + u, count - u) : V(R(0)); };
+        const auto load = [](const R* from, long count, long u) {
+            return count > u ? V::load(from + u, count - u) : V(R(0));
+        };
         for (long u = 0; u < padded_P; u += L) load(call.dh_end + b * P, P, u).store(dh + b * padded_P + u);
         for (long u = 0; this->is_lstm && u < padded; u += L) {
             load(call.dc_end + b * H, H, u).store(dc + b * padded + u);
@@ -125,18 +135,21 @@ struct VariantBackwardPass : VariantLayer<R> {
         }
         for (long r = 0; r < rows; ++r) {
             const R* d = dmemory + r * padded;
-            if (this->is_lstm) lstm(t, r0 + r, d);
-            else if (this->is_gru) gru(t, r0 + r, d);
-            else rnn(t, r0 + r, d);
+            if (this->is_lstm)
+                lstm(t, r0 + r, d);
+            else if (this->is_gru)
+                gru(t, r0 + r, d);
+            else
+                rnn(t, r0 + r, d);
         }
         if (v.reset_before) reset(place, t);
         for (long r = 0; v.layer_norm && r < rows; ++r) {
             const R* saved = tape_row(t, r0 + r);
             const long at = (first + r) * width;
-            normalize_backward(da + at, this->gain_x, saved + this->saved.normal_x, this->inside, columns.registers, columns.parts * H,
-                               saved[this->saved.inverse], dpx + at);
-            normalize_backward(du + at, this->gain_h, saved + this->saved.normal_h, this->inside, columns.registers, columns.parts * H,
-                               saved[this->saved.inverse + 1], dph + at);
+            normalize_backward(da + at, this->gain_x, saved + this->saved.normal_x, this->inside, columns.registers,
+                               columns.parts * H, saved[this->saved.inverse], dpx + at);
+            normalize_backward(du + at, this->gain_h, saved + this->saved.normal_h, this->inside, columns.registers,
+                               columns.parts * H, saved[this->saved.inverse + 1], dph + at);
         }
         R* back = dv + r0 * padded_P;
         w_h.multiply(dph + first * width, width, rows, v.reset_before ? back : nullptr, padded_P, back, padded_P);
@@ -174,7 +187,8 @@ struct VariantBackwardPass : VariantLayer<R> {
         const V one(R(1));
         for (long u = 0; u < padded; u += L) {  // the way through the output gate, and of c as far as it is read there
             const V o = V::load(saved + output + u), m = V::load(d + u);
-            const V read = v.layer_norm ? V::load(saved + this->saved.read + u) : this->shown(V::load(saved + this->saved.fresh + u));
+            const V read = v.layer_norm ? V::load(saved + this->saved.read + u)
+                                        : this->shown(V::load(saved + this->saved.fresh + u));
             (m * read * this->gate.slope(o)).store(z + output + u);
             (m * o * this->shown.slope(read)).store(v.layer_norm ? read_row + u : z + input + u);
             if (v.w_p) (o * read).store(shown_m + row * padded + u);
@@ -207,7 +221,8 @@ struct VariantBackwardPass : VariantLayer<R> {
         const R* saved = tape_row(t, b);
         R *a = da + (t * B + b) * width, *s = du + (t * B + b) * width;
         for (long u = 0; u < padded; u += L) {
-            const V r = V::load(saved + u), z = V::load(saved + padded + u), n = V::load(saved + 2 * padded + u), dh_t = V::load(d + u);
+            const V r = V::load(saved + u), z = V::load(saved + padded + u), n = V::load(saved + 2 * padded + u),
+                    dh_t = V::load(d + u);
             const V h_old = P > u ? V::load(h_before(t, b) + u, P - u) : V(R(0));
             const V dn = dh_t * (V(R(1)) - z) * this->candidate.slope(n), dz = dh_t * (h_old - n) * this->gate.slope(z);
             dn.store(a + 2 * padded + u);
@@ -226,7 +241,8 @@ struct VariantBackwardPass : VariantLayer<R> {
         }
     }
 
-    // The reset gate before the product: from the candidate's gradient that of r v, of r, and the part of v's that goes there.
+    // The reset gate before the product: from the candidate's gradient that of r v, of r, and the part of v's that goes
+    // there.
     void reset(const Place& place, long t) {
         const long r0 = place.r0, rows = place.r1 - r0, first = t * B + r0;
         w_n.multiply(da + first * width + 2 * padded, width, rows, nullptr, 0, dv + r0 * padded_P, padded_P);
@@ -252,7 +268,8 @@ struct VariantBackwardPass : VariantLayer<R> {
         for (long r = share(T * B, plan.count(), thread); r < stop; r += CHUNK_ROWS) {
             const long rows = stop - r < CHUNK_ROWS ? stop - r : CHUNK_ROWS;
             w_x.multiply(dpx + r * width, width, rows, nullptr, 0, out, inputs.padded);
-            for (long e = 0; e < rows; ++e) __builtin_memcpy(call.dx + (r + e) * I, out + e * inputs.padded, size_t(I) * sizeof(R));
+            for (long e = 0; e < rows; ++e)
+                __builtin_memcpy(call.dx + (r + e) * I, out + e * inputs.padded, size_t(I) * sizeof(R));
         }
     }
 
@@ -271,7 +288,8 @@ struct VariantBackwardPass : VariantLayer<R> {
         if (v.reset_before) {
             const auto rv = [&](long r, const R*&) -> const R* { return reset_v + r * padded; };
             add_outer(room, thread, count, k, depth, P, v_of, dph, width, Columns<R>(2, H), call.dw_h, row);
-            add_outer(room, thread, count, k, depth, P, rv, dph + 2 * padded, width, this->units, call.dw_h, row, 2 * H);
+            add_outer(room, thread, count, k, depth, P, rv, dph + 2 * padded, width, this->units, call.dw_h, row,
+                      2 * H);
         } else {
             add_outer(room, thread, count, k, depth, P, v_of, dph, width, columns, call.dw_h, row);
         }
@@ -285,7 +303,8 @@ struct VariantBackwardPass : VariantLayer<R> {
             add_columns(thread, count, k, depth, da, width, saved_at(this->saved.normal_x), columns, f.dgain_x);
             add_columns(thread, count, k, depth, du, width, saved_at(this->saved.normal_h), columns, f.dgain_h);
             if (this->is_lstm) {
-                add_columns(thread, count, k, depth, dread, padded, saved_at(this->saved.normal_c), this->units, f.dgain_c);
+                add_columns(thread, count, k, depth, dread, padded, saved_at(this->saved.normal_c), this->units,
+                            f.dgain_c);
                 add_columns(thread, count, k, depth, dread, padded, nothing, this->units, f.db_c);
             }
         }
@@ -308,16 +327,8 @@ static Plan variant_backward_plan(const VariantBackward<R>& f, int threads) {
 
 template <typename R>
 static bool variant_backward(const VariantBackward<R>& f, int threads) {
-    VariantBackwardPass<R> pass(f, variant_backward_plan(f, team_begin(threads)));
-    Layout counted, real;
-    pass.lay_out(counted);
-    real.base = static_cast<char*>(team_memory(counted.used));
-    if (real.base) {
-        pass.lay_out(real);
-        team_run(pass.plan.count(), VariantBackwardPass<R>::work, &pass);
-    }
-    team_end();
-    return real.base != nullptr;
+    const Plan plan = variant_backward_plan(f, team_begin(threads));
+    return run_pass<VariantBackwardPass<R>>(f, plan);
 }
 
 template <typename R>

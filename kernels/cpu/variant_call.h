@@ -1,8 +1,8 @@
-// What a call of a layer with options is given: those that change a cell's equations or its products.  Plain structs, no
-// instruction set.
+// What a call of a layer with options is given: those that change a cell's equations or its products.  Plain structs,
+// no instruction set.
 //
-// Shapes as in layer.h, but h, y and their gradients have P columns (P = H without projection), w_h is [P][G*H].  G is 3 for
-// an LSTM with coupled gates (i, g, o).  A null pointer means: this option is off.
+// Shapes as in layer.h, but h, y and their gradients have P columns (P = H without projection), w_h is [P][G*H].  G is
+// 3 for an LSTM with coupled gates (i, g, o).  A null pointer means: this option is off.
 #ifndef GPULSTM_CPU_VARIANT_CALL_H
 #define GPULSTM_CPU_VARIANT_CALL_H
 
@@ -11,7 +11,17 @@
 namespace gpulstm {
 
 enum class ActivationKind {
-    sigmoid, tanh, relu, softsign, softplus, affine, leaky_relu, thresholded_relu, scaled_tanh, hard_sigmoid, elu
+    sigmoid,
+    tanh,
+    relu,
+    softsign,
+    softplus,
+    affine,
+    leaky_relu,
+    thresholded_relu,
+    scaled_tanh,
+    hard_sigmoid,
+    elu
 };
 
 struct Activation {
@@ -23,13 +33,13 @@ template <typename R>
 struct Variant {
     long P;
     bool coupled, reset_before, layer_norm;
-    Activation activations[3];    // of the gates, of the candidate, of the memory read
-    double limit;                 // of the input of the first two; 0 for none
-    double epsilon;               // of layer normalization
-    double hold_h, hold_c;        // zoneout outside training: the weight of the old state
-    const bool *keep_h, *keep_c;  // zoneout in training: [T][B][P] and [T][B][H], false keeps the old state
-    const R* p;                   // peepholes: [3*H], [2*H] with coupled gates
-    const R* w_p;                 // projection: [H][P]
+    Activation activations[3];                // of the gates, of the candidate, of the memory read
+    double limit;                             // of the input of the first two; 0 for none
+    double epsilon;                           // of layer normalization
+    double hold_h, hold_c;                    // zoneout outside training: the weight of the old state
+    const bool *keep_h, *keep_c;              // zoneout in training: [T][B][P] and [T][B][H], false keeps the old state
+    const R* p;                               // peepholes: [3*H], [2*H] with coupled gates
+    const R* w_p;                             // projection: [H][P]
     const R *gain_x, *gain_h, *gain_c, *b_c;  // [G*H], [G*H], [H], [H]
 };
 
@@ -37,7 +47,7 @@ template <typename R>
 struct VariantForward {
     ForwardCall<R> call;  // its gates and cells are null
     Variant<R> variant;
-    R* saved;             // [T][B][saved_row]
+    R* saved;  // [T][B][saved_row]
 };
 
 template <typename R>

@@ -12,7 +12,8 @@ struct VariantForwardPass : VariantLayer<R> {
     typedef VariantLayer<R> Base;
     typedef Vec<R> V;
     static constexpr long L = V::LANES;
-    using Base::B, Base::T, Base::H, Base::I, Base::P, Base::v, Base::width, Base::padded, Base::padded_P, Base::columns;
+    using Base::B, Base::T, Base::H, Base::I, Base::P, Base::v, Base::width, Base::padded, Base::padded_P,
+        Base::columns;
 
     const ForwardCall<R>& call;
     R* const tape;
@@ -23,9 +24,14 @@ struct VariantForwardPass : VariantLayer<R> {
     R *h, *c, *seen, *ahead, *sums, *parts, *normal;
 
     VariantForwardPass(const VariantForward<R>& f, const Plan& p)
-        : Base(f.call.cell, f.call.T, f.call.B, f.call.I, f.call.H, f.variant), call(f.call), tape(f.saved), plan(p),
-          rows_most((f.call.B + p.groups - 1) / p.groups), w_x(I, columns.registers),
-          w_h(P, v.reset_before ? 2 * padded / L : columns.registers), w_n(P, v.reset_before ? padded / L : 0),
+        : Base(f.call.cell, f.call.T, f.call.B, f.call.I, f.call.H, f.variant),
+          call(f.call),
+          tape(f.saved),
+          plan(p),
+          rows_most((f.call.B + p.groups - 1) / p.groups),
+          w_x(I, columns.registers),
+          w_h(P, v.reset_before ? 2 * padded / L : columns.registers),
+          w_n(P, v.reset_before ? padded / L : 0),
           w_p(H, v.w_p ? padded_P / L : 0) {
         ahead_steps = cache_model().ahead / long(sizeof(R)) / (rows_most * width);
         ahead_steps = ahead_steps < 1 ? 1 : ahead_steps > 64 ? 64 : ahead_steps;
@@ -79,7 +85,8 @@ struct VariantForwardPass : VariantLayer<R> {
     }
     void end_row(long b) {
         for (long u = 0; u < P; u += L) V::load(h + b * padded_P + u).store(call.h_end + b * P + u, P - u);
-        for (long u = 0; this->is_lstm && u < H; u += L) V::load(c + b * padded + u).store(call.c_end + b * H + u, H - u);
+        for (long u = 0; this->is_lstm && u < H; u += L)
+            V::load(c + b * padded + u).store(call.c_end + b * H + u, H - u);
     }
 
     long time(long s) const { return call.reverse ? T - 1 - s : s; }
@@ -117,7 +124,8 @@ struct VariantForwardPass : VariantLayer<R> {
         if (call.mask) {
             for (long b = r0; b < place.r1; ++b)
                 for (long u = 0; u < P; u += L)
-                    (V::load(h + b * padded_P + u) * V::load(call.mask + b * P + u, P - u)).store(seen + b * padded_P + u);
+                    (V::load(h + b * padded_P + u) * V::load(call.mask + b * P + u, P - u))
+                        .store(seen + b * padded_P + u);
             read = seen;
         }
         R* z = sums + r0 * width;
@@ -133,9 +141,12 @@ struct VariantForwardPass : VariantLayer<R> {
                 for (long j = 0; j < width; j += L) (V::load(n + j) * V::load(this->gain_h + j)).store(row + j);
             }
             R* fresh = v.w_p ? parts + b * padded : parts + b * padded_P;
-            if (this->is_lstm) lstm(t, b, a + r * width, row, saved, fresh, place);
-            else if (this->is_gru) gru(b, a + r * width, row, saved, fresh);
-            else rnn(a + r * width, row, saved, fresh);
+            if (this->is_lstm)
+                lstm(t, b, a + r * width, row, saved, fresh, place);
+            else if (this->is_gru)
+                gru(b, a + r * width, row, saved, fresh);
+            else
+                rnn(a + r * width, row, saved, fresh);
         }
         const R* fresh = parts + r0 * padded_P;
         if (v.w_p) {
@@ -155,7 +166,8 @@ struct VariantForwardPass : VariantLayer<R> {
                 reset.store(at);
                 (reset * V::load(read + (r0 + r) * padded_P + u)).store(seen + (r0 + r) * padded_P + u);
             }
-        w_n.multiply(seen + r0 * padded_P, padded_P, rows, a + 2 * padded, width, sums + r0 * width + 2 * padded, width);
+        w_n.multiply(seen + r0 * padded_P, padded_P, rows, a + 2 * padded, width, sums + r0 * width + 2 * padded,
+                     width);
     }
 
     void lstm(long t, long b, const R* a, R* z, R* saved, R* shown_m, const Place& place) {
@@ -264,16 +276,8 @@ static Plan variant_plan(const ForwardCall<R>& call, const Variant<R>& v, int th
 
 template <typename R>
 static bool variant_forward(const VariantForward<R>& f, int threads) {
-    VariantForwardPass<R> pass(f, variant_plan(f.call, f.variant, team_begin(threads)));
-    Layout counted, real;
-    pass.lay_out(counted);
-    real.base = static_cast<char*>(team_memory(counted.used));
-    if (real.base) {
-        pass.lay_out(real);
-        team_run(pass.plan.count(), VariantForwardPass<R>::work, &pass);
-    }
-    team_end();
-    return real.base != nullptr;
+    const Plan plan = variant_plan(f.call, f.variant, team_begin(threads));
+    return run_pass<VariantForwardPass<R>>(f, plan);
 }
 
 }  // namespace GPULSTM_ISA
