@@ -15,8 +15,8 @@ import numpy as np
 from gpulstm.arrays.backend import Array
 from gpulstm.arrays.threads import get_num_threads
 from gpulstm.engines import activations
-from gpulstm.engines.cells import LAYER_NORM_EPSILON, Grads
-from gpulstm.engines.spec import Footprint, StackSpec, State, Task
+from gpulstm.engines.cells import LAYER_NORM_EPSILON
+from gpulstm.engines.spec import Footprint, Grads, StackSpec, State, Task, unsupported
 
 CELLS = {"lstm": 0, "gru": 1, "rnn": 2}  # as in kernels/cpu/layer.h
 KINDS = {name: kind for kind, name in enumerate(activations.ACTIVATIONS)}  # as variant_call.h lists them
@@ -35,16 +35,7 @@ class VariantTape:
 
 def is_plain(spec: StackSpec) -> bool:
     """Whether no option changes the layer's equations."""
-    return not (
-        any(spec.zoneout)
-        or spec.peepholes
-        or spec.coupled
-        or spec.layer_norm
-        or spec.proj_size
-        or spec.clip is not None
-        or spec.activations
-        or not spec.reset_after
-    )
+    return not (any(spec.zoneout) or unsupported(spec))
 
 
 def variant(native: Any, spec: StackSpec, params: Mapping[str, Array]) -> Any:

@@ -4,7 +4,8 @@
 // Compiled for one choice of macros: GL_T, GL_R, GL_CELL, GL_WORK, GL_SHAPE (five numbers, resident.cuh), or with
 // GL_TENSOR six (resident_tensor.cuh).  A block owns BN columns of the packed weights for the whole sequence and works
 // through its share of the rows in every step; the blocks that own all columns are a group, and each group has rows of
-// its own.  Launched cooperatively, grid: (groups * panels).
+// its own.  Launched cooperatively, grid: (groups * panels).  A launch takes steps first..last-1 of the pass, all of them
+// where nothing bounds its time; the backward pass has one more, for the gradient of the initial state.
 //
 // What one block reads of another's is h (forward) or the gates' gradients (backward).  They are written with ordinary
 // stores, the barrier of the grid makes them visible, and every step writes them to a place of its own, which no block
@@ -33,32 +34,37 @@ GL_INLINE void gl_check_grid(long long panels, long long groups) {
     if (gridDim.x != panels * groups) __trap();
 }
 
+#ifndef GL_ONLY_BACKWARD
 extern "C" __global__ void __launch_bounds__(Forward::threads, 1)
-    gpulstm_forward_all(GlForward<GL_T, GL_R> a, long long steps, long long panels, long long groups) {
+    gpulstm_forward_all(GlForward<GL_T, GL_R> a, long long steps, long long panels, long long groups, long long first,
+                        long long last) {
     enum : int { at_once = GlGates<GL_CELL>::wide };
     gl_check_grid(panels, groups);
     const int n0 = (int)(blockIdx.x % panels) * Forward::BN, group = (int)(blockIdx.x / panels), K = (int)a.units;
     Forward weights;
     weights.load(gl_matrix(a.packed, a.pitch, K, (int)a.pitch), n0, K, gl_dynamic);
-    for (long long i = 0; i < steps; ++i) {
+    for (long long i = first; i < last; ++i) {
         const long long t = a.reverse ? steps - 1 - i : i;
         for (int m0 = group * Forward::BM; m0 < a.rows; m0 += (int)groups * Forward::BM) {
             weights.product(gl_forward_operand<GL_CELL>(a, t).at + (long long)m0 * K, (int)a.rows - m0, K, gl_dynamic);
             weights.finish<at_once>(gl_dynamic, true, GlForwardStep<GL_T, GL_R, GL_CELL, at_once>{a, t, m0, n0});
         }
-        if (i + 1 < steps) cooperative_groups::this_grid().sync();
+        if (i + 1 < last) cooperative_groups::this_grid().sync();
     }
 }
+#endif
 
+#ifndef GL_ONLY_FORWARD
 extern "C" __global__ void __launch_bounds__(Backward::threads, 1)
-    gpulstm_backward_all(GlBackward<GL_T, GL_R> a, long long steps, long long panels, long long groups) {
+    gpulstm_backward_all(GlBackward<GL_T, GL_R> a, long long steps, long long panels, long long groups, long long first,
+                         long long last) {
     gl_check_grid(panels, groups);
     const int n0 = (int)(blockIdx.x % panels) * Backward::BN, group = (int)(blockIdx.x / panels);
     const int K = (int)(GlGates<GL_CELL>::count * a.units);
     Backward weights;
     weights.load(gl_matrix(a.packed, a.pitch, K, (int)a.pitch), n0, K, gl_dynamic);
-    long long after = -1;
-    for (long long i = 0; i <= steps; ++i) {
+    long long after = first == 0 ? -1 : a.reverse ? first - 1 : steps - first;
+    for (long long i = first; i < last; ++i) {
         const long long t = i == steps ? -1 : a.reverse ? i : steps - 1 - i;
         for (int m0 = group * Backward::BM; m0 < a.rows; m0 += (int)groups * Backward::BM) {
             if (after >= 0)
@@ -66,7 +72,8 @@ extern "C" __global__ void __launch_bounds__(Backward::threads, 1)
                                 gl_dynamic);
             weights.finish<1>(gl_dynamic, after >= 0, GlBackwardStep<GL_T, GL_R, GL_CELL, 1>{a, t, m0, n0});
         }
-        if (i < steps) cooperative_groups::this_grid().sync();
+        if (i + 1 < last) cooperative_groups::this_grid().sync();
         after = t;
     }
 }
+#endif

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from runs import Call, numbers
+from variables import SetVariable
 
 from gpulstm import losses, optimizers
 from gpulstm.arrays.devices import resolve, to_host
@@ -92,9 +93,9 @@ def network(device: str = "cpu", cell: Any = "lstm", dtype: str = "float64", dro
     return Network(NetworkConfig(stack, horizon=2), device=device, seed=4)
 
 
-def trainer(device: str = "cpu", cell: Any = "lstm", **options: Any) -> Trainer:
+def trainer(device: str = "cpu", cell: Any = "lstm", dropout: float = 0.2, **options: Any) -> Trainer:
     settings = {"epochs": 3, "batch_size": 2, "clip_norm": 0.5, "log_every": 2, "schedule": 0.01, **options}
-    return Trainer(network(device, cell), losses.MSE(), optimizers.Adam(), **settings)
+    return Trainer(network(device, cell, dropout=dropout), losses.MSE(), optimizers.Adam(), **settings)
 
 
 def wave(rows: int = 60, **options: Any) -> WindowSet:
@@ -106,14 +107,12 @@ def wave(rows: int = 60, **options: Any) -> WindowSet:
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_a_lane_without_truncation_is_one_long_sequence(cell: str) -> None:
     """Losses and states of steps with a rate of nearly zero are those of one pass over the whole lane."""
-    data, run = lanes(wave(29), count=1), trainer(cell=cell, batch_size=1, epochs=1, schedule=1e-300, log_every=1)
-    run.network = network(cell=cell, dropout=0.0)
-    run._grads = run.network.params.like()
-    run.optimizer.init(run.network.params)
+    options = {"dropout": 0.0, "batch_size": 1, "epochs": 1, "schedule": 1e-300, "log_every": 1}
+    data, run = lanes(wave(29), count=1), trainer(cell=cell, **options)
     seen: list[float] = []
     states: list[Any] = []
     watch = Call(0, lambda _: None)
-    watch.on_log = lambda run, loss: (seen.append(loss), states.append(run._state))  # type: ignore[method-assign,attr-defined]
+    watch.on_log = lambda run, loss: (seen.append(loss), states.append(run.state.network_state))  # type: ignore[method-assign,attr-defined]
     run.callbacks.append(watch)
     run.fit(data)
     runs = data.batches(1)
@@ -132,10 +131,10 @@ def test_gradients_flow_through_reach_rows_and_equal_central_differences() -> No
     batch, loss = data.gather(data.batches(2)[1], CPU), losses.MSE()
 
     def value() -> float:
-        raw = net.forward(batch.x, None, state, read=3, carry=3)[0]
+        raw = net.forward(batch.x, None, state, read=3, state_at=3)[0]
         return float(loss(raw, batch.target)[0])
 
-    raw, carried, tape = net.forward(batch.x, None, state, training=True, read=3, carry=3)
+    raw, carried, tape = net.forward(batch.x, None, state, training=True, read=3, state_at=3)
     assert tape is not None and raw.shape == (6, 2, 1, 1)
     grads = net.backward(tape, loss(raw, batch.target)[1])
     np.testing.assert_array_equal(carried[0], net.forward(batch.x[:3], None, state)[1][0])
@@ -175,8 +174,8 @@ def test_a_run_goes_on_bit_for_bit(step: int, reach: int, tmp_path: Path, device
     assert numbers(stopped) == numbers(whole)
 
 
-def test_a_bound_on_memory_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GPULSTM_ENGINE", "reference")
+def test_a_bound_on_memory_changes_no_bit(monkeypatch: pytest.MonkeyPatch, set_variable: SetVariable) -> None:
+    set_variable("GPULSTM_ENGINE", "reference")
     monkeypatch.setattr("gpulstm.engines.reference.BLOCK_ROWS", 2)  # a step is a block
     whole, bounded = trainer(), trainer(memory="sqrt")
     whole.fit(lanes(wave(), chunk=4, reach=12))
@@ -197,7 +196,7 @@ def test_a_step_that_is_not_finite_is_named_and_undone() -> None:
     clean = trainer(log_every=5, callbacks=[Call(run.step, lambda run: run.stop("there"))])
     clean.fit(lanes(wave(), reach=6))
     assert to_host(clean.network.params.flat).tobytes() == to_host(run.network.params.flat).tobytes()
-    np.testing.assert_array_equal(np.stack(clean._state), np.stack(run._state))
+    np.testing.assert_array_equal(np.stack(clean.state.network_state), np.stack(run.state.network_state))
 
 
 def test_the_state_brings_what_a_chunk_cannot_see() -> None:
@@ -282,9 +281,9 @@ def test_mistakes() -> None:
     x, net = np.zeros((6, 2, 2)), network()
     for options, words in (
         ({"read": 7}, "read is 7, expected 1 to 6"),
-        ({"read": 4, "carry": 3}, "read is 4, expected 1 to 3"),
-        ({"carry": 0}, "carry is 0, expected 1 to T = 6"),
-        ({"read": 1, "lengths": [6, 6]}, "lengths cannot be combined with read or carry"),
+        ({"read": 4, "state_at": 3}, "read is 4, expected 1 to 3"),
+        ({"state_at": 0}, "state_at is 0, expected 1 to T = 6"),
+        ({"read": 1, "lengths": [6, 6]}, "lengths cannot be combined with read or state_at"),
     ):
         with pytest.raises(ConfigError, match=words):
             net.forward(x, **options)  # type: ignore[arg-type]

@@ -451,7 +451,7 @@ def test_a_tape_can_be_used_again_and_gradients_are_added_to() -> None:
 
 def test_it_is_the_default_on_the_cpu() -> None:
     for options in ({}, {"peepholes": True}, {"zoneout": 0.1}, {"clip": 1.0}):
-        assert gl.LSTM(3, 4, device="cpu", **options).explain(5, 2).choice.engine is cpu
+        assert gl.LSTM(3, 4, device="cpu", **options).explain(5, 2).engine is cpu
 
 
 def test_the_number_of_threads_can_be_set_and_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
