@@ -188,13 +188,19 @@ class LayeredStream:
     """A stack with options, its state kept; one native call a layer and step, the weights packed in each."""
 
     def __init__(self, spec: StackSpec, params: Mapping[str, Array], batch: int) -> None:
-        self._spec, self._params = spec, {name: np.array(value) for name, value in params.items()}
+        self.spec, self.params, self.batch = spec, params, batch
+        self.reset()
+
+    def reset(self) -> None:
+        """The weights as they are now, and the state of zeros."""
+        spec, batch = self.spec, self.batch
+        self._held = {name: np.array(self.params[name]) for name in spec.shapes()}
         self._h = np.zeros((spec.num_layers, batch, spec.state_size), spec.dtype)
         self._c = np.zeros((spec.num_layers, batch, spec.hidden_size), spec.dtype) if spec.has_memory else None
 
     def __call__(self, x: Array, out: Array | None) -> Array:
         """One step: x `(B, I)` -> y `(B, P)`."""
-        y, self._h, self._c = _layer_by_layer(self._spec, self._params, x[None], self._h, self._c, None)
+        y, self._h, self._c = _layer_by_layer(self.spec, self._held, x[None], self._h, self._c, None)
         if out is None:
             return y[0]
         out[...] = y[0]
