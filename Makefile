@@ -99,6 +99,7 @@ sanitize: $(VENV)/.dev
 lint: $(VENV)/.dev
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
+	@$(VENV)/bin/clang-format --dry-run --Werror kernels/cpu/*.h kernels/cpu/*.cpp
 	@$(PY) -m mypy
 
 format: $(VENV)/.dev
