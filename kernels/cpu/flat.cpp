@@ -210,6 +210,9 @@ bool loss(const char* name, const LossCall<R>& call, double& value) {
         value = mean<R, 1>(call, [=](const R* z, R y, R* slope) { return gl_huber<R>(z[0], y, delta, slope[0]); });
     } else if (!strcmp(name, "pinball")) {
         value = pinball_of<R, 3>(call);
+    } else if (!strcmp(name, "softmax")) {
+        const long classes = call.outputs;
+        value = mean<R, 0>(call, [=](const R* z, R y, R* slope) { return gl_softmax<R>(z, y, classes, slope); });
     } else if (!strcmp(name, "gaussian")) {
         const R floor = options[0];
         value = mean<R, 2>(

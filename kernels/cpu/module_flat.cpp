@@ -98,7 +98,7 @@ double loss(const std::string& name, const In<R>& raw, const In<R>& target, cons
     const std::vector<R> own(options.begin(), options.end());
     const size_t wanted = name == "huber" || name == "gaussian" ? 1 : name == "pinball" ? 2 * outputs : 0;
     same_size("options", own.size(), wanted);
-    if (name != "pinball") same_size("raw", outputs, name == "gaussian" ? 2 : 1);
+    if (name != "pinball" && name != "softmax") same_size("raw", outputs, name == "gaussian" ? 2 : 1);
     const LossCall<R> call = {raw.data(),    target.data(), weight ? weight->data() : nullptr, draw.data(), long(count),
                               long(outputs), own.data()};
     const Flat& passes = flat();
