@@ -18,6 +18,7 @@ from gpulstm.errors import ConfigError
 
 VARIABLE = "GPULSTM_CPU_ISA"
 CACHES = "GPULSTM_CPU_CACHES"
+SUBINTERPRETER = "native code runs in the main interpreter only, and this is another one of the process"
 
 
 @functools.cache
@@ -28,7 +29,7 @@ def load() -> Any | None:
         ConfigError: GPULSTM_CPU_ISA names an instruction set that this machine does not have, or GPULSTM_CPU_CACHES is
             not three sizes.
     """
-    if importlib.util.find_spec("gpulstm._cpu") is None:
+    if importlib.util.find_spec("gpulstm._cpu") is None or not _in_main_interpreter():
         return None
     native = importlib.import_module("gpulstm._cpu")
     isa = os.environ.get(VARIABLE)
@@ -67,7 +68,9 @@ def describe_caches() -> str | None:
 
 @functools.cache
 def missing() -> str:
-    """Why there is no native code, and the command that mends it, as one sentence each."""
+    """Why `load` gave None, and the command that mends it, as one sentence each."""
+    if not _in_main_interpreter():
+        return SUBINTERPRETER
     package = Path(__file__).parent.parent
     try:
         installed = importlib.metadata.distribution("gpulstm").locate_file("gpulstm")
@@ -88,6 +91,20 @@ def missing() -> str:
         "this installation has no native code, it was built without a C++ compiler. With one, run: "
         "pip install --force-reinstall --no-deps --no-cache-dir --no-binary gpulstm gpulstm"
     )
+
+
+def _in_main_interpreter() -> bool:
+    """False in a subinterpreter, whose first call into a module of the main one would wait for ever."""
+    try:
+        interpreters = importlib.import_module("_interpreters")  # Python 3.13 and later
+    except ImportError:
+        try:
+            interpreters = importlib.import_module("_xxsubinterpreters")
+        except ImportError:  # a Python without them
+            return True
+    current, main = interpreters.get_current(), interpreters.get_main()
+    first = [one[0] if isinstance(one, tuple) else one for one in (current, main)]  # 3.13 gives (number, owner)
+    return first[0] == first[1]
 
 
 def describe() -> str:

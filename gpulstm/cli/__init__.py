@@ -18,8 +18,8 @@ First result: gpulstm demo.  Own data: gpulstm train DATA.csv --target COLUMN --
 app = typer.Typer(name="gpulstm", help=HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(asked: bool) -> None:
+    if asked:
         print(f"gpulstm {version('gpulstm')}")
         raise typer.Exit
 
@@ -44,7 +44,7 @@ app.command()(warmup.warmup)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and leave with its status: 0, 2 for a mistake of the user, 130 for Ctrl-C.
+    """Run the command line and leave with its status: 0, 2 for a mistake of the user, 128 + n for signal n.
 
     Args:
         arguments: without the program's name; those of the process if None.

@@ -6,16 +6,16 @@ import sys
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
 
 from gpulstm.arrays.devices import resolve
 from gpulstm.cli.console import (
-    INTERRUPTED,
     can_draw,
     console,
+    is_terminal,
     members_table,
     metrics_table,
     names_of,
@@ -26,11 +26,12 @@ from gpulstm.cli.console import (
 )
 from gpulstm.cli.console import table as words
 from gpulstm.cli.options import with_options
+from gpulstm.cli.summary import summary
 from gpulstm.data import datasets
-from gpulstm.data.calendars import format_time
 from gpulstm.data.loading import load_series
 from gpulstm.data.options import TableOptions
 from gpulstm.data.series import SeriesSet
+from gpulstm.data.times import TimeForm
 from gpulstm.engines.dispatch import choose
 from gpulstm.engines.spec import Call
 from gpulstm.errors import ConfigError
@@ -38,6 +39,7 @@ from gpulstm.forecast.config import AUTO, NETWORK, ForecasterConfig
 from gpulstm.forecast.forecaster import Forecaster
 from gpulstm.forecast.pictures import draw_backtest, draw_forecast
 from gpulstm.plots import figures
+from gpulstm.training import interrupts
 from gpulstm.training.callbacks import Callback, HistoryCSV, Run, TensorBoard
 from gpulstm.training.history import Row
 
@@ -87,11 +89,13 @@ def train(
     all rows.  Writes model.safetensors (what forecast and backtest take), and for networks history.csv, history.png
     and run.safetensors, from which an interrupted run goes on with --resume.  Ctrl-C stops after the present step.
     """
-    series = load_series(table_path(data), **vars(table))
+    series = load_series(table_path(data), table, guess=True)
     if resume and not any((output / name).is_file() for name in (RUN, FINAL)):
         raise ConfigError(f"--resume finds no {RUN} in {output}; name the --output of the interrupted run")
     if metrics is not None:
         new_files(metrics.parent, [metrics.name], force or resume)
+    for line in summary(series, Forecaster.of(config).planned(series)):
+        say(line)
     job = Job(output, force or resume, quiet, tensorboard)
     forecaster = Forecaster.of(config)
     going_on = resume and (output / FINAL).is_file()  # the comparison was over
@@ -142,14 +146,14 @@ class Job:
         """Train, and leave behind the model, the history, its picture, and the run to go on from.
 
         Raises:
-            typer.Exit: 130, where Ctrl-C stopped the training; what was reached is written.
+            typer.Exit: 128 + n, where signal n stopped the training; what was reached is written.
         """
         names = [MODEL, HISTORY, *(["history.png"] if can_draw() else []), checkpoint]
         model, history, *picture, run = new_files(self.output, names, self.force or checkpoint == FINAL)
         config = forecaster.config
         task = Call(config.stack(1), resolve(config.device).device, 8, 32, True, False)
-        choose(task, config.engine)  # an engine that is forced and cannot serve is found before anything is written
-        bar = not self.quiet and sys.stderr.isatty()
+        choose(task, config.engine)  # a forced engine that cannot serve is refused before anything is written
+        bar = not self.quiet and is_terminal(sys.stderr)
         watchers: list[Callback] = [_Folder(self.output), HistoryCSV(history)]
         if not self.quiet and not bar:
             watchers.append(EpochLines())
@@ -157,13 +161,14 @@ class Job:
             watchers.append(TensorBoard(self.tensorboard))
         forecaster.fit(series, progress=bar, callbacks=watchers, checkpoint=run, resume=run if resume else None)
         for note in forecaster.notes:
-            say(note)
+            if note not in series.notes:  # those were said before the fit
+                say(note)
         self.output.mkdir(parents=True, exist_ok=True)
         trained, members = forecaster.history, forecaster.members
         interrupted = trained.stopped == "interrupted"
         if interrupted and not trained.rows:
             say(f"interrupted before the first epoch was over; go on with --resume, from {run}")
-            raise typer.Exit(INTERRUPTED)
+            raise typer.Exit(interrupts.status())
         forecaster.save(model)
         written = [model]
         if trained.rows:
@@ -181,7 +186,7 @@ class Job:
         say(f"written: {', '.join(str(path) for path in written)}")
         if interrupted:
             say("interrupted: the best epoch so far is kept; go on with --resume")
-            raise typer.Exit(INTERRUPTED)
+            raise typer.Exit(interrupts.status())
 
 
 class _Folder(Callback):
@@ -235,10 +240,14 @@ def forecast(
         draw_forecast(path, result, past, series=series, target=target, label=unit)
     out = console()
     columns = result.columns()
-    shown = [[cell(values[row]) for values in columns.values()] for row in range(min(10, len(columns["time"])))]
+    rows = next(iter(columns.values())).size
+    shown = [[cell(values[row], result.labels.form) for values in columns.values()] for row in range(min(10, rows))]
     out.print(words(list(columns), shown))
-    if len(columns["time"]) > 10:
-        out.print(f"... {len(columns['time'])} rows in all")
+    if rows > 10:
+        out.print(f"... {rows} rows in all")
+    for note in forecaster.notes:
+        if note.startswith("simple forecasts"):
+            say(note)
     say(f"written: {', '.join(str(path) for path in (table, *paths))}")
 
 
@@ -286,8 +295,10 @@ def table_path(data: Path) -> Path:
     return datasets.path(str(data)) if str(data) in datasets.NAMES and not data.exists() else data
 
 
-def cell(value: np.generic) -> str:
+def cell(value: Any, form: TimeForm) -> str:
     """A value of a result's column for a table."""
+    if not isinstance(value, np.generic):
+        return str(value)
     if value.dtype.kind == "M":
-        return format_time(value)
+        return form.texts(np.array([value]))[0]
     return number(float(value), 6) if value.dtype.kind == "f" else str(value)

@@ -10,8 +10,9 @@ Results do not depend on the number of threads, bit for bit.
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,10 +26,12 @@ from gpulstm.engines import cpu_variant
 from gpulstm.engines.cpu_variant import BLOCK_ROWS, VariantTape, is_plain
 from gpulstm.engines.spec import Call, Footprint, Grads, Plan, StackSpec, State, Task
 from gpulstm.errors import ConfigError, ShapeError
+from gpulstm.validate import format_bytes
 
 name = "cpu"
 SPLITS = {"automatic": 0, "rows": 1, "units": 2}  # for tests: the results are the same
 
+_HELP = "a smaller batch, or in training a smaller batch_size or memory=, takes less"
 SMALL = 64 << 10  # bytes; smaller arrays are allocated by NumPy
 PROBE = 4096  # steps; beyond a few hundred, workspace is linear in T
 
@@ -92,13 +95,35 @@ def _empty(shape: tuple[int, ...], dtype: Any) -> Array:
     if math.prod(shape) * dtype.itemsize < SMALL:
         return np.empty(shape, dtype)
     native = _module()
-    return (native.empty_double if dtype == np.float64 else native.empty_float)(shape)
+    try:
+        return (native.empty_double if dtype == np.float64 else native.empty_float)(shape)
+    except MemoryError:
+        size = format_bytes(math.prod(shape) * dtype.itemsize)
+        raise MemoryError(f"no memory for {size}, an array of shape {shape}; {_HELP}") from None
+
+
+@contextlib.contextmanager
+def _room(spec: StackSpec, inputs: int, steps: int, rows: int) -> Iterator[None]:
+    """Say what native code had no memory for, and what would help."""
+    try:
+        yield
+    except MemoryError:
+        double = spec.dtype == "float64"
+        if is_plain(spec):
+            size = _module().working_room(_cell(spec), steps, rows, inputs, spec.hidden_size, double, get_num_threads())
+        else:
+            size = cpu_variant.working_room(_module(), spec, inputs, steps, rows)
+        raise MemoryError(
+            f"no memory for {format_bytes(size)}, the working space of a layer of {spec.hidden_size} units over "
+            f"{steps} steps of {rows} rows; {_HELP}"
+        ) from None
 
 
 def forward(task: Task, x: Array, state: State) -> tuple[Array, State, _Tape | VariantTape | None]:
     """All time steps of one layer and direction; see `Engine.forward`."""
     if not is_plain(task.spec):
-        return cpu_variant.forward(_module(), _empty, task, x, state)
+        with _room(task.spec, x.shape[2], *x.shape[:2]):
+            return cpu_variant.forward(_module(), _empty, task, x, state)
     spec, (steps, rows, _), p = task.spec, x.shape, task.params
     native, cell, double = _module(), _cell(spec), x.dtype == np.float64
     x, state = np.ascontiguousarray(x), State(*(_contiguous(part) for part in state))
@@ -110,29 +135,32 @@ def forward(task: Task, x: Array, state: State) -> tuple[Array, State, _Tape | V
         gates = _empty((steps, rows, width), x.dtype)
         cells = _empty((steps, rows, padded), x.dtype) if spec.has_memory else None
     run = native.forward_double if double else native.forward_float
-    run(
-        *(cell, task.reverse, x, *_weights(task), _contiguous(p.get("b")), _contiguous(p.get("b_hn")), *state),
-        *(_contiguous(task.recurrent_mask), _contiguous(task.lengths), y, *end, gates, cells),
-        *(get_num_threads(), SPLITS[split]),
-    )
+    with _room(spec, x.shape[2], steps, rows):
+        run(
+            *(cell, task.reverse, x, *_weights(task), _contiguous(p.get("b")), _contiguous(p.get("b_hn")), *state),
+            *(_contiguous(task.recurrent_mask), _contiguous(task.lengths), y, *end, gates, cells),
+            *(get_num_threads(), SPLITS[split]),
+        )
     return y, end, _Tape(x, state, y, gates, cells) if task.save else None
 
 
 def backward(task: Task, tape: _Tape | VariantTape, dy: Array, dstate: State, grads: Grads) -> tuple[Array, State]:
     """The gradient of `forward`; see `Engine.backward`."""
     if isinstance(tape, VariantTape):
-        return cpu_variant.backward(_module(), _empty, task, tape, dy, dstate, grads)
+        with _room(task.spec, tape.x.shape[2], *dy.shape[:2]):
+            return cpu_variant.backward(_module(), _empty, task, tape, dy, dstate, grads)
     spec, native, double = task.spec, _module(), dy.dtype == np.float64
     dx = _empty(tape.x.shape, tape.x.dtype)
     dstart = State(np.empty_like(dstate.h), None if dstate.c is None else np.empty_like(dstate.c))
     run = native.backward_double if double else native.backward_float
-    run(
-        *(_cell(spec), task.reverse, tape.x, *_weights(task), *tape.state),
-        *(_contiguous(task.recurrent_mask), _contiguous(task.lengths), tape.y, tape.gates, tape.cells),
-        *(np.ascontiguousarray(dy), *(_contiguous(part) for part in dstate), dx, *dstart),
-        *(grads["W_x"], grads["W_h"], grads.get("b"), grads.get("b_hn")),
-        *(get_num_threads(), SPLITS[split]),
-    )
+    with _room(spec, tape.x.shape[2], *tape.x.shape[:2]):
+        run(
+            *(_cell(spec), task.reverse, tape.x, *_weights(task), *tape.state),
+            *(_contiguous(task.recurrent_mask), _contiguous(task.lengths), tape.y, tape.gates, tape.cells),
+            *(np.ascontiguousarray(dy), *(_contiguous(part) for part in dstate), dx, *dstart),
+            *(grads["W_x"], grads["W_h"], grads.get("b"), grads.get("b_hn")),
+            *(get_num_threads(), SPLITS[split]),
+        )
     return dx, dstart
 
 
@@ -161,7 +189,8 @@ class Whole:
         h_end = np.empty((spec.num_layers, batch, spec.hidden_size), x.dtype)
         c_end = np.empty_like(h_end) if spec.has_memory else None
         x = x if x.flags.c_contiguous else np.ascontiguousarray(x)
-        self._stack.forward(x, _contiguous(h), _contiguous(c), lengths, y, h_end, c_end, get_num_threads())
+        with _room(spec, spec.input_size, steps, batch):
+            self._stack.forward(x, _contiguous(h), _contiguous(c), lengths, y, h_end, c_end, get_num_threads())
         return y, h_end, c_end
 
 

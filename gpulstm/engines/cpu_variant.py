@@ -64,6 +64,12 @@ def _activations(spec: StackSpec) -> list[tuple[int, float, float]]:
     return [(KINDS[name], alpha, beta) for name, alpha, beta in three]
 
 
+def working_room(native: Any, spec: StackSpec, inputs: int, steps: int, rows: int) -> int:
+    """Bytes of working space that a layer's gradient takes."""
+    params = {name: np.zeros(shape, spec.dtype) for name, shape in spec.layer_shapes(0).items()}
+    return int(variant(native, spec, params).room(steps, rows, inputs, get_num_threads()))
+
+
 def footprint(native: Any, spec: StackSpec, layer: int, batch: int, steps: int) -> Footprint:
     """What a layer takes in training; its working space is asked of the native code for `steps` steps and for twice."""
     size = np.dtype(spec.dtype).itemsize

@@ -226,6 +226,12 @@ class ForecasterConfig:
         "states; 0 starts over at each update, which forecasts a little better",
         TASK,
     )
+    min_context: int | None = described(
+        None,
+        "rows that a series too short for a whole context has to have, to be padded on the left; shorter ones get "
+        "simple forecasts; None for a quarter of the context",
+        TASK,
+    )
     memory: Memory = described(
         None,
         "bound on what a training step takes in addition to the parameters: bytes, 256MiB or the like, or sqrt; the "
@@ -262,10 +268,16 @@ class ForecasterConfig:
             self._set(name, validate.count(name, getattr(self, name), at_least=0))
         if self.context != AUTO and self.stream_rows >= self.context:
             raise ConfigError(f"stream_rows is {self.stream_rows}, expected less than the context of {self.context}")
-        for name in ("season", "patience"):
+        for name in ("season", "patience", "min_context"):
             if getattr(self, name) is not None and (name, getattr(self, name)) != ("patience", AUTO):
                 self._set(name, validate.count(name, getattr(self, name)))
         check_memory(self.memory)
+        for name in ("memory", "validation", "test"):
+            if isinstance(getattr(self, name), np.generic) and not isinstance(getattr(self, name), np.datetime64):
+                self._set(name, getattr(self, name).item())
+        for name in ("dropout", "recurrent_dropout"):
+            self._set(name, validate.real(name, getattr(self, name), at_least=0, below=1))
+        self._set("layer_norm", validate.flag("layer_norm", self.layer_norm))
         self._set("quantiles", validate.levels("quantiles", self.quantiles))
         check_window_kind(self.window_scaling)
         for name, choices in (
@@ -356,12 +368,17 @@ class ForecasterConfig:
     def from_dict(cls, options: dict[str, Any], device: str) -> ForecasterConfig:
         """The options that `to_dict` gave, also those of an older version.
 
+        Half precision is for CUDA: on another device its weights are used in float32.
+
         Raises:
             ConfigError: an option out of range.
             TypeError: there is no such option.
         """
         older = {} if "members" in options else {"members": ALONE}  # files of 0.1.0 hold a single network
-        return cls(**{**older, **{RENAMED.get(name, name): value for name, value in options.items()}}, device=device)
+        named = {**older, **{RENAMED.get(name, name): value for name, value in options.items()}}
+        if named.get("dtype") == "float16" and not resolve(device).is_cuda:
+            named["dtype"] = "float32"
+        return cls(**named, device=device)
 
     def loss(self) -> Loss:
         """What the likelihood and the quantiles mean."""
@@ -390,6 +407,11 @@ class ForecasterConfig:
             recurrent_dropout=self.recurrent_dropout,
             layer_norm=self.layer_norm,
         )
+
+    @property
+    def least(self) -> int:
+        """Rows that a series has to have for the network to forecast it."""
+        return max(1, self.context // 4) if self.min_context is None else min(self.min_context, self.context)
 
     @property
     def training_horizon(self) -> int:

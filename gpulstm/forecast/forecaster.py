@@ -21,16 +21,16 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 import numpy as np
 
 from gpulstm import validate
-from gpulstm.data.loading import known_ahead, load_series
-from gpulstm.data.options import Names
-from gpulstm.data.series import SeriesSet
-from gpulstm.data.splits import Cuts, chronological_cuts
-from gpulstm.errors import ConfigError, DataError, NotFittedError
+from gpulstm.data.options import TableOptions
+from gpulstm.data.seasons import seasons_of
+from gpulstm.data.series import SeriesSet, end_of
+from gpulstm.data.splits import chronological_cuts
+from gpulstm.errors import ConfigError, DataError, NotFittedError, option
 from gpulstm.forecast import fitted as artifacts
 from gpulstm.forecast.config import AUTO, ForecasterConfig, automatic_test
-from gpulstm.forecast.fitted import Fitted, FittedMixture, end_of, new_scaler
+from gpulstm.forecast.fitted import Fitted, FittedMixture, new_scaler
 from gpulstm.forecast.mixed import mixture_forecast
-from gpulstm.forecast.predictor import Predictor, point_of
+from gpulstm.forecast.predictor import Predictor
 from gpulstm.forecast.results import Backtest, Forecast
 from gpulstm.training.history import History
 
@@ -48,6 +48,21 @@ def _arguments_of(options: Callable[_P, Any]) -> Callable[[Callable[..., None]],
         signature = inspect.signature(options)
         own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
         method.__signature__ = signature.replace(parameters=[own, *signature.parameters.values()])  # type: ignore[attr-defined]
+        return method
+
+    return decorate
+
+
+def _with_options_of(options: type) -> Callable[[Any], Any]:
+    """Give a method with `**table` the names of a class of options in its signature, for `help` and editors."""
+
+    def decorate(method: Any) -> Any:
+        signature = inspect.signature(method)
+        own = [one for one in signature.parameters.values() if one.kind is not inspect.Parameter.VAR_KEYWORD]
+        more = [
+            one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in inspect.signature(options).parameters.values()
+        ]
+        method.__signature__ = signature.replace(parameters=[*own, *more])
         return method
 
     return decorate
@@ -97,35 +112,28 @@ class Forecaster:
         return self._fitted
 
     # -- fitting -----------------------------------------------------------------------------------------------------
+    @_with_options_of(TableOptions)
     def fit(
         self,
         data: Any,
         *,
-        target: Names | None = None,
-        past: Names = (),
-        future: Names = (),
-        time: str | int | None = None,
-        series: str | int | None = None,
-        calendar: str | Sequence[str] = "auto",
-        missing: str = "refuse",
-        delimiter: str | None = None,
         progress: bool = True,
         callbacks: Sequence[Callback] = (),
         checkpoint: str | os.PathLike[str] | None = None,
         resume: str | os.PathLike[str] | None = None,
+        **table: Any,
     ) -> Forecaster:
         """Learn from one or many series.
 
         Args:
             data: a path, frame, dict or array with the roles of its columns, as `load_series` takes them; or a
                 `SeriesSet`.
-            target, past, future, time, series, missing, delimiter: of the table; see `load_series`.
-            calendar: covariates made from dates, as `load_series` takes them; "auto" lets the ridge and the networks of
-                a mixture read weekday, hour and day of the year of the origin, where validation says that it helps.
             progress: a bar on stderr.
-            callbacks: further callbacks of the training run.
+            callbacks: further callbacks of the training run; of a mixture's networks, of the first one's.
             checkpoint: a file to which the present training run is saved after every epoch.
             resume: such a file, to go on from: with the same data and options the fit continues bit for bit.
+            table: how the table is read, by the names of `TableOptions`: target, past, future, static, time, series,
+                calendar, holidays, freq, missing, duplicates and others.
 
         Returns:
             this forecaster.
@@ -134,35 +142,31 @@ class Forecaster:
             DataError: a table that cannot be used, or too short a series.
             TrainingError, CheckpointError: as `Trainer`.
         """
+        from gpulstm.data.loading import load_series
         from gpulstm.forecast.automatic import fit_mixture
-        from gpulstm.forecast.learning import fit_network, last_times, season_in, uneven_rows
+        from gpulstm.forecast.learning import fit_network, last_times
         from gpulstm.forecast.members.training import Runs
 
-        config = self.config
-        automatic = calendar == "auto"
-        read = load_series(
-            data,
-            target=target,
-            past=past,
-            future=future,
-            time=time,
-            series=series,
-            calendar=() if automatic else calendar,
-            missing=missing,
-            delimiter=delimiter,
-        )
-        runs, season = Runs(callbacks, progress, checkpoint, resume), season_in(config, read)
-        if config.single:
-            resolved = self._with_test(read, season).resolved(season, int(np.median(read.lengths)))
-            self._fitted, self.history, notes = fit_network(resolved, read, season, runs)
-            notes = config.single_notes() + notes
+        if table.get("calendar") in ("auto", ["auto"], ("auto",)):  # a mixture looks at the calendar by itself
+            del table["calendar"]
+        read = load_series(data, **table)
+        config, seasons = self.planned(read), self._seasons(read)
+        runs = Runs(callbacks, progress, checkpoint, resume)
+        if config.single or read.embedding:
+            resolved = config.resolved(seasons[0], int(np.median(read.lengths)))
+            self._fitted, self.history, notes = fit_network(resolved, read, seasons, runs)
+            notes = self.config.single_notes() + notes
+            if not config.single:
+                notes.insert(0, "categories that are learned as vectors take a single network: members=('network',)")
         else:
-            stops = chronological_cuts(read, 0, self._with_test(read, season).test).validation
-            mixed, notes = fit_mixture(self._with_test(read, season), read, stops, season, automatic, runs)
+            stops = chronological_cuts(read, 0, config.test).validation
+            mixed, notes = fit_mixture(config, read, stops, seasons[0], runs)
             self.history = runs.histories[0] if runs.histories else History()
-            tail = end_of(read, max(mixed.reach, 36))
-            self._fitted = FittedMixture(mixed, tail, last_times(read, stops), season)
-        self.notes = notes + uneven_rows(read)
+            self._fitted = FittedMixture(mixed, end_of(read, mixed.reach), last_times(read, stops), seasons)
+        self.notes = [*read.notes, *notes]
+        step = read.axis.step
+        if config.season is None and seasons == (1,) and step.seconds >= 1:
+            self.notes.append(f"no season of the step {step.freq} fits the series; name it as {option('season', ...)}")
         self._series = read
         return self
 
@@ -184,28 +188,29 @@ class Forecaster:
         """
         fitted = self.fitted
         steps = fitted.horizon if horizon is None else validate.count("horizon", horizon)
-        if isinstance(fitted, FittedMixture):
-            past = self._past(data)
-            length = max(steps, fitted.horizon)
-            known = past.extended(length, known_ahead(past, length, future))
-            whole = mixture_forecast(fitted.mixed, known, length)
-            return whole.first(steps)
-        config = fitted.config
-        if config.strategy == "direct" and steps > config.horizon:
+        direct = isinstance(fitted, FittedMixture) or fitted.config.strategy == "direct"
+        if isinstance(fitted, Fitted) and direct and steps > fitted.horizon:
             raise ConfigError(
-                f"horizon is {steps}, but this direct forecaster was made for {config.horizon} steps; a mixture or a "
+                f"horizon is {steps}, but this direct forecaster was made for {fitted.horizon} steps; a mixture or a "
                 "recursive one (strategy='recursive') forecasts any number"
             )
-        length = config.horizon if config.strategy == "direct" else steps
-        past = self._past(data)
-        known = past.extended(length, known_ahead(past, length, future))
-        origins = known.offsets[1:] - length
+        length = max(steps, fitted.horizon) if direct else steps
+        past, ahead = self._past(data), None
+        if past.known or future is not None:
+            from gpulstm.data.following import known_ahead
+
+            ahead = known_ahead(past, length, future)
+        known = past.extended(length, ahead)
+        if isinstance(fitted, FittedMixture):
+            return mixture_forecast(fitted.mixed, known, length).first(steps)
+        from gpulstm.forecast.short import forecast_all, listed
+
         predictor = self._predictor(past, past.offsets[1:])
-        windows = predictor.windows(known, origins, horizon=length, cuts=Cuts(origins, origins))
-        mean, quantiles = predictor.forecast(windows)
-        index = np.stack([known.time_of(row)[-length:] for row in range(len(known))])
-        levels, point = fitted.loss.levels, point_of(fitted.loss)
-        return Forecast(known.names, known.target_names, index, mean, levels, quantiles, point=point).first(steps)
+        forecast, short = forecast_all(predictor, known, length, fitted.seasons[0])
+        self.notes = [note for note in self.notes if not note.startswith("simple forecasts, ")]
+        if short:
+            self.notes.append(f"simple forecasts, for fewer than {fitted.config.least} rows: {listed(short)}")
+        return forecast.first(steps)
 
     def stream(self, data: Any = None, future: Any = None) -> ForecastStream | MixtureStream:
         """Start a forecast that follows the series row by row; see `ForecastStream` and `MixtureStream`.
@@ -247,28 +252,30 @@ class Forecaster:
             raise DataError("data is missing: a forecaster that was loaded has only the end of its series; give them")
         series = self._series if data is None else self.read(data)
         assert series is not None
-        tests, amount = None, self._with_test(series, fitted.season).test
+        tests, amount = None, self._with_test(series).test
         if isinstance(amount, str) or amount != 0:
             tests = chronological_cuts(series, 0, amount).validation
         step = max(1, fitted.horizon // 4) if stride is None else validate.count("stride", stride)
-        rows = backtest_origins(series, fitted.context, fitted.horizon, origins, step, tests)
+        rows = backtest_origins(series, (fitted.context, fitted.least, fitted.horizon), origins, step, tests)
         which = np.searchsorted(series.offsets, rows, side="right") - 1
-        if isinstance(fitted, FittedMixture):
-            result = run_backtest(fitted.mixed, series, rows, fitted.season)
-        else:
-            firsts = np.array([rows[which == index].min() for index in range(len(series))])
-            result = run_backtest(self._predictor(series, firsts), series, rows, fitted.season)
-        known = dict(zip(fitted.names, fitted.until, strict=True))
-        starts = result.index[:, 0]
-        seen = any(
-            name in known and bool((starts[result.series == index] <= known[name]).any())
-            for index, name in enumerate(series.names)
-        )
+        firsts = series.offsets[1:].copy()
+        np.minimum.at(firsts, which, rows)
+        seasons = fitted.seasons if self.config.season is not None or data is None else self._seasons(series)
+        model = fitted.mixed if isinstance(fitted, FittedMixture) else self._predictor(series, firsts)
+        result = run_backtest(model, series, rows, seasons)
+        known = {name: at for at, name in enumerate(fitted.names)}
+        place = np.array([known.get(name, -1) for name in series.names])[result.series]
+        seen = bool((result.index[place >= 0, 0] <= fitted.until[place[place >= 0]]).any())
         return replace(result, seen=seen)
+
+    def planned(self, series: SeriesSet) -> ForecasterConfig:
+        """The options with what is automatic decided for `series`, as far as that is known before the fit."""
+        config = self._with_test(series)
+        return config.resolved(self._seasons(series)[0], int(np.median(series.lengths))) if config.single else config
 
     def tests(self, series: SeriesSet) -> bool:
         """Whether rows of `series` are kept for a backtest."""
-        amount = self._with_test(series, self.fitted.season).test
+        amount = self._with_test(series).test
         return isinstance(amount, str) or amount != 0
 
     @property
@@ -290,7 +297,7 @@ class Forecaster:
             assert isinstance(fitted, Fitted)
             return "\n".join([f"{fitted.network!r}, horizon {fitted.horizon}, context {fitted.context}", *self.notes])
         lines = [
-            f"horizon {self.fitted.horizon}, season {self.fitted.season}; errors relative to {report['reference']}"
+            f"horizon {self.fitted.horizon}, season {self.fitted.seasons[0]}; errors relative to {report['reference']}"
         ]
         for one in sorted(report["members"], key=lambda one: -one["weight"]):
             error = "" if one["error"] is None else f"{one['error']:.4f}"
@@ -313,22 +320,10 @@ class Forecaster:
             NotFittedError: before `fit`.
             DataError: as `load_series`, or the columns are not those of the fit.
         """
+        from gpulstm.data.loading import load_series
+
         tail = self.fitted.tail
-        own = len(tail.columns) - 2 * len(tail.calendar)
-        series = (
-            data
-            if isinstance(data, SeriesSet)
-            else load_series(
-                data,
-                target=tail.columns[: tail.targets],
-                past=tail.columns[tail.targets : tail.targets + tail.past],
-                future=tail.columns[tail.targets + tail.past : own],
-                time=tail.time_name,
-                series=tail.series_name,
-                calendar=tail.calendar,
-                missing=tail.missing,
-            )
-        )
+        series = load_series(data) if isinstance(data, SeriesSet) else load_series(data, like=tail)
         if (series.columns, series.targets, series.past) != (tail.columns, tail.targets, tail.past):
             raise DataError(
                 f"the series have the columns {', '.join(series.columns)} in other roles or order than those "
@@ -360,22 +355,25 @@ class Forecaster:
         return forecaster
 
     # -- parts -------------------------------------------------------------------------------------------------------
-    def _with_test(self, series: SeriesSet, season: int) -> ForecasterConfig:
+    def _seasons(self, series: SeriesSet) -> tuple[int, ...]:
+        if self.config.season is not None:
+            return (self.config.season,)
+        return seasons_of(series.axis.step, int(series.lengths.max())) or (1,)
+
+    def _with_test(self, series: SeriesSet) -> ForecasterConfig:
         """The options with `test="auto"` as a number of rows."""
         if self.config.test != AUTO:
             return self.config
-        return replace(self.config, test=automatic_test(self.config.horizon, season, int(series.lengths.min())))
+        season, rows = self._seasons(series)[0], int(series.lengths.min())
+        return replace(self.config, test=automatic_test(self.config.horizon, season, rows))
 
     def _past(self, data: Any) -> SeriesSet:
         """The end of the fitted series, or of other series."""
         fitted = self.fitted
-        series = fitted.tail if data is None else self.read(data)
-        for name, rows in zip(series.names, series.lengths, strict=True):
-            if rows < fitted.context:
-                raise DataError(f"series {name!r} has {rows} rows, fewer than the context of {fitted.context}")
         if data is None:
-            return series
-        return end_of(series, max(fitted.mixed.reach, 36) if isinstance(fitted, FittedMixture) else fitted.context)
+            return fitted.tail
+        rows = fitted.mixed.reach if isinstance(fitted, FittedMixture) else fitted.context
+        return end_of(self.read(data), rows)
 
     def _predictor(self, series: SeriesSet, stops: np.ndarray) -> Predictor:
         """What forecasts `series`: scaled as at the fit where they were fitted, else by their rows before `stops`."""
@@ -384,8 +382,8 @@ class Forecaster:
         scaler, names = fitted.scaler, fitted.scaler.names
         if series.names != names:
             scaler = new_scaler(fitted.config, series, stops)
-            for index, name in enumerate(series.names):
-                if name in names:
-                    scaler.location[index] = fitted.scaler.location[names.index(name)]
-                    scaler.scale[index] = fitted.scaler.scale[names.index(name)]
+            known = {name: at for at, name in enumerate(names)}
+            place = np.array([known.get(name, -1) for name in series.names])
+            scaler.location[place >= 0] = fitted.scaler.location[place[place >= 0]]
+            scaler.scale[place >= 0] = fitted.scaler.scale[place[place >= 0]]
         return Predictor(fitted.network, fitted.loss, scaler, fitted.config)

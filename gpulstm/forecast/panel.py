@@ -74,10 +74,13 @@ class Panel:
         """Fill the gaps of `values` `(rows,)`.
 
         Args:
-            rule: "interpolate" draws lines between the neighbours of a gap; with any other the last value stays.
+            rule: "interpolate" draws lines between the neighbours of a gap, "zero" puts 0, which counts as observed;
+                with any other the last value stays.
         """
         values = np.array(values, dtype=np.float64)
         offsets = np.asarray(offsets, dtype=np.int64)
+        if rule == "zero":
+            values = np.nan_to_num(values)
         observed = ~np.isnan(values)
         if observed.all():
             return cls(values, offsets, observed, offsets[:-1].copy(), **columns)

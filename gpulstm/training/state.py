@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from gpulstm import validate
-from gpulstm.arrays import checkpoint
+from gpulstm.arrays import checkpoint, files
 from gpulstm.arrays.backend import Array
 from gpulstm.arrays.params import ParamDict
 from gpulstm.errors import CheckpointError, ConfigError, TrainingError
@@ -28,6 +28,7 @@ from gpulstm.schedules import Constant, Schedule
 from gpulstm.training.callbacks import Callback
 from gpulstm.training.history import History
 from gpulstm.training.mixed_precision import LossScale, masters
+from gpulstm.training.saved import read
 from gpulstm.training.step_log import StepLog
 
 
@@ -169,35 +170,39 @@ class RunState:
             CheckpointError: the file is no training checkpoint, is damaged, or belongs to another run; the weights are
                 untouched then.
         """
-        arrays, meta = checkpoint.load(path)
-        if meta.get("kind") != "training":
-            raise CheckpointError(f"{path} holds {meta.get('kind')!r}, expected the checkpoint of a training run")
+        saved = read(path)
         for key, own in self._run_config().items():
-            saved = meta["run"].get(key)
-            if saved != own:
-                name, first, second = _difference(key, saved, own)
+            if saved.run.get(key) != own:
+                name, first, second = _difference(key, saved.run.get(key), own)
+                if name == "schedule.steps":
+                    raise CheckpointError(
+                        f"{path} belongs to a run whose schedule falls over {first} steps, here over {second}: epochs, "
+                        "batch_size and the windows set how many; go on with those of the run, or train with "
+                        "schedule='constant'"
+                    )
                 raise CheckpointError(f"{path} belongs to another run: its {name} is {first!r}, here it is {second!r}")
-        weights, best = _part(arrays, "weights."), _part(arrays, "best.")
-        for values in (weights, best) if best else (weights,):
+        for values in (saved.weights, saved.best) if saved.best else (saved.weights,):
             self._check_weights(path, values)
-        for callback in callbacks:
-            if callback.name in meta["callbacks"]:
-                callback.restore(meta["callbacks"][callback.name])
-        self.schedule.restore(meta["schedule"])
-        self.optimizer.restore(_part(arrays, "optimizer."), meta["optimizer"])
-        self.weights.load(weights)
+        with files.damaged(f"{path} is no whole training run", CheckpointError):
+            if (saved.loss_scale is None) != (self.loss_scale is None):
+                raise CheckpointError(f"{path} is no whole training run: only float16 has a loss scale")
+            for callback in callbacks:
+                if callback.name in saved.callbacks:
+                    callback.restore(saved.callbacks[callback.name])
+            self.schedule.restore(saved.schedule)
+            self.optimizer.restore(saved.optimizer, saved.optimizer_scalars)
+            if self.loss_scale is not None:
+                self.loss_scale.restore(saved.loss_scale)
+        self.weights.load(saved.weights)
         self.publish()
-        if self.loss_scale is not None:
-            self.loss_scale.restore(arrays["loss_scale"])
-        self.best = self._flat(best) if best else None
-        self.last, self.log, self._saved_log = None, None, arrays.get("log")
-        state = {name: self.network.backend.from_host(part) for name, part in _part(arrays, "state.").items()}
+        self.best = self._flat(saved.best) if saved.best else None
+        self.last, self.log, self._saved_log = None, None, saved.log
+        state = {name: self.network.backend.from_host(part) for name, part in saved.state.items()}
         self.network_state = of_parts(state.get("h"), state.get("c"))
-        counters = meta["counters"]
-        self.epoch, self.batch, self.windows = counters["epoch"], counters["batch"], counters["windows"]
-        self.network.calls = counters["calls"]
-        self.history, self.whole = History(**meta["history"]), True
-        return meta["extra"]
+        self.epoch, self.batch = saved.counters["epoch"], saved.counters["batch"]
+        self.windows, self.network.calls = saved.counters["windows"], saved.counters["calls"]
+        self.history, self.whole = saved.history, True
+        return saved.extra
 
     def open_log(self, steps: int) -> None:
         """Begin the log of an epoch of `steps` steps, or go on with that of an epoch that was interrupted."""
@@ -296,10 +301,6 @@ def in_order(callbacks: Sequence[Callback]) -> list[Callback]:
         if names.count(name) > 1:
             raise ConfigError(f"callbacks has two named {name!r}, whose state a checkpoint could not tell apart")
     return sorted(callbacks, key=lambda callback: callback.last)
-
-
-def _part(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
-    return {name[len(prefix) :]: value for name, value in arrays.items() if name.startswith(prefix)}
 
 
 def _difference(name: str, saved: Any, own: Any) -> tuple[str, Any, Any]:

@@ -1,6 +1,10 @@
-"""The native module: what it says of itself and of the machine, and what is said where it is missing."""
+"""The compiled module: what it is told to use, the caches that it knows of, and an installation without it."""
 
 from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -9,7 +13,7 @@ from gpulstm.errors import ConfigError
 
 
 @pytest.fixture
-def caches() -> object:
+def caches() -> Iterator[Any]:
     module = native.load()
     assert module is not None
     before = module.caches()
@@ -27,7 +31,7 @@ def test_caches_of_this_machine_are_read() -> None:
     assert source in ("/sys", "sysconf", "assumed", "given")
 
 
-def test_blocks_follow_the_caches(caches: object) -> None:
+def test_blocks_follow_the_caches(caches: Any) -> None:
     for second in (256 << 10, 512 << 10, 2 << 20):
         caches.give_caches(32 << 10, second, 0)
         block, resident, ahead = caches.cache_model()
@@ -47,3 +51,39 @@ def test_sizes_given_by_hand() -> None:
 def test_what_is_missing_comes_with_a_command() -> None:
     assert "no native code" in native.missing()
     assert "un: " in native.missing() or "Start Python" in native.missing()
+
+
+@pytest.fixture
+def fresh() -> Iterator[None]:
+    """The module as it is first asked for, before the test and after it."""
+    native.load.cache_clear()
+    yield
+    native.load.cache_clear()
+
+
+def test_the_instruction_set_can_be_named(fresh: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = native.load()
+    assert module is not None
+    best, sets = module.instruction_set(), module.instruction_sets()
+    assert best in sets
+    try:
+        for name in sets:
+            native.load.cache_clear()
+            monkeypatch.setenv(native.VARIABLE, name)
+            assert native.load() is module
+            assert module.instruction_set() == name
+            assert native.describe() == f"native, {name} instructions"
+    finally:
+        module.use(best)
+
+
+def test_one_that_the_machine_does_not_have_is_refused(fresh: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(native.VARIABLE, "sse1")
+    with pytest.raises(ConfigError, match="GPULSTM_CPU_ISA is 'sse1', expected one that this machine has: "):
+        native.load()
+
+
+def test_an_installation_without_it_says_so(fresh: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert native.load() is None
+    assert native.describe() == f"NumPy; {native.missing()}"

@@ -12,7 +12,7 @@ import gpulstm as gl
 from gpulstm.arrays import random
 from gpulstm.arrays.backend import Backend
 from gpulstm.arrays.devices import resolve, to_host
-from gpulstm.arrays.random import MaskKey, Purpose
+from gpulstm.arrays.random import MaskKey, Purpose, host_generator
 
 # Random123 1.14, tests/kat_vectors, lines "philox4x32 10": counter, key, result.
 KNOWN = [
@@ -166,3 +166,9 @@ def test_native_masks_are_those_of_array_code() -> None:
         for rate in (0.0, 0.3, 0.999999):
             found = random.keep_mask(backend, rate, shape, KEY, first)
             assert np.array_equal(found, random.keep(np, rate, shape, KEY, first))
+
+
+def test_generators_repeat_and_differ_by_stream() -> None:
+    first, again, other = (host_generator(7, *stream).random(4) for stream in ((1, 2), (1, 2), (2, 1)))
+    np.testing.assert_array_equal(first, again)
+    assert not np.any(first == other)

@@ -1,37 +1,23 @@
-"""`gpulstm train`, `forecast`, `backtest`, `demo`: files, tables, pictures, mistakes, and a run that is interrupted."""
+"""`gpulstm train`, `forecast`, `backtest`: files, tables, pictures, mistakes, and a run that is interrupted."""
 
 from __future__ import annotations
 
-import csv
 import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from command_line import call, read
 from matplotlib.image import imread
-from typer.testing import CliRunner
 
-from gpulstm.cli import app, console, demo
-from gpulstm.data.splits import parse_amount
+from gpulstm.cli import console
 from gpulstm.forecast.forecaster import Forecaster
 
 SMALL = ["--members", "network", "--horizon", "4", "--context", "8", "--hidden-size", "4", "--layers", "1"]
 SMALL += ["--device", "cpu", "--quiet"]
 ROLES = ["--target", "sales", "--time", "day", "--calendar", "weekly"]
-
-
-def call(*arguments: str | Path) -> Any:
-    """The command line in this process."""
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-def read(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV."""
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.fixture(scope="module")
@@ -167,19 +153,13 @@ def test_several_series_and_targets_get_a_picture_each(shops: Path, tmp_path: Pa
     assert sorted(path.name for path in (tmp_path / "b").iterdir()) == ["backtest-north_1-sales.png", "backtest.csv"]
 
 
-def test_names_of_pictures_are_never_the_same() -> None:
-    names = console.names_of("forecast", ["a b", "a/b"], ["x"], 9)
-    assert names == {(0, 0): "forecast-a_b.png", (1, 0): "forecast-a_b-1-0.png"}
-    assert console.names_of("forecast", ["a"], ["x"], 0) == {}
-
-
 def test_without_matplotlib_the_numbers_come_and_the_lack_is_said(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(console.importlib.util, "find_spec", lambda name: None)
     shown = call("forecast", trained / "model.safetensors", "--output", tmp_path, "--device", "cpu")
     assert shown.exit_code == 0, shown.output
-    assert "pip install 'gpulstm[plots]'" in shown.stderr
+    assert "pip install matplotlib" in shown.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["forecast.csv"]
 
 
@@ -299,21 +279,6 @@ def test_a_short_table_is_not_compared(tmp_path: Path) -> None:
     shown = call("train", table, "--device", "cpu", "--quiet", "--output", tmp_path / "m")
     assert shown.exit_code == 0, shown.output
     assert "too short to keep rows" in shown.stderr
-
-
-def test_demo(tmp_path: Path) -> None:
-    shown = call("demo", "--epochs", "1", "--output", tmp_path, "--device", "cpu")
-    assert shown.exit_code == 0, shown.output
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(demo.file_names().values())
-    assert "forecasts of 52 steps, season 52" in shown.stdout
-    assert f"the forecast: {tmp_path / 'forecast.png'}" in shown.stderr.replace("\n", "")
-    assert call("demo", "--epochs", "1", "--output", tmp_path, "--device", "cpu").exit_code == 2
-
-
-@pytest.mark.parametrize(("text", "value"), [("52", 52), ("0", 0), ("0.25", 0.25), ("2024-01-01", "2024-01-01")])
-def test_amounts(text: str, value: object) -> None:
-    assert parse_amount(text) == value
-    assert type(parse_amount(text)) is type(value)
 
 
 @pytest.mark.cuda

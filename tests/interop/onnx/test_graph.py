@@ -351,9 +351,10 @@ def test_weights_inside_the_folder(folder: Path, more: dict[str, str], expected:
 
 
 def test_no_file(tmp_path: Path) -> None:
-    for path in (tmp_path, tmp_path / "none.onnx"):
-        with pytest.raises(ConfigError, match="there is no file"):
-            from_onnx(path)
+    with pytest.raises(ConfigError, match="there is no file"):
+        from_onnx(tmp_path / "none.onnx")
+    with pytest.raises(InteropError, match="cannot be read: Is a directory"):
+        from_onnx(tmp_path)
     with pytest.raises(InteropError, match="source is a int, expected a path, bytes or an"):
         from_onnx(3)
 
