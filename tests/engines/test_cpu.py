@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import os
 import subprocess
@@ -13,21 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cpu_runs import CELLS, FORWARD, both, run
 
 import gpulstm as gl
 from gpulstm.arrays import native
 from gpulstm.engines import cpu
 from gpulstm.errors import ConfigError, ShapeError
-from gpulstm.model.stack import Recurrent
 
-FORWARD = {"float64": 1e-12, "float32": 1e-5}
-GRADIENT = {"float64": 1e-12, "float32": 1e-4}  # relative to the norm
-CELLS: dict[str, Any] = {
-    "lstm": lambda *sizes, **options: gl.LSTM(*sizes, **options),
-    "gru": lambda *sizes, **options: gl.GRU(*sizes, **options),
-    "rnn": lambda *sizes, **options: gl.RNN(*sizes, **options),
-    "relu": lambda *sizes, **options: gl.RNN(*sizes, nonlinearity="relu", **options),
-}
 # T, B, I, H: tails in every direction, one row, more rows than a chunk, K longer than a block, T of 0 and 1
 SHAPES = [(5, 3, 4, 7), (7, 1, 3, 40), (4, 13, 9, 33), (2, 101, 20, 16), (3, 8, 150, 70), (1, 2, 1, 1), (0, 4, 3, 5)]
 
@@ -37,55 +28,6 @@ def _default_threads() -> Any:
     yield
     gl.set_num_threads(None)
     cpu.split = "automatic"
-
-
-def run(model: Recurrent, shape: tuple[int, ...], *, lengths: bool = False, seed: int = 3) -> dict[str, np.ndarray]:
-    """All results of a pass forward and back, and of inference, from random input, states and gradients."""
-    rng = np.random.default_rng(seed)
-    steps, batch, inputs, hidden = shape
-    dtype, memory = model.spec.dtype, model.spec.has_memory
-    count = model.spec.num_layers * model.spec.directions
-    x = rng.standard_normal((steps, batch, inputs)).astype(dtype)
-    rows = None
-    if lengths:
-        rows = rng.integers(0, steps + 1, batch)
-        rows[0], rows[-1] = steps, 0
-    units = (model.spec.state_size, hidden)
-    parts = [rng.standard_normal((count, batch, size)).astype(dtype) for _ in range(2) for size in units]
-    state, dstate = ((parts[0], parts[1]), (parts[2], parts[3])) if memory else (parts[0], parts[2])
-    found: dict[str, Any] = {}
-    found["inference"], ends = model(x, state, rows)
-    for name, part in zip("hc", ends if memory else [ends], strict=False):
-        found[f"inference {name}"] = part
-    found["y"], ends, tape = model.forward(x, state, rows)
-    dy = rng.standard_normal(found["y"].shape).astype(dtype)
-    found["dx"], starts, grads = model.backward(tape, dy, dstate)
-    for kind, pair in (("end", ends), ("d start", starts)):
-        for name, part in zip("hc", pair if memory else [pair], strict=False):
-            found[f"{kind} {name}"] = part
-    return found | {f"d {name}": value for name, value in grads.items()}
-
-
-def compare(found: dict[str, np.ndarray], expected: dict[str, np.ndarray], dtype: str) -> None:
-    """Forward values by their size, gradients by their norm."""
-    assert found.keys() == expected.keys()
-    for name, value in expected.items():
-        assert found[name].shape == value.shape
-        assert found[name].dtype == value.dtype
-        if name.startswith("d"):
-            error = np.linalg.norm(found[name] - value) / max(np.linalg.norm(value), 1e-30)
-            assert error <= GRADIENT[dtype], (name, error)
-        else:
-            assert np.allclose(found[name], value, rtol=FORWARD[dtype], atol=FORWARD[dtype]), name
-
-
-def both(cell: str, shape: tuple[int, ...], dtype: str, *, lengths: bool = False, **options: Any) -> None:
-    """The two engines on the same model and input."""
-    results = []
-    for engine in ("cpu", "reference"):
-        model = CELLS[cell](shape[2], shape[3], dtype=dtype, device="cpu", seed=5, engine=engine, **options)
-        results.append(run(model, shape, lengths=lengths))
-    compare(results[0], results[1], dtype)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
@@ -176,89 +118,6 @@ def test_every_option_agrees_with_the_reference(cell: str, lengths: bool, option
     both(cell, (6, 9, 5, 19), dtype, lengths=lengths, **options)
 
 
-VARIANTS: list[tuple[str, dict[str, Any]]] = [
-    ("lstm", {"zoneout": (0.2, 0.3)}),
-    ("lstm", {"peepholes": True}),
-    ("lstm", {"coupled": True}),
-    ("lstm", {"coupled": True, "peepholes": True}),
-    ("lstm", {"layer_norm": True}),
-    ("lstm", {"proj_size": 4}),
-    ("lstm", {"clip": 0.5}),
-    ("lstm", {"activations": ("HardSigmoid", "Softsign", "Relu")}),
-    ("lstm", {"proj_size": 4, "layer_norm": True, "zoneout": (0.1, 0.2), "recurrent_dropout": 0.2}),
-    ("lstm", {"num_layers": 2, "bidirectional": True, "peepholes": True, "proj_size": 4, "zoneout": (0.1, 0.1)}),
-    ("gru", {"reset_after": False}),
-    ("gru", {"reset_after": False, "recurrent_dropout": 0.3, "bidirectional": True, "num_layers": 2}),
-    ("gru", {"layer_norm": True}),
-    ("gru", {"zoneout": 0.2}),
-    ("gru", {"activations": ("Sigmoid", ("Elu", 0.8, 0.0)), "clip": 0.9}),
-    ("rnn", {"layer_norm": True, "zoneout": 0.2}),
-    ("rnn", {"activations": ("Softplus",)}),
-    ("rnn", {"activations": (("ScaledTanh", 1.5, 0.7),)}),
-    ("rnn", {"activations": (("LeakyRelu", 0.2, 0.0),)}),
-    ("rnn", {"activations": (("ThresholdedRelu", 0.1, 0.0),)}),
-    ("rnn", {"activations": (("Affine", 0.3, 0.1),)}),
-    ("relu", {"clip": 0.7}),
-    ("relu", {"layer_norm": True}),
-]
-
-
-def name_of(variant: tuple[str, dict[str, Any]]) -> str:
-    return "-".join([variant[0], *(f"{name}={value}" for name, value in variant[1].items())])
-
-
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("lengths", [False, True], ids=["whole", "lengths"])
-@pytest.mark.parametrize("variant", VARIANTS, ids=name_of)
-def test_options_that_change_the_equations_agree_with_the_reference(
-    variant: tuple[str, dict[str, Any]], lengths: bool, dtype: str
-) -> None:
-    cell, options = variant
-    for shape in [(6, 9, 5, 19), (4, 1, 3, 8), (3, 40, 7, 33), (0, 2, 3, 5), (2, 1030, 2, 6)]:
-        both(cell, shape, dtype, lengths=lengths, **options)
-
-
-@pytest.mark.parametrize("variant", VARIANTS, ids=name_of)
-def test_options_give_the_same_bits_with_any_threads_and_in_segments(variant: tuple[str, dict[str, Any]]) -> None:
-    cell, options = variant
-    rng = np.random.default_rng(2)
-    model = CELLS[cell](5, 21, device="cpu", engine="cpu", seed=1, **options)
-    x = rng.standard_normal((11, 300, 5)).astype("float32")
-    dy = rng.standard_normal((11, 300, model.spec.output_size)).astype("float32")
-    results = []
-    for threads, memory in [(1, None), (2, None), (3, None), (2, "sqrt")]:
-        gl.set_num_threads(threads)
-        again = copy.deepcopy(model)
-        y, state, tape = again.forward(x, memory=memory)
-        dx, dstate, grads = again.backward(tape, dy, state)
-        results.append([y, dx, grads.flat, *_parts(state), *_parts(dstate)])
-    for other in results[1:]:
-        for found, expected in zip(other, results[0], strict=True):
-            assert np.array_equal(found, expected)
-
-
-@pytest.mark.parametrize("variant", [each for each in VARIANTS if "bidirectional" not in each[1]], ids=name_of)
-def test_a_stream_with_options_gives_the_bits_of_the_whole_sequence(variant: tuple[str, dict[str, Any]]) -> None:
-    cell, options = variant
-    model = CELLS[cell](6, 21, **{"num_layers": 2, **options}, device="cpu", engine="cpu")
-    x = np.random.default_rng(4).standard_normal((7, 3, 6)).astype("float32")
-    y, state = model(x)
-    step = model.stream(3)
-    assert np.array_equal(np.stack([step(x_t) for x_t in x]), y)
-    for found, expected in zip(_parts(step.state), _parts(state), strict=True):
-        assert np.array_equal(found, expected)
-    step.reset()
-    step.state = model(x[:4])[1]
-    out = np.empty_like(y[0])
-    for x_t, y_t in zip(x[4:], y[4:], strict=True):
-        assert step(x_t, out=out) is out
-        assert np.array_equal(out, y_t)
-
-
-def _parts(state: Any) -> tuple[np.ndarray, ...]:
-    return state if isinstance(state, tuple) else (state,)
-
-
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("cell", CELLS)
 def test_results_do_not_depend_on_threads_or_on_how_the_work_is_split(cell: str, dtype: str) -> None:
@@ -347,11 +206,13 @@ def test_a_sequence_in_segments_gives_the_same_bits(cell: str, reverse: bool, en
 def test_every_instruction_set_of_this_machine_agrees(isa: str) -> None:
     there = cpu._module().instruction_sets()
     code = (
-        "import itertools, sys; sys.path.insert(0, 'tests/engines'); import test_cpu as t\n"
+        "import itertools, sys; sys.path[:0] = ['tests/engines', 'tests/helpers']\n"
+        "import test_cpu as t, test_cpu_variant as v\n"
         "assert t.cpu._module().instruction_set() == sys.argv[1]\n"
         "for cell, dtype in itertools.product(t.CELLS, t.FORWARD):\n"
         "    for shape in t.SHAPES: t.both(cell, shape, dtype)\n"
         "    t.both(cell, (6, 9, 5, 19), dtype, lengths=True, bidirectional=True, recurrent_dropout=0.3)\n"
+        "for cell, options in v.VARIANTS: t.both(cell, (6, 9, 5, 19), 'float32', lengths=True, **options)\n"
     )
     environment = {**os.environ, native.VARIABLE: isa}
     done = subprocess.run([sys.executable, "-c", code, isa], env=environment, capture_output=True, text=True)
