@@ -41,17 +41,17 @@ $(PY):
 
 $(VENV)/.demo: $(NATIVE) | $(PY)
 	@echo "== install gpulstm with its plots"
-	@$(PIP) -e '.[plots]'
+	@tools/install.sh $(PY) -e '.[plots]'
 	@touch $@
 
 $(VENV)/.test: $(NATIVE) | $(PY)
 	@echo "== install gpulstm with its test tools$(if $(CUPY), and CuPy)"
-	@$(PIP) -e '.[test]' $(CUPY)
+	@tools/install.sh $(PY) -e '.[test]' $(CUPY)
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.dev: $(NATIVE) | $(PY)
 	@echo "== install gpulstm with its development tools"
-	@$(PIP) -e '.[dev]'
+	@tools/install.sh $(PY) -e '.[dev]'
 	@touch $@ $(VENV)/.demo
 
 demo: $(VENV)/.demo
@@ -116,6 +116,7 @@ sanitize: $(VENV)/.dev
 lint: $(VENV)/.dev
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
+	@$(VENV)/bin/clang-format --dry-run --Werror kernels/cpu/*.h kernels/cpu/*.cpp
 	@$(PY) -m mypy
 
 format: $(VENV)/.dev
