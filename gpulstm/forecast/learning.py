@@ -27,7 +27,7 @@ from gpulstm.training.trainer import Trainer
 
 
 def fit_network(
-    config: ForecasterConfig, series: SeriesSet, seasons: tuple[int, ...], runs: Runs
+    config: ForecasterConfig, series: SeriesSet, seasons: tuple[int, ...], runs: Runs, warm: Fitted | None = None
 ) -> tuple[Fitted, History, list[str]]:
     """Train a single network.
 
@@ -36,6 +36,7 @@ def fit_network(
         series: in their own units.
         seasons: rows in each season.
         runs: callbacks, checkpoint and what to resume.
+        warm: an earlier fit, whose weights the run starts from, and whose scaling stays.
 
     Returns:
         what was fitted, the run's history, and sentences on what the data made necessary.
@@ -50,6 +51,8 @@ def fit_network(
         )
     cuts = chronological_cuts(series, config.validation, config.test)
     scaler = new_scaler(config, series, cuts.train)
+    if warm is not None and warm.names == series.names:
+        scaler = warm.scaler
     train, judge = training_parts(config, series, scaler, cuts)
     watchers: list[Callback] = [Progress(runs.progress), *runs.callbacks]
     if config.patience is not None:
@@ -57,6 +60,13 @@ def fit_network(
     if runs.checkpoint is not None:
         watchers.append(CheckpointEvery(runs.checkpoint, epochs=1))
     trainer = new_trainer(config, train, watchers, runs.identity)
+    if warm is not None:
+        if warm.network.config != trainer.network.config:
+            raise ConfigError(
+                "warm_start needs the options and columns of the fit before: its network has other shapes"
+            )
+        host = warm.network.backend.to_host
+        trainer.network.params.load({name: host(value) for name, value in warm.network.params.items()})
     if runs.resume is not None:
         trainer.restore(runs.resume)
     notes = scaler.notes()
