@@ -141,14 +141,14 @@ docs: $(VENV)/.test
 	@for script in $$(grep -l __main__ docs/pictures/*.py); do echo "== $$script"; $(PY) "$$script" || exit 1; done
 	@$(PY) tools/check_links.py
 
-# Coverage-guided fuzzing of every reader of foreign files, for an hour or SECONDS; Linux and macOS, as atheris.
-SECONDS ?= 3600
+# Coverage-guided fuzzing of every reader of foreign files, for an hour or FUZZ_SECONDS; Linux and macOS, as atheris.
+FUZZ_SECONDS ?= 3600
 $(VENV)/.fuzz: $(VENV)/.test
 	@$(PIP) -e '.[fuzz]'
 	@touch $@
 
 fuzz: $(VENV)/.fuzz
-	@OPENBLAS_NUM_THREADS=1 $(PY) tests/fuzz/fuzz.py --seconds $(SECONDS) --finds $(OUT)/fuzz
+	@OPENBLAS_NUM_THREADS=1 $(PY) tests/fuzz/fuzz.py --seconds $(FUZZ_SECONDS) --finds $(OUT)/fuzz
 
 fuzz-quick: $(VENV)/.fuzz
 	@OPENBLAS_NUM_THREADS=1 $(PY) tests/fuzz/fuzz.py --seconds 120 --finds $(OUT)/fuzz
