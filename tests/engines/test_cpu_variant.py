@@ -1,4 +1,4 @@
-"""Layers with options on the CPU engine: the reference's results, the same bits with any threads, in segments, in a stream."""
+"""Layers with options on the CPU engine: the results of the reference; the same bits however the work is divided."""
 
 from __future__ import annotations
 
