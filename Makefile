@@ -28,7 +28,7 @@ CUPY := 'cupy-cuda12x>=14'
 endif
 
 # What the native engine is built from: an environment is brought up to date when any of it changes.
-NATIVE := pyproject.toml CMakeLists.txt $(wildcard kernels/*.h kernels/cpu/*)
+NATIVE := pyproject.toml CMakeLists.txt $(wildcard kernels/equations/* kernels/cpu/*)
 
 .PHONY: kernels gpu-check demo test test-cpu test-cuda test-peers selftest sanitize lint format peers bench docs build venv clean
 
@@ -66,7 +66,7 @@ test-cpu: $(VENV)/.test
 
 # A GPU where CuPy finds one, else the simulator, else none of them, and that is said.
 test-cuda: $(VENV)/.test
-	@if $(PY) -c 'import sys, gpulstm.backend as b; sys.exit(b.cuda_missing() is not None)'; then \
+	@if $(PY) -c 'import sys, gpulstm.arrays.backend as b; sys.exit(b.cuda_missing() is not None)'; then \
 	  echo "== tests marked cuda, on the GPU"; $(PYTEST) -q -m cuda; \
 	elif [ "$(SIMULATOR)" = yes ]; then \
 	  echo "== tests marked cuda, on the simulator (no GPU here): function, not speed"; $(HOSTGPU) $(PYTEST) -q $(SHARED) -m cuda; \
@@ -102,7 +102,7 @@ sanitize: $(VENV)/.dev
 	@PATH="$(abspath $(VENV))/bin:$$PATH" cmake --install build/sanitize --prefix build/sanitized >/dev/null
 	@$(PY) -m venv --without-pip build/sanitized/env
 	@$(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > "$$(build/sanitized/env/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/libraries.pth"
-	@cd build/sanitized && ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" env/bin/python -m pytest -q -p no:cacheprovider -m "not cuda" -k "engine or native or threads" tests/parity/test_cpu_engine.py tests/test_losses.py tests/test_optimizers.py
+	@cd build/sanitized && ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" env/bin/python -m pytest -q -p no:cacheprovider -m "not cuda" -k "engine or native or threads" tests/engines/test_cpu.py tests/test_losses.py tests/test_optimizers.py
 
 lint: $(VENV)/.dev
 	@$(PY) -m ruff check .
@@ -129,16 +129,16 @@ bench: $(VENV)/.demo
 
 docs: $(VENV)/.test
 	@for script in $$(grep -l __main__ docs/pictures/*.py); do echo "== $$script"; $(PY) "$$script" || exit 1; done
-	@$(PY) docs/check_links.py
+	@$(PY) tools/check_links.py
 
 # Every CUDA kernel compiled for real architectures, with nvcc or NVRTC from its wheel; no GPU needed.
 kernels: $(VENV)/.test
 	@command -v nvcc >/dev/null || $(PIP) nvidia-cuda-nvrtc-cu12 nvidia-cuda-runtime-cu12
-	@$(PY) docs/tables/kernels.py $(ARCH:%=--arch %)
+	@$(PY) tools/kernels.py $(ARCH:%=--arch %)
 
 # On a machine with a GPU: the tests marked cuda, the forms and PyTorch timed with device events, one report file.
 gpu-check: $(VENV)/.test
-	@$(PY) docs/tables/gpu_check.py --output $(OUT)/gpu-check.md
+	@$(PY) tools/gpu_check.py --output $(OUT)/gpu-check.md
 
 build: $(VENV)/.dev
 	@$(PY) -m build --outdir dist .

@@ -6,13 +6,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from gpulstm import errors
-from gpulstm.backend import to_device, to_host
-from gpulstm.layers import GRU, LSTM, RNN, Dense
-from gpulstm.threads import get_num_threads, set_num_threads
+from gpulstm.arrays.devices import to_device, to_host
+from gpulstm.arrays.threads import get_num_threads, set_num_threads
+from gpulstm.model.layers import GRU, LSTM, RNN, Dense
 
 if TYPE_CHECKING:
     from gpulstm import interop
-    from gpulstm.forecast import Forecaster
+    from gpulstm.data import datasets
+    from gpulstm.forecast.forecaster import Forecaster
+    from gpulstm.model.network import Network, NetworkConfig
+    from gpulstm.training.trainer import Trainer
 
 __version__ = "0.1.0"
 
@@ -22,6 +25,10 @@ __all__ = [
     "RNN",
     "Dense",
     "Forecaster",
+    "Network",
+    "NetworkConfig",
+    "Trainer",
+    "datasets",
     "errors",
     "get_num_threads",
     "interop",
@@ -30,13 +37,23 @@ __all__ = [
     "to_host",
 ]
 
+_PACKAGES = {"interop": "gpulstm.interop", "datasets": "gpulstm.data.datasets"}
+_CLASSES = {
+    "Forecaster": "gpulstm.forecast.forecaster",
+    "Network": "gpulstm.model.network",
+    "NetworkConfig": "gpulstm.model.network",
+    "Trainer": "gpulstm.training.trainer",
+}
+
 
 def __getattr__(name: str) -> Any:
-    """`Forecaster` and `interop`, imported when first asked for: who uses layers alone does not wait for them."""
-    if name == "interop":
-        return importlib.import_module("gpulstm.interop")
-    if name != "Forecaster":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from gpulstm.forecast import Forecaster
+    """What is imported when first asked for: who uses layers alone does not wait for the rest."""
+    if name in _PACKAGES:
+        return importlib.import_module(_PACKAGES[name])
+    if name in _CLASSES:
+        return getattr(importlib.import_module(_CLASSES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
-    return Forecaster
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

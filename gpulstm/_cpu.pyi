@@ -7,7 +7,7 @@ Arrays are C-contiguous and of one dtype (float for `*_float`, double for `*_dou
 from collections.abc import Sequence
 from typing import Any
 
-from gpulstm.backend import Array
+from gpulstm.arrays.backend import Array
 
 def instruction_sets() -> list[str]:
     """Those of this build that this processor has, the best last."""
@@ -150,7 +150,8 @@ def step_float(
     numbers: Sequence[float],
     threads: int,
 ) -> None:
-    """A function of kernels/optimizers.h over all elements of w and the moments, in place; g is multiplied by `scale`.
+    """A function of kernels/equations/optimizers.h over all elements of w and the moments, in place; g is
+    multiplied by `scale`.
 
     `function` is its name with template arguments, as "gl_adam<T>"; `numbers` are its coefficients, in order.
     """

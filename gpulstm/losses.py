@@ -3,8 +3,9 @@
 Each loss is an object.  Called, it gives its value and the gradient with respect to `raw`, what the head put out; both
 stay on the device.  `predict` reads `raw` as a forecast, in the scale of `raw`.
 
-On the CPU all but `SoftmaxCrossEntropy` run as one native pass, by the formulas in `kernels/losses.h`, with sums in
-float64.  `_each` serves on a GPU, where an installation has no native code, and for losses defined elsewhere.
+On the CPU all but `SoftmaxCrossEntropy` run as one native pass by the formulas in
+`kernels/equations/losses.h`, with sums in float64.  `_each` serves on a GPU, where an installation has no native code,
+and for losses defined elsewhere.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from gpulstm import native, options
-from gpulstm.backend import Array, backend_of, one_device
+from gpulstm import validate
+from gpulstm.arrays import native
+from gpulstm.arrays.backend import Array
+from gpulstm.arrays.devices import backend_of, one_device
 from gpulstm.errors import ConfigError, DTypeError, ShapeError
 
 
@@ -108,7 +111,7 @@ class Loss(ABC):
 
     def config(self) -> dict[str, Any]:
         """Name and options, as a checkpoint keeps them; `from_config` takes them back."""
-        return options.to_config(self)
+        return validate.to_config(self)
 
     def _check_raw(self, raw: Array) -> None:
         if raw.dtype.kind != "f":
@@ -166,7 +169,7 @@ class Huber(Loss):
     delta: float = 1.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "delta", options.real("delta", self.delta, above=0))
+        object.__setattr__(self, "delta", validate.real("delta", self.delta, above=0))
 
     def _each(self, xp: Any, z: Array, y: Array) -> tuple[Array, Array]:
         error = z[..., 0] - y
@@ -193,7 +196,7 @@ class Pinball(Loss):
     quantiles: tuple[float, ...] = (0.1, 0.5, 0.9)
 
     def __post_init__(self) -> None:
-        found = options.levels("quantiles", self.quantiles)
+        found = validate.levels("quantiles", self.quantiles)
         if not found:
             raise ConfigError("quantiles is empty, expected at least one level between 0 and 1")
         object.__setattr__(self, "quantiles", found)
@@ -239,8 +242,8 @@ class GaussianNLL(Loss):
     floor: float = 1e-4
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "quantiles", options.levels("quantiles", self.quantiles))
-        object.__setattr__(self, "floor", options.real("floor", self.floor, above=0))
+        object.__setattr__(self, "quantiles", validate.levels("quantiles", self.quantiles))
+        object.__setattr__(self, "floor", validate.real("floor", self.floor, above=0))
 
     @property
     def outputs(self) -> int:
@@ -266,7 +269,7 @@ class GaussianNLL(Loss):
     def predict(self, raw: Array, quantiles: Sequence[float] | None = None) -> dict[str, Array]:
         """The forecast; `quantiles` asks for other levels than those of the loss."""
         self._check_raw(raw)
-        wanted = self.quantiles if quantiles is None else options.levels("quantiles", quantiles)
+        wanted = self.quantiles if quantiles is None else validate.levels("quantiles", quantiles)
         backend = backend_of(raw)
         xp = backend.xp
         with backend.activate():
@@ -295,7 +298,7 @@ class SoftmaxCrossEntropy(Loss):
     classes: int = 2
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "classes", options.count("classes", self.classes, at_least=2))
+        object.__setattr__(self, "classes", validate.count("classes", self.classes, at_least=2))
 
     @property
     def outputs(self) -> int:
@@ -334,4 +337,4 @@ LOSSES: tuple[type[Loss], ...] = (MSE, MAE, Huber, Pinball, GaussianNLL, Softmax
 
 def from_config(config: Mapping[str, Any]) -> Loss:
     """The loss that `Loss.config` described."""
-    return options.from_config("loss", LOSSES, config)
+    return validate.from_config("loss", LOSSES, config)

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from gpulstm.backend import to_host
+from gpulstm.arrays.devices import to_host
 from gpulstm.errors import ConfigError, DataError, ShapeError
 
 

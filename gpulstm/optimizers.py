@@ -1,8 +1,8 @@
 """Optimizers over flat buffers: one step is one fused kernel on a GPU and one fused native pass on the CPU.
 
-The arithmetic of one element stands in `kernels/optimizers.h` for both and, operation for operation in the same order,
-in the `_sweep` methods here for NumPy, which serve where an installation has no native code.  On the CPU the two give
-the same bits.  All follow PyTorch's formulas, so that a run can be compared with one there.
+The arithmetic of one element stands in `kernels/equations/optimizers.h` for both and, operation for operation in the
+same order, in the `_sweep` methods here for NumPy, which serve where an installation has no native code.  On the CPU
+the two give the same bits.  All follow PyTorch's formulas, so that a run can be compared with one there.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from gpulstm import native, options
-from gpulstm.backend import Array, backend_of, to_device
+from gpulstm import validate
+from gpulstm.arrays import native
+from gpulstm.arrays.backend import Array
+from gpulstm.arrays.devices import backend_of, to_device
+from gpulstm.arrays.params import ParamDict
+from gpulstm.arrays.threads import get_num_threads
 from gpulstm.errors import CheckpointError, ConfigError, DTypeError, ShapeError
-from gpulstm.params import ParamDict
-from gpulstm.threads import get_num_threads
 
 BLOCK = 32768  # elements a NumPy sweep works on at a time: weights, moments and scratch of a block stay in the L2 cache
 _DOT = 8192  # elements of one product in a norm on the CPU: few enough that BLAS does not split them over threads
@@ -120,7 +122,7 @@ class Optimizer(ABC):
 
     def config(self) -> dict[str, Any]:
         """Name and options, as a checkpoint keeps them; `from_config` takes them back."""
-        return options.to_config(self)
+        return validate.to_config(self)
 
     @abstractmethod
     def _moment_names(self) -> tuple[str, ...]:
@@ -132,7 +134,7 @@ class Optimizer(ABC):
 
     @abstractmethod
     def _call(self) -> tuple[str, tuple[str, ...]]:
-        """The function of `kernels/optimizers.h` with its template arguments, and the moments it takes, in order."""
+        """The function of `kernels/equations/optimizers.h` with its template arguments, and its moments, in order."""
 
     @abstractmethod
     def _sweep(self, w: Array, g: Array, moments: dict[str, Array], s: tuple[Array, ...], *numbers: float) -> None:
@@ -148,7 +150,7 @@ class Optimizer(ABC):
             "T g, raw T scale, " + ", ".join(f"T a{index}" for index in range(len(numbers))),
             ", ".join(["T w", *(f"T {name}" for name in names)]),
             f"if (scale[0] == scale[0]) {{ {absent}{function}({arguments}); }}",
-            headers=("optimizers.h",),
+            headers=("equations/optimizers.h",),
         )
         with backend.activate():
             factor = self._one if scale is None else scale.reshape(1)
@@ -196,9 +198,9 @@ class SGD(Optimizer):
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        self.momentum = options.real("momentum", self.momentum, at_least=0, below=1)
-        self.nesterov = options.flag("nesterov", self.nesterov)
-        self.weight_decay = options.real("weight_decay", self.weight_decay, at_least=0)
+        self.momentum = validate.real("momentum", self.momentum, at_least=0, below=1)
+        self.nesterov = validate.flag("nesterov", self.nesterov)
+        self.weight_decay = validate.real("weight_decay", self.weight_decay, at_least=0)
         if self.nesterov and self.momentum == 0:
             raise ConfigError("nesterov is True but momentum is 0, expected a momentum above 0 with it")
 
@@ -250,11 +252,11 @@ class RMSprop(Optimizer):
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        self.alpha = options.real("alpha", self.alpha, at_least=0, below=1)
-        self.epsilon = options.real("epsilon", self.epsilon, above=0)
-        self.momentum = options.real("momentum", self.momentum, at_least=0, below=1)
-        self.centered = options.flag("centered", self.centered)
-        self.weight_decay = options.real("weight_decay", self.weight_decay, at_least=0)
+        self.alpha = validate.real("alpha", self.alpha, at_least=0, below=1)
+        self.epsilon = validate.real("epsilon", self.epsilon, above=0)
+        self.momentum = validate.real("momentum", self.momentum, at_least=0, below=1)
+        self.centered = validate.flag("centered", self.centered)
+        self.weight_decay = validate.real("weight_decay", self.weight_decay, at_least=0)
 
     def _moment_names(self) -> tuple[str, ...]:
         return ("square", *(("average",) if self.centered else ()), *(("velocity",) if self.momentum else ()))
@@ -317,10 +319,10 @@ class Adam(Optimizer):
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        self.beta1 = options.real("beta1", self.beta1, at_least=0, below=1)
-        self.beta2 = options.real("beta2", self.beta2, at_least=0, below=1)
-        self.epsilon = options.real("epsilon", self.epsilon, above=0)
-        self.weight_decay = options.real("weight_decay", self.weight_decay, at_least=0)
+        self.beta1 = validate.real("beta1", self.beta1, at_least=0, below=1)
+        self.beta2 = validate.real("beta2", self.beta2, at_least=0, below=1)
+        self.epsilon = validate.real("epsilon", self.epsilon, above=0)
+        self.weight_decay = validate.real("weight_decay", self.weight_decay, at_least=0)
 
     def _moment_names(self) -> tuple[str, ...]:
         return "mean", "square"
@@ -442,4 +444,4 @@ OPTIMIZERS: tuple[type[Optimizer], ...] = (SGD, RMSprop, Adam, AdamW)
 
 def from_config(config: Mapping[str, Any]) -> Optimizer:
     """The optimizer that `Optimizer.config` described, without its moments."""
-    return options.from_config("optimizer", OPTIMIZERS, config)
+    return validate.from_config("optimizer", OPTIMIZERS, config)

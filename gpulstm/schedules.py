@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from gpulstm import options
+from gpulstm import validate
 from gpulstm.errors import CheckpointError, ConfigError
 
 
@@ -51,7 +51,7 @@ class Schedule(ABC):
 
     def config(self) -> dict[str, Any]:
         """Name and options, as a checkpoint keeps them; `from_config` takes them back."""
-        return options.to_config(self)
+        return validate.to_config(self)
 
 
 @dataclass
@@ -66,7 +66,7 @@ class Constant(Schedule):
     base: float = 1e-3
 
     def __post_init__(self) -> None:
-        self.base = options.real("base", self.base, above=0)
+        self.base = validate.real("base", self.base, above=0)
 
     def rate(self, step: int) -> float:
         return self.base
@@ -88,9 +88,9 @@ class Step(Schedule):
     factor: float = 0.1
 
     def __post_init__(self) -> None:
-        self.base = options.real("base", self.base, above=0)
-        self.every = options.count("every", self.every)
-        self.factor = options.real("factor", self.factor, above=0, at_most=1)
+        self.base = validate.real("base", self.base, above=0)
+        self.every = validate.count("every", self.every)
+        self.factor = validate.real("factor", self.factor, above=0, at_most=1)
 
     def rate(self, step: int) -> float:
         return self.base * self.factor ** (step // self.every)
@@ -113,9 +113,9 @@ class Cosine(Schedule):
     floor: float = 0.0
 
     def __post_init__(self) -> None:
-        self.base = options.real("base", self.base, above=0)
-        self.steps = options.count("steps", self.steps)
-        self.floor = options.real("floor", self.floor, at_least=0, at_most=self.base)
+        self.base = validate.real("base", self.base, above=0)
+        self.steps = validate.count("steps", self.steps)
+        self.floor = validate.real("floor", self.floor, at_least=0, at_most=self.base)
 
     def rate(self, step: int) -> float:
         part = min(step, self.steps) / self.steps
@@ -140,7 +140,7 @@ class WarmUp(Schedule):
     def __post_init__(self) -> None:
         if not isinstance(self.inner, Schedule):
             raise ConfigError(f"inner is {self.inner!r}, expected a schedule")
-        self.steps = options.count("steps", self.steps)
+        self.steps = validate.count("steps", self.steps)
 
     def rate(self, step: int) -> float:
         if step >= self.steps:
@@ -190,12 +190,12 @@ class OnPlateau(Schedule):
     _cooling: int = field(default=0, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.base = options.real("base", self.base, above=0)
-        self.factor = options.real("factor", self.factor, above=0, below=1)
-        self.patience = options.count("patience", self.patience, at_least=0)
-        self.threshold = options.real("threshold", self.threshold, at_least=0)
-        self.cooldown = options.count("cooldown", self.cooldown, at_least=0)
-        self.floor = options.real("floor", self.floor, at_least=0, at_most=self.base)
+        self.base = validate.real("base", self.base, above=0)
+        self.factor = validate.real("factor", self.factor, above=0, below=1)
+        self.patience = validate.count("patience", self.patience, at_least=0)
+        self.threshold = validate.real("threshold", self.threshold, at_least=0)
+        self.cooldown = validate.count("cooldown", self.cooldown, at_least=0)
+        self.floor = validate.real("floor", self.floor, at_least=0, at_most=self.base)
         self._now = self.base
 
     def rate(self, step: int) -> float:
@@ -231,4 +231,4 @@ def from_config(config: Mapping[str, Any]) -> Schedule:
     config = dict(config)
     if config.get("name") == WarmUp.name and isinstance(config.get("inner"), Mapping):
         config["inner"] = from_config(config["inner"])
-    return options.from_config("schedule", SCHEDULES, config)
+    return validate.from_config("schedule", SCHEDULES, config)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-import gpulstm.backend
-import gpulstm.native
+import gpulstm.arrays.backend
+import gpulstm.arrays.native
 
 TOLERANCE = {"float64": 1e-12, "float32": 1e-5, "float16": 2e-2}  # forward values, engines against the reference
 
@@ -25,9 +25,9 @@ def device(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def backend(device: str) -> gpulstm.backend.Backend:
+def backend(device: str) -> gpulstm.arrays.backend.Backend:
     """The backend of `device`."""
-    return gpulstm.backend.resolve(device)
+    return gpulstm.arrays.devices.resolve(device)
 
 
 @pytest.fixture
@@ -39,4 +39,4 @@ def rng() -> np.random.Generator:
 @pytest.fixture
 def no_native(monkeypatch: pytest.MonkeyPatch) -> None:
     """Optimizers and losses as in an installation without native code."""
-    monkeypatch.setattr(gpulstm.native, "load", lambda: None)
+    monkeypatch.setattr(gpulstm.arrays.native, "load", lambda: None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import importlib
 import inspect
 import json
@@ -13,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from paths import CHECKOUT
 
 import gpulstm
 
 PACKAGE = Path(gpulstm.__file__).parent
-CHECKOUT = Path(__file__).parents[1]
 TOP = {"gpulstm", "gpulstm.__main__"}  # these two may import everything
 LAZY = {"cupy", "matplotlib", "mpi4py", "narwhals", "onnx", "pandas", "polars", "pyarrow", "rich", "scipy", "torch"}
 LAZY |= {"h5py", "keras", "safetensors", "tensorboardX", "tqdm", "typer"}
@@ -32,24 +33,22 @@ def modules() -> dict[str, Path]:
     return found
 
 
-def documented_order() -> list[str]:
-    """The list in docs/architecture.md as dotted names, top to bottom and left to right.
+def layers() -> dict[str, set[str]]:
+    """The table in docs/architecture.md: what each folder and leaf of the package may import.
 
-    A line is names, two spaces or more, what they are for; `folder/first second` are two modules of one folder, and the
-    folder's own `__init__` comes after its modules, behind the last line that has some of them.
+    A row is `names`, then what they may import; several names of one row stand for each of them.
     """
     text = (CHECKOUT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    block = re.search(r"\n\n((?:    .+\n)+)", text)
-    assert block, "docs/architecture.md has no indented list of modules"
-    order = []
-    for line in block.group(1).splitlines():
-        names = re.split(r"\s{2,}", line.strip())[0].split()
-        folder, _, names[0] = names[0].rpartition("/")
-        prefix = f"gpulstm.{folder.replace('/', '.')}." if folder else "gpulstm."
-        if folder and prefix[:-1] in order:
-            order.remove(prefix[:-1])
-        order += [prefix + name for name in names] + ([prefix[:-1]] if folder else [])
-    return order
+    table = {}
+    for names, may in re.findall(r"^\| ((?:`\w+` ?)+)\| ((?:`\w+`,? ?)+|nothing )\|$", text, re.MULTILINE):
+        for name in re.findall(r"\w+", names):
+            table[name] = set(re.findall(r"`(\w+)`", may))
+    return table
+
+
+def part(name: str) -> str:
+    """The folder or leaf that a module belongs to: `gpulstm.data.windows` is of `data`."""
+    return name.split(".")[1]
 
 
 def imports(name: str, path: Path, known: set[str]) -> set[str]:
@@ -69,29 +68,46 @@ def imports(name: str, path: Path, known: set[str]) -> set[str]:
     return {target for target in found if target.split(".")[0] == "gpulstm"}
 
 
-def test_the_picture_names_every_module_and_no_other() -> None:
-    order = documented_order()
-    assert len(order) == len(set(order))
-    assert set(order) == set(modules()) - TOP
+def test_the_table_names_every_folder_and_no_other() -> None:
+    assert set(layers()) == {part(name) for name in set(modules()) - TOP}
 
 
-def test_imports_go_only_upwards_in_the_list() -> None:
-    rank = {name: place for place, name in enumerate(documented_order())}
-    found = modules()
+def test_the_table_has_no_cycle() -> None:
+    table, ranked = layers(), set[str]()
+    while len(ranked) < len(table):
+        free = {name for name, may in table.items() if name not in ranked and may <= ranked}
+        assert free, f"these import one another: {sorted(set(table) - ranked)}"
+        ranked |= free
+
+
+def test_each_folder_imports_only_what_the_table_allows() -> None:
+    table, known = layers(), modules()
     wrong = [
         f"{name} imports {target}"
-        for name, path in found.items()
+        for name, path in known.items()
         if name not in TOP
-        for target in sorted(imports(name, path, set(found)))
-        if rank.get(target, len(rank)) >= rank.get(name, len(rank))
+        for target in sorted(imports(name, path, set(known)))
+        if target == "gpulstm" or part(target) not in table[part(name)] | {part(name)}
     ]
     assert not wrong
+
+
+def test_no_modules_import_one_another_in_a_circle() -> None:
+    """A folder whose `__init__` imports its modules when first asked for is left out: it stands for each of them."""
+    known = {name: path for name, path in modules().items() if name not in TOP and "_MODULES" not in path.read_text()}
+    graph = {name: imports(name, path, set(modules())) & set(known) - {name} for name, path in known.items()}
+    assert list(graphlib.TopologicalSorter(graph).static_order())
+
+
+def test_few_files_lie_at_the_root_of_the_package() -> None:
+    files = [path for path in PACKAGE.iterdir() if path.is_file() and path.suffix != ".so"]
+    assert len(files) <= 10, sorted(path.name for path in files)
 
 
 def test_only_the_backend_imports_cupy() -> None:
     pattern = re.compile(r"^\s*(import|from)\s+cupyx?\b", re.MULTILINE)
     importers = [name for name, path in modules().items() if pattern.search(path.read_text(encoding="utf-8"))]
-    assert importers == ["gpulstm.backend"]
+    assert importers == ["gpulstm.arrays.cupy_backend"]
 
 
 def test_importing_the_package_loads_no_heavy_library() -> None:
@@ -112,8 +128,9 @@ def test_the_first_forecast_of_a_loaded_model_imports_no_more_than_it_needs(tmp_
     )
     command = [sys.executable, "-c", code, str(tmp_path / "model.safetensors")]
     loaded = set(json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
-    late = ("backtesting", "callbacks", "gradients", "optimizers", "readers", "rolling", "schedules", "training")
-    forms = {name for name in modules() if name.startswith("gpulstm.engines.cuda.")}
+    late = {"optimizers", "schedules", "data.readers", "forecast.backtest", "forecast.streaming"}
+    late |= {"training.callbacks", "training.gradients", "training.trainer"}
+    forms = {name for name in modules() if name.startswith("gpulstm.engines.cuda.")} - {"gpulstm.engines.cuda.engine"}
     assert len(forms) > 5
     assert not loaded & (LAZY - {"safetensors"})
     assert not loaded & {f"gpulstm.{name}" for name in late}

@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from gpulstm import losses, native
-from gpulstm.backend import Backend, resolve, to_host
+from gpulstm import losses
+from gpulstm.arrays import native
+from gpulstm.arrays.backend import Backend
+from gpulstm.arrays.devices import resolve, to_host
 from gpulstm.errors import ConfigError, DeviceError, DTypeError, ShapeError
 
 TOLERANCE = {"float64": 1e-12, "float32": 1e-5}

@@ -6,18 +6,7 @@ import numpy as np
 import pytest
 
 from gpulstm.errors import ConfigError, DataError, ShapeError
-from gpulstm.metrics import (
-    coverage,
-    mae,
-    mape,
-    mase,
-    naive,
-    pinball,
-    rmse,
-    seasonal_naive,
-    seasonal_scale,
-    smape,
-)
+from gpulstm.metrics import coverage, mae, mape, mase, naive, pinball, rmse, seasonal_naive, seasonal_scale, smape
 
 ACTUAL = np.array([1.0, 2, 4, np.nan])
 FORECAST = np.array([2.0, 2, 1, 100])

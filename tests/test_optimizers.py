@@ -12,17 +12,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+from paths import GOLDEN_FOLDER
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
 import gpulstm as gl
-from gpulstm import native, optimizers
-from gpulstm.backend import Backend, kernel_folder, resolve, to_host
+from gpulstm import optimizers
+from gpulstm.arrays import native
+from gpulstm.arrays.backend import Backend
+from gpulstm.arrays.devices import resolve, to_host
+from gpulstm.arrays.kernel_source import kernel_folder
+from gpulstm.arrays.params import ParamDict
 from gpulstm.errors import CheckpointError, ConfigError, DTypeError, ShapeError
 from gpulstm.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop, clip_scale
-from gpulstm.params import ParamDict
 
-FILE = Path(__file__).parent / "golden" / "optimizers.safetensors"
+FILE = GOLDEN_FOLDER / "optimizers.safetensors"
 GOLDEN = load_file(FILE)
 with safe_open(FILE, "np") as opened:
     CASES = json.loads(opened.metadata()["cases"])
@@ -289,7 +293,7 @@ def test_header_compiles_for_the_host(tmp_path: Path) -> None:
     numbers = [GOLDEN["start"][3], *GOLDEN["grads"][:, 3]]
     source = tmp_path / "adam.cpp"
     source.write_text(
-        '#include "optimizers.h"\n#include <cstdio>\nint main() {\n'
+        '#include "equations/optimizers.h"\n#include <cstdio>\nint main() {\n'
         f"  double w = {numbers[0]!r}, m = 0, v = 0, g[10] = {{{', '.join(repr(float(x)) for x in numbers[1:])}}};\n"
         "  for (int t = 1; t <= 10; ++t) {\n"
         f"    gl_adam(w, m, v, g[t - 1], 1.0, 0.0, 1 - 0.9, 0.999, 1 - 0.999, {RATE!r} / (1 - std::pow(0.9, t)),\n"

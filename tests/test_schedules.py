@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
+from paths import GOLDEN_FOLDER
 from safetensors.numpy import load_file
 
 from gpulstm import schedules
 from gpulstm.errors import CheckpointError, ConfigError
 
-GOLDEN = load_file(Path(__file__).parent / "golden" / "optimizers.safetensors")
+GOLDEN = load_file(GOLDEN_FOLDER / "optimizers.safetensors")
 RATE = 0.05
 
 

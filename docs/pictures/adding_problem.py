@@ -18,7 +18,7 @@ from style import BLACK, BLUE, FOLDER, ORANGE, pyplot, save
 
 from gpulstm.engines.spec import StackSpec
 from gpulstm.losses import MSE
-from gpulstm.model import Network, NetworkConfig
+from gpulstm.model.network import Network, NetworkConfig
 from gpulstm.optimizers import Adam, clip_scale
 
 BASELINE = 1 / 6  # variance of the sum of two independent uniform numbers: 2 * 1/12

@@ -29,7 +29,7 @@ from style import BLACK, BLUE, FOLDER, ORANGE, pyplot, save
 
 from gpulstm.engines.spec import StackSpec
 from gpulstm.losses import MSE
-from gpulstm.model import Network, NetworkConfig
+from gpulstm.model.network import Network, NetworkConfig
 from gpulstm.optimizers import Adam, clip_scale
 
 STARTS = {"forget bias 1": None, "chrono": 750}

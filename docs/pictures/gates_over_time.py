@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 from style import BLACK, BLUE, FOLDER, GREEN, ORANGE, PURPLE, SKY, VERMILION, pyplot, save
 
-from gpulstm import datasets
+from gpulstm.data import datasets
 from gpulstm.engines.cells import make_cell
 from gpulstm.engines.spec import StackSpec, State
 from gpulstm.losses import MSE
-from gpulstm.model import Network, NetworkConfig
+from gpulstm.model.network import Network, NetworkConfig
 from gpulstm.optimizers import Adam, clip_scale
 
 CONTEXT, HORIZON, UNITS, STEPS = 156, 26, 6, 400

@@ -16,7 +16,7 @@ import numpy as np
 from style import BLACK, BLUE, FOLDER, GREY, ORANGE, VERMILION, pyplot, save
 
 import gpulstm as gl
-from gpulstm.stack import Recurrent
+from gpulstm.model.stack import Recurrent
 
 INPUTS, HIDDEN = 2, 32
 LAGS = tuple(int(lag) for lag in np.unique(np.geomspace(1, 1000, 60).round()))

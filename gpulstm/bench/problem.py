@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from gpulstm.layers import LSTM
+from gpulstm.model.layers import LSTM
 
 STREAM = 4  # steps of a stream that are compared
 EXPECTED = "expected."  # before the names of results; all others are given

@@ -11,8 +11,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from gpulstm.backend import CupyBackend, resolve
-from gpulstm.bench.suites import Case, Result, simulated
+from gpulstm.arrays.cupy_backend import CupyBackend
+from gpulstm.arrays.devices import resolve
+from gpulstm.bench.cases import Case, Result, simulated
 
 BEST = "best peer"
 COMPUTED = ("step", "inference", "training")  # kinds whose time is that of products

@@ -28,9 +28,9 @@ def own(task: dict[str, Any], arrays: Arrays) -> Made:
     """This package's engine of the task."""
     import numpy as np
 
-    from gpulstm.backend import resolve
+    from gpulstm.arrays.devices import resolve
     from gpulstm.bench.peers import Made
-    from gpulstm.layers import LSTM
+    from gpulstm.model.layers import LSTM
     from gpulstm.optimizers import Adam
 
     backend, case = resolve(task["device"]), task["case"]

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from gpulstm.cli import bench, convert, demo, machine, series
+from gpulstm.cli import bench, convert, demo, forecaster, info
 
 HELP = """Stacked LSTMs for time series, on the CPU and on NVIDIA GPUs.
 
@@ -34,11 +34,11 @@ def _common(
 
 
 app.command()(demo.demo)
-app.command()(series.train)
-app.command()(series.forecast)
-app.command()(series.backtest)
+app.command()(forecaster.train)
+app.command()(forecaster.forecast)
+app.command()(forecaster.backtest)
 app.command()(convert.convert)
-app.command()(machine.info)
+app.command()(info.info)
 app.command()(bench.bench)
 
 

@@ -10,14 +10,14 @@ from typing import Annotated, Any
 import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from gpulstm import plots
-from gpulstm.bench import report, rounds, suites, tuned
-from gpulstm.bench.long import KIND
-from gpulstm.bench.suites import KINDS, Case, Contender, Result
+from gpulstm.bench import cases, cuda_forms, report, runner
+from gpulstm.bench.cases import KINDS, Case, Contender, Result
+from gpulstm.bench.long_sequences import KIND
+from gpulstm.cli.console import aside, can_draw, console, new_files, number, polite, say, table
 from gpulstm.cli.long import bench_long
-from gpulstm.cli.show import aside, can_draw, console, new_files, number, polite, say, table
 from gpulstm.engines.cuda import tuning
 from gpulstm.errors import ConfigError
+from gpulstm.plots import figures
 
 WRONG = 1  # exit code: a contender computed something else
 THREADS = {"cpu": 2, "cuda": 0}  # where none are asked for
@@ -74,8 +74,8 @@ def bench(
     if write_tuning is not None:
         chosen, who = _to_tune(suite, kind or (), shape or (), contender, write_tuning)
     else:
-        chosen = suites.cases(suite, kind or (), shape or ())
-        who = suites.contenders(suite, peers_python, contender or ())
+        chosen = cases.cases(suite, kind or (), shape or ())
+        who = cases.contenders(suite, peers_python, contender or ())
     kinds = list(dict.fromkeys(case.kind for case in chosen))
     files = ["bench.json", *(f"{name}.png" for name in kinds)]
     paths = [] if output is None else new_files(output, files, force)
@@ -96,10 +96,10 @@ def bench(
 
         settings: Any = {"rounds": number_of_rounds, "seconds": seconds, "threads": count}
         limited = suite == "cpu" and any(name in report.COMPUTED for name in kinds)
-        found = [rounds.measured_limits(count, 3 * min(seconds, 1.0))] if limited else []
-        results = rounds.run(suite, chosen, who, **settings, report=shown)
+        found = [runner.measured_limits(count, 3 * min(seconds, 1.0))] if limited else []
+        results = runner.run(suite, chosen, who, **settings, report=shown)
         if found:  # a machine may slow down under load, so its limits are taken before and after, and the better holds
-            found.append(rounds.measured_limits(count, 3 * min(seconds, 1.0)))
+            found.append(runner.measured_limits(count, 3 * min(seconds, 1.0)))
     limits = report.best_of(found)
     show(kinds, results, facts, limits)
     if output is not None:
@@ -113,8 +113,8 @@ def bench(
             written = paths
         say(f"written: {', '.join(str(path) for path in written)}")
     if write_tuning is not None:
-        count = tuned.write(write_tuning, results)
-        host = "; under the simulator they are by the host's time alone" if suites.simulated() else ""
+        count = cuda_forms.write(write_tuning, results)
+        host = "; under the simulator they are by the host's time alone" if cases.simulated() else ""
         say(f"{count} choices written to {write_tuning}, for GPULSTM_CUDA_TUNING{host}")
     if any(result.wrong for result in results):
         raise typer.Exit(WRONG)
@@ -126,15 +126,15 @@ def _to_tune(
     """The cases and contenders of a tuning file; what cannot go into one is refused before anything is timed."""
     if suite != "cuda":
         raise ConfigError(f"--write-tuning needs --suite cuda, got --suite {suite}")
-    wrong = [kind for kind in kinds if kind not in tuned.KINDS]
+    wrong = [kind for kind in kinds if kind not in cuda_forms.KINDS]
     if wrong or contender:
         what = f"--kind {wrong[0]}" if wrong else "--contender"
-        raise ConfigError(f"--write-tuning times every form on {' and '.join(tuned.KINDS)}; leave out {what}")
+        raise ConfigError(f"--write-tuning times every form on {' and '.join(cuda_forms.KINDS)}; leave out {what}")
     if path.exists():
         tuning.load(path)
     if not path.absolute().parent.is_dir():
         raise ConfigError(f"--write-tuning is {str(path)!r}, whose folder is not there")
-    return suites.cases(suite, kinds or tuned.KINDS, shapes), tuned.contenders()
+    return cases.cases(suite, kinds or cuda_forms.KINDS, shapes), cuda_forms.contenders()
 
 
 def show(
@@ -230,7 +230,7 @@ def draw(path: Path, kind: str, results: Sequence[Result], machine: str) -> None
     ratios = {name: [1 / by_case.get(case, math.nan) for case in cases] for name, by_case in faster.items()}
     names = [f"T,B,I,H,L = {case.shape}" for case in cases]
     divisor = report.baseline(chosen)
-    plots.timings(path, names, ratios, baseline=divisor, title=f"{kind.capitalize()}, float32, {machine}")
+    figures.timings(path, names, ratios, baseline=divisor, title=f"{kind.capitalize()}, float32, {machine}")
 
 
 _COUNTS = {

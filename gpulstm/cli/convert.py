@@ -9,16 +9,16 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from gpulstm import checkpoint
-from gpulstm.cli import peers
-from gpulstm.cli.show import console, polite, table
+from gpulstm.arrays import checkpoint
+from gpulstm.cli import other_libraries
+from gpulstm.cli.console import console, polite, table
 from gpulstm.engines.spec import StackSpec
 from gpulstm.errors import ConfigError, InteropError
 from gpulstm.interop import KerasNet, from_keras, from_torch, stack_from_onnx, to_keras, to_onnx, to_torch
-from gpulstm.interop.onnx_import import difference
-from gpulstm.interop.values import read_safetensors
-from gpulstm.model import Network, NetworkConfig
-from gpulstm.stack import Recurrent
+from gpulstm.interop.arrays import read_safetensors
+from gpulstm.interop.onnx.stack_import import difference
+from gpulstm.model.network import Network, NetworkConfig
+from gpulstm.model.stack import Recurrent
 
 SOURCES = ".safetensors (a PyTorch state_dict, or a forecaster of gpulstm), .keras, .weights.h5 or .onnx"
 TARGETS = ".onnx, .safetensors (a PyTorch state_dict) or .weights.h5 (Keras)"
@@ -92,8 +92,8 @@ def _read(
         checks: list[Check] = []
         if check and kind == ".keras":
             x = _input(model, rng)
-            theirs = peers.keras_outputs(path, x)
-            checks = [_verdict(f"Keras on {path.name}", theirs, peers.outputs(net, x))]
+            theirs = other_libraries.keras_outputs(path, x)
+            checks = [_verdict(f"Keras on {path.name}", theirs, other_libraries.outputs(net, x))]
         return model, checks
     if kind == ".onnx":
         stack = stack_from_onnx(path, device="cpu")
@@ -120,8 +120,8 @@ def _read_safetensors(
     if not check:
         return model, []
     x = _input(model, rng)
-    theirs = peers.torch_outputs(model, _named(weights, model, options), x)
-    return model, [_verdict(f"PyTorch on {path.name}", theirs, peers.outputs(model, x))]
+    theirs = other_libraries.torch_outputs(model, _named(weights, model, options), x)
+    return model, [_verdict(f"PyTorch on {path.name}", theirs, other_libraries.outputs(model, x))]
 
 
 def _named(weights: Mapping[str, np.ndarray], model: Any, options: Mapping[str, str | None]) -> dict[str, np.ndarray]:
@@ -158,20 +158,22 @@ def _write(model: Recurrent | Network, path: Path, lengths: bool, rng: np.random
     if lengths or (isinstance(model, Network) and model.config.future_size):
         return [(path.name, "not compared: the model reads more than x")]
     x = _input(model, rng)
-    ours = peers.outputs(model, x)
+    ours = other_libraries.outputs(model, x)
     if kind == ".onnx":
-        name, theirs = peers.onnx_outputs(path, x)
+        name, theirs = other_libraries.onnx_outputs(path, x)
         return [_verdict(f"{name} on {path.name}", theirs, ours)]
     if kind == ".safetensors":
-        return [_verdict(f"PyTorch on {path.name}", peers.torch_outputs(model, weights, x), ours)]
-    theirs = peers.keras_model(model, path)
-    return [_verdict(f"Keras on {path.name}", None if theirs is None else peers.keras_outputs(theirs, x), ours)]
+        return [_verdict(f"PyTorch on {path.name}", other_libraries.torch_outputs(model, weights, x), ours)]
+    theirs = other_libraries.keras_model(model, path)
+    return [
+        _verdict(f"Keras on {path.name}", None if theirs is None else other_libraries.keras_outputs(theirs, x), ours)
+    ]
 
 
 def _verdict(what: str, theirs: np.ndarray | None, ours: np.ndarray) -> Check:
     if theirs is None:
         return what, "not compared: it is not installed, or needs options of its own"
-    return what, _shown(peers.largest(theirs, ours), float(np.abs(ours).max(initial=1.0)), ours.dtype.name)
+    return what, _shown(other_libraries.largest(theirs, ours), float(np.abs(ours).max(initial=1.0)), ours.dtype.name)
 
 
 def _shown(error: float, scale: float, dtype: str) -> str:

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from gpulstm import demo as demonstration
-from gpulstm.cli.series import EpochLines
-from gpulstm.cli.show import INTERRUPTED, can_draw, console, metrics_table, new_files, polite, say
+from gpulstm.cli import demonstration
+from gpulstm.cli.console import INTERRUPTED, can_draw, console, metrics_table, new_files, polite, say
+from gpulstm.cli.forecaster import EpochLines
 
 
 @polite

@@ -8,18 +8,18 @@ from typing import Any
 
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from gpulstm import plots
-from gpulstm.bench import long
-from gpulstm.bench.long import Measured
+from gpulstm.bench import long_sequences
+from gpulstm.bench.long_sequences import Measured
 from gpulstm.bench.report import machine
-from gpulstm.cli.show import aside, console, new_files, number, say, table
+from gpulstm.cli.console import aside, console, new_files, number, say, table
+from gpulstm.plots import figures
 
 
 def bench_long(
     shapes: Sequence[str], rounds: int, threads: int, peers_python: str | None, output: Path | None, force: bool
 ) -> None:
     """Measure, print a table, and write `bench.json` and `memory.png` where there is a folder for them."""
-    chosen, who = long.cases(shapes), long.contenders(peers_python)
+    chosen, who = long_sequences.chosen_cases(shapes), long_sequences.contenders(peers_python)
     paths = [] if output is None else new_files(output, ["bench.json", "memory.png"], force)
     facts = machine("cpu")
     if facts["load"] > 0.3:
@@ -35,14 +35,14 @@ def bench_long(
             last = f"{measured.case.name}, {measured.contender}"
             progress.update(waiting, description=f"{done} of {total} measurements, last {last}")
 
-        results = long.run(chosen, who, rounds=rounds, threads=threads, report=report)
+        results = long_sequences.run(chosen, who, rounds=rounds, threads=threads, report=report)
     console().print(f"{facts['processor']}, {facts['cores']} cores, NumPy {facts['numpy']}")
     console().print(results_table(results))
     for contender, reason in {result.contender: result.reason for result in results if result.reason}.items():
         say(f"not measured: {contender}: {reason}")
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
-        paths[0].write_text(long.as_json(results), encoding="utf-8")
+        paths[0].write_text(long_sequences.as_json(results), encoding="utf-8")
         draw(paths[1], results)
         say(f"written: {', '.join(map(str, paths))}")
 
@@ -67,4 +67,4 @@ def draw(path: Path, results: Sequence[Measured]) -> Path:
     }
     case = results[0].case
     shape = f"B={case.batch} I={case.inputs} H={case.hidden} L={case.layers}, float32"
-    return plots.memory(path, lines, title=f"Peak memory of a training step, {shape}")
+    return figures.memory(path, lines, title=f"Peak memory of a training step, {shape}")

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from gpulstm.backend import Array
+from gpulstm.arrays.backend import Array
 from gpulstm.errors import ConfigError
 
 Named = tuple[str, float, float]  # name, alpha, beta

@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, MutableMapping
 from typing import Any
 
-from gpulstm.backend import Array
+from gpulstm.arrays.backend import Array
 from gpulstm.engines import activations
 from gpulstm.engines.activations import Clipped, Relu, Sigmoid, Tanh
 from gpulstm.engines.spec import StackSpec, State

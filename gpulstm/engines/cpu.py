@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from gpulstm.backend import Array
+from gpulstm.arrays.backend import Array
+from gpulstm.arrays.native import MISSING
+from gpulstm.arrays.native import load as _native
+from gpulstm.arrays.threads import get_num_threads
 from gpulstm.engines.cells import Grads
 from gpulstm.engines.spec import Call, Footprint, StackSpec, State, Task
 from gpulstm.errors import ConfigError, ShapeError
-from gpulstm.native import MISSING
-from gpulstm.native import load as _native
-from gpulstm.threads import get_num_threads
 
 name = "cpu"
 SPLITS = {"automatic": 0, "rows": 1, "units": 2}  # for tests: the results are the same

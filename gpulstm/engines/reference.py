@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from gpulstm.backend import Array, namespace
+from gpulstm.arrays.backend import Array
+from gpulstm.arrays.devices import namespace
 from gpulstm.engines.cells import Grads, Saved, make_cell
 from gpulstm.engines.spec import Call, Footprint, StackSpec, State, Task
 

@@ -12,8 +12,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from gpulstm import options
-from gpulstm.backend import Array
+from gpulstm import validate
+from gpulstm.arrays.backend import Array
 from gpulstm.engines import activations
 from gpulstm.errors import ConfigError, DTypeError
 
@@ -87,9 +87,9 @@ class StackSpec:
         if self.dtype not in DTYPES:
             raise DTypeError(f"dtype is {self.dtype!r}, expected one of {', '.join(DTYPES)}")
         for name in ("bidirectional", "bias", "peepholes", "layer_norm", "coupled", "reset_after"):
-            options.flag(name, getattr(self, name))
+            validate.flag(name, getattr(self, name))
         if self.clip is not None:
-            options.real("clip", self.clip, above=0)
+            validate.real("clip", self.clip, above=0)
         if self.nonlinearity not in ("tanh", "relu"):
             raise ConfigError(f"nonlinearity is {self.nonlinearity!r}, expected 'tanh' or 'relu'")
         object.__setattr__(self, "activations", activations.check(self.cell, self.activations))

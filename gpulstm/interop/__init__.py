@@ -5,11 +5,11 @@ PyTorch and Keras are not imported and need not be installed; ONNX models need t
 
 from __future__ import annotations
 
-from gpulstm.interop.keras import from_keras, to_keras
-from gpulstm.interop.keras_net import KerasNet
-from gpulstm.interop.onnx import OnnxNet, from_onnx
-from gpulstm.interop.onnx_export import to_onnx
-from gpulstm.interop.onnx_import import stack_from_onnx
+from gpulstm.interop.keras.convert import from_keras, to_keras
+from gpulstm.interop.keras.net import KerasNet
+from gpulstm.interop.onnx.export import to_onnx
+from gpulstm.interop.onnx.net import OnnxNet, from_onnx
+from gpulstm.interop.onnx.stack_import import stack_from_onnx
 from gpulstm.interop.torch import from_torch, to_torch
 
 __all__ = [

@@ -19,12 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from gpulstm.backend import Backend
+from gpulstm.arrays.backend import Backend
 from gpulstm.engines.spec import CellName, StackSpec
 from gpulstm.errors import ConfigError, InteropError, ShapeError
-from gpulstm.interop.values import common_dtype, expect_shape, host, read_safetensors, refuse_options
-from gpulstm.model import Network, NetworkConfig
-from gpulstm.stack import Recurrent
+from gpulstm.interop.arrays import common_dtype, expect_shape, host, read_safetensors, refuse_options
+from gpulstm.model.network import Network, NetworkConfig
+from gpulstm.model.stack import Recurrent
 
 _KEY = re.compile(r"(.*\.)?(weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)(?:_l(\d+)(_reverse)?)?")
 _CELLS: dict[int, CellName] = {4: "lstm", 3: "gru", 1: "rnn"}

@@ -4,8 +4,8 @@
 
 #include <string.h>
 
-#include "../losses.h"
-#include "../optimizers.h"
+#include "equations/losses.h"
+#include "equations/optimizers.h"
 #include "threads.h"
 
 #define GPULSTM_NAME_OF(x) #x
@@ -39,7 +39,7 @@ void divide(long parts, long bytes, int threads, const F& work) {
 }
 
 // ---- steps --------------------------------------------------------------------------------------------------------
-// The functions of kernels/optimizers.h over elements begin .. end; a moment that is not kept lives in `none`.
+// The functions of kernels/equations/optimizers.h over elements begin .. end; a moment that is not kept lives in `none`.
 
 template <typename R, bool MOMENTUM, bool NESTEROV>
 void sgd(const StepCall<R>& s, long begin, long end) {

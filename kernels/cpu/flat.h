@@ -10,7 +10,7 @@ template <typename R>
 struct StepCall {
     R* w;
     const R* g;
-    R* moments[3];  // in the order of the function in kernels/optimizers.h; null where these options keep none
+    R* moments[3];  // in the order of the function in kernels/equations/optimizers.h; null where these options keep none
     R scale;        // on the gradient
     R a[8];         // the numbers of the step, in the order of that function
     long size;

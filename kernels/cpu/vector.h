@@ -16,7 +16,7 @@
 #endif
 
 #define GPULSTM_OWN_TANH
-#include "../gates.h"
+#include "equations/gates.h"
 
 #if defined(__AVX512F__)
 #define GPULSTM_VECTOR_BYTES 64

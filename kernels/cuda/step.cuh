@@ -1,11 +1,11 @@
 // What follows the recurrent product of a step: the gates and the state update on the product's own registers.
 //
-// The equations are in gates.h, what a step loads and stores is in steps.h; here their arguments come together.  The
+// The equations are in gates.h, what a step loads and stores is in state.cuh; here their arguments come together.  The
 // structs are passed by value from Python (engines/cuda/fused.py), every field eight bytes wide.
 #ifndef GPULSTM_STEP_CUH
 #define GPULSTM_STEP_CUH
 
-#include "steps.h"
+#include "cuda/state.cuh"
 #include "cuda/tile.cuh"
 
 enum : int { GL_LSTM = 0, GL_GRU = 1, GL_RNN = 2 };

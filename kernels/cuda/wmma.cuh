@@ -6,7 +6,7 @@
 #ifndef GPULSTM_WMMA_CUH
 #define GPULSTM_WMMA_CUH
 
-#include "philox.h"
+#include "equations/philox.h"
 
 #ifdef HOSTGPU
 #include <mma.h>

@@ -19,9 +19,9 @@ from keras.src.backend.common import dtypes
 import gpulstm as gl
 from gpulstm.interop import KerasNet, from_keras, to_keras
 from gpulstm.losses import MSE
-from gpulstm.model import Network
+from gpulstm.model.network import Network
+from gpulstm.model.stack import Recurrent
 from gpulstm.optimizers import Adam
-from gpulstm.stack import Recurrent
 
 # Keras 3.15 on PyTorch says this of itself with NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")

@@ -12,9 +12,9 @@ import warnings
 
 import pytest
 
-from gpulstm.interop.onnx_backend import make_backend
-from gpulstm.interop.onnx_graph import DTYPES, OPSETS
-from gpulstm.interop.onnx_ops import OPERATORS
+from gpulstm.interop.onnx.backend import make_backend
+from gpulstm.interop.onnx.graph import DTYPES, OPSETS
+from gpulstm.interop.onnx.operators import OPERATORS
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # making some of ONNX's cases overflows on purpose

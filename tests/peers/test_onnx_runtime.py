@@ -18,8 +18,8 @@ from onnx.reference import ReferenceEvaluator
 
 import gpulstm as gl
 from gpulstm.interop import from_onnx, to_onnx
-from gpulstm.model import Network, NetworkConfig
-from gpulstm.stack import Recurrent
+from gpulstm.model.network import Network, NetworkConfig
+from gpulstm.model.stack import Recurrent
 
 SEED = int(os.environ.get("GPULSTM_PEER_SEED", secrets.randbelow(2**31)))
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}

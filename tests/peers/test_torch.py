@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 import gpulstm as gl
 from gpulstm.interop import from_torch, to_torch
 from gpulstm.losses import MSE
-from gpulstm.model import Network
+from gpulstm.model.network import Network
 from gpulstm.optimizers import Adam
 
 SEED = int(os.environ.get("GPULSTM_PEER_SEED", secrets.randbelow(2**31)))  # set it to repeat a run

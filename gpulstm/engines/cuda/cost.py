@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from gpulstm.backend import CupyBackend
+from gpulstm.arrays.cupy_backend import CupyBackend
+from gpulstm.arrays.gemm import Tile, blocks, choose_tile, efficiency, is_tensor
 from gpulstm.engines.cuda import persistent
-from gpulstm.products import Tile, blocks, choose_tile, efficiency, is_tensor
 
 HOST_KERNEL = 5e-6  # seconds of the host for a kernel launch, driver included
 HOST_BLAS = 9e-6  # for a cuBLAS call

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from gpulstm.backend import Array, CupyBackend, backend_of
+from gpulstm.arrays.backend import Array
+from gpulstm.arrays.cupy_backend import CupyBackend
+from gpulstm.arrays.devices import backend_of
+from gpulstm.arrays.gemm import Tile, blocks, threads, tile
 from gpulstm.engines.cells import Grads
-from gpulstm.engines.cuda.common import Tape
-from gpulstm.engines.cuda.steps import BackwardPass, ForwardPass, columns, defines
+from gpulstm.engines.cuda.passes import BackwardPass, ForwardPass, columns, defines
+from gpulstm.engines.cuda.tape import Tape
 from gpulstm.engines.spec import State, Task
-from gpulstm.products import Tile, blocks, threads, tile
 
 
 def forward(task: Task, x: Array, state: State, shape: Tile, block: int) -> tuple[Array, State, Tape | None]:

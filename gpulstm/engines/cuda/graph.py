@@ -14,8 +14,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from gpulstm.backend import Array, CupyBackend
-from gpulstm.products import own_kernels
+from gpulstm.arrays.backend import Array
+from gpulstm.arrays.cupy_backend import CupyBackend
+from gpulstm.arrays.gemm import own_kernels
 
 KEPT = 4  # shapes whose recordings a layer or a training pass keeps, each with its buffers
 

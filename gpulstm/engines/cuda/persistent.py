@@ -11,10 +11,12 @@ import functools
 from dataclasses import dataclass
 from typing import Any, cast
 
-from gpulstm.backend import Array, CupyBackend, backend_of
+from gpulstm.arrays.backend import Array
+from gpulstm.arrays.cupy_backend import CupyBackend
+from gpulstm.arrays.devices import backend_of
 from gpulstm.engines.cells import Grads
-from gpulstm.engines.cuda.common import Tape
-from gpulstm.engines.cuda.steps import BackwardPass, ForwardPass, defines
+from gpulstm.engines.cuda.passes import BackwardPass, ForwardPass, defines
+from gpulstm.engines.cuda.tape import Tape
 from gpulstm.engines.spec import State, Task
 from gpulstm.errors import EngineError
 

@@ -12,11 +12,13 @@ import os
 from dataclasses import dataclass, replace
 from typing import cast
 
-from gpulstm.backend import Array, CupyBackend, backend_of, resolve
+from gpulstm.arrays.backend import Array
+from gpulstm.arrays.cupy_backend import CupyBackend
+from gpulstm.arrays.devices import backend_of, resolve
+from gpulstm.arrays.gemm import TENSOR_TILES, TILES, Tile, is_tensor, wants_tensor
 from gpulstm.engines.cuda import cost, persistent, tuning
 from gpulstm.engines.spec import Call, StackSpec, Task
 from gpulstm.errors import ConfigError
-from gpulstm.products import TENSOR_TILES, TILES, Tile, is_tensor, wants_tensor
 
 FORM = "GPULSTM_CUDA_FORM"
 TILE = "GPULSTM_CUDA_TILE"

@@ -19,15 +19,17 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-from gpulstm.backend import Array, CupyBackend, backend_of
+from gpulstm.arrays.backend import Array
+from gpulstm.arrays.cupy_backend import CupyBackend
+from gpulstm.arrays.devices import backend_of
+from gpulstm.arrays.gemm import Tile, affine, blocks, choose_tile, gemm, is_tensor, threads
 from gpulstm.engines.cells import Grads
 from gpulstm.engines.cuda import cost, fused, planner, tuning
-from gpulstm.engines.cuda.common import Tape
+from gpulstm.engines.cuda.passes import BackwardPass, ForwardPass, columns
 from gpulstm.engines.cuda.planner import WAVEFRONT
-from gpulstm.engines.cuda.steps import BackwardPass, ForwardPass, columns
+from gpulstm.engines.cuda.tape import Tape
 from gpulstm.engines.spec import Call, State, Task
 from gpulstm.errors import ConfigError
-from gpulstm.products import Tile, affine, blocks, choose_tile, gemm, is_tensor, threads
 
 COUNTS = (2, 4, 8, 16, 32)  # chunks that are considered
 

@@ -1,0 +1,1 @@
+"""Arrays on one device: backends, parameters, products, random masks, checkpoints; nothing recurrent."""

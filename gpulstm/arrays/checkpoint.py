@@ -1,0 +1,191 @@
+"""Checkpoints: named arrays and JSON metadata in one safetensors file, written atomically.  No pickle anywhere.
+
+The file is an ordinary safetensors file (8 bytes of header length, a JSON header, the arrays), so that any tool can
+read the arrays.  The header's `__metadata__` holds five strings:
+
+    format             "gpulstm"
+    format_version     "1"
+    library_version    the version that wrote it
+    meta               JSON: whatever `save` was given
+    crc32              of `meta` and all arrays, in hexadecimal
+
+Weights that are not finite are saved as they are: what a broken run leaves behind can be looked at.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import struct
+import sys
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpulstm.arrays.devices import to_host
+from gpulstm.errors import CheckpointError
+
+FORMAT = "gpulstm"
+FORMAT_VERSION = 1
+
+_FOREIGN_STARTS = {
+    b"PK\x03\x04": "a zip archive, as PyTorch (.pt) and NumPy (.npz) write it",
+    **{bytes([0x80, protocol]): "a pickle, as joblib and old PyTorch write it" for protocol in range(2, 6)},
+    b"\x89HDF": "an HDF5 file, as Keras writes it",
+}
+
+
+def save(path: str | os.PathLike[str], arrays: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
+    """Write a checkpoint; the file is there whole or, on any failure or Ctrl-C, as it was before.
+
+    Args:
+        path: where to; a file of that name is replaced in one step.
+        arrays: by name, from any device; copied to the host.
+        meta: whatever JSON can hold; NaN and infinities are refused.
+
+    Raises:
+        CheckpointError: `meta` cannot be JSON, or the folder is not there or cannot be written to.
+    """
+    from safetensors.numpy import save as to_bytes
+
+    path = Path(path)
+    host = {name: np.asarray(to_host(value), order="C") for name, value in arrays.items()}
+    try:
+        text = json.dumps(dict(meta), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"the metadata of {path} cannot be written as JSON: {error}") from error
+    header = {
+        "format": FORMAT,
+        "format_version": str(FORMAT_VERSION),
+        "library_version": _version(),
+        "meta": text,
+        "crc32": _checksum(host, text),
+    }
+    write_atomically(path, to_bytes(host, header))
+
+
+def load(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Read a checkpoint: its arrays on the host, read-only, and its metadata.
+
+    Raises:
+        CheckpointError: there is no such file; it is another kind of file (it says which), cut short or damaged; or a
+            later version wrote it.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load as from_bytes
+
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise CheckpointError(f"there is no file {path}") from None
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+    header = _header(path, data)
+    if header.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path} is a safetensors file but no checkpoint of gpulstm: its metadata does not say format '{FORMAT}'"
+        )
+    version = header.get("format_version", "")
+    if not version.isdecimal() or int(version) > FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path} has format version {version!r}, written by gpulstm {header.get('library_version', '?')}; this is "
+            f"gpulstm {_version()}, which reads up to {FORMAT_VERSION}: upgrade it"
+        )
+    try:
+        arrays = from_bytes(data)
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is cut short or damaged: {error}") from error
+    text = header.get("meta", "")
+    if header.get("crc32") != _checksum(arrays, text):
+        raise CheckpointError(f"{path} is damaged: its contents do not have the checksum they were written with")
+    try:
+        meta = json.loads(text)
+    except ValueError as error:
+        raise CheckpointError(f"{path} is damaged: its metadata is no JSON ({error})") from error
+    return arrays, meta
+
+
+def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write a file so that it is there whole or as it was before: a temporary one beside it, synced, then renamed.
+
+    Raises:
+        CheckpointError: the folder is not there or cannot be written to.
+    """
+    import tempfile  # here, because reading a checkpoint does without
+
+    path = Path(path)
+    with _reported(path):
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        with _reported(path), os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fchmod(file.fileno(), _mode(path))
+            os.fsync(file.fileno())
+        with _reported(path):
+            os.replace(temporary, path)
+    except BaseException:  # Ctrl-C too: nothing half-written stays behind
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)  # the rename itself reaches the disk with its folder
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+@contextlib.contextmanager
+def _reported(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def _mode(path: Path) -> int:
+    """The permissions of the file that is replaced, or those that a new file would have."""
+    if path.exists():
+        return path.stat().st_mode & 0o777
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
+
+
+def _header(path: Path, data: bytes) -> dict[str, str]:
+    """The `__metadata__` of a safetensors file, checked no further."""
+    if data[8:9] != b"{":  # not safetensors
+        for start, kind in _FOREIGN_STARTS.items():
+            if data.startswith(start):
+                raise CheckpointError(f"{path} is no checkpoint of gpulstm but {kind}; such files are never read here")
+        if len(data) < 9:
+            raise CheckpointError(f"{path} is cut short: it has {len(data)} bytes")
+        raise CheckpointError(f"{path} is no checkpoint of gpulstm: it is not a safetensors file")
+    (length,) = struct.unpack("<Q", data[:8])
+    if length > len(data) - 8:
+        raise CheckpointError(f"{path} is cut short: its header of {length} bytes goes past the end of the file")
+    try:
+        header = json.loads(data[8 : 8 + length])
+    except ValueError as error:
+        raise CheckpointError(f"{path} is damaged: its header is no JSON ({error})") from error
+    found = header.get("__metadata__", {}) if isinstance(header, dict) else {}
+    return {key: str(value) for key, value in found.items()} if isinstance(found, dict) else {}
+
+
+def _checksum(arrays: Mapping[str, np.ndarray], text: str) -> str:
+    """CRC-32 of the metadata and of all arrays, with names, dtypes and shapes, in the order of their names."""
+    value = zlib.crc32(text.encode())
+    for name in sorted(arrays):
+        array = arrays[name]
+        value = zlib.crc32(f"{name}{array.dtype.str}{array.shape}".encode(), value)
+        value = zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data, value)
+    return f"{value:08x}"
+
+
+def _version() -> str:
+    return str(sys.modules["gpulstm"].__version__)  # the package itself stands above every module of it

@@ -1,0 +1,49 @@
+"""The text of the files in `kernels/`, with all that they include: NVRTC is given text and has no include path."""
+
+from __future__ import annotations
+
+import functools
+import re
+from pathlib import Path
+
+from gpulstm.errors import ConfigError
+
+_INCLUDE = re.compile(r'^#include "([\w/]+\.cuh?|[\w/]+\.h)"$', re.MULTILINE)
+
+
+@functools.cache
+def module_source(file: str, defines: tuple[tuple[str, str], ...]) -> str:
+    """The text that is compiled for `file` under a choice of macros: the macros, the file and all that it includes."""
+    half = any(value == "__half" for _, value in defines)
+    head = ["#include <cuda_fp16.h>", "#define GL_HALF"] if half else []
+    return "\n".join([*head, *(f"#define {name} {value}" for name, value in defines), kernel_preamble((file,))])
+
+
+@functools.cache
+def kernel_preamble(headers: tuple[str, ...]) -> str:
+    """The named headers with all they include, each once: NVRTC is given text and has no include path."""
+    done: list[str] = []
+
+    def text(name: str) -> str:
+        if name in done:
+            return ""
+        done.append(name)
+        return _INCLUDE.sub(lambda match: text(match.group(1)), kernel_source(name))
+
+    return "\n".join(text(header) for header in headers)
+
+
+@functools.cache
+def kernel_source(name: str) -> str:
+    """The text of a file of `kernels/`: within an installed package, next to the package in a checkout."""
+    return (kernel_folder() / name).read_text(encoding="utf-8")
+
+
+@functools.cache
+def kernel_folder() -> Path:
+    """Where the kernel sources lie; an installation without them is broken and says so."""
+    here = Path(__file__).resolve().parents[1]
+    for folder in (here / "kernels", here.parent / "kernels"):
+        if (folder / "equations" / "gates.h").is_file():
+            return folder
+    raise ConfigError(f"the kernel sources are missing from {here}; the installation is damaged, reinstall gpulstm")

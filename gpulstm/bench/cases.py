@@ -1,0 +1,219 @@
+"""What is measured: the cases of each suite, and the contenders."""
+
+from __future__ import annotations
+
+import math
+import os
+import statistics
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from gpulstm.arrays.devices import resolve
+from gpulstm.engines.dispatch import ENGINES
+from gpulstm.engines.spec import Call, StackSpec
+from gpulstm.errors import ConfigError
+
+KINDS = {
+    "step": "one step of a stream that keeps its state",
+    "inference": "outputs of all steps",
+    "training": "forward, backward: gradients of all weights and x",
+    "update": "a training step, then Adam",
+    "cold": "fresh process to first forecast",
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """An LSTM stack and what is done with it, float32.
+
+    Attributes:
+        steps, batch, inputs, hidden, layers: T, B, I, H, L.
+        kind: one of `KINDS`.
+    """
+
+    steps: int
+    batch: int
+    inputs: int
+    hidden: int
+    layers: int
+    kind: str
+
+    @property
+    def shape(self) -> str:
+        """`T,B,I,H,L`."""
+        return f"{self.steps},{self.batch},{self.inputs},{self.hidden},{self.layers}"
+
+    @property
+    def name(self) -> str:
+        """`T,B,I,H,L kind`, as in messages."""
+        return f"{self.shape} {self.kind}"
+
+    @property
+    def flops(self) -> int:
+        """Operations of the products, two for a multiplication and addition: T*B*(I + H)*4H a layer.
+
+        A training step has three such products: forward, and backward those of the inputs and of the weights.
+        """
+        features = self.inputs + self.hidden + (self.layers - 1) * 2 * self.hidden
+        forward = 2 * self.steps * self.batch * features * 4 * self.hidden
+        return 3 * forward if self.kind in ("training", "update") else forward
+
+
+@dataclass(frozen=True)
+class Contender:
+    """Who is measured.
+
+    Attributes:
+        name: as in tables.
+        library: "gpulstm", or a name of `peers.PEERS`.
+        python: the interpreter that runs it.
+        engine: of this package, None for a peer.
+        tf32: PyTorch's products in TF32: shown, but no peer to compare float32 with.
+        kinds: the kinds of case that it serves.
+        variables: of its environment, beside those that all have.
+    """
+
+    name: str
+    library: str
+    python: str
+    engine: str | None = None
+    tf32: bool = False
+    kinds: tuple[str, ...] = ("step", "inference", "training", "update")
+    variables: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def side(self) -> str:
+        """ "own", "peer", or "aside" where it is shown but not compared with."""
+        return "own" if self.engine else "aside" if self.tf32 else "peer"
+
+
+@dataclass
+class Result:
+    """A contender on a case.
+
+    Attributes:
+        side: as `Contender.side`.
+        seconds: of each call; empty where it was not run, and then `reason` says why not.
+        wrong: it computes something else, or its process ended in the middle: what happened.
+        plan: what ran, in its own words.
+        error: how far its results are from the reference: the norm of the difference over the norm, the largest one.
+        counts: what one call asks of the device, under the simulator.
+    """
+
+    case: Case
+    contender: str
+    side: str
+    seconds: list[float] = field(default_factory=list)
+    reason: str = ""
+    wrong: str = ""
+    plan: str = ""
+    error: float = math.nan
+    counts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def median(self) -> float:
+        """Seconds, NaN where it was not run."""
+        return statistics.median(self.seconds) if self.seconds else math.nan
+
+
+_SHAPES = (
+    (200, 1, 8, 64, 2),
+    (50, 32, 8, 64, 2),
+    (50, 256, 32, 128, 2),
+    (100, 64, 64, 256, 2),
+    (100, 64, 512, 1024, 1),
+    (20, 8, 16, 32, 1),
+    (100, 16, 64, 384, 3),
+    (400, 4, 32, 512, 2),
+)
+_LONG = (1024, 16, 768, 768, 1)  # the shape of FlashRNN's published figures (Pöppel et al. 2024)
+_STEP = (1, 1, 8, 128, 2)
+_COLD = (156, 1, 1, 64, 2)
+
+SHAPES: dict[str, dict[str, tuple[tuple[int, int, int, int, int], ...]]] = {
+    "cpu": {"step": (_STEP,), "inference": _SHAPES, "training": _SHAPES, "update": _SHAPES, "cold": (_COLD,)},
+    "cuda": {
+        "step": (_STEP,),
+        "inference": (*_SHAPES, _LONG),
+        "training": (*_SHAPES, _LONG),
+        "update": (*_SHAPES, _LONG),
+    },
+}
+USUAL = {"cpu": ("step", "inference", "training", "cold"), "cuda": ("step", "inference", "training")}
+_PEERS = {
+    "PyTorch": ("torch", ("step", "inference", "training", "update")),
+    "ONNX Runtime": ("onnxruntime", ("step", "inference")),
+    "OpenVINO": ("openvino", ("step", "inference")),
+    "JAX": ("jax", ("step", "inference", "training")),
+}
+
+
+def simulated() -> bool:
+    """Whether this process runs under the simulator of `tests/hostgpu`, where device times mean nothing."""
+    return os.environ.get("HOSTGPU") == "1"
+
+
+def cases(suite: str, kinds: Iterable[str] = (), shapes: Iterable[str] = ()) -> tuple[Case, ...]:
+    """The cases of a suite, those of some kinds only, or any shapes `"T,B,I,H,L"` in its place.
+
+    Without `kinds`: all but "update", and with `shapes` all but "cold" too.
+
+    Raises:
+        ConfigError: no such suite or kind, or a shape that is not five whole numbers.
+    """
+    if suite not in SHAPES:
+        raise ConfigError(f"suite is {suite!r}, expected one of {', '.join((*SHAPES, 'long'))}")
+    chosen, wanted = tuple(kinds), [parse_shape(shape) for shape in shapes]
+    for kind in chosen:
+        if kind not in SHAPES[suite]:
+            raise ConfigError(f"kind is {kind!r}, expected one of {', '.join(SHAPES[suite])}")
+    found = []
+    for kind in chosen or USUAL[suite]:
+        if wanted and kind == "cold" and not chosen:
+            continue
+        found += [
+            Case(*shape, kind) for shape in wanted or SHAPES[suite][kind] if kind != "step" or shape[0] == 1
+        ]  # a step is one
+    return tuple(found)
+
+
+def parse_shape(text: str) -> tuple[int, int, int, int, int]:
+    """`"T,B,I,H,L"` as five numbers.
+
+    Raises:
+        ConfigError: they are not five whole numbers of at least 1.
+    """
+    parts = text.split(",")
+    if len(parts) != 5 or not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+        raise ConfigError(f"shape is {text!r}, expected five whole numbers T,B,I,H,L such as 50,32,8,64,2")
+    steps, batch, inputs, hidden, layers = map(int, parts)
+    return steps, batch, inputs, hidden, layers
+
+
+def contenders(suite: str, peers_python: str | None = None, names: Iterable[str] = ()) -> list[Contender]:
+    """This package's engines for the suite's device, fastest first, then the peers (on CUDA PyTorch, also with TF32).
+
+    Args:
+        suite: "cpu" or "cuda".
+        peers_python: an interpreter that has the peers; None takes the environment variable GPULSTM_PEERS_PYTHON, else
+            this one.  Whether it really has them is found out when they start.
+        names: only these.
+
+    Raises:
+        ConfigError: there is no contender of that name.
+    """
+    call = Call(StackSpec("lstm", 1, 1), resolve(suite).device, 1, 1, False, False)
+    engines = [engine.name for engine in ENGINES if engine.supports(call) is None]
+    found = [Contender(f"gpulstm {engine}", "gpulstm", sys.executable, engine) for engine in engines]
+    python = peers_python or os.environ.get("GPULSTM_PEERS_PYTHON") or sys.executable
+    if suite == "cpu":
+        found += [Contender(name, library, python, kinds=kinds) for name, (library, kinds) in _PEERS.items()]
+    else:
+        found += [Contender("PyTorch", "torch", python), Contender("PyTorch TF32", "torch", python, tf32=True)]
+    wanted = list(names)
+    unknown = [name for name in wanted if name not in [one.name for one in found]]
+    if unknown:
+        raise ConfigError(f"contender is {unknown[0]!r}, expected one of {', '.join(one.name for one in found)}")
+    return [one for one in found if not wanted or one.name in wanted]

@@ -1,0 +1,141 @@
+"""How the command line speaks: results on stdout, everything else on stderr, a mistake in one sentence."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import typer
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from gpulstm.errors import ConfigError, GpulstmError
+from gpulstm.forecast.results import METRICS, Backtest
+
+MISTAKE, INTERRUPTED = 2, 130  # exit codes: of a wrong command line, and of Ctrl-C in a shell
+
+Command = TypeVar("Command", bound=Callable[..., None])
+
+
+def console() -> Console:
+    """Where results go: as wide as the terminal, or wide enough for every table where it is none."""
+    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)
+
+
+def aside() -> Console:
+    """Where everything goes that is not a result: stderr."""
+    return Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """A line for the person who waits, on stderr."""
+    aside().print(text)
+
+
+def polite(command: Command) -> Command:
+    """Let a command end with one sentence instead of a traceback where the fault is not in the program.
+
+    Mistakes that the package names (`GpulstmError`) and files that cannot be read or written give status 2, Ctrl-C
+    gives 130.  Everything else is a fault of the program and keeps its traceback.
+    """
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except GpulstmError as error:
+            say(f"gpulstm: {error}")
+            raise typer.Exit(MISTAKE) from None
+        except BrokenPipeError:
+            raise  # the reader of a pipe has gone; the framework ends quietly
+        except OSError as error:
+            say(f"gpulstm: {error.filename or 'file'}: {error.strerror or error}")
+            raise typer.Exit(MISTAKE) from None
+        except KeyboardInterrupt:
+            say("gpulstm: interrupted")
+            raise typer.Exit(INTERRUPTED) from None
+
+    return run  # type: ignore[return-value]
+
+
+def table(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "", text: int = 1, wrap: int | None = None
+) -> Group:
+    """A table whose first `text` columns are words and whose others are numbers; only column `wrap` may be broken."""
+    drawn = Table(header_style="bold")
+    for place, name in enumerate(columns):
+        drawn.add_column(name, justify="left" if place < text else "right", no_wrap=place != wrap, overflow="fold")
+    for row in rows:
+        drawn.add_row(*row)
+    return Group(Text(title, style="bold"), drawn) if title else Group(drawn)  # a table's own title would be broken
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A figure for a table: `digits` significant ones, without an exponent; a dash where there is none."""
+    if np.isnan(value):
+        return "-"
+    return np.format_float_positional(float(f"{value:.{digits}g}"), trim="-")
+
+
+def new_files(folder: Path, names: Sequence[str], force: bool) -> list[Path]:
+    """The paths of files that a command is about to write, refused before any work where one is there already.
+
+    Raises:
+        ConfigError: a file is there and `force` is not set, or `folder` is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"--output {folder} is a file, expected a folder")
+    paths = [folder / name for name in names]
+    there = [path.name for path in paths if path.exists()]
+    if there and not force:
+        raise ConfigError(
+            f"{folder} already holds {', '.join(there)}; name another --output, or overwrite with --force"
+        )
+    return paths
+
+
+def can_draw() -> bool:
+    """Whether matplotlib is there; where it is not, that is said once, and the numbers are written all the same."""
+    there = importlib.util.find_spec("matplotlib") is not None
+    if not there:
+        say("no picture: it needs matplotlib; run: pip install 'gpulstm[plots]'")
+    return there
+
+
+def names_of(kind: str, series: Sequence[str], targets: Sequence[str], most: int) -> dict[tuple[int, int], str]:
+    """File names by `(series, target)`: `kind.png` where there is one, else with the names of both, at most `most`."""
+    if len(series) == len(targets) == 1:
+        return {(0, 0): f"{kind}.png"} if most > 0 else {}
+    names: dict[tuple[int, int], str] = {}
+    for row, one in enumerate(series):
+        for column, target in enumerate(targets):
+            if len(names) >= most:
+                return names
+            parts = [kind, *([one] if len(series) > 1 else []), *([target] if len(targets) > 1 else [])]
+            name = "-".join(re.sub(r"[^\w.]+", "_", part) for part in parts)
+            taken = f"{name}.png" in names.values()
+            names[row, column] = f"{name}-{row}-{column}.png" if taken else f"{name}.png"
+    return names
+
+
+def metrics_table(result: Backtest) -> Group:
+    """The metrics of a backtest, a forecaster a row."""
+    heads = {"MAPE": "MAPE %", "sMAPE": "sMAPE %", "coverage": "coverage %"}
+    if len(result.levels) > 1:
+        heads["coverage"] = f"coverage % (of {100 * (result.levels[-1] - result.levels[0]):.0f})"
+    found = result.metrics()
+    shown = [name for name in METRICS if any(name in errors for errors in found.values())]
+    rows = [
+        [forecaster, *(number(errors.get(name, np.nan) * (100 if name == "coverage" else 1)) for name in shown)]
+        for forecaster, errors in found.items()
+    ]
+    count, horizon = result.index.shape
+    title = f"{count} forecasts of {horizon} steps, season {result.season} (MASE below 1: better than repeating it)"
+    return table(["forecaster", *(heads.get(name, name) for name in shown)], rows, title=title)

@@ -1,0 +1,75 @@
+"""Chronological cuts: where training, validation and test part of each series end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+
+import numpy as np
+
+from gpulstm.data.cells import TIME
+from gpulstm.data.series import SeriesSet
+from gpulstm.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """Where the parts of each series end.
+
+    Attributes:
+        train, validation: `(series,)` int64: first absolute row after the training and the validation part; what
+            follows is the test part.
+    """
+
+    train: np.ndarray
+    validation: np.ndarray
+
+
+Amount = float | int | str | date | np.datetime64
+
+
+def chronological_cuts(series: SeriesSet, validation: Amount = 0.0, test: Amount = 0.0) -> Cuts:
+    """Cut every series into training, validation and test part, in the order of time.
+
+    Args:
+        validation, test: the size of a part as a fraction of the rows (float below 1), as a number of rows (int), or
+            the time at which it begins (ISO date, `date`, `datetime64`).
+
+    Raises:
+        ConfigError: an amount that is neither, or parts that leave no training rows.
+    """
+    stop = series.offsets[1:].astype(np.int64)
+    validation_stop = _cut(series, stop, test, "test")
+    train_stop = _cut(series, validation_stop, validation, "validation")
+    for index in range(len(series)):
+        if train_stop[index] <= series.offsets[index]:
+            raise ConfigError(
+                f"validation={validation!r} and test={test!r} leave no training rows of the {series.lengths[index]} "
+                f"rows of series {series.names[index]!r}"
+            )
+    return Cuts(train_stop, validation_stop)
+
+
+def _cut(series: SeriesSet, stop: np.ndarray, amount: Amount, name: str) -> np.ndarray:
+    if isinstance(amount, bool) or not isinstance(
+        amount, (int, float, str, date, np.integer, np.floating, np.datetime64)
+    ):
+        raise ConfigError(f"{name} is {amount!r}, expected a fraction, a number of rows or a date")
+    if isinstance(amount, (int, np.integer)):
+        if amount < 0:
+            raise ConfigError(f"{name} is {amount}, expected a number of rows of at least 0")
+        return np.maximum(stop - int(amount), series.offsets[:-1])
+    if isinstance(amount, (float, np.floating)):
+        if not 0 <= amount < 1:
+            raise ConfigError(
+                f"{name} is {amount}, expected a fraction of at least 0 and below 1, or a whole number of rows"
+            )
+        return stop - np.round(amount * series.lengths).astype(np.int64)
+    if series.time is None or series.time.dtype.kind != "M":
+        raise ConfigError(f"{name} is the date {amount!s}, but the series have no column of dates")
+    try:
+        moment = np.datetime64(amount).astype(TIME)
+    except ValueError:
+        raise ConfigError(f"{name} is {amount!r}, expected a fraction, a number of rows or an ISO date") from None
+    starts = [series.offsets[index] + np.searchsorted(series.time_of(index), moment) for index in range(len(series))]
+    return np.minimum(stop, np.array(starts, dtype=np.int64))

@@ -1,0 +1,145 @@
+"""Rolling-origin backtests: one fitted model, many origins, a few batched passes.
+
+The model is not fitted anew at each origin (Tashman 2000, "Out-of-sample tests of forecasting accuracy", Int. J. of
+Forecasting 16(4), calls this updating without recalibration).  Every forecast sees the rows before its origin only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from gpulstm import metrics, validate
+from gpulstm.data.scaling import Scaler
+from gpulstm.data.series import SeriesSet
+from gpulstm.data.windows import WindowSet, window_set
+from gpulstm.errors import ConfigError, DataError
+from gpulstm.forecast.predictor import BATCH, Draws, forecast_windows
+from gpulstm.forecast.results import MODEL, NAIVE, SEASONAL, Backtest
+from gpulstm.losses import Loss
+from gpulstm.model.memory import Memory
+from gpulstm.model.network import Network
+
+
+def backtest_origins(
+    series: SeriesSet,
+    context: int,
+    horizon: int,
+    origins: int | Sequence[int] | np.ndarray | None,
+    stride: int,
+    tests: np.ndarray | None,
+) -> np.ndarray:
+    """The rows, absolute as `series.offsets`, at which the forecasts of a backtest begin.
+
+    Args:
+        origins: a number (that many in each series, the last of them a horizon before its end), rows (the same in each
+            series, counted from its first), or None for all of the test part.
+        stride: rows between neighbouring origins; not used where rows are given.
+        tests: `(series,)` first absolute row of the test part, or None where there is none.
+
+    Raises:
+        ConfigError: neither origins nor a test part.
+        DataError: a series is too short.
+    """
+    found = []
+    for index, name in enumerate(series.names):
+        start, stop = int(series.offsets[index]), int(series.offsets[index + 1])
+        first, last = start + context, stop - horizon
+        if origins is None:
+            if tests is None:
+                raise ConfigError("there is no test part to backtest on; give origins, or fit with test=...")
+            rows = np.arange(max(int(tests[index]), first), last + 1, stride)
+            room = f"its test part has {stop - int(tests[index])} rows"
+        elif isinstance(origins, (int, np.integer)):
+            count = validate.count("origins", origins)
+            rows = last - stride * np.arange(count - 1, -1, -1)
+            room = f"{count} origins {stride} apart, context {context} and horizon {horizon} need "
+            room += f"{context + horizon + stride * (count - 1)} rows"
+        else:
+            rows = start + np.array([validate.count("origins", row, at_least=0) for row in origins], dtype=np.int64)
+            room = f"its origins may lie in the rows {context} to {stop - start - horizon}"
+        if not rows.size or rows.min() < first or rows.max() > last:
+            raise DataError(f"series {name!r} has {stop - start} rows, too few for this backtest: {room}")
+        found.append(rows)
+    return np.concatenate(found).astype(np.int64)
+
+
+def run_backtest(
+    network: Network,
+    loss: Loss,
+    scaler: Scaler,
+    series: SeriesSet,
+    origins: np.ndarray,
+    *,
+    context: int,
+    horizon: int,
+    window_scaling: str,
+    season: int,
+    draws: Draws | None,
+    batch: int = BATCH,
+    memory: Memory = None,
+) -> Backtest:
+    """Forecast from every origin, beside the naive forecasts.
+
+    Gaps in the series are filled forward, also under the rule `"interpolate"`: a line to a later value would show the
+    model what lies behind its origin.
+
+    Args:
+        scaler: with one row for each series.
+        origins: absolute rows.
+        season: of the seasonal-naive forecast and of MASE.
+        batch, memory: as `rollout.forecast_windows`.
+    """
+    past = replace(series, missing="forward") if series.missing == "interpolate" else series
+    windows = window_set(
+        past,
+        scaler.transform,
+        context=context,
+        horizon=horizon,
+        window_scaling=window_scaling,
+        dtype=network.config.stack.data_dtype,
+        origins=origins,
+    )
+    mean, quantiles = forecast_windows(network, loss, windows, scaler, draws, batch=batch, memory=memory)
+    which = windows.series_of()
+    targets = series.values[:, : series.targets]
+    rows = origins[:, None] + np.arange(horizon)
+    forecasts = {MODEL: mean}
+    if season > 1:
+        forecasts[SEASONAL] = _baseline(series, windows, horizon, season)
+    forecasts[NAIVE] = _baseline(series, windows, horizon, 1)
+    scales = np.empty((len(series), series.targets))
+    for index in range(len(series)):
+        start = series.offsets[index]
+        for target in range(series.targets):
+            scales[index, target] = metrics.seasonal_scale(
+                targets[start : origins[which == index].min(), target], season
+            )
+    time = np.concatenate([series.time_of(index) for index in range(len(series))])
+    return Backtest(
+        names=series.names,
+        targets=series.target_names,
+        series=which,
+        origins=origins - series.offsets[which],
+        index=time[rows],
+        actual=targets[rows],
+        forecasts=forecasts,
+        levels=loss.levels,
+        quantiles=quantiles,
+        season=season,
+        scales=scales,
+    )
+
+
+def _baseline(series: SeriesSet, windows: WindowSet, horizon: int, season: int) -> np.ndarray:
+    """The (seasonal-)naive forecast from every origin, `(N, horizon, targets)`."""
+    starts = series.offsets[windows.series_of()]
+    targets = series.values[:, : series.targets]
+    return np.stack(
+        [
+            metrics.seasonal_naive(targets[start:origin], horizon, season)
+            for start, origin in zip(starts, windows.origins, strict=True)
+        ]
+    )

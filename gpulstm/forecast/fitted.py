@@ -1,0 +1,125 @@
+"""What a fit leaves behind, and how a checkpoint file holds it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpulstm.arrays import checkpoint
+from gpulstm.data.scaling import Scaler
+from gpulstm.data.series import SeriesSet
+from gpulstm.errors import CheckpointError, ConfigError, ShapeError
+from gpulstm.forecast.config import Settings
+from gpulstm.losses import Loss
+from gpulstm.model.network import Network, NetworkConfig
+from gpulstm.training.history import History
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained network with all that it takes to forecast.
+
+    Attributes:
+        network, loss, scaler: as trained.
+        tail: the last rows of every series, from which forecasts go on; its times are never None.
+        until: `(series,)` time of the last row that training or validation saw.
+        season: rows in a season.
+    """
+
+    network: Network
+    loss: Loss
+    scaler: Scaler
+    tail: SeriesSet
+    until: np.ndarray
+    season: int
+
+    def save(
+        self, path: str | os.PathLike[str], options: Mapping[str, Any], history: History, notes: list[str]
+    ) -> None:
+        """Write everything to one checkpoint file; `options` are those of the forecaster."""
+        tail = self.tail
+        assert tail.time is not None
+        arrays = {f"weights.{name}": value for name, value in self.network.params.items()}
+        arrays |= {f"scaler.{name}": value for name, value in self.scaler.arrays().items()}
+        arrays |= {
+            "tail.values": tail.values,
+            "tail.offsets": tail.offsets,
+            "tail.time": _plain_time(tail.time),
+            "until": _plain_time(self.until),
+        }
+        meta = {
+            "kind": "forecaster",
+            "options": dict(options),
+            "network": self.network.config.to_dict(),
+            "scaler": self.scaler.scalars(),
+            "season": self.season,
+            "dates": tail.time.dtype.kind == "M",
+            "series": {name: getattr(tail, name) for name in _SERIES_FIELDS},
+            "history": history.state(),
+            "notes": notes,
+        }
+        checkpoint.save(path, arrays, meta)
+
+
+def load(
+    path: str | os.PathLike[str], kind: type[Settings], device: str
+) -> tuple[Settings, Fitted, History, list[str]]:
+    """Read what `Fitted.save` wrote: the options as an object of `kind`, and the rest.
+
+    Raises:
+        CheckpointError: there is no such file, it is damaged, or holds something else.
+        DeviceError: the device is not there.
+    """
+    arrays, meta = checkpoint.load(path)
+    if meta.get("kind") != "forecaster":
+        raise CheckpointError(f"{path} holds {meta.get('kind')!r}, expected a forecaster")
+    try:
+        settings = kind(**{**meta["options"], "device": device})
+        dates = meta["dates"]
+        described: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in meta["series"].items()
+        }
+        tail = SeriesSet(
+            values=arrays["tail.values"],
+            offsets=arrays["tail.offsets"],
+            time=_real_time(arrays["tail.time"], dates),
+            **described,
+        )
+        scaler = Scaler.restore({name: arrays[f"scaler.{name}"] for name in ("location", "scale")}, meta["scaler"])
+        config = NetworkConfig.from_dict(meta["network"])
+        network = Network(config, device=device, seed=settings.seed, engine=settings.engine, initial=False)
+        network.params.load(
+            {name.removeprefix("weights."): value for name, value in arrays.items() if name.startswith("weights.")}
+        )
+        until = _real_time(arrays["until"], dates)
+        fitted = Fitted(network, settings.loss(), scaler, tail, until, int(meta["season"]))
+        return settings, fitted, History(**meta["history"]), list(meta["notes"])
+    except (KeyError, TypeError, ConfigError, ShapeError) as error:
+        raise CheckpointError(f"{path} is no whole forecaster: {error}") from error
+
+
+_SERIES_FIELDS = ("columns", "targets", "past", "future", "names", "calendar", "missing", "time_name", "series_name")
+
+
+def end_of(series: SeriesSet, context: int) -> SeriesSet:
+    """The end of each series: the context, and before it back to a row without gaps, so that gaps are filled alike."""
+    starts = []
+    for index in range(len(series)):
+        first, stop = int(series.offsets[index]), int(series.offsets[index + 1])
+        start = max(first, stop - max(context, 36))  # 36 rows tell month ends from other steps
+        whole = ~np.isnan(series.values[first : start + 1]).any(axis=1)
+        found = np.flatnonzero(whole)
+        starts.append(first + int(found[-1]) if found.size else first)
+    return series.tail(np.array(starts))
+
+
+def _plain_time(time: np.ndarray) -> np.ndarray:
+    return time.astype("datetime64[us]").astype(np.int64) if time.dtype.kind == "M" else time
+
+
+def _real_time(values: np.ndarray, dates: bool) -> np.ndarray:
+    return values.astype("datetime64[us]") if dates else values

@@ -1,0 +1,120 @@
+"""Arrays of other libraries as NumPy arrays, and files of weights, without importing the libraries or unpickling."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpulstm.arrays.devices import backend_of, resolve
+from gpulstm.engines.spec import DTYPES, StackSpec
+from gpulstm.errors import ConfigError, DTypeError, InteropError, ShapeError
+
+_KNOWN = {"BOOL", "F16", "F32", "F64", *(f"{sign}{bits}" for sign in "IU" for bits in (8, 16, 32, 64))}
+_PICKLED = {".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth", ".tar"}
+_PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # torch's zip; plain pickles
+
+
+def host(value: Any, name: str) -> np.ndarray:
+    """`value` as a NumPy array of its own dtype.
+
+    Args:
+        value: a NumPy array, or anything with DLPack (PyTorch, JAX, CuPy ...), `numpy()` or `__array__`; values on a
+            CUDA device are copied to the host.
+        name: for messages.
+
+    Raises:
+        DTypeError: the dtype is none that NumPy has (bfloat16), or not one of real numbers.
+    """
+    found = _host(value, name)
+    if found.dtype.kind not in "fiub":
+        raise DTypeError(f"{name} has dtype {found.dtype}, expected real numbers")
+    return found
+
+
+def _host(value: Any, name: str) -> np.ndarray:
+    if isinstance(value, np.ndarray):
+        return value
+    if hasattr(value, "detach"):  # PyTorch refuses to share what has a gradient
+        value = value.detach()
+    if "bfloat16" in str(getattr(value, "dtype", "")):
+        raise DTypeError(f"{name} has dtype bfloat16, which NumPy does not have; convert it to float32 first")
+    if hasattr(value, "__dlpack__") and hasattr(value, "__dlpack_device__"):
+        kind, index = value.__dlpack_device__()
+        if int(kind) == 1:
+            return np.from_dlpack(value)
+        backend = resolve(f"cuda:{index}")
+        return backend.to_host(backend.asarray(value, name=name))
+    if hasattr(value, "__cuda_array_interface__"):
+        return backend_of(value).to_host(value)
+    return np.asarray(value.numpy() if hasattr(value, "numpy") else value)
+
+
+def common_dtype(values: Mapping[str, np.ndarray]) -> str:
+    """The one floating dtype of all values.
+
+    Raises:
+        DTypeError: there are several, or it is none that a stack can have.
+    """
+    found = sorted({value.dtype.name for value in values.values()})
+    if len(found) != 1 or found[0] not in DTYPES:
+        raise DTypeError(f"the weights have dtype {', '.join(found)}, expected one of {', '.join(DTYPES)} for all")
+    return found[0]
+
+
+def expect_shape(name: str, value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """`value`, if it has that shape.
+
+    Raises:
+        ShapeError: it has another.
+    """
+    if value.shape != shape:
+        raise ShapeError(f"{name} has shape {value.shape}, expected {shape}")
+    return value
+
+
+def refuse_options(spec: StackSpec, names: tuple[str, ...], target: str) -> None:
+    """Raise `InteropError` if one of the named options is set: `target` has nothing that computes the same."""
+    plain = StackSpec(spec.cell, spec.input_size, spec.hidden_size)
+    used = [name for name in names if getattr(spec, name) != getattr(plain, name)]
+    if used:
+        settings = ", ".join(f"{name}={getattr(spec, name)!r}" for name in used)
+        raise InteropError(f"{target} has no layer that computes the same as this {spec.cell.upper()} with {settings}")
+
+
+def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The arrays and the metadata of a .safetensors file.
+
+    Raises:
+        InteropError: the file is a pickle, damaged, or holds a dtype that NumPy does not have.
+        ConfigError: there is no such file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    refuse_pickle(path)
+    try:
+        with safe_open(path, framework="numpy") as file:
+            for name in file.keys():  # noqa: SIM118
+                dtype = file.get_slice(name).get_dtype()
+                if dtype not in _KNOWN:
+                    raise InteropError(f"{name} in {path} has dtype {dtype}, which NumPy does not have")
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except SafetensorError as error:
+        raise InteropError(f"{path} is not a whole .safetensors file: {error}") from error
+
+
+def refuse_pickle(path: Path) -> None:
+    """Raise unless `path` is a file, and none of pickled objects; the message says how to save one that can be read."""
+    if not path.is_file():
+        raise ConfigError(f"there is no file {path}")
+    with path.open("rb") as file:
+        start = file.read(4)
+    if path.suffix.lower() in _PICKLED or start.startswith(_PICKLE_STARTS):
+        raise InteropError(
+            f"{path} is a pickle, which runs code when it is loaded, and is not opened; save the weights with "
+            "safetensors.torch.save_file(model.state_dict(), 'model.safetensors') and give that file"
+        )

@@ -1,0 +1,1 @@
+"""Keras models and weights in and out; Keras itself is not needed."""

@@ -1,0 +1,187 @@
+"""ONNX models run here: recurrent operators on this library's engines, and the operators around them.
+
+    net = from_onnx("model.onnx")
+    y, h = net.run([x])
+
+The `onnx` package reads the file's messages, `onnx_graph` checks them.  Which operators there are is in `onnx_ops`,
+`onnx_shapes` and `onnx_recurrent`; a model that needs another one is refused by its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from gpulstm.arrays.backend import Array, Backend
+from gpulstm.arrays.devices import resolve
+from gpulstm.errors import ConfigError, DTypeError, InteropError, ShapeError
+from gpulstm.interop.onnx import shape_operators  # noqa: F401  registers its operators
+from gpulstm.interop.onnx.graph import Graph, Node, Value, read
+from gpulstm.interop.onnx.operators import OPERATORS, Context
+from gpulstm.interop.onnx.recurrent import RECURRENT, Layer
+
+LIMIT = 2**31  # bytes of one value
+
+
+def from_onnx(source: Any, *, device: str | Backend = "auto", engine: str | None = None, limit: int = LIMIT) -> OnnxNet:
+    """A model in ONNX's format, ready to run.
+
+    Args:
+        source: the path of an .onnx file, its bytes, or an `onnx.ModelProto`.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        engine: force an engine for the recurrent operators; None chooses.
+        limit: most bytes that one value of a run may take; what would be larger is refused, not made.
+
+    Raises:
+        InteropError: the file is damaged or not safe, or has operators that are not supported; it names them.
+        ConfigError: there is no such file.
+        MissingExtraError: the onnx package is not installed.
+    """
+    return OnnxNet(read(source, OPERATORS), resolve(device), engine, limit)
+
+
+class OnnxNet:
+    """A checked ONNX graph on a device; made by `from_onnx`.
+
+    Attributes:
+        inputs, outputs: what goes in and comes out: name, dtype and shape each.
+        backend: where it runs.
+    """
+
+    def __init__(self, graph: Graph, backend: Backend, engine: str | None, limit: int) -> None:
+        self.graph, self.backend, self.limit = graph, backend, limit
+        self.inputs, self.outputs = graph.inputs, graph.outputs
+        self._weights = {name: self._place(value) for name, value in graph.weights.items()}
+        self.nodes = self._fold()
+        self.layers = {place: Layer(node, engine) for place, node in enumerate(self.nodes) if node.op in RECURRENT}
+        self._last_use = self._last_uses()
+
+    def __repr__(self) -> str:
+        names = [", ".join(value.name for value in values) for values in (self.inputs, self.outputs)]
+        return f"OnnxNet({names[0]} -> {names[1]}, {len(self.nodes)} nodes, device={self.backend.device!r})"
+
+    @property
+    def constants(self) -> dict[str, Any]:
+        """All weights by name, and what was computed from them alone, where they live."""
+        return dict(self._weights)
+
+    def run(self, inputs: Sequence[Any] | Mapping[str, Any], outputs: Sequence[str] | None = None) -> list[Array]:
+        """Run the model.
+
+        Args:
+            inputs: arrays in the order of `self.inputs`, or by name; those that have a default may be left out (at the
+                end of a list).  Floats are on the model's device, and are converted to the dtype that the model states.
+            outputs: names of the outputs wanted; None for all.
+
+        Returns:
+            The outputs, on the model's device.
+
+        Raises:
+            ShapeError, DTypeError, DeviceError: an input does not fit what the model states.
+            InteropError: a node cannot do what the model asks of it; it is named.
+        """
+        wanted = [value.name for value in self.outputs] if outputs is None else list(outputs)
+        unknown = set(wanted) - {value.name for value in self.outputs}
+        if unknown:
+            raise ConfigError(f"there is no output {min(unknown)!r}; there are: {_names(self.outputs)}")
+        with self.backend.activate(), np.errstate(all="ignore"):  # ONNX's arithmetic makes infinities without a word
+            values: dict[str, Any] = {**self._weights, **self._inputs(inputs)}
+            context = Context(self.backend, self.graph.opset, self.limit)
+            for place, node in enumerate(self.nodes):
+                given = [values[name] if name else None for name in node.inputs]
+                values |= zip(node.outputs, self._step(context, node, given, self.layers.get(place)), strict=False)
+                for name in self._last_use[place]:
+                    del values[name]
+            found = [values[name] for name in wanted]
+            return [value if self.backend.owns(value) else self.backend.from_host(value) for value in found]
+
+    def _step(self, context: Context, node: Node, given: list[Any], layer: Layer | None = None) -> tuple[Any, ...]:
+        operator = OPERATORS[node.op]
+        try:
+            given = context.prepare(given, operator.host)
+            if layer is not None:
+                host = operator.host
+                return layer.run(context, *(self._on_device(v) if i not in host else v for i, v in enumerate(given)))
+            result = operator.run(context, node, *given)
+        except InteropError:
+            raise
+        except (ValueError, TypeError, IndexError, OverflowError, MemoryError) as error:
+            raise InteropError(f"the {node} fails: {error}") from error
+        return result if isinstance(result, tuple) else (result,)
+
+    def _fold(self) -> list[Node]:
+        """Run what depends on weights alone, once; the nodes that are left."""
+        context, left = Context(self.backend, self.graph.opset, self.limit), []
+        changeable = {value.name for value in self.inputs}
+        with self.backend.activate():
+            for node in self.graph.nodes:
+                names = set(filter(None, node.inputs))
+                if node.op in RECURRENT or not names <= self._weights.keys() - changeable:
+                    left.append(node)
+                    continue
+                results = self._step(context, node, [self._weights[name] if name else None for name in node.inputs])
+                self._weights |= {name: self._place(value) for name, value in zip(node.outputs, results, strict=False)}
+        return left
+
+    def _on_device(self, value: Any) -> Any:
+        return value if value is None or self.backend.owns(value) else self.backend.from_host(value)
+
+    def _place(self, value: Any) -> Any:
+        """Floats live on the device; integers and flags, which shapes and indices are made of, where they are."""
+        return self._on_device(value) if value.dtype.kind == "f" else value
+
+    def _last_uses(self) -> list[list[str]]:
+        """For each node the values that no later node and no output needs."""
+        kept, found = {value.name for value in self.outputs} | {""}, []
+        for node in reversed(self.nodes):
+            ending = {*node.inputs, *node.outputs} - kept
+            kept |= ending
+            found.append(sorted(ending & ({*node.inputs, *node.outputs})))
+        return found[::-1]
+
+    # -- arguments ---------------------------------------------------------------------------------------------------
+    def _inputs(self, given: Sequence[Any] | Mapping[str, Any]) -> dict[str, Any]:
+        if not isinstance(given, Mapping):
+            if isinstance(given, (np.ndarray, str)) or not isinstance(given, Iterable):
+                raise ShapeError(f"inputs is a {type(given).__name__}, expected a list or a dict of arrays")
+            given = list(given)
+            if len(given) > len(self.inputs):
+                raise ShapeError(
+                    f"inputs has {len(given)} arrays, expected at most {len(self.inputs)}: {_names(self.inputs)}"
+                )
+            given = {value.name: array for value, array in zip(self.inputs, given, strict=False)}
+        unknown = sorted(given.keys() - {value.name for value in self.inputs})
+        if unknown:
+            raise ShapeError(f"there is no input {unknown[0]!r}; there are: {_names(self.inputs)}")
+        found = {}
+        for value in self.inputs:
+            if value.name in given:
+                found[value.name] = self._input(value, given[value.name])
+            elif value.name not in self._weights:
+                raise ShapeError(f"input {value.name!r} is missing; there are: {_names(self.inputs)}")
+        return found
+
+    def _input(self, value: Value, given: Any) -> Any:
+        integers = value.dtype is not None and np.dtype(value.dtype).kind != "f"
+        if integers and not self.backend.owns(given):
+            given = np.asarray(given)
+            if given.dtype.kind not in "iub":
+                raise DTypeError(f"input {value.name!r} has dtype {given.dtype}, expected {value.dtype}")
+        else:
+            given = self.backend.asarray(given, name=f"input {value.name!r}")
+        if value.dtype is not None and given.dtype != value.dtype:
+            given = given.astype(value.dtype)
+        if value.shape is not None:
+            fits = len(value.shape) == given.ndim and all(
+                not isinstance(wanted, int) or wanted == extent
+                for wanted, extent in zip(value.shape, given.shape, strict=True)
+            )
+            if not fits:
+                raise ShapeError(f"input {value.name!r} has shape {tuple(given.shape)}, expected {value.shape}")
+        return given
+
+
+def _names(values: Iterable[Value]) -> str:
+    return ", ".join(value.name for value in values) or "none"

@@ -1,0 +1,258 @@
+"""The network: a recurrent stack that reads a window, and a dense head that turns its last output into the targets.
+
+The head sees the last valid output of the last layer and, beside it, the covariates that are known for the horizon:
+
+    raw (B, horizon, targets, P) = [ y_last (B, D*H) | future (B, horizon*K) ] W + b
+
+What the P numbers of each target and step mean is the loss's matter: a point, quantiles, a mean and a scale, classes.
+All parameters, of the stack and the head, lie in one flat buffer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from gpulstm.arrays.backend import Array, Backend
+from gpulstm.arrays.devices import resolve
+from gpulstm.arrays.params import ParamDict
+from gpulstm.engines.spec import StackSpec
+from gpulstm.errors import ConfigError, ShapeError
+from gpulstm.model.initializers import check_chrono
+from gpulstm.model.layers import Dense
+from gpulstm.model.memory import Memory
+from gpulstm.model.plan import Plan
+from gpulstm.model.stack import Recurrent, StackState, Tape
+from gpulstm.validate import parse_bytes
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Everything that fixes a network's shape; goes into a checkpoint as JSON.
+
+    Args:
+        stack: the recurrent layers.
+        horizon: steps ahead that the head gives.
+        targets: series that it gives them for.
+        outputs: P, numbers per target and step (`Loss.outputs`).
+        future_size: K, covariates known for each step of the horizon.
+        forget_bias: initial bias of the LSTM's forget gate.
+        chrono: T_max of chrono initialisation, or None; see `LSTM`.
+    """
+
+    stack: StackSpec
+    horizon: int = 1
+    targets: int = 1
+    outputs: int = 1
+    future_size: int = 0
+    forget_bias: float = 1.0
+    chrono: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in (("horizon", 1), ("targets", 1), ("outputs", 1), ("future_size", 0)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ConfigError(f"{name} is {value!r}, expected an integer of at least {least}")
+        check_chrono(self.stack, self.chrono)
+
+    @property
+    def head_inputs(self) -> int:
+        """Features that the head reads."""
+        return self.stack.output_size + self.horizon * self.future_size
+
+    @property
+    def head_outputs(self) -> int:
+        """Numbers that the head gives per row."""
+        return self.horizon * self.targets * self.outputs
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> NetworkConfig:
+        """The config that `to_dict` described.
+
+        Raises:
+            ConfigError: a key is missing or unknown, or a value is out of range.
+        """
+        stack = dict(_known(StackSpec, values.get("stack", {}), "stack"))
+        stack["zoneout"] = tuple(stack.get("zoneout", (0.0, 0.0)))
+        return cls(**{**_known(cls, values, "network"), "stack": StackSpec(**stack)})
+
+
+@dataclass
+class NetworkTape:
+    """What `Network.forward` keeps for `Network.backward`; opaque."""
+
+    stack: Tape
+    read: Array  # (N, D*H + horizon*K), the head's input
+    steps: int | None = None  # how many of the last steps the head read; None: each row's last valid step
+    before: Tape | None = None  # of the steps before those of `stack`, where the state was taken out between
+
+
+class Network:
+    """A recurrent stack and a dense head over one flat buffer of parameters.
+
+    Args:
+        config: shapes and options.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        seed: of the initial weights and of the dropout masks.
+        engine: force an engine for the stack; None chooses.
+        initial: draw initial weights; False leaves zeros, for parameters about to be loaded.
+
+    Attributes:
+        params: names `rnn.*` and `head.*`, views into `params.flat`.
+    """
+
+    def __init__(
+        self,
+        config: NetworkConfig,
+        *,
+        device: str | Backend = "auto",
+        seed: int = 0,
+        engine: str | None = None,
+        initial: bool = True,
+    ) -> None:
+        self.config, self.seed = config, seed
+        self.backend = resolve(device)
+        head = Dense.shapes(config.head_inputs, config.head_outputs)
+        shapes = {f"rnn.{name}": shape for name, shape in config.stack.shapes().items()}
+        shapes |= {f"head.{name}": shape for name, shape in head.items()}
+        self.params = ParamDict.allocate(self.backend, shapes, config.stack.dtype)
+        self.rnn = Recurrent(
+            config.stack,
+            device=self.backend,
+            seed=seed,
+            forget_bias=config.forget_bias,
+            chrono=config.chrono,
+            engine=engine,
+            params=self.params.sub("rnn."),
+            initial=initial,
+        )
+        self.head = Dense(self.params.sub("head."), seed if initial else None)
+
+    def __repr__(self) -> str:
+        config = self.config
+        shape = f"horizon={config.horizon}, targets={config.targets}, outputs={config.outputs}"
+        return f"Network({self.rnn!r} -> Dense({config.head_inputs}, {config.head_outputs}), {shape})"
+
+    @property
+    def calls(self) -> int:
+        """Training forward passes so far; keys the dropout masks and belongs into a checkpoint."""
+        return self.rnn.calls
+
+    @calls.setter
+    def calls(self, value: int) -> None:
+        self.rnn.calls = value
+
+    def explain(
+        self, steps: int, batch: int, *, training: bool = False, memory: Memory = None, read: int | None = None
+    ) -> Plan:
+        """Which engine will run the stack, why no faster one, and what a training step takes; print it."""
+        outputs = "last" if read is None else "all"
+        return self.rnn.explain(steps, batch, training=training, memory=memory, outputs=outputs)
+
+    def forward(
+        self,
+        x: Any,
+        future: Any = None,
+        state: StackState = None,
+        lengths: Any = None,
+        training: bool = False,
+        memory: Memory = None,
+        *,
+        read: int | None = None,
+        carry: int | None = None,
+    ) -> tuple[Array, StackState, NetworkTape | None]:
+        """Read windows, give what the loss reads.
+
+        Args:
+            x: `(T, B, I)`.
+            future: `(B, horizon, K)` covariates known for the horizon; None when K is 0.
+            state, lengths, memory: as `Recurrent.forward`.
+            training: apply dropout and keep a tape.
+            read: let the head read each of the last `read` steps; raw and future are `(read*B, ...)` then, step after
+                step.  None: each row's last valid step.
+            carry: return the state after the first `carry` steps instead of that at the end, for a next call that
+                begins there; gradients flow through all steps.
+
+        Returns:
+            raw `(B, horizon, targets, P)`, the stack's state, the tape (None unless training).
+        """
+        config, x = self.config, self.rnn.as_input(x)
+        split = carry is not None and carry < x.shape[0]
+        self._check_unrolled(x.shape[0], lengths, read, carry)
+        with self.backend.activate():
+            before, taken = None, None
+            if split:
+                memory = memory if memory is None or memory == "sqrt" else parse_bytes(memory) // 2  # for each part
+                _, state, before = self.rnn.forward(x[:carry], state, None, training, memory, "last")
+                x, taken = x[carry:], state
+            y, state, tape = self.rnn.forward(x, state, lengths, training, memory, "last" if read is None else "all")
+            given = y if read is None else y[-read:].reshape(-1, config.stack.output_size)
+            if config.future_size or future is not None:
+                given = self.backend.xp.concatenate([given, self._future(future, given.shape[0])], axis=1)
+            raw = self.head.forward(given).reshape(-1, config.horizon, config.targets, config.outputs)
+        kept = None if tape is None else NetworkTape(tape, given, read, before)
+        return raw, taken if split else state, kept
+
+    def backward(self, tape: NetworkTape, draw: Any, grads: ParamDict | None = None) -> ParamDict:
+        """The gradients of all parameters from that of raw.
+
+        Args:
+            tape: what `forward(..., training=True)` returned.
+            draw: `(B, horizon, targets, P)`, gradient of raw; `(read*B, ...)` with `read`.
+            grads: added to; new zeros if None.
+
+        Returns:
+            `grads`, named as `params`.
+        """
+        config, grads = self.config, self.params.like() if grads is None else grads
+        draw = self.backend.asarray(draw, config.stack.dtype, name="draw")
+        expected = (tape.read.shape[0], config.horizon, config.targets, config.outputs)
+        if draw.shape != expected:
+            raise ShapeError(f"draw has shape {draw.shape}, expected {expected}, the shape of raw")
+        xp, part, rows = self.backend.xp, grads.sub("rnn."), (tape.stack.batch, config.stack.output_size)
+        with self.backend.activate():
+            dread = self.head.backward(tape.read, draw.reshape(expected[0], -1), grads.sub("head."))
+            dy = dread[:, : config.stack.output_size]
+            if tape.steps is not None:
+                dy, after = xp.zeros((tape.stack.run.steps, *rows), dread.dtype), dy
+                dy[-tape.steps :] = after.reshape(tape.steps, *rows)
+            _, dstate, _ = self.rnn.backward(tape.stack, dy, grads=part)
+            if tape.before is not None:
+                self.rnn.backward(tape.before, xp.zeros(rows, dread.dtype), dstate, part)
+        return grads
+
+    def _check_unrolled(self, steps: int, lengths: Any, read: int | None, carry: int | None) -> None:
+        if read is None and carry is None:
+            return
+        if lengths is not None:
+            raise ConfigError("lengths cannot be combined with read or carry: rows would end in the middle")
+        if carry is not None and self.config.stack.bidirectional:
+            raise ConfigError("carry needs bidirectional=False: the second direction starts at the sequence's end")
+        if carry is not None and not 1 <= carry <= steps:
+            raise ConfigError(f"carry is {carry!r}, expected 1 to T = {steps}")
+        most = steps if carry is None or carry == steps else steps - carry
+        if read is not None and not 1 <= read <= most:
+            raise ConfigError(f"read is {read!r}, expected 1 to {most}, the steps after those of carry")
+
+    def _future(self, future: Any, batch: int) -> Array:
+        config = self.config
+        expected = (batch, config.horizon, config.future_size)
+        if future is None:
+            raise ShapeError(f"future is missing, expected an array of shape {expected}")
+        future = self.backend.asarray(future, config.stack.dtype, name="future")
+        if future.shape != expected:
+            raise ShapeError(f"future has shape {tuple(future.shape)}, expected {expected}")
+        return future.reshape(batch, -1)
+
+
+def _known(kind: type, values: Mapping[str, Any], what: str) -> dict[str, Any]:
+    names = {field.name for field in fields(kind)}
+    unknown = sorted(values.keys() - names)
+    if unknown:
+        raise ConfigError(f"the {what} config has unknown entries: {', '.join(unknown)}")
+    return dict(values)

@@ -1,0 +1,90 @@
+"""A stack as a step function that keeps its state: `Recurrent.stream`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gpulstm import validate
+from gpulstm.arrays.backend import Array, foreign_device
+from gpulstm.engines import cpu
+from gpulstm.engines.cuda import engine as cuda
+from gpulstm.engines.dispatch import choose
+from gpulstm.engines.spec import Call
+from gpulstm.errors import ConfigError, DeviceError, ShapeError
+
+StackState = Any  # (h, c) for the LSTM, h for GRU and RNN, each (L*D, B, H)
+
+
+class Stream:
+    """A stack that keeps its state between calls, one time step a call.
+
+    Where the native CPU engine or the CUDA engine serves it, the weights are packed when the stream is made and again
+    by `reset`, so a change of them counts from the next `reset` on; a step is then one native call, or one launch of a
+    CUDA graph between a copy of x and a copy of y.
+    """
+
+    def __init__(self, stack: Any, batch_size: int) -> None:
+        if stack.spec.bidirectional:
+            raise ConfigError("stream needs bidirectional=False: the second direction starts at the sequence's end")
+        self.stack, self.batch_size = stack, validate.count("batch_size", batch_size)
+        self._shapes = (self.batch_size, stack.spec.input_size), (self.batch_size, stack.spec.output_size)
+        self._packed: Any = None
+        self.reset()
+
+    def reset(self) -> None:
+        """Back to the state of zeros, with the weights as they are now."""
+        if hasattr(self._packed, "reset"):
+            self._packed.reset()
+            return
+        stack, batch = self.stack, self.batch_size
+        engine = choose(Call(stack.spec, stack.backend.device, 1, batch), stack.engine).engine
+        self._packed = engine.stream(stack.spec, stack.params, batch) if engine in (cpu, cuda) else None
+        self._state = stack.zero_state(batch) if self._packed is None else None
+
+    def explain(self) -> str:
+        """How a step is computed, in a few words."""
+        return "a call of the stack for one step" if self._packed is None else str(self._packed)
+
+    @property
+    def state(self) -> StackState:
+        """The state after the last step, a copy; assign another one to go on from it."""
+        return self._state if self._packed is None else self._packed.state
+
+    @state.setter
+    def state(self, state: StackState) -> None:
+        joined = self.stack.as_state(state, self.batch_size)
+        if self._packed is None:
+            self._state = joined
+        else:
+            self._packed.state = joined
+
+    def __call__(self, x: Any, out: Array | None = None) -> Array:
+        """One step: x `(B, I)` -> y `(B, H)` (`(B, P)` with projection).
+
+        Args:
+            x: real numbers on this device.
+            out: where to write y: an array of the model's dtype that is C-contiguous and does not overlap x.  With it,
+                and with x of the model's dtype, a native step allocates nothing; without it y is a new array.
+
+        Raises:
+            ShapeError, DTypeError, DeviceError: one sentence each, before anything is computed.
+        """
+        stack, (expected, size) = self.stack, self._shapes
+        x = stack.backend.asarray(x, stack.spec.dtype, name="x")
+        if x.shape != expected:
+            raise ShapeError(f"x has shape {x.shape}, expected {expected}")
+        if out is not None and not stack.backend.owns(out) and foreign_device(out) is not None:
+            raise DeviceError(f"out lives on {foreign_device(out)} but the model is on {stack.backend.device}")
+        if out is not None and (not stack.backend.owns(out) or out.shape != size or out.dtype != stack.spec.dtype):
+            raise ShapeError(f"out is {_shape_of(out)}, expected {stack.spec.dtype} {size} on {stack.backend.device}")
+        if self._packed is not None:
+            return self._packed(x, out)
+        y, self._state = stack(x[None], self._state)
+        if out is None:
+            return y[0]
+        out[...] = y[0]
+        return out
+
+
+def _shape_of(value: Any) -> str:
+    return f"{value.dtype} {value.shape}" if hasattr(value, "shape") else f"a {type(value).__name__}"

@@ -1,0 +1,1 @@
+"""Pictures of plain arrays; what a forecaster gave back is drawn by `forecast.pictures`."""

@@ -1,0 +1,121 @@
+"""Checks for options, and objects rebuilt from the plain dict that a checkpoint keeps of them.
+
+Every check gives the value back in its plain Python type, or raises `ConfigError` with one sentence that names the
+option, what came and what was expected.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import numbers
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from gpulstm.errors import ConfigError
+
+_UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
+
+
+def parse_bytes(memory: str | int) -> int:
+    """Bytes from an integer or a string like "256MiB", "1.5 GB" or "800000".
+
+    Raises:
+        ConfigError: it is neither, or not positive.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", str(memory))
+    unit = _UNITS.get(match.group(2).upper() or "B") if match and not isinstance(memory, bool) else None
+    if match is None or unit is None or float(match.group(1)) <= 0:
+        raise ConfigError(f"memory is {memory!r}, expected a number of bytes, a string like '256MiB', 'sqrt' or None")
+    return int(float(match.group(1)) * unit)
+
+
+def format_bytes(count: int) -> str:
+    """A number of bytes for people: "282.0 MiB"."""
+    value, units = float(count), ["B", "KiB", "MiB", "GiB"]
+    while value >= 1024 and len(units) > 1:
+        value, units = value / 1024, units[1:]
+    return f"{value:.0f} {units[0]}" if units[0] == "B" else f"{value:.1f} {units[0]}"
+
+
+def real(
+    name: str,
+    value: Any,
+    *,
+    above: float | None = None,
+    at_least: float | None = None,
+    below: float | None = None,
+    at_most: float | None = None,
+) -> float:
+    """`value` as a finite float within the bounds given."""
+    bounds = [
+        (above, "above", lambda bound: value > bound),
+        (at_least, "at least", lambda bound: value >= bound),
+        (below, "below", lambda bound: value < bound),
+        (at_most, "at most", lambda bound: value <= bound),
+    ]
+    given = [(bound, word, holds) for bound, word, holds in bounds if bound is not None]
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    if not is_number or not all(holds(bound) for bound, _, holds in given):
+        wanted = " and ".join(f"{word} {bound:g}" for bound, word, _ in given)
+        raise ConfigError(f"{name} is {value!r}, expected a finite number{' ' + wanted if wanted else ''}")
+    return float(value)
+
+
+def count(name: str, value: Any, *, at_least: int = 1) -> int:
+    """`value` as an int of at least `at_least`."""
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < at_least:
+        raise ConfigError(f"{name} is {value!r}, expected a whole number of at least {at_least}")
+    return int(value)
+
+
+def flag(name: str, value: Any) -> bool:
+    """`value` as a bool."""
+    if not isinstance(value, bool):
+        raise ConfigError(f"{name} is {value!r}, expected True or False")
+    return value
+
+
+def levels(name: str, value: Any) -> tuple[float, ...]:
+    """Quantile levels: strictly rising numbers between 0 and 1, both ends left out."""
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        raise ConfigError(f"{name} is {value!r}, expected a sequence of numbers between 0 and 1, as (0.1, 0.5, 0.9)")
+    found = tuple(real(f"{name}[{index}]", level, above=0, below=1) for index, level in enumerate(value))
+    if any(later <= earlier for earlier, later in itertools.pairwise(found)):
+        raise ConfigError(f"{name} is {found}, expected levels that rise strictly")
+    return found
+
+
+def to_config(value: Any) -> dict[str, Any]:
+    """The name of a dataclass object and the options it was built with, as JSON can hold them."""
+    found = {"name": value.name}
+    for field in dataclasses.fields(value):
+        if field.init:
+            option = getattr(value, field.name)
+            found[field.name] = list(option) if isinstance(option, tuple) else option
+    return found
+
+
+def from_config(kind: str, classes: Sequence[type], config: Mapping[str, Any]) -> Any:
+    """The object that `to_config` described.
+
+    Args:
+        kind: what it is, for the message: `"loss"`, `"optimizer"`, `"schedule"`.
+        classes: the classes to choose from, each with a `name`.
+        config: `{"name": ..., option: value, ...}`.
+
+    Raises:
+        ConfigError: no class has that name, or it has no such option.
+    """
+    known = {getattr(cls, "name"): cls for cls in classes}  # noqa: B009
+    name = config.get("name")
+    if name not in known:
+        raise ConfigError(f"{kind} is {name!r}, expected one of: {', '.join(known)}")
+    options = {key: value for key, value in config.items() if key != "name"}
+    allowed = [field.name for field in dataclasses.fields(known[name]) if field.init]
+    unknown = sorted(options.keys() - set(allowed))
+    if unknown:
+        raise ConfigError(f"{kind} {name!r} has no option {unknown[0]!r}; it has: {', '.join(allowed) or 'none'}")
+    return known[name](**options)

@@ -1,0 +1,201 @@
+// One time step of a layer as an elementwise kernel: element e of B*H is one hidden unit of one batch row.
+//
+// These functions load, call gates.h, apply what is not the cell's (lengths, zoneout, recurrent dropout) and store.
+// T is the storage type, R the type to compute in (float for half).  A pointer that is null switches its option off;
+// the callers pass literal nullptr there, so the compiler drops the branch.
+//
+// States lie in time order in slots, hs[T+1][B][H]; step t reads slot `from` and writes slot `to` (t and t+1 forwards,
+// t+1 and t backwards in time), so that all h_{t-1} are one matrix for the gradient of W_h, and y is hs without h_0.
+#ifndef GPULSTM_STEPS_H
+#define GPULSTM_STEPS_H
+
+#include "equations/gates.h"
+
+// Where element e of step t lies: `row`, `unit`; `at` in [T][B][H]; `from`, `to` in [T+1][B][H].
+struct GlPlace {
+    long long e, row, unit, units, t, at, from, to;
+};
+
+GL_INLINE GlPlace gl_place_at(long long row, long long unit, long long rows, long long units, long long t, bool reverse) {
+    GlPlace p;
+    long long size = rows * units, e = row * units + unit, after = (t + 1) * size + e;
+    p.e = e;
+    p.row = row;
+    p.unit = unit;
+    p.units = units;
+    p.t = t;
+    p.at = t * size + e;
+    p.from = reverse ? after : p.at;
+    p.to = reverse ? p.at : after;
+    return p;
+}
+
+GL_INLINE GlPlace gl_place(long long e, long long rows, long long units, long long t, bool reverse) {
+    return gl_place_at(e / units, e % units, rows, units, t, reverse);
+}
+
+// Element e of gate k in a matrix [T][B][gates * H].
+GL_INLINE long long gl_gate(const GlPlace& p, long long rows, int gates, int k) {
+    return ((p.t * rows + p.row) * gates + k) * p.units + p.unit;
+}
+
+// What a step does besides the cell.  Zoneout is a mask in training and the weight of the old state outside it.
+template <typename T>
+struct GlOptions {
+    const long long* lengths;    // [B]: row b ends before step lengths[b]
+    const bool *keep_h, *keep_c; // [T][B][H]: false keeps the old state
+    double hold_h, hold_c;
+    const T* mask; // [B][H]: factor on h in the recurrent product
+};
+
+template <typename T>
+GL_INLINE bool gl_valid(const GlOptions<T>& o, const GlPlace& p) {
+    return !o.lengths || p.t < o.lengths[p.row];
+}
+
+template <typename R>
+GL_INLINE R gl_blend(R fresh, R old, const bool* keep, double hold, const GlPlace& p) {
+    if (keep) return keep[p.at] ? fresh : old;
+    return hold == 0.0 ? fresh : (R(1) - R(hold)) * fresh + R(hold) * old;
+}
+
+// h for the next step (hs; vs = h * mask for its product) and for the reader (y, zero past a row's end).
+template <typename T, typename R>
+GL_INLINE void gl_store_h(const GlOptions<T>& o, const GlPlace& p, R fresh, R old, T* hs, T* vs, T* y) {
+    bool valid = gl_valid(o, p);
+    R h = valid ? gl_blend(fresh, old, o.keep_h, o.hold_h, p) : old;
+    hs[p.to] = (T)h;
+    if (vs) vs[p.to] = (T)(h * (R)o.mask[p.e]);
+    if (y) y[p.at] = valid ? (T)h : (T)R(0);
+}
+
+// The gradient of h_t: what came from step t+1 (dh around its product, dv through it where that lies apart) and dy_t.
+template <typename T, typename R>
+GL_INLINE R gl_load_dh(const GlOptions<T>& o, const GlPlace& p, const T* dh, const T* dv, const T* dy) {
+    R d = (R)dh[p.e];
+    if (dv) d += o.mask ? (R)dv[p.e] * (R)o.mask[p.e] : (R)dv[p.e];
+    return gl_valid(o, p) ? d + (R)dy[p.at] : d;
+}
+
+// ---- forward: gates holds a = x W_x + b, plus the recurrent product where u is null; it is left with the gates ----
+// The functions named _on take the recurrent product in registers, `u`; those above them load it from memory.
+template <typename T, typename R>
+GL_INLINE void gl_lstm_step_on(const GlOptions<T>& o, const GlPlace& p, long long rows, T* gates, const R* u, T* hs, T* vs,
+                               T* y, const R* c_from, R* c_to) {
+    R z[4];
+    for (int k = 0; k < 4; ++k) z[k] = (R)gates[gl_gate(p, rows, 4, k)] + u[k];
+    R c_old = c_from[p.e], c;
+    R h = gl_lstm(z[0], z[1], z[2], z[3], c_old, c);
+    for (int k = 0; k < 4; ++k) gates[gl_gate(p, rows, 4, k)] = (T)z[k];
+    c_to[p.e] = gl_valid(o, p) ? gl_blend(c, c_old, o.keep_c, o.hold_c, p) : c_old;
+    gl_store_h(o, p, h, (R)hs[p.from], hs, vs, y);
+}
+
+template <typename T, typename R>
+GL_INLINE void gl_gru_step_on(const GlOptions<T>& o, const GlPlace& p, long long rows, T* gates, const R* u, const T* b_hn,
+                              T* s_saved, T* hs, T* vs, T* y) {
+    R z[3];
+    for (int k = 0; k < 3; ++k) z[k] = (R)gates[gl_gate(p, rows, 3, k)];
+    R s = u[2];
+    if (b_hn) s += (R)b_hn[p.unit];
+    z[0] += u[0];
+    z[1] += u[1];
+    R h_old = (R)hs[p.from];
+    R h = gl_gru(z[0], z[1], z[2], s, h_old);
+    for (int k = 0; k < 3; ++k) gates[gl_gate(p, rows, 3, k)] = (T)z[k];
+    if (s_saved) s_saved[p.at] = (T)s;
+    gl_store_h(o, p, h, h_old, hs, vs, y);
+}
+
+template <typename T, typename R>
+GL_INLINE void gl_rnn_step_on(const GlOptions<T>& o, const GlPlace& p, bool relu, T* gates, R u, T* hs, T* vs, T* y) {
+    R h = gl_rnn((R)gates[p.at] + u, relu);
+    gates[p.at] = (T)h;
+    gl_store_h(o, p, h, (R)hs[p.from], hs, vs, y);
+}
+
+template <typename T, typename R>
+GL_INLINE void gl_lstm_step(const GlOptions<T>& o, const GlPlace& p, long long rows, T* gates, const T* u, T* hs, T* vs,
+                            T* y, const R* c_from, R* c_to) {
+    R product[4];
+    for (int k = 0; k < 4; ++k) product[k] = u ? (R)u[(p.row * 4 + k) * p.units + p.unit] : R(0);
+    gl_lstm_step_on(o, p, rows, gates, product, hs, vs, y, c_from, c_to);
+}
+
+template <typename T, typename R>
+GL_INLINE void gl_gru_step(const GlOptions<T>& o, const GlPlace& p, long long rows, T* gates, const T* u, const T* b_hn,
+                           T* s_saved, T* hs, T* vs, T* y) {
+    R product[3];
+    for (int k = 0; k < 3; ++k) product[k] = (R)u[(p.row * 3 + k) * p.units + p.unit];
+    gl_gru_step_on(o, p, rows, gates, product, b_hn, s_saved, hs, vs, y);
+}
+
+template <typename T, typename R>
+GL_INLINE void gl_rnn_step(const GlOptions<T>& o, const GlPlace& p, bool relu, T* gates, const T* u, T* hs, T* vs, T* y) {
+    gl_rnn_step_on(o, p, relu, gates, u ? (R)u[p.e] : R(0), hs, vs, y);
+}
+
+// ---- backward: gates is left with their gradients, dh with what reaches h_{t-1} around the product ---------------
+// Of dh (of the state after the step), the part that reaches the fresh value; the rest stays with the old state.
+template <typename T, typename R>
+GL_INLINE R gl_fresh(const GlOptions<T>& o, const GlPlace& p, const bool* keep, R d) {
+    return gl_valid(o, p) && (!keep || keep[p.at]) ? d : R(0);
+}
+
+// The functions named _on take dh, read the gates in one place and write their gradients in another (which may be the
+// same), and return what reaches h_{t-1} around the product; those below them keep it in dh.
+template <typename T, typename R>
+GL_INLINE R gl_lstm_step_backward_on(const GlOptions<T>& o, const GlPlace& p, long long rows, const T* gates, T* dgates,
+                                     const R* c_from, R dh, R* dc) {
+    R z[4], d = dc[p.e];
+    for (int k = 0; k < 4; ++k) z[k] = (R)gates[gl_gate(p, rows, 4, k)];
+    R fresh_h = gl_fresh(o, p, o.keep_h, dh), fresh_c = gl_fresh(o, p, o.keep_c, d);
+    // The cell's own c_t again, from what was read anyway: zoneout or a row's end may have replaced the stored one.
+    R c_old = c_from[p.e], c = z[1] * c_old + z[0] * z[2];
+    R dc_old = gl_lstm_backward(z[0], z[1], z[2], z[3], c_old, c, fresh_h, fresh_c);
+    for (int k = 0; k < 4; ++k) dgates[gl_gate(p, rows, 4, k)] = (T)z[k];
+    dc[p.e] = dc_old + (d - fresh_c);
+    return dh - fresh_h;
+}
+
+template <typename T, typename R>
+GL_INLINE R gl_gru_step_backward_on(const GlOptions<T>& o, const GlPlace& p, long long rows, const T* gates, T* dgates,
+                                    const T* s_saved, T* du, const T* hs, R dh) {
+    R z[3], s = (R)s_saved[p.at];
+    for (int k = 0; k < 3; ++k) z[k] = (R)gates[gl_gate(p, rows, 3, k)];
+    R fresh = gl_fresh(o, p, o.keep_h, dh);
+    R dh_old = gl_gru_backward(z[0], z[1], z[2], s, (R)hs[p.from], fresh);
+    for (int k = 0; k < 3; ++k) {
+        dgates[gl_gate(p, rows, 3, k)] = (T)z[k];
+        du[gl_gate(p, rows, 3, k)] = (T)(k == 2 ? s : z[k]);
+    }
+    return dh_old + (dh - fresh);
+}
+
+template <typename T, typename R>
+GL_INLINE R gl_rnn_step_backward_on(const GlOptions<T>& o, const GlPlace& p, bool relu, const T* gates, T* dgates, R dh) {
+    R fresh = gl_fresh(o, p, o.keep_h, dh);
+    dgates[p.at] = (T)gl_rnn_backward((R)gates[p.at], fresh, relu);
+    return dh - fresh;
+}
+
+template <typename T, typename R>
+GL_INLINE void gl_lstm_step_backward(const GlOptions<T>& o, const GlPlace& p, long long rows, T* gates, const R* c_from,
+                                     T* dh, const T* dv, const T* dy, R* dc) {
+    dh[p.e] = (T)gl_lstm_step_backward_on(o, p, rows, gates, gates, c_from, gl_load_dh<T, R>(o, p, dh, dv, dy), dc);
+}
+
+template <typename T, typename R>
+GL_INLINE void gl_gru_step_backward(const GlOptions<T>& o, const GlPlace& p, long long rows, T* gates, const T* s_saved,
+                                    T* du, const T* hs, T* dh, const T* dv, const T* dy) {
+    R dh_t = gl_load_dh<T, R>(o, p, dh, dv, dy);
+    dh[p.e] = (T)gl_gru_step_backward_on(o, p, rows, gates, gates, s_saved, du, hs, dh_t);
+}
+
+template <typename T, typename R>
+GL_INLINE void gl_rnn_step_backward(const GlOptions<T>& o, const GlPlace& p, bool relu, T* gates, T* dh, const T* dv,
+                                    const T* dy) {
+    dh[p.e] = (T)gl_rnn_step_backward_on(o, p, relu, gates, gates, gl_load_dh<T, R>(o, p, dh, dv, dy));
+}
+
+#endif

@@ -1,0 +1,113 @@
+"""Named views into one flat buffer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gpulstm.arrays.backend import Backend
+from gpulstm.arrays.params import ALIGNMENT, ParamDict
+from gpulstm.errors import ShapeError
+
+SHAPES = {"rnn.W": (3, 5), "rnn.b": (5,), "head.W": (5, 2), "head.b": (2,)}
+
+
+def make(backend: Backend, dtype: str = "float64") -> ParamDict:
+    params = ParamDict.allocate(backend, SHAPES, dtype)
+    params.load({name: np.arange(np.prod(shape)).reshape(shape) + 1.0 for name, shape in SHAPES.items()})
+    return params
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_views_lie_in_the_flat_buffer_on_cache_lines(backend: Backend, dtype: str) -> None:
+    params = make(backend, dtype)
+    for view in params.values():
+        view += 1
+    total = sum(float(view.sum()) for view in params.values())
+    assert float(params.flat.sum()) == total
+    step = ALIGNMENT // np.dtype(dtype).itemsize
+    assert params.flat.size % step == 0
+    assert params.count == 3 * 5 + 5 + 5 * 2 + 2
+    used = backend.to_host(params.flat)
+    assert np.count_nonzero(used) == params.count  # the gaps are zero
+
+
+def test_assignment_copies_into_the_view(backend: Backend) -> None:
+    params = make(backend)
+    before = params["rnn.b"]
+    params["rnn.b"] = np.full(5, 7.0)
+    assert params["rnn.b"] is before
+    assert float(before.sum()) == 35.0
+    assert 7.0 in backend.to_host(params.flat)
+
+
+def test_sub_shares_memory_and_covers_its_part_only(backend: Backend) -> None:
+    params = make(backend)
+    rnn, head = params.sub("rnn."), params.sub("head.")
+    assert list(rnn) == ["W", "b"]
+    rnn.flat[...] = 0
+    assert float(params["rnn.W"].sum()) == 0
+    assert float(params["head.W"].sum()) == float(head["W"].sum()) > 0
+    assert rnn.flat.size + head.flat.size == params.flat.size
+    assert len(params.sub("none.")) == 0
+
+
+def test_like_is_zero_and_apart(backend: Backend) -> None:
+    params = make(backend)
+    grads = params.like()
+    assert grads.shapes == params.shapes
+    assert float(abs(grads.flat).sum()) == 0
+    grads["head.b"] += 1
+    assert float(params["head.b"].sum()) == 3.0
+    assert params.like("float32").flat.dtype == np.float32
+
+
+def test_host_copies_do_not_follow(backend: Backend) -> None:
+    params = make(backend)
+    copy = params.host()
+    params.flat[...] = 0
+    assert copy["head.b"].tolist() == [1.0, 2.0]
+    params.load(copy)
+    assert float(params["head.b"].sum()) == 3.0
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("rnn.b", np.zeros(4), r"parameter 'rnn.b' has shape \(4,\), expected \(5,\)"),
+        ("rnn.x", np.zeros(4), "parameter 'rnn.x' is unknown; there are: rnn.W, rnn.b, head.W, head.b"),
+        ("rnn.b", 3.0, r"parameter 'rnn.b' has shape \(\), expected \(5,\)"),
+    ],
+)
+def test_wrong_assignments_are_refused(name: str, value: Any, message: str) -> None:
+    params = make(_cpu())
+    with pytest.raises(ShapeError, match=message):
+        params[name] = value
+
+
+def test_load_writes_nothing_unless_all_fits() -> None:
+    params = make(_cpu())
+    before = params.flat.copy()
+    values = {name: np.zeros(shape) for name, shape in SHAPES.items()}
+    with pytest.raises(ShapeError, match=r"missing \['head.b'\], unknown \['tail'\]"):
+        params.load({**{name: value for name, value in values.items() if name != "head.b"}, "tail": np.zeros(1)})
+    with pytest.raises(ShapeError, match=r"'head.b' has shape \(3,\)"):
+        params.load({**values, "head.b": np.zeros(3)})
+    np.testing.assert_array_equal(params.flat, before)
+
+
+def test_names_are_fixed() -> None:
+    params = make(_cpu())
+    for change in (lambda: params.pop("rnn.b"), lambda: params.update({}), lambda: params.clear()):
+        with pytest.raises(TypeError, match="names of a ParamDict are fixed"):
+            change()
+    with pytest.raises(TypeError, match="names of a ParamDict are fixed"):
+        del params["rnn.b"]
+
+
+def _cpu() -> Backend:
+    from gpulstm.arrays.devices import resolve
+
+    return resolve("cpu")

@@ -1,0 +1,68 @@
+"""The demonstration writes what it says; its accuracy is that of tests/forecast/test_forecaster.py, at full size."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import gpulstm.cli.demonstration
+from gpulstm.data.loading import load_series
+from gpulstm.forecast.forecaster import Forecaster
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The demonstration with a network that trains in a second."""
+
+    def forecaster(*, device: str, seed: int, epochs: int) -> Forecaster:
+        assert epochs == 20
+        return Forecaster(
+            context=52,
+            hidden_size=8,
+            num_layers=1,
+            device=device,
+            seed=seed,
+            epochs=1,
+            validation=52,
+            test=156,
+            stride=8,
+        )
+
+    monkeypatch.setattr(gpulstm.cli.demonstration, "forecaster", forecaster)
+
+
+def test_everything_is_written(small: None, tmp_path: Path) -> None:
+    result = gpulstm.cli.demonstration.run(tmp_path / "out" / "demo", quiet=True, device="cpu")
+    assert set(result.files) == {
+        "model", "forecast", "backtest", "history", "history picture", "forecast picture", "backtest picture",
+    }  # fmt: skip
+    for name, path in result.files.items():
+        assert path.stat().st_size > 100
+        if name.endswith("picture"):
+            assert path.read_bytes().startswith(b"\x89PNG")
+    table = load_series(result.files["forecast"], time="time")
+    assert (str(table.time[0])[:10], len(table.values)) == ("2002-01-05", 52)
+    again = Forecaster.load(result.files["model"], device="cpu").predict()
+    np.testing.assert_array_equal(again.quantiles, result.forecast.quantiles)
+    assert 0 < result.seconds["training"] <= result.seconds["all"]
+    assert not result.backtest.seen
+
+
+def test_without_matplotlib_only_the_pictures_are_missing(
+    small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "matplotlib" else found(name, *rest)
+    )
+    result = gpulstm.cli.demonstration.run(tmp_path, quiet=True, device="cpu")
+    assert set(result.files) == {"model", "forecast", "backtest", "history"}
+
+
+def test_the_full_size_is_what_the_documentation_says() -> None:
+    model = gpulstm.cli.demonstration.forecaster(device="cpu")
+    assert (model.horizon, model.context, model.hidden_size, model.num_layers) == (52, 156, 64, 2)
+    assert (model.validation, model.test) == (156, 312)
