@@ -28,14 +28,16 @@ def main() -> None:
         import cupy
         import cupy.cuda.compiler as compiler
 
-        def stop(program: Any, options: tuple[str, ...] = (), log_stream: Any = None) -> None:
+        def stop(program: Any, options: tuple[str, ...] = (), log_stream: Any = None) -> Any:
+            if not program.src:  # CuPy asks which compiler it has
+                return compile_(program, options, log_stream)
             raise _Stopped(program.src, tuple(options))
 
         def value(kind: str, dtype: str, shape: list[int]) -> Any:
             return cupy.empty(shape, dtype) if kind == "array" else cupy.dtype(dtype).type(0)
 
         kept = cupy.zeros(1)  # so that the memory pool and its kernels are there before the compiler is stopped
-        compiler._NVRTCProgram.compile = stop
+        compile_, compiler._NVRTCProgram.compile = compiler._NVRTCProgram.compile, stop
         for line in sys.stdin:
             name, inputs, outputs, body, preamble, described, size = json.loads(line)
             kernel = cupy.ElementwiseKernel(inputs, outputs, body, name, preamble=preamble)

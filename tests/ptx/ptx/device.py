@@ -20,8 +20,9 @@ from unittest import mock
 import numpy as np
 import nvrtc
 
-import gpulstm.backend
-from gpulstm.backend import kernel_preamble, module_source
+import gpulstm.arrays.devices
+from gpulstm.arrays.kernel_source import kernel_preamble, module_source
+from ptx.counters import Counters
 from ptx.cupy_sources import CupySources
 from ptx.faults import Faults
 from ptx.machine import Machine, Settings
@@ -63,6 +64,16 @@ class _Arrays:
         return self.array(np.ascontiguousarray(array, dtype))
 
 
+@dataclass(frozen=True)
+class Launch:
+    """What is kept of a launch."""
+
+    kernel: Kernel
+    grid: tuple[int, ...]
+    block: tuple[int, ...]
+    counters: Counters
+
+
 @dataclass(eq=False)
 class PtxBackend:
     """The interpreter's device.
@@ -90,7 +101,7 @@ class PtxBackend:
     def __post_init__(self) -> None:
         self.memory = GlobalMemory(self.size)
         self.xp = _Arrays(self.memory)
-        self.machines: list[Machine] = []
+        self.launches: list[Launch] = []
         self.faults = Faults()
 
     def activate(self) -> contextlib.AbstractContextManager[Any]:
@@ -127,16 +138,15 @@ class PtxBackend:
         """An elementwise kernel, in the source that CuPy writes for it."""
         return _Elementwise(self, name, inputs, outputs, body, kernel_preamble(headers))
 
-    def launch(self, kernel: Kernel, grid: tuple[int, ...], block: tuple[int, ...], arguments: list[bytes], shared: int = 0) -> Machine:
-        """Run a launch and keep what its checks found."""
+    def launch(self, kernel: Kernel, grid: tuple[int, ...], block: tuple[int, ...], arguments: list[bytes], shared: int = 0) -> None:
+        """Run a launch and keep what its checks found and what it cost."""
         sizes = ((*grid, 1)[:2], (*block, 1)[:2])
         machine = Machine(kernel, self.memory, *sizes, arguments, shared, self.settings)  # type: ignore[arg-type]
-        self.machines.append(machine)
         try:
             machine.run()
         finally:
             self.faults.found.update(machine.faults.found)
-        return machine
+        self.launches.append(Launch(kernel, sizes[0], sizes[1], machine.counters))
 
 
 class _Function:
@@ -234,7 +244,7 @@ def installed(backend: PtxBackend) -> Iterator[PtxBackend]:
     """A context in which the package finds this device wherever it looks for one."""
     interface = property(lambda array: {"version": 3})
     with (
-        mock.patch.object(gpulstm.backend, "_cuda", lambda index: backend),
+        mock.patch.object(gpulstm.arrays.devices, "cuda_backend", lambda index: backend),
         mock.patch.object(DeviceArray, "__cuda_array_interface__", interface, create=True),
     ):
         yield backend

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-_TESTS = Path(__file__).resolve().parents[1]
+_TESTS = Path(__file__).resolve().parents[2]
 
 
 class CupySources:
