@@ -67,6 +67,7 @@ SMALL = RNG.integers(0, 40, 32).astype("i4")
         ("max.f32 %f9, %f1, 0f40000000;", (A,), np.maximum(A, np.float32(2))),
         ("abs.f32 %f4, %f1; sqrt.rn.f32 %f9, %f4;", (A,), np.sqrt(np.abs(A))),
         ("neg.f32 %f9, %f1;", (A,), -A),
+        ("copysign.f32 %f9, %f1, %f2;", (A, B), np.copysign(B, A)),
         ("setp.gtu.f32 %p1, %f1, %f2; selp.f32 %f9, %f1, %f2, %p1;", (A, B), np.maximum(A, B)),
         ("setp.gtu.f32 %p1, %f1, 0f7FC00000; selp.f32 %f9, 0f3F800000, 0f00000000, %p1;", (A,), np.ones(32)),
         ("setp.gt.f32 %p1, %f1, 0f7FC00000; selp.f32 %f9, 0f3F800000, 0f00000000, %p1;", (A,), np.zeros(32)),

@@ -312,6 +312,7 @@ ARITHMETIC: dict[str, Callable[[Registers, Instruction], Run]] = {
     "max": _extreme(np.fmax, np.maximum),
     "abs": _same(np.abs),
     "neg": _same(np.negative),
+    "copysign": _same(lambda sign, value: np.copysign(value, sign)),
     "and": _same(np.bitwise_and),
     "or": _same(np.bitwise_or),
     "xor": _same(np.bitwise_xor),

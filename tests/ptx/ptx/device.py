@@ -107,6 +107,9 @@ class PtxBackend:
     def activate(self) -> contextlib.AbstractContextManager[Any]:
         return contextlib.nullcontext()
 
+    def owns(self, value: object) -> bool:
+        return isinstance(value, DeviceArray)
+
     def from_host(self, value: Any, dtype: Any = None) -> DeviceArray:
         return self.memory.array(value, dtype)
 
@@ -205,8 +208,8 @@ class _Elementwise:
             if values[index] is None:
                 shapes = [v.shape for v in values if isinstance(v, np.ndarray)]
                 values[index] = self.backend.memory.empty(shapes[0] if shapes else (), dtype)
-            elif isinstance(values[index], DeviceArray) and not self.backend.memory.holds(values[index]):
-                values[index] = self.backend.memory.array(values[index])
+            elif isinstance(values[index], np.ndarray) and values[index].ndim == 0:  # a sum, for example
+                values[index] = self.backend.memory.array(values[index], dtype)
             elif not isinstance(values[index], DeviceArray):
                 values[index] = dtype.type(values[index])
 

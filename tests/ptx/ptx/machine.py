@@ -16,6 +16,7 @@ from ptx import faults
 from ptx.arithmetic import ARITHMETIC, Run
 from ptx.counters import Counters
 from ptx.faults import Faults, PtxError
+from ptx.kinds import WIDTHS
 from ptx.memory import BASE, GlobalMemory, SharedMemory
 from ptx.parser import Instruction, Kernel, Symbol, round_up
 from ptx.races import GlobalRaces, SharedRaces
@@ -117,9 +118,11 @@ class Machine:
         workspace = BASE + self.memory.allocate(64)  # where cooperative groups keep the barrier of the grid
         self.memory.bytes[workspace - BASE : workspace - BASE + 64] = 0
         self.intervals = np.zeros(self.blocks, np.int32)
-        self.shared_races = SharedRaces(len(self.shared.bytes) if settings.checked else 0, self.intervals)
-        used = self.memory.used if settings.checked else 0
-        self.global_races = GlobalRaces(used, self.blocks if settings.checked else 1, self.threads)
+        self.cell = 1 if any(x.opcode == "st" and WIDTHS[x.kind] == 1 for x in kernel.code) else 2
+        watched = (len(self.shared.bytes), self.memory.used + 1) if settings.checked else (0, 0)
+        self.shared_races = SharedRaces(watched[0] // self.cell, self.intervals)
+        blocks = self.blocks if settings.checked else 1
+        self.global_races = GlobalRaces(-(-watched[1] // self.cell), blocks, self.threads)
         self.buffers = self._buffers() if settings.late else None
         self.random = np.random.default_rng(settings.seed)
         self.registers = Registers(kernel, self.count, self._specials(workspace), symbols)

@@ -27,7 +27,7 @@ class Pointer(NamedTuple):
 class DeviceArray(np.ndarray):
     """A NumPy array in `GlobalMemory`; `data.ptr` is its address, as in CuPy.
 
-    A result of NumPy's own arithmetic is a DeviceArray outside of that memory, and has no address.
+    Copies lie there too.  A result of NumPy's arithmetic is a DeviceArray outside of that memory and has no address.
     """
 
     memory: GlobalMemory | None = None
@@ -41,6 +41,15 @@ class DeviceArray(np.ndarray):
         if self.memory is None:
             raise ValueError("an array of no device")
         return Pointer(self.memory.address(self))
+
+    def copy(self, order: Any = "C") -> DeviceArray:
+        """A copy on the device."""
+        return self.astype(self.dtype)
+
+    def astype(self, dtype: Any, *arguments: Any, **options: Any) -> DeviceArray:
+        """A copy on the device as another type."""
+        values = np.asarray(self).astype(dtype)
+        return values.view(DeviceArray) if self.memory is None else self.memory.array(values)
 
     def get(self) -> np.ndarray:
         """A copy for the host."""

@@ -6,7 +6,7 @@ Mattern 1989): a release publishes what its block knew and did before its last b
 next one.  That is how the barrier of a grid is built, and stricter than PTX's memory model: what a thread releases
 without a barrier before it counts for nothing.
 
-Cells are two bytes wide.  A race is two accesses of one cell that are not ordered, at least one of them a write,
+Memory is watched in cells of two bytes, or of one where a kernel writes single bytes.  A race is two accesses of one cell that are not ordered, at least one of them a write,
 whatever the order in which this interpreter happens to execute them.
 """
 
@@ -14,25 +14,23 @@ from __future__ import annotations
 
 import numpy as np
 
-CELL = 2
 _MANY = -2  # several threads have read a cell since it was written
 
 
-def cells(offsets: np.ndarray, size: int) -> np.ndarray:
-    """The cells that `size` bytes from each offset touch, one row an offset."""
-    return (offsets // CELL)[:, None] + np.arange(-(-size // CELL))
+def cells(offsets: np.ndarray, size: int, cell: int) -> np.ndarray:
+    """The cells of `cell` bytes that `size` bytes from each offset touch, one row an offset."""
+    return (offsets // cell)[:, None] + np.arange(-(-size // cell))
 
 
 class SharedRaces:
     """Shared memory: threads of a block, ordered by its barriers.
 
     Args:
-        size: bytes of all blocks.
+        count: cells of all blocks.
         intervals: of each block, counted by the machine.
     """
 
-    def __init__(self, size: int, intervals: np.ndarray) -> None:
-        count = size // CELL
+    def __init__(self, count: int, intervals: np.ndarray) -> None:
         self.intervals = intervals
         self.writer, self.written = np.full(count, -1, np.int32), np.full(count, -1, np.int32)
         self.reader, self.read = np.full(count, -1, np.int32), np.full(count, -1, np.int32)
@@ -60,13 +58,12 @@ class GlobalRaces:
     """Global memory: blocks ordered by release and acquire, threads of a block by its barriers.
 
     Args:
-        size: bytes of memory in use.
+        count: cells of the memory in use.
         blocks: of the grid.
         threads: of a block.
     """
 
-    def __init__(self, size: int, blocks: int, threads: int) -> None:
-        count = -(-size // CELL) + 1
+    def __init__(self, count: int, blocks: int, threads: int) -> None:
         self.threads, self.blocks = threads, blocks
         self.known = np.zeros((blocks, blocks), np.int32)  # [b][w]: intervals of w that b comes after
         self.published = np.zeros((blocks, blocks), np.int32)  # what a release of b tells

@@ -61,7 +61,7 @@ def check_global(
     elif not machine.memory.written[places].all():
         machine.note(faults.UNWRITTEN, x)
     races = machine.global_races
-    grid, block = (races.write if write else races.read_by)(threads, cells(offsets, size))
+    grid, block = (races.write if write else races.read_by)(threads, cells(offsets, size, machine.cell))
     if grid:
         machine.note(faults.GRID_RACE, x)
     if block:
@@ -80,7 +80,7 @@ def check_shared(machine: Machine, x: Instruction, threads: np.ndarray, at: np.n
     elif not shared.written[places].all():
         machine.note(faults.UNWRITTEN, x)
     races = machine.shared_races
-    if (races.write if write else races.read_by)(threads, threads // machine.threads, cells(at, size)):
+    if (races.write if write else races.read_by)(threads, threads // machine.threads, cells(at, size, machine.cell)):
         machine.note(faults.SHARED_RACE, x)
 
 
