@@ -92,17 +92,9 @@ selftest: $(VENV)/.test
 	@if [ "$(SIMULATOR)" = yes ]; then $(HOSTGPU) $(PY) tests/hostgpu/selftest.py; \
 	else echo "NOT RUN: the simulator needs x86-64 Linux with g++ 12 or later"; fi
 
-# The native engine's tests under AddressSanitizer and UndefinedBehaviorSanitizer: its own build, in its own copy of the
-# package, with the libraries of $(VENV).
 sanitize: $(VENV)/.dev
 	@echo "== the native engine under AddressSanitizer and UndefinedBehaviorSanitizer"
-	@PATH="$(abspath $(VENV))/bin:$$PATH" cmake -G Ninja -S . -B build/sanitize -DPython_EXECUTABLE="$(abspath $(PY))" -DCMAKE_BUILD_TYPE=RelWithDebInfo -DGPULSTM_SANITIZE=ON >/dev/null
-	@PATH="$(abspath $(VENV))/bin:$$PATH" cmake --build build/sanitize
-	@rm -rf build/sanitized && mkdir -p build/sanitized && cp -r gpulstm kernels tests pyproject.toml build/sanitized/
-	@PATH="$(abspath $(VENV))/bin:$$PATH" cmake --install build/sanitize --prefix build/sanitized >/dev/null
-	@$(PY) -m venv --without-pip build/sanitized/env
-	@$(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > "$$(build/sanitized/env/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/libraries.pth"
-	@cd build/sanitized && ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" env/bin/python -m pytest -q -p no:cacheprovider -m "not cuda" -k "engine or native or threads" tests/engines/test_cpu.py tests/test_losses.py tests/test_optimizers.py
+	@tools/sanitize.sh $(VENV)
 
 lint: $(VENV)/.dev
 	@$(PY) -m ruff check .
