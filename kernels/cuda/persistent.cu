@@ -2,9 +2,11 @@
 // once a step.
 //
 // Compiled for one choice of macros: GL_T, GL_R, GL_CELL, GL_WORK, GL_SHAPE (five numbers, resident.cuh), or with
-// GL_TENSOR six (resident_tensor.cuh).  A block owns BN columns of the packed weights for the whole sequence and works
-// through its share of the rows in every step; the blocks that own all columns are a group, and each group has rows of
-// its own.  Launched cooperatively, grid: (groups * panels).
+// GL_TENSOR six (resident_tensor.cuh); GL_BACKWARD asks for the backward kernel, else there is the forward one.
+//
+// A block owns BN columns of the packed weights for the whole sequence and works through its share of the rows in every
+// step; the blocks that own all columns are a group, and each group has rows of its own.  Launched cooperatively, grid:
+// (groups * panels).
 //
 // What one block reads of another's is h (forward) or the gates' gradients (backward).  They are written with ordinary
 // stores, the barrier of the grid makes them visible, and every step writes them to a place of its own, which no block
@@ -33,6 +35,7 @@ GL_INLINE void gl_check_grid(long long panels, long long groups) {
     if (gridDim.x != panels * groups) __trap();
 }
 
+#ifndef GL_BACKWARD
 extern "C" __global__ void __launch_bounds__(Forward::threads, 1)
     gpulstm_forward_all(GlForward<GL_T, GL_R> a, long long steps, long long panels, long long groups) {
     enum : int { at_once = GlGates<GL_CELL>::wide };
@@ -49,7 +52,7 @@ extern "C" __global__ void __launch_bounds__(Forward::threads, 1)
         if (i + 1 < steps) cooperative_groups::this_grid().sync();
     }
 }
-
+#else
 extern "C" __global__ void __launch_bounds__(Backward::threads, 1)
     gpulstm_backward_all(GlBackward<GL_T, GL_R> a, long long steps, long long panels, long long groups) {
     gl_check_grid(panels, groups);
@@ -70,3 +73,4 @@ extern "C" __global__ void __launch_bounds__(Backward::threads, 1)
         after = t;
     }
 }
+#endif

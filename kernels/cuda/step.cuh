@@ -89,12 +89,12 @@ struct GlBackwardStep {
         for (int j = 0; j < COUNT; ++j, ++unit) {
             if (unit >= a.units) return;
             GlPlace p = gl_place_at(r, unit, a.rows, a.units, t, a.reverse);
-            R dh = a.around[p.e] + (a.mask ? sums[j] * (R)a.mask[p.e] : sums[j]);
+            R dh = gl_join_dh(o, p, a.around[p.e], sums[j]);
             if (t < 0) {
                 a.dh[p.e] = (T)dh;
                 continue;
             }
-            if (gl_valid(o, p)) dh += (R)a.dy[t * a.dy_step + r * a.dy_row + unit];
+            dh = gl_add_dy(o, p, dh, a.dy + t * a.dy_step + r * a.dy_row + unit);
             if (CELL == GL_LSTM)
                 a.around[p.e] = gl_lstm_step_backward_on<T, R>(o, p, a.rows, a.gates, a.dgates,
                                                                a.cs + (p.from - p.e), dh, a.dc);

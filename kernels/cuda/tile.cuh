@@ -9,7 +9,7 @@
 #ifndef GPULSTM_TILE_CUH
 #define GPULSTM_TILE_CUH
 
-#include "equations/philox.h"
+#include "equations/inline.h"
 
 // Four neighbours, loaded at once: 16 bytes of float, 8 of half, two times 16 of double.
 template <typename T>

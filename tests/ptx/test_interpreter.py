@@ -71,6 +71,7 @@ SMALL = RNG.integers(0, 40, 32).astype("i4")
         ("setp.gtu.f32 %p1, %f1, %f2; selp.f32 %f9, %f1, %f2, %p1;", (A, B), np.maximum(A, B)),
         ("setp.gtu.f32 %p1, %f1, 0f7FC00000; selp.f32 %f9, 0f3F800000, 0f00000000, %p1;", (A,), np.ones(32)),
         ("setp.gt.f32 %p1, %f1, 0f7FC00000; selp.f32 %f9, 0f3F800000, 0f00000000, %p1;", (A,), np.zeros(32)),
+        ("setp.gt.ftz.f32 %p1, %f1, 0f00000000; selp.f32 %f9, %f1, 0f00000000, %p1;", (A,), np.maximum(A, 0)),
         ("ex2.approx.f32 %f9, %f1;", (A / 8,), np.exp2((A / 8).astype("f8"))),
         ("cvt.rni.s32.f32 %r4, %f1; cvt.rn.f32.s32 %f9, %r4;", (A,), np.rint(A)),
         ("cvt.rzi.s32.f32 %r4, %f1; cvt.rn.f32.s32 %f9, %r4;", (A,), np.trunc(A)),

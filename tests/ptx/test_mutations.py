@@ -59,10 +59,6 @@ def seen(case: Case, toolkit: nvrtc.Toolkit, mutate: Callable[[str], str]) -> se
         (PERSISTENT, without(BARRIER, 0), {faults.SHARED_RACE}),
         (PERSISTENT, without(r"cp\.async\.wait_group[^;]*;"), {faults.IN_FLIGHT, faults.NEVER_WAITED}),
         (PERSISTENT, without(r"barrier\.sync\s+0;"), {faults.GRID_RACE}),
-        (PERSISTENT, lambda text: text.replace("atom.add.release.gpu", "atom.add.relaxed.gpu"), {faults.GRID_RACE}),
-        (PERSISTENT, lambda text: text.replace("ld.acquire.gpu", "ld.relaxed.gpu"), {faults.GRID_RACE}),
-        (TENSOR, without(BARRIER, 1), {faults.SHARED_RACE}),
-        (TENSOR, without(r"cp\.async\.commit_group;"), {faults.IN_FLIGHT, faults.NEVER_WAITED}),
     ],
 )
 def test_a_fault_in_a_kernel_is_seen(
@@ -71,6 +67,23 @@ def test_a_fault_in_a_kernel_is_seen(
     assert seen(case, toolkit, mutate) & expected
 
 
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("case", "mutate", "expected"),
+    [
+        (PERSISTENT, lambda text: text.replace("atom.add.release.gpu", "atom.add.relaxed.gpu"), {faults.GRID_RACE}),
+        (PERSISTENT, lambda text: text.replace("ld.acquire.gpu", "ld.relaxed.gpu"), {faults.GRID_RACE}),
+        (TENSOR, without(BARRIER, 1), {faults.SHARED_RACE}),
+        (TENSOR, without(r"cp\.async\.commit_group;"), {faults.IN_FLIGHT, faults.NEVER_WAITED}),
+    ],
+)
+def test_more_faults_in_kernels_are_seen(
+    case: Case, mutate: Callable[[str], str], expected: set[str], toolkit: nvrtc.Toolkit
+) -> None:
+    assert seen(case, toolkit, mutate) & expected
+
+
+@pytest.mark.long
 def test_without_a_mutation_there_is_nothing_to_see(toolkit: nvrtc.Toolkit) -> None:
     for case in (FUSED, PERSISTENT, TENSOR):
         assert seen(case, toolkit, lambda text: text) == set()

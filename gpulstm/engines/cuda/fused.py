@@ -49,5 +49,5 @@ def backward(
 
 def compiled(backend: CupyBackend, task: Task, dtype: str, shape: Tile, name: str) -> Any:
     """The kernel `name` of `kernels/cuda/fused.cu` for a cell, a dtype and a tile."""
-    macros = (*defines(task, dtype), *tile(shape, dtype))
+    macros = (*defines(task, dtype, name), *tile(shape, dtype))
     return backend.module("cuda/fused.cu", macros).get_function(name)

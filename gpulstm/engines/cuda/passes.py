@@ -40,10 +40,14 @@ def struct(fields: tuple[str, ...], values: dict[str, Any]) -> np.void:
     return record[0]
 
 
-def defines(task: Task, dtype: str) -> tuple[tuple[str, str], ...]:
-    """The macros that every kernel of a pass is compiled with."""
+BACKWARD_ONLY = (("GL_BACKWARD", "1"),)  # a program holds the forward kernel, or under this macro the backward one
+
+
+def defines(task: Task, dtype: str, kernel: str = "") -> tuple[tuple[str, str], ...]:
+    """The macros that every program of a pass is compiled with; `kernel` is the one wanted where there are two."""
     storage, compute = TYPES[dtype]
-    return ("GL_T", storage), ("GL_R", compute), ("GL_CELL", str(CELLS[task.spec.cell]))
+    only = BACKWARD_ONLY if "backward" in kernel else ()
+    return ("GL_T", storage), ("GL_R", compute), ("GL_CELL", str(CELLS[task.spec.cell])), *only
 
 
 def columns(task: Task) -> int:

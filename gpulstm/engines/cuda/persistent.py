@@ -227,7 +227,7 @@ def backward(
 def _launch(
     backend: CupyBackend, name: str, shape: Shape, shared: int, where: Layout, work: ForwardPass | BackwardPass
 ) -> None:
-    macros = (*defines(work.task, work.dtype), *shape.macros)
+    macros = (*defines(work.task, work.dtype, name), *shape.macros)
     kernel = _compiled(backend, macros, name, shape.threads, shared, where.panels * where.groups)
     numbers = (work.arguments, work.steps, where.panels, where.groups)
     kernel((where.panels * where.groups,), (shape.threads,), numbers, shared_mem=shared)

@@ -37,7 +37,7 @@ def _map(registers: Registers, x: Instruction, function: Callable[..., Any], kin
     kind = kind or x.kind
     write = registers.writer(x.operands[0])
     reads = [registers.reader(operand, kind) for operand in x.operands[1:]]
-    if "ftz" in x.modifiers and kind == "f32":
+    if "ftz" in x.modifiers and x.kind == "f32" and x.opcode != "setp":
         return lambda lanes: write(lanes, flushed(function(*(read(lanes) for read in reads))))
     return lambda lanes: write(lanes, function(*(read(lanes) for read in reads)))
 

@@ -35,9 +35,15 @@ BLOCK = 128  # threads of an elementwise kernel's block, as CuPy launches it
 
 
 @functools.lru_cache(maxsize=256)
+def text_of(source: str, capability: int, toolkit: nvrtc.Toolkit) -> str:
+    """The PTX of a source."""
+    return toolkit.ptx(source, capability)
+
+
+@functools.lru_cache(maxsize=256)
 def kernels(source: str, capability: int, toolkit: nvrtc.Toolkit) -> dict[str, Kernel]:
     """The parsed kernels of a source."""
-    return parse(toolkit.ptx(source, capability))
+    return parse(text_of(source, capability, toolkit))
 
 
 class _Arrays:
@@ -135,7 +141,7 @@ class PtxBackend:
         """The kernels of a source, mutated where a test wants that."""
         if self.mutate is None:
             return kernels(source, self.capability, self.toolkit)
-        return parse(self.mutate(self.toolkit.ptx(source, self.capability)))
+        return parse(self.mutate(text_of(source, self.capability, self.toolkit)))
 
     def elementwise(self, name: str, inputs: str, outputs: str, body: str, *, headers: tuple[str, ...] = ()) -> Any:
         """An elementwise kernel, in the source that CuPy writes for it."""
