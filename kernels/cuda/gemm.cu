@@ -11,7 +11,7 @@ typedef GlTensorTile<GL_T, GL_SHAPE> Tile;
 typedef GlTile<GL_T, GL_R, 4, GL_SHAPE> Tile;
 #endif
 
-template <typename T, typename R>
+template <typename T, typename R, int COUNT>
 struct GlStoreC {
     T* c;
     const T* bias;
@@ -21,7 +21,7 @@ struct GlStoreC {
     GL_INLINE void operator()(int row, int column, const R* sums) const {
         long long m = m0 + row, n = n0 + column;
         if (m >= M) return;
-        for (int j = 0; j < 4 && n + j < N; ++j) {
+        for (int j = 0; j < COUNT && n + j < N; ++j) {
             R value = sums[j] + (bias ? (R)bias[n + j] : R(0));
             T* to = c + m * pitch + n + j;
             *to = (T)(accumulate ? (R)*to + value : value);
@@ -39,5 +39,6 @@ extern "C" __global__ void __launch_bounds__(Tile::threads, 1)
     tile.product<GL_TA, GL_TB>(GL_TA ? gl_matrix(a, pitch_a, (int)K, (int)M) : gl_matrix(a, pitch_a, (int)M, (int)K),
                                GL_TB ? gl_matrix(b, pitch_b, (int)N, (int)K) : gl_matrix(b, pitch_b, (int)K, (int)N), m0,
                                n0, (int)K, shared);
-    tile.finish(shared, true, GlStoreC<GL_T, GL_R>{c, bias, pitch_c, m0, n0, M, N, accumulate != 0});
+    constexpr int count = Tile::out;
+    tile.finish<count>(shared, true, GlStoreC<GL_T, GL_R, count>{c, bias, pitch_c, m0, n0, M, N, accumulate != 0});
 }

@@ -51,7 +51,7 @@ struct GlBackward {
 };
 
 // COUNT: neighbouring columns that are handed on at once, the gates of one unit or of several.
-template <typename T, typename R, int CELL, int COUNT = 4>
+template <typename T, typename R, int CELL, int COUNT>
 struct GlForwardStep {
     const GlForward<T, R>& a;
     long long t, row0, column0;
@@ -76,7 +76,7 @@ struct GlForwardStep {
 };
 
 // The sums are the product's part of dh of COUNT neighbouring units.  t < 0: nothing is left but the first state.
-template <typename T, typename R, int CELL, int COUNT = 4>
+template <typename T, typename R, int CELL, int COUNT>
 struct GlBackwardStep {
     const GlBackward<T, R>& a;
     long long t, row0, column0;
