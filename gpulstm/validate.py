@@ -1,4 +1,4 @@
-"""Checks for options, and objects rebuilt from the plain dict that a checkpoint keeps of them.
+"""Checks for options, what options say about themselves, and objects rebuilt from a checkpoint's dict.
 
 Every check gives the value back in its plain Python type, or raises `ConfigError` with one sentence that names the
 option, what came and what was expected.
@@ -11,8 +11,8 @@ import itertools
 import math
 import numbers
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from gpulstm.errors import ConfigError
 
@@ -119,3 +119,45 @@ def from_config(kind: str, classes: Sequence[type], config: Mapping[str, Any]) -
     if unknown:
         raise ConfigError(f"{kind} {name!r} has no option {unknown[0]!r}; it has: {', '.join(allowed) or 'none'}")
     return known[name](**options)
+
+
+@dataclasses.dataclass(frozen=True)
+class Described:
+    """What a dataclass field says about the option that it is, for its docstring and for the command line.
+
+    Attributes:
+        text: what the option means: lower case, no full stop at the end.
+        group: heading under which the command line lists it.
+        aliases: further spellings on the command line, such as `"--layers"`.
+        many: whether the command line takes it several times, each time with one text.
+        parse: from the command line's text to the value, where the annotation does not say it.
+    """
+
+    text: str
+    group: str
+    aliases: tuple[str, ...] = ()
+    many: bool = False
+    parse: Callable[[str], Any] | None = None
+
+
+def described(
+    default: Any,
+    text: str,
+    group: str,
+    *,
+    aliases: tuple[str, ...] = (),
+    many: bool = False,
+    parse: Callable[[str], Any] | None = None,
+) -> Any:
+    """A field of a dataclass of options: its default, and a `Described` of the other arguments."""
+    return dataclasses.field(default=default, metadata={"option": Described(text, group, aliases, many, parse)})
+
+
+Options = TypeVar("Options", bound=type)
+
+
+def documented(options: Options) -> Options:
+    """A dataclass of options whose docstring lists them under "Args", each with its own text."""
+    lines = [f"        {one.name}: {one.metadata['option'].text}." for one in dataclasses.fields(options)]
+    options.__doc__ = f"{(options.__doc__ or '').rstrip()}\n\n    Args:\n" + "\n".join(lines) + "\n    "
+    return options

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import typer
@@ -12,14 +12,16 @@ import typer
 from gpulstm.arrays.devices import resolve
 from gpulstm.cli.console import INTERRUPTED, can_draw, console, metrics_table, names_of, new_files, number, polite, say
 from gpulstm.cli.console import table as words
+from gpulstm.cli.options import with_options
 from gpulstm.data import datasets
 from gpulstm.data.calendars import format_time
 from gpulstm.data.loading import load_series
+from gpulstm.data.options import TableOptions
 from gpulstm.data.series import SeriesSet
 from gpulstm.engines.dispatch import choose
 from gpulstm.engines.spec import Call
 from gpulstm.errors import ConfigError
-from gpulstm.forecast.config import Settings
+from gpulstm.forecast.config import NETWORK, ForecasterConfig
 from gpulstm.forecast.forecaster import Forecaster
 from gpulstm.forecast.pictures import draw_backtest, draw_forecast
 from gpulstm.plots import figures
@@ -28,7 +30,7 @@ from gpulstm.training.history import Row
 
 MODEL, RUN, HISTORY = "model.safetensors", "run.safetensors", "history.csv"
 
-DATA, WINDOWS, NETWORK, TRAINING, FILES = "The table", "The task", "The network", "Training", "Files and output"
+FILES = "Files and output"
 
 Table = Annotated[Path, typer.Argument(help="CSV or Parquet file, or a bundled series: co2, seattle_weather.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=NETWORK)]
@@ -42,85 +44,21 @@ Unit = Annotated[
 ]
 
 
-def _option(panel: str, text: str, **more: Any) -> Any:
-    return typer.Option(help=text, rich_help_panel=panel, **more)
-
-
 @polite
+@with_options
 def train(
     data: Table,
-    target: Annotated[
-        list[str] | None, _option(DATA, "Column to forecast (may be repeated); default: all without another role.")
-    ] = None,
-    past: Annotated[list[str] | None, _option(DATA, "Covariate known up to now (may be repeated).")] = None,
-    future: Annotated[list[str] | None, _option(DATA, "Covariate known ahead (may be repeated).")] = None,
-    time: Annotated[str | None, _option(DATA, "Column of times: ISO dates or numbers.")] = None,
-    series: Annotated[str | None, _option(DATA, "Column that names each row's series.")] = None,
-    calendar: Annotated[
-        list[str] | None, _option(DATA, "Covariate made from dates: yearly, monthly, weekly, daily (may be repeated).")
-    ] = None,
-    missing: Annotated[str, _option(DATA, "Missing cells: refuse, interpolate, forward or mask.")] = "refuse",
-    delimiter: Annotated[str | None, _option(DATA, "Of a CSV; default: the most frequent in its first row.")] = None,
-    horizon: Annotated[int, _option(WINDOWS, "Steps ahead.")] = Settings.horizon,
-    context: Annotated[int, _option(WINDOWS, "Rows that a forecast sees.")] = Settings.context,
-    quantile: Annotated[
-        list[float] | None, _option(WINDOWS, "Level (may be repeated).", show_default="0.1 0.5 0.9")
-    ] = None,
-    likelihood: Annotated[str, _option(WINDOWS, "quantile, gaussian or point.")] = Settings.likelihood,
-    strategy: Annotated[
-        str, _option(WINDOWS, "direct (whole horizon at once) or recursive (step by step).")
-    ] = Settings.strategy,
-    scaling: Annotated[
-        str, _option(WINDOWS, "By the training rows: standard, minmax, robust or none.")
-    ] = Settings.scaling,
-    window_scaling: Annotated[
-        str, _option(WINDOWS, "By each window's context: last, mean, standard or none.")
-    ] = Settings.window_scaling,
-    season: Annotated[int, _option(WINDOWS, "Rows in a season; 0 takes that of the time step.")] = 0,
-    cell: Annotated[str, _option(NETWORK, "lstm, gru or rnn.")] = Settings.cell,
-    hidden_size: Annotated[int, _option(NETWORK, "Units per layer.")] = Settings.hidden_size,
-    layers: Annotated[int, _option(NETWORK, "Recurrent layers.")] = Settings.num_layers,
-    dropout: Annotated[float, _option(NETWORK, "Rate between layers.")] = Settings.dropout,
-    recurrent_dropout: Annotated[float, _option(NETWORK, "Rate within the recurrence.")] = Settings.recurrent_dropout,
-    layer_norm: Annotated[bool, _option(NETWORK, "Layer normalisation.")] = Settings.layer_norm,
-    chrono: Annotated[
-        int, _option(NETWORK, "Rows that memory may have to reach (chrono initialisation); 0 for the usual start.")
-    ] = 0,
-    dtype: Annotated[str, _option(NETWORK, "float32, float64 or, on CUDA, float16.")] = Settings.dtype,
-    device: Device = Settings.device,
-    engine: Annotated[str | None, _option(NETWORK, "Force an engine; see gpulstm info.")] = None,
-    epochs: Annotated[int, _option(TRAINING, "Passes over the training windows, at most.")] = Settings.epochs,
-    batch_size: Annotated[int, _option(TRAINING, "Windows in a step.")] = Settings.batch_size,
-    learning_rate: Annotated[float, _option(TRAINING, "First rate of AdamW.")] = Settings.learning_rate,
-    schedule: Annotated[str, _option(TRAINING, "Of the rate: cosine or constant.")] = Settings.schedule,
-    weight_decay: Annotated[float, _option(TRAINING, "Of AdamW.")] = Settings.weight_decay,
-    clip_norm: Annotated[float, _option(TRAINING, "Largest norm of the gradients; 0 for no limit.")] = 1.0,
-    patience: Annotated[int, _option(TRAINING, "Epochs without progress after which to stop; 0 for never.")] = 10,
-    validation: Annotated[
-        str, _option(TRAINING, "Kept to choose the best epoch: a fraction, a number of rows, or a date.")
-    ] = "0.1",
-    test: Annotated[str, _option(TRAINING, "Kept for gpulstm backtest, likewise.")] = "0",
-    training: Annotated[
-        str, _option(TRAINING, "windows, or truncated: long series in lanes, with the state carried on.")
-    ] = Settings.training,
-    chunk: Annotated[int, _option(TRAINING, "Rows that a step of truncated training moves on.")] = Settings.chunk,
-    reach: Annotated[
-        int, _option(TRAINING, "Rows that its gradients flow back through, a multiple of --chunk; 0 for the chunk.")
-    ] = 0,
-    borders: Annotated[
-        str, _option(TRAINING, "State at the border of two series of truncated training: reset or carry.")
-    ] = Settings.borders,
-    memory: Annotated[
-        str | None, _option(TRAINING, "Bound on a step's working memory: 256MiB or the like, or sqrt; same results.")
-    ] = None,
-    stride: Annotated[int, _option(TRAINING, "Rows between training windows.")] = Settings.stride,
-    draws: Annotated[int, _option(WINDOWS, "Draws of the recursive strategy.")] = Settings.draws,
-    seed: Annotated[int, _option(TRAINING, "Of weights, order of the data, dropout and draws.")] = Settings.seed,
+    table: TableOptions,
+    config: ForecasterConfig,
     output: Output = Path("runs/model"),
     force: Force = False,
-    resume: Annotated[bool, _option(FILES, "Go on with the run in --output that was interrupted.")] = False,
-    tensorboard: Annotated[Path | None, _option(FILES, "Folder for TensorBoard's event files.")] = None,
-    quiet: Annotated[bool, _option(FILES, "No progress bar.")] = False,
+    resume: Annotated[
+        bool, typer.Option(help="Go on with the run in --output that was interrupted.", rich_help_panel=FILES)
+    ] = False,
+    tensorboard: Annotated[
+        Path | None, typer.Option(help="Folder for TensorBoard's event files.", rich_help_panel=FILES)
+    ] = None,
+    quiet: Annotated[bool, typer.Option(help="No progress bar.", rich_help_panel=FILES)] = False,
 ) -> None:
     """Fit a forecaster on a table.
 
@@ -129,57 +67,10 @@ def train(
     Writes model.safetensors (what forecast and backtest take), history.csv, history.png and run.safetensors, from
     which an interrupted run goes on with --resume.  Ctrl-C stops after the present step and keeps the best epoch.
     """
-    forecaster = Forecaster(
-        horizon=horizon,
-        context=context,
-        hidden_size=hidden_size,
-        num_layers=layers,
-        quantiles=tuple(quantile) if quantile else Settings.quantiles,
-        device=device,
-        seed=seed,
-        cell=cell,
-        likelihood=likelihood,
-        strategy=strategy,
-        scaling=scaling,
-        window_scaling=window_scaling,
-        season=season or None,
-        dropout=dropout,
-        recurrent_dropout=recurrent_dropout,
-        layer_norm=layer_norm,
-        chrono=chrono or None,
-        dtype=dtype,
-        engine=engine,
-        learning_rate=learning_rate,
-        schedule=schedule,
-        weight_decay=weight_decay,
-        clip_norm=clip_norm or None,
-        batch_size=batch_size,
-        epochs=epochs,
-        patience=patience or None,
-        validation=amount(validation),
-        test=amount(test),
-        stride=stride,
-        draws=draws,
-        memory=memory,
-        training=training,
-        chunk=chunk,
-        reach=reach or None,
-        borders=borders,
-    )
-    read = load_series(
-        table_path(data),
-        target=target or None,
-        past=past or (),
-        future=future or (),
-        time=time,
-        series=series,
-        calendar=calendar or (),
-        missing=missing,
-        delimiter=delimiter,
-    )
+    series = load_series(table_path(data), **vars(table))
     if resume and not (output / RUN).is_file():
         raise ConfigError(f"--resume finds no {RUN} in {output}; name the --output of the interrupted run")
-    fit(forecaster, read, output, force=force, resume=resume, quiet=quiet, tensorboard=tensorboard)
+    fit(Forecaster.of(config), series, output, force=force, resume=resume, quiet=quiet, tensorboard=tensorboard)
     say(f"next: gpulstm forecast {output / MODEL}")
 
 
@@ -201,9 +92,9 @@ def fit(
     draws = can_draw()
     names = [MODEL, HISTORY, *(["history.png"] if draws else []), RUN]
     model, history, *picture, run = new_files(output, names, force or resume)
-    where = resolve(forecaster.device).device
-    task = Call(forecaster.stack(1), where, forecaster.context, forecaster.batch_size, True, False)
-    choose(task, forecaster.engine)  # an engine that is forced and cannot serve is found before anything is written
+    config = forecaster.config
+    task = Call(config.stack(1), resolve(config.device).device, config.context, config.batch_size, True, False)
+    choose(task, config.engine)  # an engine that is forced and cannot serve is found before anything is written
     bar = not quiet and sys.stderr.isatty()
     watchers: list[Callback] = [_Folder(output), HistoryCSV(history)]
     if not quiet and not bar:
@@ -325,16 +216,6 @@ def backtest(
 def table_path(data: Path) -> Path:
     """A file, or that of the bundled series of this name."""
     return datasets.path(str(data)) if str(data) in datasets.NAMES and not data.exists() else data
-
-
-def amount(text: str) -> float | int | str:
-    """`"0.1"` as a fraction, `"52"` as a number of rows, anything else as a date for the library to judge."""
-    if text.isdecimal():
-        return int(text)
-    try:
-        return float(text)
-    except ValueError:
-        return text
 
 
 def cell(value: np.generic) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 
 from gpulstm.data.calendars import calendar_columns, calendar_names, continue_time, format_time
 from gpulstm.data.columns import Columns
+from gpulstm.data.options import Names
 from gpulstm.data.series import SeriesSet
 from gpulstm.errors import ConfigError, DataError
 
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
     from gpulstm.data.readers import Source
 
 RULES = ("refuse", "interpolate", "forward", "mask")
-
-
-Names = str | int | Sequence[str | int]
 
 
 def load_series(

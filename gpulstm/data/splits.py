@@ -50,6 +50,16 @@ def chronological_cuts(series: SeriesSet, validation: Amount = 0.0, test: Amount
     return Cuts(train_stop, validation_stop)
 
 
+def parse_amount(text: str) -> Amount:
+    """`"0.1"` as a fraction, `"52"` as a number of rows, anything else as a date for `chronological_cuts` to judge."""
+    if text.isdecimal():
+        return int(text)
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
 def _cut(series: SeriesSet, stop: np.ndarray, amount: Amount, name: str) -> np.ndarray:
     if isinstance(amount, bool) or not isinstance(
         amount, (int, float, str, date, np.integer, np.floating, np.datetime64)

@@ -130,7 +130,7 @@ class Lanes:
             newest = back[self.reach - self.chunk :].reshape(-1)
             ahead = newest[:, None] + xp.arange(1, windows.horizon + 1)[None, :]
             batch, seen = windows.take(back, ahead, backend)
-            batch.read, batch.carry, batch.fresh = self.chunk, self.chunk, begins
+            batch.read, batch.state_at, batch.fresh = self.chunk, self.chunk, begins
             return windows.masked(batch, seen, backend)
 
 

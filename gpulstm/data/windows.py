@@ -7,7 +7,7 @@ times window.  On a GPU the series are uploaded once, and batches are gathered t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -32,8 +32,9 @@ class Batch:
         location, scale: `(B, targets)` that the window's targets were moved and divided by, or None.
         read: how many steps at the end of x have a forecast each; target, future and weight are `(read*B, ...)` then,
             step after step.  None: the last step alone.
-        carry: steps of x after which the state goes on to the next batch, or None where batches do not hang together.
-        fresh: `(B,)` bool on the host, which rows begin from the state of zeros; with `carry` only.
+        state_at: steps of x after which the state goes on to the next batch, or None where batches do not hang
+            together.
+        fresh: `(B,)` bool on the host, which rows begin from the state of zeros; with `state_at` only.
     """
 
     x: Array
@@ -43,10 +44,11 @@ class Batch:
     location: Array | None = None
     scale: Array | None = None
     read: int | None = None
-    carry: int | None = None
+    state_at: int | None = None
     fresh: np.ndarray | None = None
 
 
+@dataclass(eq=False)
 class WindowSet:
     """Windows over one or many series.
 
@@ -58,57 +60,55 @@ class WindowSet:
         context, horizon: lengths in rows.
         targets, past, future: how many columns play each role.
         observed: `(rows, features)` bool, False where a value was missing before it was filled, or None.
-        stride: rows between the origins of neighbouring windows.
+        stride: rows between the origins of neighboring windows.
         window_scaling: `"none"`, `"standard"`, `"mean"` or `"last"`; see `scaling.window_statistics`.
-        carry: location and scale of a window come from its context up to 0 to `carry` rows before its end, so that a
-            network learns to go on after the rows that set them; how many is a fixed function of the origin.
+        scale_lag: location and scale of a window come from its context up to 0 to `scale_lag` rows before its end, so
+            that a network learns to go on after the rows that set them; how many is a fixed function of the origin.
         mask: whether x also tells, for each target and past covariate, whether it was observed (1) or not (0).
-        origins: `(N,)` rows, where not all windows are wanted.
+        names: of the series, by default their numbers.
+        origins: `(N,)` rows, where not all windows are asked for.
+        resident: values and `observed` by device, once a batch was gathered there; shared by all parts.
 
     Raises:
         ConfigError: lengths below 1.
         DataError: no series is long enough for one window.
     """
 
-    def __init__(
-        self,
-        values: np.ndarray,
-        offsets: np.ndarray,
-        *,
-        context: int,
-        horizon: int,
-        targets: int = 1,
-        past: int = 0,
-        future: int = 0,
-        observed: np.ndarray | None = None,
-        stride: int = 1,
-        window_scaling: str = "none",
-        carry: int = 0,
-        mask: bool = False,
-        names: Sequence[str] | None = None,
-        origins: np.ndarray | None = None,
-    ) -> None:
-        for name, length in (("context", context), ("horizon", horizon), ("stride", stride)):
-            if isinstance(length, bool) or not isinstance(length, (int, np.integer)) or length < 1:
-                raise ConfigError(f"{name} is {length!r}, expected a whole number of at least 1")
-        if values.ndim != 2 or values.shape[1] != targets + past + future or targets < 1:
+    values: np.ndarray
+    offsets: np.ndarray
+    _: KW_ONLY
+    context: int
+    horizon: int
+    targets: int = 1
+    past: int = 0
+    future: int = 0
+    observed: np.ndarray | None = None
+    stride: int = 1
+    window_scaling: str = "none"
+    scale_lag: int = 0
+    mask: bool = False
+    names: Sequence[str] = ()
+    origins: np.ndarray = None  # type: ignore[assignment] # an array once it is made
+    resident: dict[str, tuple[Array, Array | None]] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        for name in ("context", "horizon", "stride"):
+            setattr(self, name, count(name, getattr(self, name)))
+        columns = self.targets + self.past + self.future
+        if self.values.ndim != 2 or self.values.shape[1] != columns or self.targets < 1:
             raise ShapeError(
-                f"values have shape {values.shape}, expected (rows, {targets + past + future}): {targets} targets, "
-                f"{past} past and {future} future covariates"
+                f"values have shape {self.values.shape}, expected (rows, {columns}): {self.targets} targets, "
+                f"{self.past} past and {self.future} future covariates"
             )
-        if observed is not None and observed.shape != values.shape:
-            raise ShapeError(f"observed has shape {observed.shape}, expected {values.shape} as the values")
-        self.values, self.offsets, self.observed = values, np.asarray(offsets, dtype=np.int64), observed
-        self.context, self.horizon = int(context), int(horizon)
-        self.targets, self.past, self.future = targets, past, future
-        self.stride, self.mask = int(stride), mask
-        self.window_scaling = check_window_kind(window_scaling)
-        self.carry = count("carry", carry, at_least=0)
-        if self.carry >= self.context:
-            raise ConfigError(f"carry is {carry}, expected less than the context of {context}")
-        self.names = tuple(names) if names is not None else tuple(str(index) for index in range(len(offsets) - 1))
-        self.origins = self._all_origins() if origins is None else np.asarray(origins, dtype=np.int64)
-        self._resident: dict[str, tuple[Array, Array | None]] = {}
+        if self.observed is not None and self.observed.shape != self.values.shape:
+            raise ShapeError(f"observed has shape {self.observed.shape}, expected {self.values.shape} as the values")
+        self.offsets = np.asarray(self.offsets, dtype=np.int64)
+        check_window_kind(self.window_scaling)
+        self.scale_lag = count("scale_lag", self.scale_lag, at_least=0)
+        if self.scale_lag >= self.context:
+            raise ConfigError(f"scale_lag is {self.scale_lag}, expected less than the context of {self.context}")
+        self.names = tuple(self.names) or tuple(map(str, range(len(self.offsets) - 1)))
+        self.origins = self._all_origins() if self.origins is None else np.asarray(self.origins, dtype=np.int64)
 
     def _all_origins(self) -> np.ndarray:
         """Origins of all whole windows with something to learn from, `stride` apart in each series."""
@@ -165,71 +165,22 @@ class WindowSet:
         """`(N,)` int64: the series that each window belongs to."""
         return np.searchsorted(self.offsets, self.origins[indices], side="right") - 1
 
-    def window(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Context `(context, features)` and horizon `(horizon, features)` of one window: views, nothing is copied."""
-        origin = int(self.origins[index])
-        return self.values[origin - self.context : origin], self.values[origin : origin + self.horizon]
-
-    def subset(self, keep: np.ndarray | slice) -> WindowSet:
-        """The windows of a mask, of indices or of a slice, over the same memory; what lies on a device is shared."""
-        return self.at(self.origins[keep])
-
-    def at(self, origins: np.ndarray) -> WindowSet:
-        """The windows with the given origins, over the same memory; what lies on a device is shared.
-
-        Raises:
-            DataError: a window would reach over the ends of its series.
-        """
-        origins = np.asarray(origins, dtype=np.int64)
-        index = np.clip(np.searchsorted(self.offsets, origins, side="right") - 1, 0, len(self.offsets) - 2)
-        bad = (origins - self.context < self.offsets[index]) | (origins + self.horizon > self.offsets[index + 1])
-        if bad.any():
-            first = int(np.flatnonzero(bad)[0])
-            start, stop = self.offsets[index[first]], self.offsets[index[first] + 1]
-            raise DataError(
-                f"a forecast from row {origins[first] - start} of series {self.names[index[first]]!r} "
-                f"({stop - start} rows) needs {self.context} rows before it and {self.horizon} from it on"
-            )
-        return self._with(origins)
-
-    def _with(self, origins: np.ndarray) -> WindowSet:
-        part = object.__new__(WindowSet)
-        part.__dict__.update(self.__dict__, origins=origins)
-        return part
-
     def within(self, begin: np.ndarray, end: np.ndarray, stride: int = 1) -> WindowSet:
         """The windows with something to learn from whose horizon lies wholly in the rows `begin[s]` to `end[s]`.
 
-        Contexts may reach back before `begin`.  Only the origins of these windows are made, every `stride`-th of them,
-        so that a part of a long series costs what it holds.
+        Contexts may reach back before `begin`.  What lies on a device is shared.  Only the origins of these windows are
+        made, every `stride`-th of them, so that a part of a long series costs what it holds.
         """
-        parts, count, step = [], 0, stride if self.observed is None else 1
+        parts, before, step = [], 0, stride if self.observed is None else 1
         for start, first, stop in zip(self.offsets[:-1], begin, end, strict=True):
             origins = np.arange(max(start + self.context, first), stop - self.horizon + 1, dtype=np.int64)
-            parts.append(origins if step == 1 else origins[-count % step :: step].copy())
-            count += len(origins)
+            parts.append(origins if step == 1 else origins[-before % step :: step].copy())
+            before += len(origins)
             del origins
         origins = parts.pop() if len(parts) == 1 else np.concatenate(parts)
-        return self._with(origins if self.observed is None else self._informative(origins)[::stride].copy())
-
-    def split(self, cuts: Cuts) -> tuple[WindowSet, WindowSet, WindowSet]:
-        """Training, validation and test windows.
-
-        The horizon of a window lies wholly in its part; windows whose horizon lies across a cut are left out, so no
-        target of one part is a target of another.  Contexts may reach back into earlier parts.
-
-        Raises:
-            DataError: no training window is left.
-        """
-        series = self.series_of()
-        end, train, validation = self.origins + self.horizon, cuts.train[series], cuts.validation[series]
-        parts = (
-            self.subset(end <= train),
-            self.subset((self.origins >= train) & (end <= validation)),
-            self.subset(self.origins >= validation),
-        )
-        self.check_training(parts[0], cuts)
-        return parts
+        if self.observed is not None:
+            origins = self._informative(origins)[::stride].copy()
+        return replace(self, origins=origins)
 
     def check_training(self, train: WindowSet, cuts: Cuts) -> None:
         """Refuse an empty training part.
@@ -250,8 +201,7 @@ class WindowSet:
 
     def batches(self, size: int, order: np.ndarray | None = None) -> list[np.ndarray]:
         """Indices of all windows in runs of `size`, the last maybe shorter; `order` is a permutation of them."""
-        if size < 1:
-            raise ConfigError(f"batch_size is {size}, expected at least 1")
+        size = count("batch_size", size)
         order = np.arange(len(self)) if order is None else order
         return [order[start : start + size] for start in range(0, len(order), size)]
 
@@ -271,8 +221,8 @@ class WindowSet:
             if self.window_scaling != "none":
                 x = batch.x
                 known = None if seen is None else seen[..., : self.targets]
-                if self.carry:
-                    stops = backend.from_host(self.context - _spread(self.origins[indices], self.carry))
+                if self.scale_lag:
+                    stops = backend.from_host(self.context - _spread(self.origins[indices], self.scale_lag))
                     before = (xp.arange(self.context)[:, None] < stops[None, :])[:, :, None]
                     known = xp.broadcast_to(before, x[..., : self.targets].shape) if known is None else known & before
                 location, scale = window_statistics(xp, x[..., : self.targets], known, self.window_scaling)
@@ -312,10 +262,10 @@ class WindowSet:
 
     def _on(self, backend: Backend) -> tuple[Array, Array | None]:
         """The series on a device, uploaded at the first call."""
-        if backend.device not in self._resident:
+        if backend.device not in self.resident:
             observed = None if self.observed is None else backend.from_host(self.observed)
-            self._resident[backend.device] = (backend.from_host(self.values), observed)
-        return self._resident[backend.device]
+            self.resident[backend.device] = (backend.from_host(self.values), observed)
+        return self.resident[backend.device]
 
 
 def _spread(origins: Any, most: int) -> np.ndarray:
@@ -331,9 +281,7 @@ def window_set(
     context: int,
     horizon: int,
     cuts: Cuts | None = None,
-    stride: int = 1,
     window_scaling: str = "none",
-    carry: int = 0,
     dtype: Any = np.float32,
     origins: np.ndarray | None = None,
 ) -> WindowSet:
@@ -342,8 +290,15 @@ def window_set(
     Args:
         series: raw values, NaN where missing.
         scale: `Scaler.transform` of a scaler fitted on training rows only.
+        context, horizon, window_scaling, origins: as `WindowSet`.
         cuts: gaps are filled without looking across these.
+        dtype: of the windows.
+
+    Raises:
+        DataError: a window would reach over the ends of its series.
     """
+    if origins is not None:
+        _check_origins(series, origins, context, horizon)
     values = series.filled() if cuts is None else series.filled((cuts.train, cuts.validation))
     observed = ~np.isnan(series.values) if series.has_missing else None
     return WindowSet(
@@ -355,10 +310,22 @@ def window_set(
         past=series.past,
         future=series.future,
         observed=observed,
-        stride=stride,
         window_scaling=window_scaling,
-        carry=carry,
         mask=series.missing == "mask",
         names=series.names,
-        origins=origins,
+        origins=origins,  # type: ignore[arg-type] # None: all of them
     )
+
+
+def _check_origins(series: SeriesSet, origins: np.ndarray, context: int, horizon: int) -> None:
+    """Refuse origins whose windows would reach over the ends of their series."""
+    offsets = series.offsets
+    index = np.clip(np.searchsorted(offsets, origins, side="right") - 1, 0, len(series) - 1)
+    bad = (origins - context < offsets[index]) | (origins + horizon > offsets[index + 1])
+    if bad.any():
+        first = int(np.flatnonzero(bad)[0])
+        start, stop = offsets[index[first]], offsets[index[first] + 1]
+        raise DataError(
+            f"a forecast from row {origins[first] - start} of series {series.names[index[first]]!r} "
+            f"({stop - start} rows) needs {context} rows before it and {horizon} from it on"
+        )

@@ -1,6 +1,6 @@
 """Rolling-origin backtests: one fitted model, many origins, a few batched passes.
 
-The model is not fitted anew at each origin (Tashman 2000, "Out-of-sample tests of forecasting accuracy", Int. J. of
+The model is not fitted again at each origin (Tashman 2000, "Out-of-sample tests of forecasting accuracy", Int. J. of
 Forecasting 16(4), calls this updating without recalibration).  Every forecast sees the rows before its origin only.
 """
 
@@ -12,15 +12,11 @@ from dataclasses import replace
 import numpy as np
 
 from gpulstm import metrics, validate
-from gpulstm.data.scaling import Scaler
 from gpulstm.data.series import SeriesSet
-from gpulstm.data.windows import WindowSet, window_set
+from gpulstm.data.windows import WindowSet
 from gpulstm.errors import ConfigError, DataError
-from gpulstm.forecast.predictor import BATCH, Draws, forecast_windows
+from gpulstm.forecast.predictor import Predictor
 from gpulstm.forecast.results import MODEL, NAIVE, SEASONAL, Backtest
-from gpulstm.losses import Loss
-from gpulstm.model.memory import Memory
-from gpulstm.model.network import Network
 
 
 def backtest_origins(
@@ -43,7 +39,7 @@ def backtest_origins(
         ConfigError: neither origins nor a test part.
         DataError: a series is too short.
     """
-    found = []
+    all_rows = []
     for index, name in enumerate(series.names):
         start, stop = int(series.offsets[index]), int(series.offsets[index + 1])
         first, last = start + context, stop - horizon
@@ -62,47 +58,25 @@ def backtest_origins(
             room = f"its origins may lie in the rows {context} to {stop - start - horizon}"
         if not rows.size or rows.min() < first or rows.max() > last:
             raise DataError(f"series {name!r} has {stop - start} rows, too few for this backtest: {room}")
-        found.append(rows)
-    return np.concatenate(found).astype(np.int64)
+        all_rows.append(rows)
+    return np.concatenate(all_rows).astype(np.int64)
 
 
-def run_backtest(
-    network: Network,
-    loss: Loss,
-    scaler: Scaler,
-    series: SeriesSet,
-    origins: np.ndarray,
-    *,
-    context: int,
-    horizon: int,
-    window_scaling: str,
-    season: int,
-    draws: Draws | None,
-    batch: int = BATCH,
-    memory: Memory = None,
-) -> Backtest:
-    """Forecast from every origin, beside the naive forecasts.
+def run_backtest(predictor: Predictor, series: SeriesSet, origins: np.ndarray, season: int) -> Backtest:
+    """Forecast from every origin, by the network and by the naive forecasts.
 
     Gaps in the series are filled forward, also under the rule `"interpolate"`: a line to a later value would show the
     model what lies behind its origin.
 
     Args:
-        scaler: with one row for each series.
+        predictor: with a row of its scaler for each series.
         origins: absolute rows.
         season: of the seasonal-naive forecast and of MASE.
-        batch, memory: as `rollout.forecast_windows`.
     """
+    horizon = predictor.config.horizon
     past = replace(series, missing="forward") if series.missing == "interpolate" else series
-    windows = window_set(
-        past,
-        scaler.transform,
-        context=context,
-        horizon=horizon,
-        window_scaling=window_scaling,
-        dtype=network.config.stack.data_dtype,
-        origins=origins,
-    )
-    mean, quantiles = forecast_windows(network, loss, windows, scaler, draws, batch=batch, memory=memory)
+    windows = predictor.windows(past, origins)
+    mean, quantiles = predictor.forecast(windows)
     which = windows.series_of()
     targets = series.values[:, : series.targets]
     rows = origins[:, None] + np.arange(horizon)
@@ -126,7 +100,7 @@ def run_backtest(
         index=time[rows],
         actual=targets[rows],
         forecasts=forecasts,
-        levels=loss.levels,
+        levels=predictor.loss.levels,
         quantiles=quantiles,
         season=season,
         scales=scales,

@@ -1,4 +1,4 @@
-"""The options of a forecaster: their defaults, their checks, and the parts that they describe."""
+"""The options of a forecaster: each with its default and meaning, their checks, and the parts that they describe."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import numpy as np
 from gpulstm import validate
 from gpulstm.arrays.devices import resolve
 from gpulstm.data.scaling import KINDS, check_window_kind
-from gpulstm.data.splits import Amount
+from gpulstm.data.splits import Amount, parse_amount
 from gpulstm.data.tbptt import BORDERS, check_reach
 from gpulstm.engines.spec import DTYPES, StackSpec
 from gpulstm.errors import ConfigError
-from gpulstm.forecast.predictor import BATCH, Draws
 from gpulstm.losses import MSE, GaussianNLL, Loss, Pinball
 from gpulstm.model.initializers import check_chrono
 from gpulstm.model.memory import Memory, check_memory
+from gpulstm.validate import described, documented
 
 if TYPE_CHECKING:
     from gpulstm.schedules import Schedule
@@ -29,109 +29,137 @@ TRAININGS = ("windows", "truncated")
 STRATEGIES = ("direct", "recursive")
 SCHEDULES = ("cosine", "constant")
 
+TASK, NETWORK, TRAINING = "The task", "The network", "Training"  # headings of the options on the command line
 
-@dataclass(eq=False)
-class Settings:
-    """The options of a `Forecaster`.
+RENAMED = {"carry": "stream_rows"}  # options of older checkpoints, by what they are called now
 
-    Args:
-        horizon: steps ahead.
-        context: rows that a forecast sees.
-        hidden_size, num_layers: of the recurrent stack.
-        quantiles: levels, strictly rising; not used by `likelihood="point"`.
-        device: "auto", "cpu", "cuda" or "cuda:N".
-        seed: of weights, order of the data, dropout and draws.
-        cell: "lstm", "gru" or "rnn".
-        likelihood: "quantile" (pinball loss), "gaussian" (mean and scale by likelihood) or "point" (squared error).
-        strategy: "direct" (the head gives the whole horizon) or "recursive" (one step, fed back in `draws` draws; any
-            horizon may be asked for, and there can be no past covariates, whose future is not known).
-        scaling: "standard", "minmax", "robust" or "none", by the training rows; see `scaling.Scaler`.
-        window_scaling: "last", "mean", "standard" or "none", by each window's own context; see
-            `scaling.window_statistics`.
-        season: rows in a season, for the seasonal-naive forecast and MASE; None takes that of the time step (24 of
-            hours, 7 of days, 52 of weeks, 12 of months), else 1.
-        dropout, recurrent_dropout, layer_norm: of the stack; see `StackSpec`.
-        chrono: T_max, about as many rows as memory may have to reach, from which the gates' biases start; see `LSTM`.
-        dtype: "float32", "float64", or on CUDA "float16": passes in half precision, weights and steps in float32 with a
-            loss scale that finds itself.
-        engine: force an engine; None chooses.
-        learning_rate, schedule: the first rate, and "cosine" (down to a hundredth over all epochs) or "constant".
-        weight_decay: of AdamW.
-        clip_norm: largest norm of the gradients, or None.
-        batch_size, epochs: of training.
-        training: "windows" (every stretch of `context` rows by itself, in random order) or "truncated" (the series are
-            read once an epoch in `batch_size` lanes, with the state carried on; see `truncated`), which suits series of
-            millions of rows and memory that reaches further than a window.  It needs `window_scaling="none"`.
-        chunk, reach: of truncated training: rows that a step moves on, and rows that gradients flow back through, a
-            multiple of `chunk` (the chunk itself by default).
-        borders: of truncated training: "reset" starts each series from the state of zeros, "carry" goes on with the
-            state of the series before.
-        memory: bound on what a training step takes besides the parameters: bytes, "256MiB" or the like, or "sqrt"; see
-            `Recurrent.forward`.  The result is the same bits with any; None keeps everything, which is fastest.
-        patience: epochs without progress after which training stops, or None.
-        validation, test: what is kept from training at the end of every series, to choose the best epoch by and for
-            `backtest`: a fraction of the rows, a number of rows, or the date at which it begins.
-        stride: rows between training windows.
-        draws: of the recursive strategy.
-        carry: with a window scaling, rows over which `stream` carries the state on before it starts over from a fresh
-            context; training windows are then placed by their rows up to `carry` before their end, so that the network
-            knows such states.  0 starts over at each update, which forecasts a little better.
+
+@documented
+@dataclass(frozen=True)
+class ForecasterConfig:
+    """The options of a `Forecaster`; the command line has the same ones.
 
     Raises:
         ConfigError: an option out of range, or a combination that cannot be.
     """
 
-    horizon: int = 52
-    context: int = 156
-    hidden_size: int = 64
-    num_layers: int = 2
-    quantiles: Sequence[float] = (0.1, 0.5, 0.9)
-    device: str = "auto"
-    seed: int = 0
+    horizon: int = described(52, "steps ahead", TASK)
+    context: int = described(156, "rows that a forecast sees", TASK)
+    hidden_size: int = described(64, "units per recurrent layer", NETWORK)
+    num_layers: int = described(2, "recurrent layers", NETWORK, aliases=("--layers",))
+    quantiles: Sequence[float] = described(
+        (0.1, 0.5, 0.9), "levels, strictly rising; likelihood point does not use them", TASK, aliases=("--quantile",)
+    )
+    device: str = described("auto", "auto, cpu, cuda or cuda:N", NETWORK)
+    seed: int = described(0, "of weights, order of the data, dropout and draws", TRAINING)
     _: KW_ONLY
-    cell: str = "lstm"
-    likelihood: str = "quantile"
-    strategy: str = "direct"
-    scaling: str = "standard"
-    window_scaling: str = "last"
-    season: int | None = None
-    dropout: float = 0.0
-    recurrent_dropout: float = 0.0
-    layer_norm: bool = False
-    chrono: int | None = None
-    dtype: str = "float32"
-    engine: str | None = None
-    learning_rate: float = 5e-3
-    schedule: str = "cosine"
-    weight_decay: float = 0.0
-    clip_norm: float | None = 1.0
-    batch_size: int = 64
-    epochs: int = 30
-    patience: int | None = 10
-    validation: Amount = 0.1
-    test: Amount = 0.0
-    stride: int = 1
-    draws: int = 200
-    carry: int = 0
-    memory: Memory = None
-    training: str = "windows"
-    chunk: int = 64
-    reach: int | None = None
-    borders: str = "reset"
+    cell: str = described("lstm", "kind of recurrent layer: lstm, gru or rnn", NETWORK)
+    likelihood: str = described(
+        "quantile",
+        "quantile (pinball loss), gaussian (mean and scale by likelihood) or point (squared error)",
+        TASK,
+    )
+    strategy: str = described(
+        "direct",
+        "direct (the head gives the whole horizon) or recursive (one step, fed back in several draws; any horizon may "
+        "be asked for, and there can be no past covariates, whose future is not known)",
+        TASK,
+    )
+    scaling: str = described(
+        "standard", "by the training rows: standard, minmax, robust or none; see data.scaling.Scaler", TASK
+    )
+    window_scaling: str = described(
+        "last", "by each window's context: last, mean, standard or none; see data.scaling.window_statistics", TASK
+    )
+    season: int | None = described(
+        None,
+        "rows in a season, for the seasonal-naive forecast and MASE; None takes that of the time step (24 of hours, 7 "
+        "of days, 52 of weeks, 12 of months), else 1",
+        TASK,
+    )
+    dropout: float = described(0.0, "rate between layers", NETWORK)
+    recurrent_dropout: float = described(0.0, "rate within the recurrence", NETWORK)
+    layer_norm: bool = described(False, "layer normalization", NETWORK)
+    chrono: int | None = described(
+        None,
+        "rows that memory may have to reach, from which the gates' biases start (chrono initialization); None for the "
+        "usual start",
+        NETWORK,
+    )
+    dtype: str = described(
+        "float32",
+        "float32, float64 or, on CUDA, float16: passes in half precision, weights and steps in float32 with a loss "
+        "scale that finds itself",
+        NETWORK,
+    )
+    engine: str | None = described(None, "force an engine; see gpulstm info", NETWORK)
+    learning_rate: float = described(5e-3, "first rate of AdamW", TRAINING)
+    schedule: str = described(
+        "cosine", "of the rate: cosine (down to a hundredth over all epochs) or constant", TRAINING
+    )
+    weight_decay: float = described(0.0, "of AdamW", TRAINING)
+    clip_norm: float | None = described(1.0, "largest norm of the gradients; None for no limit", TRAINING)
+    batch_size: int = described(64, "windows in a step", TRAINING)
+    epochs: int = described(30, "passes over the training windows, at most", TRAINING)
+    patience: int | None = described(10, "epochs without progress after which training stops; None for never", TRAINING)
+    validation: Amount = described(
+        0.1,
+        "kept from training at the end of every series to choose the best epoch by: a fraction of the rows, a number "
+        "of rows, or the date at which it begins",
+        TRAINING,
+        parse=parse_amount,
+    )
+    test: Amount = described(
+        0.0, "kept from training for a backtest, given as validation is", TRAINING, parse=parse_amount
+    )
+    stride: int = described(1, "rows between training windows", TRAINING)
+    draws: int = described(200, "draws of the recursive strategy", TASK)
+    stream_rows: int = described(
+        0,
+        "with a window scaling, rows over which a stream keeps its state before it starts over from a fresh context; "
+        "training windows are then scaled by their rows up to as many before their end, so that the network knows such "
+        "states; 0 starts over at each update, which forecasts a little better",
+        TASK,
+    )
+    memory: Memory = described(
+        None,
+        "bound on what a training step takes in addition to the parameters: bytes, 256MiB or the like, or sqrt; the "
+        "result is the same bits with any, and without one training is fastest",
+        TRAINING,
+    )
+    training: str = described(
+        "windows",
+        "windows (every stretch of context rows by itself, in random order) or truncated (the series are read once an "
+        "epoch in as many lanes as a batch has rows, and the state is carried on: for series of millions of rows and "
+        "memory that reaches further than a window; it needs window scaling none)",
+        TRAINING,
+    )
+    chunk: int = described(64, "rows that a step of truncated training moves on", TRAINING)
+    reach: int | None = described(
+        None,
+        "rows that gradients of truncated training flow back through, a multiple of the chunk; None for the chunk",
+        TRAINING,
+    )
+    borders: str = described(
+        "reset",
+        "state at the border of two series of truncated training: reset (zeros) or carry (that of the series before)",
+        TRAINING,
+    )
 
     def __post_init__(self) -> None:
         for name in ("horizon", "context", "hidden_size", "num_layers", "batch_size", "epochs", "stride", "draws"):
-            setattr(self, name, validate.count(name, getattr(self, name)))
-        self.seed = validate.count("seed", self.seed, at_least=0)
-        self.carry = validate.count("carry", self.carry, at_least=0)
-        if self.carry >= self.context:
-            raise ConfigError(f"carry is {self.carry}, expected less than the context of {self.context}")
-        self.season = None if self.season is None else validate.count("season", self.season)
-        self.patience = None if self.patience is None else validate.count("patience", self.patience)
+            self._set(name, validate.count(name, getattr(self, name)))
+        for name in ("seed", "stream_rows"):
+            self._set(name, validate.count(name, getattr(self, name), at_least=0))
+        if self.stream_rows >= self.context:
+            raise ConfigError(f"stream_rows is {self.stream_rows}, expected less than the context of {self.context}")
+        for name in ("season", "patience"):
+            if getattr(self, name) is not None:
+                self._set(name, validate.count(name, getattr(self, name)))
         check_memory(self.memory)
-        self.quantiles = validate.levels("quantiles", self.quantiles)
+        self._set("quantiles", validate.levels("quantiles", self.quantiles))
         check_window_kind(self.window_scaling)
-        for name, known in (
+        for name, choices in (
             ("cell", CELLS),
             ("likelihood", LIKELIHOODS),
             ("strategy", STRATEGIES),
@@ -139,36 +167,50 @@ class Settings:
             ("scaling", KINDS),
             ("training", TRAININGS),
             ("borders", BORDERS),
+            ("dtype", DTYPES),
         ):
-            if getattr(self, name) not in known:
-                raise ConfigError(f"{name} is {getattr(self, name)!r}, expected any of {', '.join(map(repr, known))}")
-        self.chunk, reach = check_reach(self.chunk, self.chunk if self.reach is None else self.reach)
-        self.reach = None if self.reach is None else reach
+            if getattr(self, name) not in choices:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}, expected any of {', '.join(map(repr, choices))}")
+        chunk, reach = check_reach(self.chunk, self.chunk if self.reach is None else self.reach)
+        self._set("chunk", chunk)
+        self._set("reach", None if self.reach is None else reach)
         if self.training == "truncated" and self.window_scaling != "none":
             raise ConfigError(
                 f"training='truncated' needs window_scaling='none', got {self.window_scaling!r}: a state that is "
                 "carried on belongs to one scale"
             )
-        if self.dtype not in DTYPES:
-            raise ConfigError(f"dtype is {self.dtype!r}, expected any of {', '.join(map(repr, DTYPES))}")
         if self.dtype == "float16" and not resolve(self.device).is_cuda:
             raise ConfigError("dtype is 'float16', which is for CUDA; on the cpu expected 'float32' or 'float64'")
         self.loss()
-        validate.real("learning_rate", self.learning_rate, above=0)
+        self._set("learning_rate", validate.real("learning_rate", self.learning_rate, above=0))
         validate.real("weight_decay", self.weight_decay, at_least=0)
         if self.clip_norm is not None:
-            self.clip_norm = validate.real("clip_norm", self.clip_norm, above=0)
-        self.chrono = check_chrono(self.stack(1), self.chrono)
+            self._set("clip_norm", validate.real("clip_norm", self.clip_norm, above=0))
+        self._set("chrono", check_chrono(self.stack(1), self.chrono))
+
+    def _set(self, name: str, value: Any) -> None:
+        """Put the checked value of an option in the place of what was given."""
+        object.__setattr__(self, name, value)
 
     def to_dict(self) -> dict[str, Any]:
-        """The arguments of this forecaster as JSON holds them; the device is not among them."""
-        found = {f.name: getattr(self, f.name) for f in fields(Settings) if f.name != "device"}
-        found["quantiles"] = list(self.quantiles)
+        """The options as JSON holds them; the device is not among them."""
+        options = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "device"}
+        options["quantiles"] = list(self.quantiles)
         for name in ("validation", "test"):
-            amount = found[name]
+            amount = options[name]
             if not isinstance(amount, (int, float, str)):
-                found[name] = amount.item() if isinstance(amount, (np.integer, np.floating)) else str(amount)
-        return found
+                options[name] = amount.item() if isinstance(amount, (np.integer, np.floating)) else str(amount)
+        return options
+
+    @classmethod
+    def from_dict(cls, options: dict[str, Any], device: str) -> ForecasterConfig:
+        """The options that `to_dict` gave, also those of an older version.
+
+        Raises:
+            ConfigError: an option out of range.
+            TypeError: there is no such option.
+        """
+        return cls(**{RENAMED.get(name, name): value for name, value in options.items()}, device=device)
 
     def loss(self) -> Loss:
         """What the likelihood and the quantiles mean."""
@@ -183,7 +225,7 @@ class Settings:
 
         if self.schedule == "constant":
             return Constant(self.learning_rate)
-        return Cosine(self.learning_rate, steps, 0.01 * validate.real("learning_rate", self.learning_rate, above=0))
+        return Cosine(self.learning_rate, steps, 0.01 * self.learning_rate)
 
     def stack(self, inputs: int) -> StackSpec:
         """The recurrent layers for windows of `inputs` features."""
@@ -199,15 +241,12 @@ class Settings:
         )
 
     @property
-    def training_carry(self) -> int:
-        """Rows that a training window may reach past those that place it: what is carried, and what is fed back."""
-        fed = self.horizon - 1 if self.strategy == "recursive" else 0
-        return min(self.carry + fed, self.context - 1)
+    def training_horizon(self) -> int:
+        """Steps that the head gives: the whole horizon, or one that the recursive strategy feeds back."""
+        return self.horizon if self.strategy == "direct" else 1
 
-    def sampling(self) -> Draws | None:
-        """How the recursive strategy draws; None for the direct one."""
-        return None if self.strategy == "direct" else Draws(self.draws, self.seed)
-
-    def passes(self) -> dict[str, Any]:
-        """Windows a forecast takes at once, and in what memory: with a bound, as many as a training step."""
-        return {"batch": BATCH if self.memory is None else min(BATCH, self.batch_size), "memory": self.memory}
+    @property
+    def scale_lag(self) -> int:
+        """Rows that a training window may go on after those that scale it: a stream's, and what is fed back."""
+        fed_back = self.horizon - 1 if self.strategy == "recursive" else 0
+        return min(self.stream_rows + fed_back, self.context - 1)

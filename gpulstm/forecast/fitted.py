@@ -13,7 +13,7 @@ from gpulstm.arrays import checkpoint
 from gpulstm.data.scaling import Scaler
 from gpulstm.data.series import SeriesSet
 from gpulstm.errors import CheckpointError, ConfigError, ShapeError
-from gpulstm.forecast.config import Settings
+from gpulstm.forecast.config import ForecasterConfig
 from gpulstm.losses import Loss
 from gpulstm.model.network import Network, NetworkConfig
 from gpulstm.training.history import History
@@ -65,10 +65,8 @@ class Fitted:
         checkpoint.save(path, arrays, meta)
 
 
-def load(
-    path: str | os.PathLike[str], kind: type[Settings], device: str
-) -> tuple[Settings, Fitted, History, list[str]]:
-    """Read what `Fitted.save` wrote: the options as an object of `kind`, and the rest.
+def load(path: str | os.PathLike[str], device: str) -> tuple[ForecasterConfig, Fitted, History, list[str]]:
+    """Read what `Fitted.save` wrote: the options, with `device`, what was fitted, its history and its notes.
 
     Raises:
         CheckpointError: there is no such file, it is damaged, or holds something else.
@@ -78,7 +76,7 @@ def load(
     if meta.get("kind") != "forecaster":
         raise CheckpointError(f"{path} holds {meta.get('kind')!r}, expected a forecaster")
     try:
-        settings = kind(**{**meta["options"], "device": device})
+        config = ForecasterConfig.from_dict(meta["options"], device)
         dates = meta["dates"]
         described: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in meta["series"].items()
@@ -90,14 +88,14 @@ def load(
             **described,
         )
         scaler = Scaler.restore({name: arrays[f"scaler.{name}"] for name in ("location", "scale")}, meta["scaler"])
-        config = NetworkConfig.from_dict(meta["network"])
-        network = Network(config, device=device, seed=settings.seed, engine=settings.engine, initial=False)
+        layout = NetworkConfig.from_dict(meta["network"])
+        network = Network(layout, device=device, seed=config.seed, engine=config.engine, initial=False)
         network.params.load(
             {name.removeprefix("weights."): value for name, value in arrays.items() if name.startswith("weights.")}
         )
         until = _real_time(arrays["until"], dates)
-        fitted = Fitted(network, settings.loss(), scaler, tail, until, int(meta["season"]))
-        return settings, fitted, History(**meta["history"]), list(meta["notes"])
+        fitted = Fitted(network, config.loss(), scaler, tail, until, int(meta["season"]))
+        return config, fitted, History(**meta["history"]), list(meta["notes"])
     except (KeyError, TypeError, ConfigError, ShapeError) as error:
         raise CheckpointError(f"{path} is no whole forecaster: {error}") from error
 
@@ -112,9 +110,21 @@ def end_of(series: SeriesSet, context: int) -> SeriesSet:
         first, stop = int(series.offsets[index]), int(series.offsets[index + 1])
         start = max(first, stop - max(context, 36))  # 36 rows tell month ends from other steps
         whole = ~np.isnan(series.values[first : start + 1]).any(axis=1)
-        found = np.flatnonzero(whole)
-        starts.append(first + int(found[-1]) if found.size else first)
+        rows = np.flatnonzero(whole)
+        starts.append(first + int(rows[-1]) if rows.size else first)
     return series.tail(np.array(starts))
+
+
+def new_scaler(config: ForecasterConfig, series: SeriesSet, stops: np.ndarray) -> Scaler:
+    """A scaler of `series` in their own units, each by its rows before `stops` `(series,)`."""
+    return Scaler(config.scaling).fit(
+        series.values,
+        series.offsets,
+        stops,
+        names=series.names,
+        columns=series.columns,
+        skip=2 * len(series.calendar),
+    )
 
 
 def _plain_time(time: np.ndarray) -> np.ndarray:

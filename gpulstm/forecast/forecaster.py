@@ -7,49 +7,59 @@
 It holds everything that lies between a table and a network: roles of columns, cuts, scaling, windows, loss and training
 run.  What it learned is one checkpoint file.
 
-What only training, backtests and streams need is imported by those methods: the first forecast of a loaded model is
-there the sooner.
+Methods import what only training, backtests and streams need: this keeps a loaded model's first forecast fast.
 """
 
 from __future__ import annotations
 
+import inspect
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 import numpy as np
 
 from gpulstm import validate
-from gpulstm.arrays.devices import resolve
 from gpulstm.data.calendars import season_of, step_of
-from gpulstm.data.loading import Names, known_ahead, load_series
-from gpulstm.data.scaling import Scaler
+from gpulstm.data.loading import known_ahead, load_series
+from gpulstm.data.options import Names
 from gpulstm.data.series import SeriesSet
 from gpulstm.data.splits import Cuts, chronological_cuts
-from gpulstm.data.tbptt import Lanes
-from gpulstm.data.windows import WindowSet, window_set
 from gpulstm.errors import ConfigError, DataError, NotFittedError
-from gpulstm.forecast import fitted as fits
-from gpulstm.forecast.config import Settings
-from gpulstm.forecast.fitted import Fitted, end_of
-from gpulstm.forecast.predictor import forecast_windows
+from gpulstm.forecast import fitted as artifacts
+from gpulstm.forecast.config import ForecasterConfig
+from gpulstm.forecast.fitted import Fitted, end_of, new_scaler
+from gpulstm.forecast.predictor import Predictor
 from gpulstm.forecast.results import Backtest, Forecast
-from gpulstm.model.network import Network, NetworkConfig
 from gpulstm.training.history import History
 
 if TYPE_CHECKING:
-    from gpulstm.forecast.streaming import Rolling
+    from gpulstm.forecast.streaming import ForecastStream
     from gpulstm.training.callbacks import Callback
 
+_P = ParamSpec("_P")
 
-@dataclass(eq=False)
-class Forecaster(Settings):
+
+def _arguments_of(options: Callable[_P, Any]) -> Callable[[Callable[..., None]], Callable[Concatenate[Any, _P], None]]:
+    """Give a method the signature of a class of options, for type checkers, `help` and editors."""
+
+    def decorate(method: Callable[..., None]) -> Callable[Concatenate[Any, _P], None]:
+        signature = inspect.signature(options)
+        own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+        method.__signature__ = signature.replace(parameters=[own, *signature.parameters.values()])  # type: ignore[attr-defined]
+        return method
+
+    return decorate
+
+
+class Forecaster:
     """A recurrent network that forecasts time series.
 
-    The options, which `settings.Settings` explains one by one, are given when it is made.
+    It is made from the options that `ForecasterConfig` explains one by one.
 
     Attributes:
+        config: the options.
         history: of the last training run.
         notes: sentences on what the data made necessary, such as series too short to learn from.
 
@@ -57,10 +67,34 @@ class Forecaster(Settings):
         ConfigError: an option out of range, or a combination that cannot be.
     """
 
-    history: History = field(default_factory=History, init=False, repr=False)
-    notes: list[str] = field(default_factory=list, init=False, repr=False)
-    _fitted: Fitted | None = field(default=None, init=False, repr=False)
-    _series: SeriesSet | None = field(default=None, init=False, repr=False)
+    @_arguments_of(ForecasterConfig)
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self.config = ForecasterConfig(*args, **options)
+        self.history = History()
+        self.notes: list[str] = []
+        self._fitted: Fitted | None = None
+        self._series: SeriesSet | None = None
+
+    @classmethod
+    def of(cls, config: ForecasterConfig) -> Forecaster:
+        """A forecaster with these options, not yet fitted."""
+        return cls(**{one.name: getattr(config, one.name) for one in fields(config)})
+
+    def __repr__(self) -> str:
+        return (
+            f"Forecaster({', '.join(f'{one.name}={getattr(self.config, one.name)!r}' for one in fields(self.config))})"
+        )
+
+    @property
+    def fitted(self) -> Fitted:
+        """What the fit left: network, loss, scaler and the end of the series.
+
+        Raises:
+            NotFittedError: before `fit`.
+        """
+        if self._fitted is None:
+            raise NotFittedError("this forecaster has not been fitted; call fit first, or load a fitted one")
+        return self._fitted
 
     # -- fitting -----------------------------------------------------------------------------------------------------
     def fit(
@@ -83,8 +117,9 @@ class Forecaster(Settings):
         """Learn from one or many series.
 
         Args:
-            data: a path, frame, dict or array with the roles of its columns, as `table.load_series` takes them; or a
+            data: a path, frame, dict or array with the roles of its columns, as `load_series` takes them; or a
                 `SeriesSet`.
+            target, past, future, time, series, calendar, missing, delimiter: of the table; see `load_series`.
             progress: a bar on stderr.
             callbacks: further callbacks of the training run.
             checkpoint: a file to which the training run is saved after every epoch.
@@ -97,10 +132,10 @@ class Forecaster(Settings):
             DataError: a table that cannot be used, or too short a series.
             TrainingError, CheckpointError: as `Trainer`.
         """
-        from gpulstm.optimizers import AdamW
+        from gpulstm.forecast.learning import new_trainer, training_parts, uneven_rows
         from gpulstm.training.callbacks import CheckpointEvery, EarlyStopping, Progress
-        from gpulstm.training.trainer import Trainer
 
+        config = self.config
         read = load_series(
             data,
             target=target,
@@ -112,94 +147,35 @@ class Forecaster(Settings):
             missing=missing,
             delimiter=delimiter,
         )
-        if self.strategy == "recursive" and read.past:
+        if config.strategy == "recursive" and read.past:
             names = ", ".join(read.columns[read.targets : read.targets + read.past])
             raise ConfigError(
                 f"strategy='recursive' cannot use the past covariates {names}: "
                 "their values over the horizon are unknown"
             )
-        cuts = chronological_cuts(read, self.validation, self.test)
-        scaler = Scaler(self.scaling).fit(
-            read.values,
-            read.offsets,
-            cuts.train,
-            names=read.names,
-            columns=read.columns,
-            skip=2 * len(read.calendar),
-        )
-        train, judge = self._parts(read, scaler, cuts)
-        loss, backend = self.loss(), resolve(self.device)
-        config = NetworkConfig(
-            self.stack(train.inputs),
-            train.horizon,
-            read.targets,
-            loss.outputs,
-            future_size=read.future,
-            chrono=self.chrono,
-        )
-        network = Network(config, device=backend, seed=self.seed, engine=self.engine)
+        cuts = chronological_cuts(read, config.validation, config.test)
+        scaler = new_scaler(config, read, cuts.train)
+        train, judge = training_parts(config, read, scaler, cuts)
         watchers: list[Callback] = [Progress(progress), *callbacks]
-        if self.patience is not None:
-            watchers.append(EarlyStopping(self.patience))
+        if config.patience is not None:
+            watchers.append(EarlyStopping(config.patience))
         if checkpoint is not None:
             watchers.append(CheckpointEvery(checkpoint, epochs=1))
-        trainer = Trainer(
-            network,
-            loss,
-            AdamW(weight_decay=self.weight_decay),
-            self.rate(self.epochs * -(-len(train) // self.batch_size)),
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            clip_norm=self.clip_norm,
-            seed=self.seed,
-            memory=self.memory,
-            callbacks=watchers,
-            extra={"forecaster": self.to_dict()},
-        )
+        trainer = new_trainer(config, train, watchers)
         if resume is not None:
             trainer.restore(resume)
         self.notes = scaler.notes()
         if train.skipped:
             self.notes.append(f"too short to learn from: {', '.join(train.skipped)}")
-        self.notes += _uneven(read)
+        self.notes += uneven_rows(read)
         self.history = trainer.fit(train, judge)
-        times = [read.time_of(index) for index in range(len(read))]
-        until = np.array(
-            [t[stop - 1 - start] for t, stop, start in zip(times, cuts.validation, read.offsets, strict=False)]
+        last = [stop - 1 - start for stop, start in zip(cuts.validation, read.offsets[:-1], strict=True)]
+        until = np.array([read.time_of(index)[row] for index, row in enumerate(last)])
+        self._fitted = Fitted(
+            trainer.network, trainer.loss, scaler, end_of(read, config.context), until, self._season(read)
         )
-        self._fitted = Fitted(network, loss, scaler, end_of(read, self.context), until, self._season(read))
         self._series = read
         return self
-
-    def _parts(self, series: SeriesSet, scaler: Scaler, cuts: Cuts) -> tuple[WindowSet | Lanes, WindowSet | None]:
-        """What to train on, and validation windows."""
-        windows = window_set(
-            series,
-            scaler.transform,
-            context=self.context,
-            horizon=self.horizon if self.strategy == "direct" else 1,
-            cuts=cuts,
-            window_scaling=self.window_scaling,
-            carry=self.training_carry,
-            dtype=self.stack(1).data_dtype,
-            origins=np.zeros(0, np.int64),
-        )
-        judge = windows.within(cuts.train, cuts.validation, self.stride)
-        rows = int((cuts.validation - cuts.train).max())
-        train: WindowSet | Lanes
-        if self.training == "truncated":
-            reach = self.chunk if self.reach is None else self.reach
-            lanes = {"lanes": self.batch_size, "chunk": self.chunk, "reach": reach}
-            train = Lanes(windows, cuts.train, borders=self.borders, **lanes)
-        else:
-            train = windows.within(series.offsets[:-1], cuts.train, self.stride)
-            windows.check_training(train, cuts)
-        if rows and not len(judge):
-            raise ConfigError(
-                f"validation={self.validation!r} keeps {rows} rows, fewer than the horizon of "
-                f"{windows.horizon}; keep more, or none with validation=0"
-            )
-        return train, judge if len(judge) else None
 
     # -- forecasting -------------------------------------------------------------------------------------------------
     def predict(self, horizon: int | None = None, future: Any = None, *, data: Any = None) -> Forecast:
@@ -217,32 +193,20 @@ class Forecaster(Settings):
             ConfigError: too long a horizon.
             DataError: series too short, or wrong future covariates.
         """
-        fitted = self._need()
-        steps = self.horizon if horizon is None else validate.count("horizon", horizon)
-        if self.strategy == "direct" and steps > self.horizon:
+        config, fitted = self.config, self.fitted
+        steps = config.horizon if horizon is None else validate.count("horizon", horizon)
+        if config.strategy == "direct" and steps > config.horizon:
             raise ConfigError(
-                f"horizon is {steps}, but this direct forecaster was made for {self.horizon} steps; a recursive one "
+                f"horizon is {steps}, but this direct forecaster was made for {config.horizon} steps; a recursive one "
                 "(strategy='recursive') forecasts any number"
             )
-        length = self.horizon if self.strategy == "direct" else steps
-        past, scaler = self._given(data)
-        self._check_lengths(past)
+        length = config.horizon if config.strategy == "direct" else steps
+        past, predictor = self._past(data)
         known = past.extended(length, known_ahead(past, length, future))
         origins = known.offsets[1:] - length
-        windows = window_set(
-            known,
-            scaler.transform,
-            context=self.context,
-            horizon=length,
-            cuts=Cuts(origins, origins),
-            window_scaling=self.window_scaling,
-            dtype=self.stack(1).data_dtype,
-            origins=origins,
-        )
-        mean, quantiles = forecast_windows(
-            fitted.network, fitted.loss, windows, scaler, self.sampling(), **self.passes()
-        )
-        index = np.stack([known.time_of(place)[-length:] for place in range(len(known))])
+        windows = predictor.windows(known, origins, horizon=length, cuts=Cuts(origins, origins))
+        mean, quantiles = predictor.forecast(windows)
+        index = np.stack([known.time_of(row)[-length:] for row in range(len(known))])
         return Forecast(
             known.names,
             known.target_names,
@@ -252,30 +216,17 @@ class Forecaster(Settings):
             None if quantiles is None else quantiles[:, :steps],
         )
 
-    def stream(self, data: Any = None, future: Any = None) -> Rolling:
-        """Start a stateful forecast that follows the series row by row; see `Rolling`.
+    def stream(self, data: Any = None, future: Any = None) -> ForecastStream:
+        """Start a stateful forecast that follows the series row by row; see `ForecastStream`.
 
         Args:
             data: other series with the same columns to start from, instead of those of the fit.
             future: as in `predict`, for the first forecast.
         """
-        from gpulstm.forecast.streaming import Rolling
+        from gpulstm.forecast.streaming import ForecastStream
 
-        fitted = self._need()
-        past, scaler = self._given(data)
-        self._check_lengths(past)
-        return Rolling(
-            fitted.network,
-            fitted.loss,
-            scaler,
-            past.tail(past.offsets[1:] - self.context),
-            context=self.context,
-            horizon=self.horizon,
-            window_scaling=self.window_scaling,
-            carry=self.carry,
-            draws=self.sampling(),
-            future=future,
-        )
+        past, predictor = self._past(data)
+        return ForecastStream(predictor, past, future)
 
     def backtest(
         self, data: Any = None, *, origins: int | Sequence[int] | np.ndarray | None = None, stride: int | None = None
@@ -286,7 +237,7 @@ class Forecaster(Settings):
             data: series with the columns of the fit; by default those of the fit.
             origins: a number of origins in each series, the last of them a horizon before its end; or row numbers; None
                 for all of the test part (`test`), `stride` apart.
-            stride: rows between neighbouring origins, a quarter of the horizon by default.
+            stride: rows between neighboring origins, a quarter of the horizon by default.
 
         Returns:
             forecasts and metrics; `seen` tells whether some of the rows took part in training.
@@ -298,31 +249,19 @@ class Forecaster(Settings):
         """
         from gpulstm.forecast.backtest import backtest_origins, run_backtest
 
-        fitted = self._need()
+        config, fitted = self.config, self.fitted
         if data is None and self._series is None:
             raise DataError("data is missing: a forecaster that was loaded has only the end of its series; give them")
         series = self._series if data is None else self.read(data)
         assert series is not None
         tests = None
-        if isinstance(self.test, str) or self.test != 0:
-            tests = chronological_cuts(series, 0, self.test).validation
-        step = max(1, self.horizon // 4) if stride is None else validate.count("stride", stride)
-        rows = backtest_origins(series, self.context, self.horizon, origins, step, tests)
+        if isinstance(config.test, str) or config.test != 0:
+            tests = chronological_cuts(series, 0, config.test).validation
+        step = max(1, config.horizon // 4) if stride is None else validate.count("stride", stride)
+        rows = backtest_origins(series, config.context, config.horizon, origins, step, tests)
         which = np.searchsorted(series.offsets, rows, side="right") - 1
         firsts = np.array([rows[which == index].min() for index in range(len(series))])
-        result = run_backtest(
-            fitted.network,
-            fitted.loss,
-            self._scaler(series, firsts),
-            series,
-            rows,
-            context=self.context,
-            horizon=self.horizon,
-            window_scaling=self.window_scaling,
-            season=fitted.season,
-            draws=self.sampling(),
-            **self.passes(),
-        )
+        result = run_backtest(self._predictor(series, firsts), series, rows, fitted.season)
         known = dict(zip(fitted.scaler.names, fitted.until, strict=True))
         starts = result.index[:, 0]
         seen = any(
@@ -335,16 +274,16 @@ class Forecaster(Settings):
     @property
     def tail(self) -> SeriesSet:
         """The end of the fitted series, from which `predict` goes on; row numbers stand in for times."""
-        return self._need().tail
+        return self.fitted.tail
 
     def read(self, data: Any) -> SeriesSet:
         """A table read with the roles of columns of the fit, as `predict` and `backtest` read theirs.
 
         Raises:
             NotFittedError: before `fit`.
-            DataError: as `table.load_series`, or the columns are not those of the fit.
+            DataError: as `load_series`, or the columns are not those of the fit.
         """
-        tail = self._need().tail
+        tail = self.fitted.tail
         own = len(tail.columns) - 2 * len(tail.calendar)
         series = (
             data
@@ -375,7 +314,7 @@ class Forecaster(Settings):
             NotFittedError: before `fit`.
             CheckpointError: the file cannot be written; one that was there is as it was.
         """
-        self._need().save(path, self.to_dict(), self.history, self.notes)
+        self.fitted.save(path, self.config.to_dict(), self.history, self.notes)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: str = "auto") -> Forecaster:
@@ -385,65 +324,35 @@ class Forecaster(Settings):
             CheckpointError: there is no such file, it is damaged, or holds something else.
             DeviceError: the device is not there.
         """
-        forecaster, fitted, history, notes = fits.load(path, cls, device)
-        assert isinstance(forecaster, cls)
+        config, fitted, history, notes = artifacts.load(path, device)
+        forecaster = cls.of(config)
         forecaster._fitted, forecaster.history, forecaster.notes = fitted, history, notes
         return forecaster
 
     # -- parts -------------------------------------------------------------------------------------------------------
     def _season(self, series: SeriesSet) -> int:
-        if self.season is not None:
-            return self.season
+        if self.config.season is not None:
+            return self.config.season
         return 1 if series.time is None or series.lengths[0] < 2 else season_of(step_of(series.time_of(0)))
 
-    def _need(self) -> Fitted:
-        if self._fitted is None:
-            raise NotFittedError("this forecaster has not been fitted; call fit first, or load a fitted one")
-        return self._fitted
-
-    def _given(self, data: Any) -> tuple[SeriesSet, Scaler]:
-        """The end of the fitted series, or other series, and a scaler with one row for each."""
-        fitted = self._need()
-        if data is None:
-            return fitted.tail, fitted.scaler
-        series = self.read(data)
-        return end_of(series, self.context), self._scaler(series, series.offsets[1:])
-
-    def _scaler(self, series: SeriesSet, stops: np.ndarray) -> Scaler:
-        """One row for each series: that of the fit where it was fitted, else of the rows before `stops`."""
-        fitted = self._need()
-        names = fitted.scaler.names
-        if series.names == names:
-            return fitted.scaler
-        scaler = Scaler(self.scaling).fit(
-            series.values,
-            series.offsets,
-            stops,
-            names=series.names,
-            columns=series.columns,
-            skip=2 * len(series.calendar),
-        )
-        for index, name in enumerate(series.names):
-            if name in names:
-                scaler.location[index] = fitted.scaler.location[names.index(name)]
-                scaler.scale[index] = fitted.scaler.scale[names.index(name)]
-        return scaler
-
-    def _check_lengths(self, series: SeriesSet) -> None:
+    def _past(self, data: Any) -> tuple[SeriesSet, Predictor]:
+        """The end of the fitted series, or of other series, and what forecasts them."""
+        series = self.fitted.tail if data is None else self.read(data)
+        predictor = self._predictor(series, series.offsets[1:])
+        context = self.config.context
         for name, rows in zip(series.names, series.lengths, strict=True):
-            if rows < self.context:
-                raise DataError(f"series {name!r} has {rows} rows, fewer than the context of {self.context}")
+            if rows < context:
+                raise DataError(f"series {name!r} has {rows} rows, fewer than the context of {context}")
+        return series if data is None else end_of(series, context), predictor
 
-
-def _uneven(series: SeriesSet) -> list[str]:
-    """A sentence on series whose rows are not evenly spaced in time."""
-    if series.time is None:
-        return []
-    found = [
-        name
-        for index, name in enumerate(series.names)
-        if series.lengths[index] > 1 and not step_of(series.time_of(index)).regular
-    ]
-    if not found:
-        return []
-    return [f"rows not evenly spaced, so that forecasts are dated by the most frequent step: {', '.join(found)}"]
+    def _predictor(self, series: SeriesSet, stops: np.ndarray) -> Predictor:
+        """What forecasts `series`: scaled as at the fit where they were fitted, else by their rows before `stops`."""
+        fitted = self.fitted
+        scaler, names = fitted.scaler, fitted.scaler.names
+        if series.names != names:
+            scaler = new_scaler(self.config, series, stops)
+            for index, name in enumerate(series.names):
+                if name in names:
+                    scaler.location[index] = fitted.scaler.location[names.index(name)]
+                    scaler.scale[index] = fitted.scaler.scale[names.index(name)]
+        return Predictor(fitted.network, fitted.loss, scaler, self.config)

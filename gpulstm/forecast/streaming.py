@@ -1,4 +1,4 @@
-"""Stateful rolling forecasts: new rows move the network's state on, and the context is not read again.
+"""Forecasts that follow a series row by row: new rows move the network's state on, and the context is not read again.
 
 The state `(h, c)` after the rows so far is all that the network needs of the past.  `update` runs it over the new rows
 alone and reads the next forecast from it, so the cost of an update does not depend on the context's length.
@@ -14,22 +14,24 @@ import numpy as np
 from gpulstm.arrays.backend import Array
 from gpulstm.data.calendars import calendar_columns, continue_time, format_time
 from gpulstm.data.loading import known_ahead, load_series
-from gpulstm.data.scaling import Scaler
 from gpulstm.data.series import SeriesSet
-from gpulstm.data.windows import Batch, window_set
+from gpulstm.data.windows import Batch
 from gpulstm.errors import DataError
-from gpulstm.forecast.predictor import Anchor, Draws, direct, recursive
+from gpulstm.forecast.predictor import Predictor
 from gpulstm.forecast.results import Forecast
-from gpulstm.losses import Loss
-from gpulstm.model.network import Network
 
 
-class Rolling:
-    """Forecasts that follow a series as it grows; made by `Forecaster.stream`.
+class ForecastStream:
+    """Forecasts that follow series as they grow; made by `Forecaster.stream`.
 
-    With `window_scaling="none"` the state is carried on for ever.  Where windows are scaled by their own context, the
-    context sets location and scale, and they stay while the state is carried on, over at most `carry` rows, as far as
-    the network was trained for; then it starts over from the last `context` rows.
+    With `window_scaling="none"` the state is kept for ever.  Where windows are scaled by their own context, the context
+    sets location and scale, and they stay while the state is kept, over at most `stream_rows` rows, as far as the
+    network was trained for; then it starts over from the last `context` rows.
+
+    Args:
+        predictor: with a row of its scaler for each series.
+        series: what came so far, of which the last `context` rows are read.
+        future: the future covariates of the first horizon, where there are any.
 
     Attributes:
         forecast: the newest `Forecast`.
@@ -37,26 +39,12 @@ class Rolling:
         rows: rows read since the first context.
     """
 
-    def __init__(
-        self,
-        network: Network,
-        loss: Loss,
-        scaler: Scaler,
-        series: SeriesSet,
-        *,
-        context: int,
-        horizon: int,
-        window_scaling: str,
-        carry: int,
-        draws: Draws | None,
-        future: Any = None,
-    ) -> None:
-        self._network, self._loss, self._scaler = network, loss, scaler
-        self._context, self._horizon, self._draws = context, horizon, draws
-        self._window_scaling, self._carry = window_scaling, carry
-        self._series = series
+    def __init__(self, predictor: Predictor, series: SeriesSet, future: Any = None) -> None:
+        self._predictor = predictor
+        self._context, self._horizon = predictor.config.context, predictor.config.horizon
+        self._series = _last_rows(series, self._context)
         self._state: Any = None
-        self._place: tuple[Array, Array] | None = None  # location and scale
+        self._statistics: tuple[Array, Array] | None = None  # location and scale of the context
         self._since = 0  # rows since the last start
         self.rows = self.starts = 0
         self.forecast = self._start(future)
@@ -74,48 +62,42 @@ class Rolling:
             DataError: rows of another shape, at times that do not follow, or with values that are not finite.
         """
         grown, count = self._grown(rows)
-        known = grown.extended(
-            self._horizon, known_ahead(grown, self._horizon, future)
-        )  # refuses a bad `future` before anything changes
+        known = self._extended(grown, future)  # refuses a bad `future` before anything changes
         self._series = _last_rows(grown, self._context)
         self.rows += count
         self._since += count
-        if self._place is not None and self._since > self._carry:
+        if self._statistics is not None and self._since > self._predictor.config.stream_rows:
             self.forecast = self._start(future)
             return self.forecast
         batch = self._gather(known, count, "none")
-        if self._place is not None:
-            self._anchor(batch, known)
+        if self._statistics is not None:
+            self._scale(batch, known, self._statistics)
         self.forecast = self._step(batch, known)
         return self.forecast
 
     def _start(self, future: Any) -> Forecast:
         """Run the network over the last context from the state of zeros."""
-        known = self._series.extended(self._horizon, known_ahead(self._series, self._horizon, future))
-        batch = self._gather(known, self._context, self._window_scaling)
+        known = self._extended(self._series, future)
+        batch = self._gather(known, self._context, self._predictor.config.window_scaling)
         self._state, self._since = None, 0
         self.starts += 1
-        self._place = None if batch.location is None or batch.scale is None else (batch.location, batch.scale)
+        self._statistics = None if batch.location is None or batch.scale is None else (batch.location, batch.scale)
         return self._step(batch, known)
 
-    def _gather(self, known: SeriesSet, context: int, window_scaling: str) -> Batch:
-        windows = window_set(
-            known,
-            self._scaler.transform,
-            context=context,
-            horizon=self._horizon,
-            window_scaling=window_scaling,
-            dtype=self._network.config.stack.data_dtype,
-            origins=known.offsets[1:] - self._horizon,
-        )
-        return windows.gather(slice(None), self._network.backend)
+    def _extended(self, series: SeriesSet, future: Any) -> SeriesSet:
+        return series.extended(self._horizon, known_ahead(series, self._horizon, future))
 
-    def _anchor(self, batch: Batch, known: SeriesSet) -> None:
+    def _gather(self, known: SeriesSet, context: int, window_scaling: str) -> Batch:
+        windows = self._predictor.windows(
+            known, known.offsets[1:] - self._horizon, context=context, window_scaling=window_scaling
+        )
+        return windows.gather(slice(None), self._predictor.network.backend)
+
+    def _scale(self, batch: Batch, known: SeriesSet, statistics: tuple[Array, Array]) -> None:
         """Scale the targets of new rows by the location and scale of the context that the state began with."""
-        assert self._place is not None
-        batch.location, batch.scale = self._place
+        batch.location, batch.scale = statistics
         targets = known.targets
-        with self._network.backend.activate():
+        with self._predictor.network.backend.activate():
             scaled = (batch.x[..., :targets] - batch.location) / batch.scale
             if known.missing == "mask":  # the last columns say what was observed; a gap is put at the location
                 width = known.values.shape[1]
@@ -123,18 +105,9 @@ class Rolling:
             batch.x[..., :targets] = scaled
 
     def _step(self, batch: Batch, known: SeriesSet) -> Forecast:
-        network, draws = self._network, self._draws
-        first = batch.future if draws is None or batch.future is None else batch.future[:, :1]
-        raw, self._state, _ = network.forward(batch.x, first, self._state)
-        anchor = Anchor.of(batch, self._scaler, np.arange(len(known)))
-        if draws is None:
-            mean, quantiles = direct(network, self._loss, raw, anchor)
-        else:
-            mean, quantiles = recursive(
-                network, self._loss, raw, self._state, batch.future, self._horizon, anchor, draws
-            )
-        index = np.stack([known.time_of(place)[-self._horizon :] for place in range(len(known))])
-        return Forecast(known.names, known.target_names, index, mean, self._loss.levels, quantiles)
+        predicted, self._state = self._predictor.forecast_batch(batch, np.arange(len(known)), self._state)
+        index = np.stack([known.time_of(row)[-self._horizon :] for row in range(len(known))])
+        return Forecast(known.names, known.target_names, index, predicted[0], self._predictor.loss.levels, predicted[1])
 
     def _grown(self, rows: Any) -> tuple[SeriesSet, int]:
         """The series with new rows at their ends, and how many there are in each."""
@@ -149,12 +122,12 @@ class Rolling:
         if series.missing == "refuse" and np.isnan(fresh).any():
             raise DataError("rows holds missing values, and the rule is missing='refuse'")
         values, time = [], []
-        for place in range(len(series)):
-            block = fresh[place]
+        for row in range(len(series)):
+            block = fresh[row]
             if series.calendar:
-                block = np.concatenate([block, calendar_columns(times[place], series.calendar)], axis=1)
-            values += [series.series(place), block]
-            time += [series.time_of(place), times[place]]
+                block = np.concatenate([block, calendar_columns(times[row], series.calendar)], axis=1)
+            values += [series.series(row), block]
+            time += [series.time_of(row), times[row]]
         count = fresh.shape[1]
         grown = replace(
             series,
@@ -174,7 +147,7 @@ class Rolling:
         if array.ndim != 3 or array.shape[0] != len(series) or array.shape[1] < 1 or array.shape[2] != own:
             names = ", ".join(series.columns[:own])
             raise DataError(f"rows has shape {came}, expected ({len(series)}, n, {own}): series, rows, columns {names}")
-        return array, [continue_time(series.time_of(place), array.shape[1]) for place in range(len(series))]
+        return array, [continue_time(series.time_of(row), array.shape[1]) for row in range(len(series))]
 
     def _from_table(self, rows: Any, own: int) -> tuple[np.ndarray, list[np.ndarray]]:
         series = self._series
@@ -187,19 +160,19 @@ class Rolling:
         )
         if set(table.names) != set(series.names):
             raise DataError(f"rows are of the series {', '.join(table.names)}, expected {', '.join(series.names)}")
-        places = [table.names.index(name) for name in series.names]
+        order = [table.names.index(name) for name in series.names]
         if len(set(table.lengths.tolist())) > 1:
             raise DataError(f"rows has {table.lengths.tolist()} rows for its series, expected as many for each")
         times = []
-        for place, other in enumerate(places):
-            expected = continue_time(series.time_of(place), int(table.lengths[other]))
+        for row, other in enumerate(order):
+            expected = continue_time(series.time_of(row), int(table.lengths[other]))
             times.append(expected if series.time_name is None else table.time_of(other))
-            if times[-1][0] <= series.time_of(place)[-1]:
+            if times[-1][0] <= series.time_of(row)[-1]:
                 raise DataError(
-                    f"rows begin at {format_time(times[-1][0])} in series {series.names[place]!r}, "
-                    f"expected a time after {format_time(series.time_of(place)[-1])}"
+                    f"rows begin at {format_time(times[-1][0])} in series {series.names[row]!r}, "
+                    f"expected a time after {format_time(series.time_of(row)[-1])}"
                 )
-        return np.stack([table.series(other) for other in places]), times
+        return np.stack([table.series(other) for other in order]), times
 
 
 def _last_rows(series: SeriesSet, count: int) -> SeriesSet:

@@ -262,7 +262,7 @@ class Trainer(RunState):
             batch.weight,
             self._start(batch),
             read=batch.read,
-            carry=batch.carry,
+            carry=batch.state_at,
         )
         self._next = found.state
         return found

@@ -15,7 +15,7 @@ from matplotlib.image import imread
 from typer.testing import CliRunner
 
 from gpulstm.cli import app, console, demonstration
-from gpulstm.cli.forecaster import amount
+from gpulstm.data.splits import parse_amount
 from gpulstm.forecast.forecaster import Forecaster
 
 SMALL = ["--horizon", "4", "--context", "8", "--hidden-size", "4", "--layers", "1", "--device", "cpu", "--quiet"]
@@ -91,7 +91,7 @@ def test_options_reach_the_forecaster(shop: Path, tmp_path: Path) -> None:
     options += ["--season", "3", "--dtype", "float64", "--layer-norm", "--stride", "2", "--batch-size", "9"]
     shown = call("train", shop, *ROLES, *SMALL, *options, "--epochs", "1", "--output", tmp_path)
     assert shown.exit_code == 0, shown.output
-    made = Forecaster.load(tmp_path / "model.safetensors", "cpu").to_dict()
+    made = Forecaster.load(tmp_path / "model.safetensors", "cpu").config.to_dict()
     wanted = {"cell": "gru", "quantiles": [0.2, 0.8], "likelihood": "gaussian", "seed": 5, "learning_rate": 0.01}
     wanted |= {"clip_norm": None, "patience": None, "validation": "2024-04-10", "season": 3, "dtype": "float64"}
     wanted |= {
@@ -273,8 +273,8 @@ def test_demo(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("text", "value"), [("52", 52), ("0", 0), ("0.25", 0.25), ("2024-01-01", "2024-01-01")])
 def test_amounts(text: str, value: object) -> None:
-    assert amount(text) == value
-    assert type(amount(text)) is type(value)
+    assert parse_amount(text) == value
+    assert type(parse_amount(text)) is type(value)
 
 
 @pytest.mark.cuda

@@ -90,7 +90,7 @@ def test_a_forecaster(run: Run, tmp_path: Path) -> None:
     forecaster.save(tmp_path / "forecaster")
     (tmp_path / "forecaster").rename(tmp_path / "forecaster.safetensors")
     assert run(tmp_path / "forecaster.safetensors", tmp_path / "a.onnx")[0] == 0
-    model = forecaster._fitted.network  # type: ignore[union-attr]
+    model = forecaster.fitted.network
     x = np.random.default_rng(4).normal(size=(8, 3, model.config.stack.input_size)).astype("f4")
     found = from_onnx(tmp_path / "a.onnx", device="cpu").run([x])[0]
     np.testing.assert_allclose(found, model.forward(x)[0], rtol=1e-5, atol=1e-6)

@@ -63,6 +63,6 @@ def test_without_matplotlib_only_the_pictures_are_missing(
 
 
 def test_the_full_size_is_what_the_documentation_says() -> None:
-    model = gpulstm.cli.demonstration.forecaster(device="cpu")
+    model = gpulstm.cli.demonstration.forecaster(device="cpu").config
     assert (model.horizon, model.context, model.hidden_size, model.num_layers) == (52, 156, 64, 2)
     assert (model.validation, model.test) == (156, 312)

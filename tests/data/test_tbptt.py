@@ -59,7 +59,7 @@ def test_reach_looks_back_beyond_the_chunk() -> None:
     data = lanes(series(34), chunk=3, reach=9)
     steps = [data.gather(run, CPU) for run in data.batches(2)]
     assert steps[0].x.shape == (9, 2, 2) and steps[0].target.shape == (6, 2, 1)
-    assert (steps[0].read, steps[0].carry) == (3, 3)
+    assert (steps[0].read, steps[0].state_at) == (3, 3)
     np.testing.assert_array_equal(steps[1].x[:, 0, 0], steps[0].x[:, 0, 0] + 3)
     targets = np.concatenate([step.target[:, 0, 0] for step in steps])
     assert sorted(targets) == list(range(33 - len(targets), 33))
@@ -242,7 +242,8 @@ def test_a_forecaster_trains_so(strategy: str, tmp_path: Path) -> None:
     assert not made.backtest(stride=5).seen
     made.save(tmp_path / "f")
     again = Forecaster.load(tmp_path / "f", "cpu")
-    assert (again.training, again.chunk, again.reach) == ("truncated", 8, 16)
+    options = again.config
+    assert (options.training, options.chunk, options.reach) == ("truncated", 8, 16)
     np.testing.assert_array_equal(again.predict(future=ahead).mean, made.predict(future=ahead).mean)
 
 

@@ -14,7 +14,7 @@ import gpulstm.arrays.backend
 from gpulstm.data.loading import load_series
 from gpulstm.data.scaling import Scaler
 from gpulstm.data.series import SeriesSet
-from gpulstm.data.splits import chronological_cuts
+from gpulstm.data.splits import Cuts, chronological_cuts
 from gpulstm.data.windows import WindowSet, window_set
 from gpulstm.errors import ConfigError, DataError, ShapeError
 
@@ -66,10 +66,6 @@ def test_every_gathered_window_is_the_plain_slice(
             np.testing.assert_array_equal(batch.future[index], ahead[:, targets + past :])
         else:
             assert batch.future is None
-        view_seen, view_ahead = windows.window(index)
-        np.testing.assert_array_equal(view_seen, seen)
-        np.testing.assert_array_equal(view_ahead, ahead)
-        assert np.shares_memory(view_seen, values)
         assert windows.series_of(index) == series
 
 
@@ -98,9 +94,10 @@ def test_gather_on_a_device(backend, rng) -> None:
         assert backend.owns(array)
         assert array.dtype == np.float32
         np.testing.assert_allclose(backend.to_host(array), getattr(plain, name), rtol=1e-5, atol=1e-6)
-    first = windows._resident[backend.device][0]
-    windows.subset(indices).gather(0, backend)
-    assert windows._resident[backend.device][0] is first  # uploaded once, and shared with parts of the set
+    first = windows.resident[backend.device][0]
+    part = windows.within(np.array([10]), np.array([30]))
+    part.gather(0, backend)
+    assert part.resident[backend.device][0] is first  # uploaded once, and shared with parts of the set
 
 
 def test_window_scaling_is_undone_by_location_and_scale(rng) -> None:
@@ -152,7 +149,15 @@ def prepared(series: SeriesSet, validation: float | int = 12, test: float | int 
     cuts = chronological_cuts(series, validation, test)
     scaler = Scaler().fit(series.values, series.offsets, cuts.train, names=series.names, columns=series.columns)
     windows = window_set(series, scaler.transform, context=8, horizon=4, cuts=cuts, window_scaling="standard")
-    return cuts, scaler, windows.split(cuts)
+    return cuts, scaler, parts_of(windows, cuts)
+
+
+def parts_of(windows: WindowSet, cuts: Cuts) -> tuple[WindowSet, ...]:
+    """Training, validation and test windows."""
+    begins = (windows.offsets[:-1], cuts.train, cuts.validation)
+    parts = [windows.within(*rows) for rows in zip(begins, (*begins[1:], windows.offsets[1:]), strict=True)]
+    windows.check_training(parts[0], cuts)
+    return tuple(parts)
 
 
 def test_parts_share_no_target(rng) -> None:
@@ -215,11 +220,16 @@ def test_cuts_by_fraction_count_and_date() -> None:
 
 
 def test_origins_are_checked(rng) -> None:
-    windows = WindowSet(rng.normal(size=(20, 1)), np.array([0, 12, 20]), context=3, horizon=2, names=["a", "b"])
-    np.testing.assert_array_equal(windows.at(np.array([3, 15])).series_of(), [0, 1])
+    series = load_series({"y": rng.normal(size=20), "id": ["a"] * 12 + ["b"] * 8}, series="id")
+
+    def at(*origins: int) -> WindowSet:
+        return window_set(series, lambda values, *_: values, context=3, horizon=2, origins=np.array(origins))
+
+    np.testing.assert_array_equal(at(3, 15).series_of(), [0, 1])
     for origin in (2, 11, 14, 19, -1, 25):
         with pytest.raises(DataError, match="needs 3 rows before it and 2 from it on"):
-            windows.at(np.array([origin]))
+            at(origin)
+    windows = WindowSet(series.values, series.offsets, context=3, horizon=2)
     with pytest.raises(ConfigError, match="batch_size is 0"):
         windows.batches(0)
     assert [len(part) for part in windows.batches(5)] == [5, 5, 2]
@@ -240,7 +250,7 @@ def test_mistakes(rng) -> None:
         WindowSet(values, offsets, context=1, horizon=1, targets=2, window_scaling="max")
     windows = WindowSet(values, offsets, context=6, horizon=4, targets=2)
     with pytest.raises(DataError, match="longest training part has 9 rows, but a window needs 10"):
-        windows.split(chronological_cuts(load_series(values), 11))
+        parts_of(windows, chronological_cuts(load_series(values), 11))
     short = WindowSet(values, np.array([0, 3, 20]), context=4, horizon=2, targets=2, names=["a", "b"])
     assert short.skipped == ["a"]
 
@@ -250,7 +260,7 @@ def test_carried_windows_are_placed_by_rows_before_their_end(kind: str, backend,
     values = rng.normal(size=(400, 1)).cumsum(axis=0)
     build = {"context": 10, "horizon": 2, "window_scaling": kind}
     plain = WindowSet(values, np.array([0, 400]), context=10, horizon=2).gather(slice(None), CPU).x[:, :, 0]
-    windows = WindowSet(values, np.array([0, 400]), carry=4, **build)
+    windows = WindowSet(values, np.array([0, 400]), scale_lag=4, **build)
     batch = windows.gather(slice(None), backend)
     location = backend.to_host(batch.location)[:, 0]
     used = set()
@@ -260,10 +270,10 @@ def test_carried_windows_are_placed_by_rows_before_their_end(kind: str, backend,
         assert len(fits) == 1
         used.add(fits[0])
     assert used == {6, 7, 8, 9, 10}
-    again = windows.subset(np.array([7, 3])).gather(slice(None), backend)
+    again = windows.gather(np.array([7, 3]), backend)
     np.testing.assert_allclose(backend.to_host(again.location)[:, 0], location[[7, 3]], rtol=1e-12)
-    with pytest.raises(ConfigError, match="carry is 10, expected less than the context of 10"):
-        WindowSet(values, np.array([0, 400]), carry=10, **build)
+    with pytest.raises(ConfigError, match="scale_lag is 10, expected less than the context of 10"):
+        WindowSet(values, np.array([0, 400]), scale_lag=10, **build)
 
 
 def _place(kind: str, rows: np.ndarray) -> float:

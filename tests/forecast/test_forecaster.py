@@ -14,6 +14,7 @@ from gpulstm import metrics
 from gpulstm.data import datasets
 from gpulstm.data.loading import load_series
 from gpulstm.errors import CheckpointError, ConfigError, DataError, EngineError, GpulstmError, NotFittedError
+from gpulstm.forecast.config import ForecasterConfig
 from gpulstm.forecast.forecaster import Forecaster
 from gpulstm.forecast.results import MODEL, NAIVE, SEASONAL
 
@@ -85,8 +86,8 @@ def test_the_test_part_takes_no_part_in_training(rule: str) -> None:
     changed = values.copy()
     changed[123:] = 1e3 * np.random.default_rng(5).normal(size=27)
     first, second = (small(array, test=30, roles={"missing": rule}) for array in (values, changed))
-    np.testing.assert_array_equal(first._need().network.params.flat, second._need().network.params.flat)
-    np.testing.assert_array_equal(first._need().scaler.location, second._need().scaler.location)
+    np.testing.assert_array_equal(first.fitted.network.params.flat, second.fitted.network.params.flat)
+    np.testing.assert_array_equal(first.fitted.scaler.location, second.fitted.scaler.location)
     assert first.history.columns()["validation_loss"] == second.history.columns()["validation_loss"]
 
 
@@ -155,7 +156,7 @@ def test_arrays_of_every_shape(rng, shape: tuple[int, ...], series: int, targets
 
 
 def test_a_forecast_is_the_network_on_the_scaled_context(fitted: Forecaster) -> None:
-    part = fitted._need()
+    part = fitted.fitted
     location, scale = wave()[:100].mean(), wave()[:100].std()
     context = ((wave()[-12:] - location) / scale).astype(np.float32)
     raw, _, _ = part.network.forward((context - context[-1])[:, None, None])
@@ -176,7 +177,7 @@ def test_times_go_on_and_calendars_with_them() -> None:
     model = small(data, roles={"target": "y", "past": "z", "time": "day", "calendar": ("weekly", "yearly")})
     forecast = model.predict()
     np.testing.assert_array_equal(forecast.index[0], data["day"][-1] + np.arange(1, 5))
-    assert model._need().season == 7
+    assert model.fitted.season == 7
 
 
 def test_future_covariates_are_asked_for_and_used() -> None:
@@ -238,7 +239,7 @@ def test_recursive_forecasts_go_as_far_as_asked() -> None:
 def test_a_recursive_point_forecast_is_one_step_again_and_again(device: str) -> None:
     model = small(strategy="recursive", likelihood="point", dtype="float64", window_scaling="none", device=device)
     values, expected = wave(), []
-    part = model._need()
+    part = model.fitted
     for _ in range(5):  # the network reads the whole sequence anew for every step
         scaled = (values[138:] - part.scaler.location[0, 0]) / part.scaler.scale[0, 0]
         raw, _, _ = part.network.forward(part.network.backend.from_host(scaled[:, None, None]))
@@ -250,7 +251,7 @@ def test_a_recursive_point_forecast_is_one_step_again_and_again(device: str) -> 
 @pytest.mark.parametrize("likelihood", ["quantile", "gaussian"])
 def test_draws_follow_the_forecast_of_one_step(likelihood: str) -> None:
     model = small(strategy="recursive", likelihood=likelihood, draws=4000, quantiles=(0.1, 0.3, 0.5, 0.7, 0.9))
-    part = model._need()
+    part = model.fitted
     scaled = (wave()[-12:] - part.scaler.location[0, 0]) / part.scaler.scale[0, 0]
     raw, _, _ = part.network.forward((scaled - scaled[-1])[:, None, None])
     levels = (part.loss.predict(raw)["quantiles"][0, 0, 0] + scaled[-1]) * part.scaler.scale[0, 0]
@@ -338,7 +339,7 @@ def test_a_backtest_of_many_series_weighs_them_by_their_scales() -> None:
 def test_a_stream_carries_the_state_over_the_whole_sequence(cell: str, device: str) -> None:
     model = small(window_scaling="none", dtype="float64", cell=cell, device=device)
     values = np.concatenate([wave(), wave(20, 3)])
-    part, stream = model._need(), model.stream()
+    part, stream = model.fitted, model.stream()
     np.testing.assert_array_equal(stream.forecast.quantiles, model.predict().quantiles)
     for start, stop in ((150, 151), (151, 156), (156, 170)):
         forecast = stream.update(values[start:stop])
@@ -352,21 +353,21 @@ def test_a_stream_carries_the_state_over_the_whole_sequence(cell: str, device: s
 
 
 def test_a_stream_with_scaled_windows_starts_over_when_it_has_carried_enough() -> None:
-    model = small(carry=5)
+    model = small(stream_rows=5)
     values = np.concatenate([wave(), wave(20, 3)])
     stream = model.stream()
     starts = [(stream.update(values[row : row + 1]), stream.starts)[1] for row in range(150, 163)]
     assert starts == [1] * 5 + [2] * 6 + [3] * 2
-    fresh = small(carry=0).stream()
+    fresh = small(stream_rows=0).stream()
     for row in range(150, 153):
         forecast = fresh.update(values[row : row + 1])
     assert fresh.starts == 4
-    np.testing.assert_allclose(forecast.mean, small(carry=0).predict(data=values[:153]).mean, rtol=1e-6)
+    np.testing.assert_allclose(forecast.mean, small(stream_rows=0).predict(data=values[:153]).mean, rtol=1e-6)
 
 
 def test_a_carried_state_forecasts_about_as_well_as_a_fresh_one() -> None:
     values = wave(500)
-    model = small(values[:400], carry=8, epochs=12, horizon=4, context=24, hidden_size=16, validation=60)
+    model = small(values[:400], stream_rows=8, epochs=12, horizon=4, context=24, hidden_size=16, validation=60)
     stream, fresh, carried = model.stream(), [], []
     for row in range(400, 490):
         forecast = stream.update(values[row : row + 1])
@@ -426,7 +427,7 @@ def test_a_saved_forecaster_forecasts_the_same_bits(changes: dict[str, Any], tmp
     first, second = model.predict(), again.predict()
     np.testing.assert_array_equal(first.quantiles, second.quantiles)
     np.testing.assert_array_equal(first.index, second.index)
-    assert again.to_dict() == model.to_dict()
+    assert again.config.to_dict() == model.config.to_dict()
     assert again.history.rows == model.history.rows
     other = Forecaster.load(tmp_path / "m.safetensors", device="cpu").predict()
     np.testing.assert_allclose(other.quantiles, first.quantiles, rtol=1e-4)
@@ -511,7 +512,7 @@ MISTAKES: list[tuple[dict[str, Any], type[GpulstmError], str]] = [
     ({"weight_decay": -0.1}, ConfigError, "weight_decay is -0.1"),
     ({"patience": 0}, ConfigError, "patience is 0"),
     ({"season": 0}, ConfigError, "season is 0"),
-    ({"carry": 12}, ConfigError, "carry is 12, expected less than the context of 12"),
+    ({"stream_rows": 12}, ConfigError, "stream_rows is 12, expected less than the context of 12"),
     ({"seed": -1}, ConfigError, "seed is -1"),
 ]
 
@@ -562,12 +563,12 @@ def test_options_are_kept_as_plain_values() -> None:
     import json
 
     model = Forecaster(**{**SMALL, "test": datetime.date(2024, 1, 31), "validation": np.float64(0.25)})
-    kept = json.loads(json.dumps(model.to_dict()))
+    kept = json.loads(json.dumps(model.config.to_dict()))
     assert (kept["test"], kept["validation"], kept["quantiles"]) == ("2024-01-31", 0.25, [0.1, 0.5, 0.9])
     assert "device" not in kept
     again = Forecaster(**kept, device="cpu")
-    assert again.to_dict() == model.to_dict()
-    assert {f.name for f in dataclasses.fields(Forecaster) if f.init} == {*kept, "device"}
+    assert again.config.to_dict() == model.config.to_dict()
+    assert {f.name for f in dataclasses.fields(ForecasterConfig)} == {*kept, "device"}
 
 
 def test_a_bound_on_memory_changes_no_bit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -577,6 +578,6 @@ def test_a_bound_on_memory_changes_no_bit(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert bounded.history.columns()["train_loss"] == whole.history.columns()["train_loss"]
     assert np.isclose(bounded.backtest().metrics()[MODEL]["MAE"], whole.backtest().metrics()[MODEL]["MAE"], rtol=1e-6)
     bounded.save(tmp_path / "f.safetensors")
-    assert Forecaster.load(tmp_path / "f.safetensors").memory == "100KiB"
+    assert Forecaster.load(tmp_path / "f.safetensors").config.memory == "100KiB"
     with pytest.raises(ConfigError, match="memory is 0, expected a number of bytes"):
         Forecaster(memory=0)

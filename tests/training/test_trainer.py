@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -383,7 +384,7 @@ def test_what_does_not_fit_is_refused_before_any_step() -> None:
     with pytest.raises(ShapeError, match="the windows of validation have horizon 3, the network was made for 2"):
         trainer.fit(windows(), long)
     with pytest.raises(ShapeError, match="validation has no windows"):
-        trainer.fit(windows(), windows().at(np.zeros(0, int)))
+        trainer.fit(windows(), replace(windows(), origins=np.zeros(0, int)))
     assert trainer.step == 0
 
 

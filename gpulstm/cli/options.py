@@ -1,0 +1,129 @@
+"""Command-line options from dataclasses of options: one field of `described` is one option.
+
+A parameter of a command that is annotated with such a class becomes all of the class's options, and the command gets
+the object made of them:
+
+    @polite
+    @with_options
+    def train(data: Table, config: ForecasterConfig) -> None: ...
+
+How a field appears, by its annotation:
+
+- a number, text or flag as itself; `--hidden-size` for `hidden_size`, and its aliases;
+- a number or None: 0 stands for None, in the help text too;
+- a flag or None: `--name` and `--no-name`, neither for None;
+- a sequence of numbers, and what is `many`: given several times, and not at all for the default;
+- everything else as text, which the field's `parse` or the class itself reads.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import types
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import typer
+
+from gpulstm.validate import Described
+
+Command = TypeVar("Command", bound=Callable[..., None])
+_PLAIN = (bool, int, float, str)
+
+
+def with_options(command: Command) -> Command:
+    """The command with the options of its dataclasses in their place."""
+    hints = get_type_hints(command, include_extras=True)
+    parameters: list[inspect.Parameter] = []
+    classes: dict[str, type] = {}
+    for name, parameter in inspect.signature(command).parameters.items():
+        if dataclasses.is_dataclass(hints[name]):
+            classes[name] = hints[name]
+            parameters += options_of(hints[name])
+        else:
+            kind = inspect.Parameter.KEYWORD_ONLY
+            parameters.append(parameter.replace(kind=kind, annotation=hints[name]))
+
+    @functools.wraps(command)
+    def run(**values: Any) -> None:
+        built = {name: from_line(options, values) for name, options in classes.items()}
+        command(**built, **values)
+
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {one.name: one.annotation for one in parameters}
+    return run  # type: ignore[return-value]
+
+
+def options_of(options: type) -> list[inspect.Parameter]:
+    """A parameter for typer for each field of a dataclass of options, in their order."""
+    hints = get_type_hints(options)
+    return [_parameter(one, hints[one.name]) for one in dataclasses.fields(options)]
+
+
+def from_line(options: type, values: dict[str, Any]) -> Any:
+    """The object of a dataclass of options from the values of a command line, which it takes out of `values`."""
+    hints = get_type_hints(options)
+    return options(
+        **{one.name: _value(one, hints[one.name], values.pop(one.name)) for one in dataclasses.fields(options)}
+    )
+
+
+def _parameter(option: dataclasses.Field[Any], kind: Any) -> inspect.Parameter:
+    """How typer is to ask for one field whose annotation is `kind`."""
+    described: Described = option.metadata["option"]
+    members = _members(kind)
+    annotation: Any
+    text, default = described.text, option.default
+    shown: bool | str = True
+    if element := _element(described, kind):
+        shown = " ".join(str(value) for value in default or ()) or False  # type: ignore[union-attr]
+        annotation, default = list[element] | None, None  # type: ignore[valid-type]
+    elif _zero_is_none(members):
+        number = int if int in members else float
+        annotation, default = number, number() if default is None else default
+        text = text.replace("None", "0")
+        shown = default != 0
+    elif members - {type(None)} <= {*_PLAIN} and len(members - {type(None)}) == 1:
+        annotation = kind
+    else:
+        annotation, default = str | None, None if default is None else str(default)
+    flag = f"--{option.name.replace('_', '-')}"
+    spellings = [flag, *described.aliases]
+    if bool in members and default is not False:
+        spellings[0] = f"{flag}/--no-{flag[2:]}"
+    asked = typer.Option(*spellings, help=_sentence(text), rich_help_panel=described.group, show_default=shown)
+    return inspect.Parameter(
+        option.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[annotation, asked]
+    )
+
+
+def _value(option: dataclasses.Field[Any], kind: Any, value: Any) -> Any:
+    """The value of a field from that of its option."""
+    described: Described = option.metadata["option"]
+    if _element(described, kind):
+        return tuple(value) if value else option.default
+    if _zero_is_none(_members(kind)):
+        return value or None
+    return described.parse(value) if described.parse is not None and value is not None else value
+
+
+def _members(kind: Any) -> set[Any]:
+    """The types of a union, or the one type that an annotation is."""
+    return set(get_args(kind)) if get_origin(kind) in (Union, types.UnionType) else {kind}
+
+
+def _element(described: Described, kind: Any) -> Any:
+    """The type of one of several values, or None where an option is given once."""
+    if described.many:
+        return str
+    return get_args(kind)[0] if get_origin(kind) in (Sequence, list, tuple) else None
+
+
+def _zero_is_none(members: set[Any]) -> bool:
+    return members in ({int, type(None)}, {float, type(None)})
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
