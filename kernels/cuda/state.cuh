@@ -6,8 +6,8 @@
 //
 // States lie in time order in slots, hs[T+1][B][H]; step t reads slot `from` and writes slot `to` (t and t+1 forwards,
 // t+1 and t backwards in time), so that all h_{t-1} are one matrix for the gradient of W_h, and y is hs without h_0.
-#ifndef GPULSTM_STEPS_H
-#define GPULSTM_STEPS_H
+#ifndef GPULSTM_STATE_CUH
+#define GPULSTM_STATE_CUH
 
 #include "equations/gates.h"
 

@@ -113,7 +113,7 @@ def test_generators_repeat_and_differ_by_stream() -> None:
 def test_a_preamble_holds_each_header_once() -> None:
     text = kernel_preamble(("cuda/state.cuh",))
     assert '#include "' not in text
-    assert text.count("#define GPULSTM_PHILOX_H") == text.count("#define GPULSTM_GATES_H") == 1
+    assert text.count("#define GPULSTM_INLINE_H") == text.count("#define GPULSTM_GATES_H") == 1
 
 
 def test_round_trip(backend: Backend) -> None:
