@@ -78,21 +78,28 @@ class Toolkit:
             "--device-as-default-execution-space",
         ]
 
-    def ptx(self, source: str, capability: int) -> str:
+    def ptx(self, source: str, capability: int, *, lines: bool = False) -> str:
         """The PTX of a source, from which CuPy's cubin would be made.
 
-        Raises:
-            CompileError: it does not compile.
-        """
-        return self._compile(source, f"compute_{capability}", (), "PTX")[0].rstrip(b"\0").decode()
-
-    def cubin(self, source: str, capability: int) -> tuple[bytes, str]:
-        """The machine code of a source, and what `ptxas -v` says of each kernel.
+        Args:
+            source: the text.
+            capability: what for, times ten.
+            lines: whether it is the PTX whose lines a cubin made with `lines` refers to.
 
         Raises:
             CompileError: it does not compile.
         """
-        return self._compile(source, f"sm_{capability}", ("--ptxas-options=-v",), "CUBIN")
+        more = ("-lineinfo",) if lines else ()
+        return self._compile(source, f"compute_{capability}", more, "PTX")[0].rstrip(b"\0").decode()
+
+    def cubin(self, source: str, capability: int, *, lines: bool = False) -> tuple[bytes, str]:
+        """The machine code of a source, and what `ptxas -v` says of each kernel; arguments as in `ptx`.
+
+        Raises:
+            CompileError: it does not compile.
+        """
+        more = ("--ptxas-options=-v", "-lineinfo") if lines else ("--ptxas-options=-v",)
+        return self._compile(source, f"sm_{capability}", more, "CUBIN")
 
     def _compile(self, source: str, target: str, more: tuple[str, ...], kind: str) -> tuple[bytes, str]:
         nvrtc, program, size = self.library, ctypes.c_void_p(), ctypes.c_size_t()

@@ -18,6 +18,9 @@ from gpulstm.arrays.backend import Array, Backend
 from gpulstm.arrays.cupy_backend import CupyBackend
 
 TYPES = {"float16": ("__half", "float"), "float32": ("float", "float"), "float64": ("double", "double")}
+PARTIAL = {"float16": "float32", "float32": "float32", "float64": "float64"}  # of a product that is split over its depth
+STEP = 64  # a multiple of every tile's depth
+LEAST_DEPTH = 256  # of a part: below, storing and adding parts costs more than blocks that have nothing to do
 Tile = tuple[int, ...]
 TENSOR_TILES: tuple[Tile, ...] = (
     (16, 64, 32, 1, 4),
@@ -127,13 +130,36 @@ def gemm(
     inner = a.shape[0] if transa else a.shape[1]
     dtype = out.dtype.name
     shape = choose_tile(rows_of or rows, columns, cuda.processors, wants_tensor(cuda, dtype))
+    parts, depth = split(shape, rows, columns, inner, cuda.processors) if transa else (1, inner)
+    if parts > 1:
+        partial = cuda.empty((parts, rows, columns), PARTIAL[dtype])
+        kernel = gemm_kernel(cuda, dtype, shape, transa, transb, "gpulstm_gemm_part")
+        numbers = (rows, columns, inner, a.shape[1], b.shape[1], depth)
+        kernel((*blocks(shape, rows, columns), parts), (threads(shape),), (a, b, partial, *numbers))
+        kernel = gemm_kernel(cuda, dtype, shape, transa, transb, "gpulstm_gemm_sum")
+        kernel((-(-out.size // 256),), (256,), (partial, out, out.size, parts, int(accumulate)))
+        return
     kernel = gemm_kernel(cuda, dtype, shape, transa, transb)
     numbers = (rows, columns, inner, a.shape[1], b.shape[1], columns, int(accumulate))
     kernel(blocks(shape, rows, columns), (threads(shape),), (a, b, out, 0, *numbers))
 
 
-def gemm_kernel(backend: CupyBackend, dtype: str, shape: Tile, transa: bool, transb: bool) -> Any:
-    """The compiled product for a dtype, a tile and two orders of storage."""
+def split(shape: Tile, rows: int, columns: int, inner: int, processors: int) -> tuple[int, int]:
+    """(parts, depth of each) of a product, so that its blocks are about as many as the multiprocessors.
+
+    A part is at least LEAST_DEPTH deep.  The same sizes give the same parts, and so the same bits.
+    """
+    across, down = blocks(shape, rows, columns)
+    parts = max(1, min(processors // (across * down), inner // LEAST_DEPTH))
+    depth = -(-inner // parts)
+    depth = max(STEP, -(-depth // STEP) * STEP)
+    return -(-inner // depth), depth
+
+
+def gemm_kernel(
+    backend: CupyBackend, dtype: str, shape: Tile, transa: bool, transb: bool, name: str = "gpulstm_gemm"
+) -> Any:
+    """The compiled kernel `name` of `kernels/cuda/gemm.cu` for a dtype, a tile and two orders of storage."""
     storage, compute = TYPES[dtype]
     defines = (
         ("GL_T", storage),
@@ -141,8 +167,9 @@ def gemm_kernel(backend: CupyBackend, dtype: str, shape: Tile, transa: bool, tra
         *tile(shape, dtype),
         ("GL_TA", str(transa).lower()),
         ("GL_TB", str(transb).lower()),
+        *((("GL_SPLIT", "1"),) if name != "gpulstm_gemm" else ()),
     )
-    return backend.module("cuda/gemm.cu", defines).get_function("gpulstm_gemm")
+    return backend.module("cuda/gemm.cu", defines).get_function(name)
 
 
 def matmul(backend: Backend, a: Array, b: Array, *, transa: bool = False, transb: bool = False) -> Array:

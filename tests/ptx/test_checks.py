@@ -119,9 +119,9 @@ def test_what_no_kernel_and_no_host_wrote() -> None:
     array = memory.empty((64,), "f4")
     kernel = parse(HEAD + "ld.global.f32 %f1, [%a0+128]; ret; }")["kernel"]
     pointers = [array.data.ptr.to_bytes(8, "little")] * 3
-    assert Machine(kernel, memory, (1, 1), (32, 1), pointers).run().faults.kinds == {faults.UNWRITTEN}
+    assert Machine(kernel, memory, (1, 1, 1), (32, 1), pointers).run().faults.kinds == {faults.UNWRITTEN}
     array[32] = 1.0
-    assert not Machine(kernel, memory, (1, 1), (32, 1), pointers).run().faults
+    assert not Machine(kernel, memory, (1, 1, 1), (32, 1), pointers).run().faults
 
 
 def test_alignment_and_bounds() -> None:

@@ -32,7 +32,7 @@ def launch(
     pointers = [array.data.ptr.to_bytes(8, "little") for array in placed]
     pointers += [bytes(8)] * (3 - len(pointers))
     kernel = parse(HEAD + body + "\n ret;\n}\n")["kernel"]
-    machine = Machine(kernel, memory, (grid, 1), (block, 1), pointers, settings=settings or Settings())
+    machine = Machine(kernel, memory, (grid, 1, 1), (block, 1), pointers, settings=settings or Settings())
     return placed, machine.run()
 
 
@@ -148,7 +148,7 @@ def test_what_is_not_known_is_refused() -> None:
     with pytest.raises(PtxError, match="no opcode vote"):
         launch("vote.sync.ballot.b32 %r4, %p1, -1;")
     with pytest.raises(PtxError, match="takes 3 arguments"):
-        Machine(parse(HEAD + "ret; }")["kernel"], GlobalMemory(1 << 16), (1, 1), (32, 1), [])
+        Machine(parse(HEAD + "ret; }")["kernel"], GlobalMemory(1 << 16), (1, 1, 1), (32, 1), [])
 
 
 @pytest.mark.parametrize("seed", [None, 1, 2])

@@ -85,15 +85,18 @@ class Result:
     backend: Any = None
 
 
-def run(case: Case, toolkit: nvrtc.Toolkit, mutate: Any = None, counted: bool = False, checked: bool = True) -> Result:
-    """Run a case on the interpreter and compare it with the reference engine."""
-    settings = Settings(seed=case.seed, late=case.late, counted=counted, checked=checked)
-    backend = PtxBackend(toolkit, case.capability, settings, mutate=mutate)
+def launch(case: Case, backend: PtxBackend) -> dict[str, Any]:
+    """Run a case on a device; all results by name."""
     for name, value in case.limits:
         setattr(backend, name, value)
-    host = _host(case)
     with installed(backend), own_kernels() if case.own else contextlib.nullcontext():
-        values = _pass(case, _place(host, backend.memory.array), backend, _engine(case, backend))
+        return _pass(case, _place(_host(case), backend.memory.array), backend, _engine(case, backend))
+
+
+def run(case: Case, toolkit: nvrtc.Toolkit, mutate: Any = None) -> Result:
+    """Run a case on the interpreter and compare it with the reference engine."""
+    backend = PtxBackend(toolkit, case.capability, Settings(seed=case.seed, late=case.late), mutate=mutate)
+    values, host = launch(case, backend), _host(case)
     wide = {name: value.astype(np.float64) if value.dtype.kind == "f" else value for name, value in host.items()}
     expected = _pass(case, wide, None, (reference.forward, reference.backward))
     result = Result(values, backend=backend)

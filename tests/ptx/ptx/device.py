@@ -35,15 +35,15 @@ BLOCK = 128  # threads of an elementwise kernel's block, as CuPy launches it
 
 
 @functools.lru_cache(maxsize=256)
-def text_of(source: str, capability: int, toolkit: nvrtc.Toolkit) -> str:
+def text_of(source: str, capability: int, toolkit: nvrtc.Toolkit, lines: bool = False) -> str:
     """The PTX of a source."""
-    return toolkit.ptx(source, capability)
+    return toolkit.ptx(source, capability, lines=lines)
 
 
 @functools.lru_cache(maxsize=256)
-def kernels(source: str, capability: int, toolkit: nvrtc.Toolkit) -> dict[str, Kernel]:
+def kernels(source: str, capability: int, toolkit: nvrtc.Toolkit, lines: bool = False) -> dict[str, Kernel]:
     """The parsed kernels of a source."""
-    return parse(text_of(source, capability, toolkit))
+    return parse(text_of(source, capability, toolkit, lines))
 
 
 class _Arrays:
@@ -78,6 +78,7 @@ class Launch:
     grid: tuple[int, ...]
     block: tuple[int, ...]
     counters: Counters
+    source: str
 
 
 @dataclass(eq=False)
@@ -90,6 +91,7 @@ class PtxBackend:
         settings: of every launch.
         size: bytes of global memory.
         mutate: what a test does to the PTX of modules before it is run.
+        lines: whether it is the PTX that machine code with line information refers to.
     """
 
     toolkit: nvrtc.Toolkit
@@ -97,6 +99,7 @@ class PtxBackend:
     settings: Settings = field(default_factory=Settings)
     size: int = 1 << 24
     mutate: Any = None
+    lines: bool = False
     processors: int = 132
     shared_memory: int = 232448
     registers: int = 65536
@@ -108,6 +111,7 @@ class PtxBackend:
         self.memory = GlobalMemory(self.size)
         self.xp = _Arrays(self.memory)
         self.launches: list[Launch] = []
+        self.sources: dict[int, str] = {}  # of a kernel, by its id
         self.faults = Faults()
 
     def activate(self) -> contextlib.AbstractContextManager[Any]:
@@ -134,13 +138,15 @@ class PtxBackend:
 
     def module(self, file: str, defines: tuple[tuple[str, str], ...], *, cooperative: bool = False) -> Any:
         """The kernels of a file under a choice of macros."""
-        found = self.kernels(module_source(file, defines))
+        source = module_source(file, defines)
+        found = self.kernels(source)
+        self.sources |= {id(kernel): source for kernel in found.values()}
         return SimpleNamespace(get_function=lambda name: _Function(self, found[name]))
 
     def kernels(self, source: str) -> dict[str, Kernel]:
         """The kernels of a source, mutated where a test wants that."""
         if self.mutate is None:
-            return kernels(source, self.capability, self.toolkit)
+            return kernels(source, self.capability, self.toolkit, self.lines)
         return parse(self.mutate(text_of(source, self.capability, self.toolkit)))
 
     def elementwise(self, name: str, inputs: str, outputs: str, body: str, *, headers: tuple[str, ...] = ()) -> Any:
@@ -149,13 +155,13 @@ class PtxBackend:
 
     def launch(self, kernel: Kernel, grid: tuple[int, ...], block: tuple[int, ...], arguments: list[bytes], shared: int = 0) -> None:
         """Run a launch and keep what its checks found and what it cost."""
-        sizes = ((*grid, 1)[:2], (*block, 1)[:2])
+        sizes = ((*grid, 1, 1)[:3], (*block, 1)[:2])
         machine = Machine(kernel, self.memory, *sizes, arguments, shared, self.settings)  # type: ignore[arg-type]
         try:
             machine.run()
         finally:
             self.faults.found.update(machine.faults.found)
-        self.launches.append(Launch(kernel, sizes[0], sizes[1], machine.counters))
+        self.launches.append(Launch(kernel, sizes[0], sizes[1], machine.counters, self.sources.get(id(kernel), "")))
 
 
 class _Function:

@@ -85,7 +85,7 @@ class Machine:
 
     Args:
         kernel, memory: what runs, and on which global memory.
-        grid, block: sizes in x and y.
+        grid, block: sizes in x, y and z, and in x and y.
         arguments: the bytes of each parameter.
         dynamic: bytes of dynamic shared memory.
         settings: how it is run.
@@ -93,7 +93,7 @@ class Machine:
 
     kernel: Kernel
     memory: GlobalMemory
-    grid: tuple[int, int]
+    grid: tuple[int, int, int]
     block: tuple[int, int]
     arguments: list[bytes]
     dynamic: int = 0
@@ -101,7 +101,7 @@ class Machine:
 
     def __post_init__(self) -> None:
         kernel, settings = self.kernel, self.settings
-        self.threads, self.blocks = self.block[0] * self.block[1], self.grid[0] * self.grid[1]
+        self.threads, self.blocks = self.block[0] * self.block[1], self.grid[0] * self.grid[1] * self.grid[2]
         if self.threads % 32:
             raise PtxError(f"a block of {self.threads} threads is not whole warps")
         if settings.late and settings.seed is None:
@@ -157,7 +157,7 @@ class Machine:
 
     def _specials(self, workspace: int) -> dict[str, np.ndarray]:
         thread, block = self.all % self.threads, self.all // self.threads
-        sizes = {"%ntid": (*self.block, 1), "%nctaid": (*self.grid, 1)}
+        sizes = {"%ntid": (*self.block, 1), "%nctaid": self.grid}
         values = {
             f"{name}.{axis}": np.full(self.count, size)
             for name, all_ in sizes.items()
@@ -166,8 +166,8 @@ class Machine:
         values |= {"%tid.x": thread % self.block[0], "%tid.y": thread // self.block[0], "%tid.z": np.zeros(self.count)}
         values |= {
             "%ctaid.x": block % self.grid[0],
-            "%ctaid.y": block // self.grid[0],
-            "%ctaid.z": np.zeros(self.count),
+            "%ctaid.y": block // self.grid[0] % self.grid[1],
+            "%ctaid.z": block // (self.grid[0] * self.grid[1]),
         }
         values |= {"%laneid": self.all % 32, "%warpid": thread // 32}
         values |= {
