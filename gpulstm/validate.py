@@ -40,6 +40,19 @@ def format_bytes(count: int) -> str:
     return f"{value:.0f} {units[0]}" if units[0] == "B" else f"{value:.1f} {units[0]}"
 
 
+def parse_shape(text: str) -> tuple[int, int, int, int, int]:
+    """`"T,B,I,H,L"` as five numbers.
+
+    Raises:
+        ConfigError: they are not five whole numbers of at least 1.
+    """
+    parts = text.split(",")
+    if len(parts) != 5 or not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+        raise ConfigError(f"shape is {text!r}, expected five whole numbers T,B,I,H,L such as 50,32,8,64,2")
+    steps, batch, inputs, hidden, layers = map(int, parts)
+    return steps, batch, inputs, hidden, layers
+
+
 def real(
     name: str,
     value: Any,

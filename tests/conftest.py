@@ -1,4 +1,4 @@
-"""Fixtures for the whole suite: the devices to test on, and the tolerance by dtype."""
+"""Fixtures for the whole suite: the devices to test on, and random numbers."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import pytest
 
 import gpulstm.arrays.backend
 import gpulstm.arrays.native
-
-TOLERANCE = {"float64": 1e-12, "float32": 1e-5, "float16": 2e-2}  # forward values, engines against the reference
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from style import FOLDER, shrink
 
-from gpulstm.cli import demonstration
+from gpulstm.cli import demo
 
 
 def draw(folder: Path = FOLDER) -> Path:
     """Run the demonstration in a temporary folder and keep the picture of its backtest."""
     with tempfile.TemporaryDirectory() as place:
-        result = demonstration.run(place, quiet=True, device="cpu")
+        result = demo.run(place, quiet=True, device="cpu")
         for name, errors in result.backtest.metrics().items():
             coverage = f"{100 * errors['coverage']:.0f} %" if "coverage" in errors else ""
             print(f"| {name} | {errors['MAE']:.2f} | {errors['MASE']:.2f} | {coverage} |")

@@ -74,3 +74,14 @@ def one_device(*values: object) -> Iterator[Backend]:
     backend = backends.pop()
     with backend.activate():
         yield backend
+
+
+def processor() -> str:
+    """The name of the CPU as Linux gives it, else what Python knows."""
+    import platform
+    from pathlib import Path
+
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

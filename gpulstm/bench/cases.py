@@ -14,6 +14,7 @@ from gpulstm.arrays.devices import resolve
 from gpulstm.engines.dispatch import ENGINES
 from gpulstm.engines.spec import Call, StackSpec
 from gpulstm.errors import ConfigError
+from gpulstm.validate import parse_shape
 
 KINDS = {
     "step": "one step of a stream that keeps its state",
@@ -177,19 +178,6 @@ def cases(suite: str, kinds: Iterable[str] = (), shapes: Iterable[str] = ()) -> 
             Case(*shape, kind) for shape in wanted or SHAPES[suite][kind] if kind != "step" or shape[0] == 1
         ]  # a step is one
     return tuple(found)
-
-
-def parse_shape(text: str) -> tuple[int, int, int, int, int]:
-    """`"T,B,I,H,L"` as five numbers.
-
-    Raises:
-        ConfigError: they are not five whole numbers of at least 1.
-    """
-    parts = text.split(",")
-    if len(parts) != 5 or not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
-        raise ConfigError(f"shape is {text!r}, expected five whole numbers T,B,I,H,L such as 50,32,8,64,2")
-    steps, batch, inputs, hidden, layers = map(int, parts)
-    return steps, batch, inputs, hidden, layers
 
 
 def contenders(suite: str, peers_python: str | None = None, names: Iterable[str] = ()) -> list[Contender]:

@@ -27,6 +27,7 @@ from gpulstm.bench.runner import environment
 from gpulstm.engines.dispatch import choose
 from gpulstm.engines.spec import Call, StackSpec
 from gpulstm.errors import ConfigError, DeviceError
+from gpulstm.validate import parse_shape
 
 KIND = "long"
 CASES = tuple(Case(steps, 32, 16, 256, 2, KIND) for steps in (250, 500, 1000, 2000, 4000, 8000, 16000))
@@ -65,7 +66,7 @@ class Measured:
 
 def chosen_cases(shapes: Iterable[str] = ()) -> tuple[Case, ...]:
     """The suite's cases, or those of the shapes `"T,B,I,H,L"`."""
-    return tuple(Case(*cases.parse_shape(shape), KIND) for shape in shapes) or CASES
+    return tuple(Case(*parse_shape(shape), KIND) for shape in shapes) or CASES
 
 
 def contenders(peers_python: str | None = None) -> list[tuple[Contender, str | None]]:

@@ -8,11 +8,10 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from gpulstm.arrays.cupy_backend import CupyBackend
-from gpulstm.arrays.devices import resolve
+from gpulstm.arrays.devices import processor, resolve
 from gpulstm.bench.cases import Case, Result, simulated
 
 BEST = "best peer"
@@ -83,14 +82,6 @@ def machine(suite: str) -> dict[str, Any]:
     if isinstance(backend, CupyBackend):
         facts |= {"device": backend.device_name, "cupy": backend.xp.__version__, "simulated": simulated()}
     return facts
-
-
-def processor() -> str:
-    """The processor's name as Linux gives it, else what Python knows."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def as_json(

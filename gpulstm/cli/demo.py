@@ -1,21 +1,128 @@
-"""The command `demo`: from a bundled real series to a forecast and a picture, in one go."""
+"""The command `demo`: from a bundled real series to a model, a backtest, a forecast of a year and pictures.
+
+`run` is the ordinary use of the library in one function.  The sizes are chosen so that two processor cores need about a
+minute.
+"""
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from gpulstm.cli import demonstration
 from gpulstm.cli.console import INTERRUPTED, can_draw, console, metrics_table, new_files, polite, say
 from gpulstm.cli.forecaster import EpochLines
+from gpulstm.data import datasets
+from gpulstm.forecast import pictures
+from gpulstm.forecast.forecaster import Forecaster
+from gpulstm.forecast.results import Backtest, Forecast
+from gpulstm.plots import figures
+from gpulstm.training.callbacks import Callback
+
+UNIT = "carbon dioxide (ppm)"
+YEARS = 6  # what the test part holds
+EPOCHS = 20
+TABLES = {
+    "model": "co2.safetensors",
+    "forecast": "forecast.csv",
+    "backtest": "backtest.csv",
+    "history": "history.csv",
+}
+PICTURES = {f"{name} picture": f"{name}.png" for name in ("history", "forecast", "backtest")}
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What the demonstration made.
+
+    Attributes:
+        forecaster: fitted.
+        forecast: of the 52 weeks after the series.
+        backtest: over the last six years, which training never saw.
+        files: what was written, by kind: model, forecast, backtest, history and the pictures.
+        seconds: time of training and in all.
+    """
+
+    forecaster: Forecaster
+    forecast: Forecast
+    backtest: Backtest
+    files: dict[str, Path]
+    seconds: dict[str, float]
+
+
+def file_names() -> dict[str, str]:
+    """What `run` writes into its folder, by kind: tables, and pictures where matplotlib is there."""
+    return TABLES | (PICTURES if importlib.util.find_spec("matplotlib") is not None else {})
+
+
+def forecaster(*, device: str = "auto", seed: int = 0, epochs: int = EPOCHS) -> Forecaster:
+    """The forecaster of the demonstration, not yet fitted: a year ahead from three years, two layers of 64 units."""
+    return Forecaster(
+        horizon=52,
+        context=156,
+        hidden_size=64,
+        num_layers=2,
+        device=device,
+        seed=seed,
+        epochs=epochs,
+        patience=None,
+        validation=3 * 52,
+        test=YEARS * 52,
+        stride=2,
+    )
+
+
+def run(
+    output_folder: str | os.PathLike[str],
+    quiet: bool = False,
+    *,
+    device: str = "auto",
+    seed: int = 0,
+    epochs: int = EPOCHS,
+    callbacks: Sequence[Callback] = (),
+) -> DemoResult:
+    """Train, backtest, forecast, and write model, tables and pictures into a folder, which is made.
+
+    Args:
+        output_folder: where to write; the pictures only with matplotlib (extra `plots`).
+        quiet: no progress bar.
+        device, seed, epochs: of the forecaster.
+        callbacks: of its training.
+    """
+    began = time.perf_counter()
+    folder = Path(output_folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    series = datasets.co2()
+    model = forecaster(device=device, seed=seed, epochs=epochs).fit(series, progress=not quiet, callbacks=callbacks)
+    trained = time.perf_counter()
+    backtest, forecast = model.backtest(), model.predict()
+    files = {kind: folder / name for kind, name in file_names().items()}
+    model.save(files["model"])
+    forecast.to_csv(files["forecast"])
+    backtest.to_csv(files["backtest"])
+    model.history.to_csv(files["history"])
+    if "forecast picture" in files:
+        where = "Weekly carbon dioxide at Mauna Loa"
+        figures.history(files["history picture"], model.history.columns(), title=f"{where}: training")
+        pictures.draw_forecast(
+            files["forecast picture"], forecast, series, title=f"{where}: the 52 weeks after the series", label=UNIT
+        )
+        title = f"{where}: {len(backtest.origins)} forecasts of 52 weeks"
+        pictures.draw_backtest(files["backtest picture"], backtest, series, title=title, label=UNIT)
+    seconds = {"training": trained - began, "all": time.perf_counter() - began}
+    return DemoResult(model, forecast, backtest, files, seconds)
 
 
 @polite
 def demo(
-    epochs: Annotated[int, typer.Option(help="Passes over the training windows.")] = demonstration.EPOCHS,
+    epochs: Annotated[int, typer.Option(help="Passes over the training windows.")] = EPOCHS,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     seed: Annotated[int, typer.Option(help="Of weights and order of the data.")] = 0,
     output: Annotated[Path, typer.Option(help="Folder for the model, tables and pictures.")] = Path("runs/demo"),
@@ -27,10 +134,10 @@ def demo(
     Example: gpulstm demo --output runs/demo
     """
     can_draw()
-    new_files(output, list(demonstration.file_names().values()), force)
+    new_files(output, list(file_names().values()), force)
     bar = not quiet and sys.stderr.isatty()
     lines = [] if quiet or bar else [EpochLines()]
-    made = demonstration.run(output, quiet=not bar, device=device, seed=seed, epochs=epochs, callbacks=lines)
+    made = run(output, quiet=not bar, device=device, seed=seed, epochs=epochs, callbacks=lines)
     console().print(metrics_table(made.backtest))
     say(f"trained in {made.seconds['training']:.0f} s, {made.seconds['all']:.0f} s in all")
     say(f"written to {output}: {', '.join(path.name for path in made.files.values())}")

@@ -14,14 +14,14 @@ import typer
 
 from gpulstm.arrays import native
 from gpulstm.arrays.cupy_backend import CupyBackend, cuda_missing, device_count
-from gpulstm.arrays.devices import resolve
-from gpulstm.bench import cases, report
+from gpulstm.arrays.devices import processor, resolve
 from gpulstm.cli.console import console, polite, table
 from gpulstm.engines.dispatch import ENGINES, VARIABLE
 from gpulstm.engines.spec import Call, StackSpec
 from gpulstm.errors import ConfigError, EngineError
 from gpulstm.model.layers import GRU, LSTM, RNN
 from gpulstm.model.stack import Recurrent
+from gpulstm.validate import parse_shape
 
 CELLS: dict[str, Callable[..., Recurrent]] = {"lstm": LSTM, "gru": GRU, "rnn": RNN}
 EXTRAS = {
@@ -30,7 +30,6 @@ EXTRAS = {
     "tables": "pyarrow",
     "keras": "h5py",
     "onnx": "onnx",
-    "mpi": "mpi4py",
     "tensorboard": "tensorboardX",
     "peers": "torch",
 }
@@ -73,7 +72,7 @@ def machine_facts() -> dict[str, Any]:
     import numpy
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    devices = {"cpu": f"{report.processor()}, {cores} core{'' if cores == 1 else 's'}"}
+    devices = {"cpu": f"{processor()}, {cores} core{'' if cores == 1 else 's'}"}
     missing = cuda_missing()
     for index in range(device_count()):
         backend = resolve(f"cuda:{index}")
@@ -109,7 +108,7 @@ def plans_for(cell: str, shape: str, device: str, dtype: str, bidirectional: boo
     """
     if cell not in CELLS:
         raise ConfigError(f"--cell is {cell!r}, expected one of {', '.join(CELLS)}")
-    steps, batch, inputs, hidden, layers = cases.parse_shape(shape)
+    steps, batch, inputs, hidden, layers = parse_shape(shape)
     layer = CELLS[cell](inputs, hidden, layers, bidirectional=bidirectional, dtype=dtype, device=device)
     return [_plan(layer, steps, batch, training) for training in (False, True)]
 

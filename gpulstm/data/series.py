@@ -116,17 +116,6 @@ class SeriesSet:
             )
         return values
 
-    def select(self, index: int) -> SeriesSet:
-        """One series as a set of its own, over the same memory."""
-        start, stop = self.offsets[index], self.offsets[index + 1]
-        return replace(
-            self,
-            values=self.values[start:stop],
-            offsets=np.array([0, stop - start], dtype=np.int64),
-            time=None if self.time is None else self.time[start:stop],
-            names=(self.names[index],),
-        )
-
     def tail(self, starts: np.ndarray) -> SeriesSet:
         """The rows of each series from the absolute row `starts[s]` on; where there are no times, they become row
         numbers.

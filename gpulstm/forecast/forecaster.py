@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 import numpy as np
 
 from gpulstm import validate
-from gpulstm.data.calendars import season_of, step_of
 from gpulstm.data.loading import known_ahead, load_series
 from gpulstm.data.options import Names
 from gpulstm.data.series import SeriesSet
@@ -132,7 +131,7 @@ class Forecaster:
             DataError: a table that cannot be used, or too short a series.
             TrainingError, CheckpointError: as `Trainer`.
         """
-        from gpulstm.forecast.learning import new_trainer, training_parts, uneven_rows
+        from gpulstm.forecast.learning import new_trainer, season_in, training_parts, uneven_rows
         from gpulstm.training.callbacks import CheckpointEvery, EarlyStopping, Progress
 
         config = self.config
@@ -172,7 +171,7 @@ class Forecaster:
         last = [stop - 1 - start for stop, start in zip(cuts.validation, read.offsets[:-1], strict=True)]
         until = np.array([read.time_of(index)[row] for index, row in enumerate(last)])
         self._fitted = Fitted(
-            trainer.network, trainer.loss, scaler, end_of(read, config.context), until, self._season(read)
+            trainer.network, trainer.state.loss, scaler, end_of(read, config.context), until, season_in(config, read)
         )
         self._series = read
         return self
@@ -330,11 +329,6 @@ class Forecaster:
         return forecaster
 
     # -- parts -------------------------------------------------------------------------------------------------------
-    def _season(self, series: SeriesSet) -> int:
-        if self.config.season is not None:
-            return self.config.season
-        return 1 if series.time is None or series.lengths[0] < 2 else season_of(step_of(series.time_of(0)))
-
     def _past(self, data: Any) -> tuple[SeriesSet, Predictor]:
         """The end of the fitted series, or of other series, and what forecasts them."""
         series = self.fitted.tail if data is None else self.read(data)

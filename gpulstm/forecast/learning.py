@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from gpulstm.arrays.devices import resolve
-from gpulstm.data.calendars import step_of
+from gpulstm.data.calendars import season_of, step_of
 from gpulstm.data.scaling import Scaler
 from gpulstm.data.series import SeriesSet
 from gpulstm.data.splits import Cuts
@@ -90,6 +90,13 @@ def new_trainer(config: ForecasterConfig, train: WindowSet | Lanes, callbacks: S
         callbacks=callbacks,
         extra={"forecaster": config.to_dict()},
     )
+
+
+def season_in(config: ForecasterConfig, series: SeriesSet) -> int:
+    """Rows in a season: those of the options, else those of the time step, else 1."""
+    if config.season is not None:
+        return config.season
+    return 1 if series.time is None or series.lengths[0] < 2 else season_of(step_of(series.time_of(0)))
 
 
 def uneven_rows(series: SeriesSet) -> list[str]:

@@ -21,8 +21,14 @@ class Run(Protocol):
     """What a callback may use of a `Trainer`."""
 
     epochs: int
-    epoch: int
-    history: History
+
+    @property
+    def epoch(self) -> int:
+        """Epochs that are over."""
+
+    @property
+    def history(self) -> History:
+        """Rows of all epochs so far."""
 
     @property
     def step(self) -> int:

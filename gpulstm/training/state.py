@@ -1,9 +1,9 @@
 """All that a training run consists of between two steps, and how a checkpoint holds it.
 
-A run that goes on from a checkpoint computes the same numbers, bit for bit, as one that never stopped: weights,
-moments, schedule, the count of passes that keys the dropout masks, the place within the epoch with the losses so far
-and the state that is carried on, the best weights and the callbacks' counters are all in the file.  The order of the
-windows needs no state, for it is a function of the seed and the epoch.
+A run that goes on from a checkpoint computes the same numbers, bit for bit, as one that never stopped.  The file holds
+weights, moments, schedule, the count of passes that keys the dropout masks, the batches of the epoch so far with their
+losses, the network's state after the last of them, the best weights and the callbacks' counters.  The order of the
+windows needs no state: it is a function of the seed and the epoch.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from gpulstm.arrays.params import ParamDict
 from gpulstm.errors import CheckpointError, ConfigError, TrainingError
 from gpulstm.losses import Loss
 from gpulstm.model.network import Network
-from gpulstm.optimizers import Adam, Optimizer
+from gpulstm.optimizers import Optimizer
 from gpulstm.schedules import Constant, Schedule
 from gpulstm.training.callbacks import Callback
 from gpulstm.training.history import History
@@ -31,29 +31,39 @@ from gpulstm.training.step_log import StepLog
 
 
 class RunState:
-    """What is trained, with what, and how far; `Trainer`, which adds the loop, documents the arguments.
+    """What is trained, with what, and how far; `Trainer` has one.
+
+    Args:
+        network, loss, optimizer, schedule: as `Trainer`.
+        batch_size, clip_norm, seed: as `Trainer`.
 
     Attributes:
         epoch: epochs that are over.
         batch: batches of the present epoch that are done.
+        windows: of the training set that the present epoch began with.
         history: rows of all epochs so far.
         loss_scale: for a network in float16, else None.
+        best: flat weights of the best epoch, or None before one is over.
+        last: flat weights that training goes on from, while the best are in the network, else None.
+        log: losses and norms of the present epoch while a loop runs, else None.
+        network_state: of the lanes after the last step, where the next one goes on from it; None within no epoch.
+        whole: False while weights and moments are being changed.
+
+    Raises:
+        ConfigError: an object of another kind, an option out of range, or a loss whose outputs are not the network's.
     """
 
     def __init__(
         self,
         network: Network,
         loss: Loss,
-        optimizer: Optimizer | None,
+        optimizer: Optimizer,
         schedule: Schedule | float,
         *,
         batch_size: int,
         clip_norm: float | None,
         seed: int,
-        callbacks: Sequence[Callback],
-        extra: Mapping[str, Any] | None,
     ) -> None:
-        optimizer = Adam() if optimizer is None else optimizer
         for name, value, kind in (
             ("network", network, Network),
             ("loss", loss, Loss),
@@ -66,8 +76,6 @@ class RunState:
         self.batch_size = validate.count("batch_size", batch_size)
         self.clip_norm = None if clip_norm is None else validate.real("clip_norm", clip_norm, above=0)
         self.seed = validate.count("seed", seed, at_least=0)
-        self.callbacks = _in_order(callbacks)
-        self.extra = dict(extra or {})
         if loss.outputs != network.config.outputs:
             raise ConfigError(
                 f"the loss {loss.name!r} needs {loss.outputs} outputs per target, the network gives "
@@ -77,15 +85,14 @@ class RunState:
         self._masters = masters(network.params) if half else None
         self.loss_scale = LossScale(network.backend) if half else None
         self.optimizer.init(self.weights)
-        self.epoch, self.batch = 0, 0
+        self.epoch, self.batch, self.windows = 0, 0, 0
         self.history = History()
-        self._best: Array | None = None  # flat weights of the best epoch
-        self._last: Array | None = None  # flat weights that training goes on from, while the best are in the network
-        self._windows = 0  # of the training set that the present epoch began with
-        self._log: np.ndarray | None = None  # of the present epoch, while no loop runs
-        self._live: StepLog | None = None  # the same while one does
-        self._state: Any = None  # of the lanes after the last step, where a run carries it on; None within no epoch
-        self._whole = True  # False while weights and moments are being changed
+        self.best: Array | None = None
+        self.last: Array | None = None
+        self.log: StepLog | None = None
+        self._saved_log: np.ndarray | None = None  # of the present epoch, while no loop runs
+        self.network_state: Any = None
+        self.whole = True
 
     @property
     def weights(self) -> ParamDict:
@@ -103,28 +110,35 @@ class RunState:
     @property
     def steps_per_epoch(self) -> int:
         """Batches of an epoch; 0 before the first `fit`."""
-        return -(-self._windows // self.batch_size)
+        return -(-self.windows // self.batch_size)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(
+        self, path: str | os.PathLike[str], callbacks: Sequence[Callback] = (), extra: Mapping[str, Any] | None = None
+    ) -> None:
         """Write a checkpoint that `restore` goes on from, on this device or another.
+
+        Args:
+            path: the file.
+            callbacks: whose counters are kept.
+            extra: what else is kept, as JSON can hold it.
 
         Raises:
             TrainingError: the last step was cut off in the middle by a second Ctrl-C, or one was not finite.
             CheckpointError: the file cannot be written; one that was there is as it was.
         """
-        if not self._whole:
+        if not self.whole:
             raise TrainingError("the last step was cut off in the middle, so there is no whole state to save")
-        arrays = {f"weights.{name}": value for name, value in self._named(self._last).items()}
-        if self._best is not None:
-            arrays |= {f"best.{name}": value for name, value in self._named(self._best).items()}
+        arrays = {f"weights.{name}": value for name, value in self._named(self.last).items()}
+        if self.best is not None:
+            arrays |= {f"best.{name}": value for name, value in self._named(self.best).items()}
         arrays |= {f"optimizer.{name}": value for name, value in self.optimizer.arrays().items()}
         if self.loss_scale is not None:
             arrays["loss_scale"] = self.loss_scale.state
-        log = self._present_log()
+        log = self.losses()
         if log is not None:
             arrays["log"] = log
-        if self._state is not None:
-            parts = self._state if isinstance(self._state, tuple) else (self._state,)
+        if self.network_state is not None:
+            parts = self.network_state if isinstance(self.network_state, tuple) else (self.network_state,)
             arrays |= {f"state.{name}": part for name, part in zip("hc", parts, strict=False)}
         meta = {
             "kind": "training",
@@ -135,19 +149,22 @@ class RunState:
                 "epoch": self.epoch,
                 "batch": self.batch,
                 "calls": self.network.calls,
-                "windows": self._windows,
+                "windows": self.windows,
             },
             "history": self.history.state(),
-            "callbacks": {callback.name: callback.scalars() for callback in self.callbacks if callback.scalars()},
-            "extra": self.extra,
+            "callbacks": {callback.name: callback.scalars() for callback in callbacks if callback.scalars()},
+            "extra": dict(extra or {}),
         }
         checkpoint.save(path, arrays, meta)
 
-    def restore(self, path: str | os.PathLike[str]) -> None:
-        """Go on from a checkpoint: `fit` with the same windows then continues that run bit for bit.
+    def restore(self, path: str | os.PathLike[str], callbacks: Sequence[Callback] = ()) -> dict[str, Any]:
+        """Take back what `save` wrote.
 
         Network, loss, optimizer, schedule, batch size, clipping and seed must be those of the run that was saved;
-        epochs, callbacks and the device may differ.  `extra` becomes that of the checkpoint.
+        callbacks and the device may differ.
+
+        Returns:
+            `extra` of the checkpoint.
 
         Raises:
             CheckpointError: the file is no training checkpoint, is damaged, or belongs to another run; the weights are
@@ -156,41 +173,73 @@ class RunState:
         arrays, meta = checkpoint.load(path)
         if meta.get("kind") != "training":
             raise CheckpointError(f"{path} holds {meta.get('kind')!r}, expected the checkpoint of a training run")
-        for key, here in self._run_config().items():
-            there = meta["run"].get(key)
-            if there != here:
-                name, first, second = _difference(key, there, here)
+        for key, own in self._run_config().items():
+            saved = meta["run"].get(key)
+            if saved != own:
+                name, first, second = _difference(key, saved, own)
                 raise CheckpointError(f"{path} belongs to another run: its {name} is {first!r}, here it is {second!r}")
         weights, best = _part(arrays, "weights."), _part(arrays, "best.")
         for values in (weights, best) if best else (weights,):
             self._check_weights(path, values)
-        for callback in self.callbacks:
+        for callback in callbacks:
             if callback.name in meta["callbacks"]:
                 callback.restore(meta["callbacks"][callback.name])
         self.schedule.restore(meta["schedule"])
         self.optimizer.restore(_part(arrays, "optimizer."), meta["optimizer"])
         self.weights.load(weights)
-        self._publish()
+        self.publish()
         if self.loss_scale is not None:
             self.loss_scale.restore(arrays["loss_scale"])
-        self._best = self._flat(best) if best else None
-        self._last, self._log, self._live = None, arrays.get("log"), None
+        self.best = self._flat(best) if best else None
+        self.last, self.log, self._saved_log = None, None, arrays.get("log")
         state = {name: self.network.backend.from_host(part) for name, part in _part(arrays, "state.").items()}
-        self._state = (state["h"], state["c"]) if "c" in state else state.get("h")
+        self.network_state = (state["h"], state["c"]) if "c" in state else state.get("h")
         counters = meta["counters"]
-        self.epoch, self.batch, self._windows = counters["epoch"], counters["batch"], counters["windows"]
+        self.epoch, self.batch, self.windows = counters["epoch"], counters["batch"], counters["windows"]
         self.network.calls = counters["calls"]
-        self.history, self.extra, self._whole = History(**meta["history"]), meta["extra"], True
+        self.history, self.whole = History(**meta["history"]), True
+        return meta["extra"]
 
-    def _present_log(self) -> np.ndarray | None:
-        """Losses and norms of the present epoch so far, on the host; None between epochs."""
+    def open_log(self, steps: int) -> None:
+        """Begin the log of an epoch of `steps` steps, or go on with that of an epoch that was interrupted."""
+        self.log = StepLog(self.network.backend, steps, self.weights.flat.dtype)
+        if self._saved_log is not None:
+            self.log.load(self._saved_log)
+            self._saved_log = None
+
+    def close_log(self) -> None:
+        """Keep the log of the present epoch on the host: no loop runs any more."""
+        self._saved_log, self.log = self.losses(), None
+
+    def losses(self) -> np.ndarray | None:
+        """Losses, norms and amounts `(3, batch)` of the present epoch so far, on the host; None between epochs."""
         if not self.batch:
             return None
-        return self._log if self._live is None else self._live.host(self.batch)
+        return self._saved_log if self.log is None else self.log.host(self.batch)
+
+    def keep_best(self) -> None:
+        """Remember the weights as those of the best epoch."""
+        self.best = self.weights.flat.copy()
+
+    def show_best(self) -> None:
+        """Put the weights of the best epoch into the network, and remember the last ones to go on from."""
+        if self.best is not None:
+            self.last = self.weights.flat.copy()
+            self.weights.flat[...] = self.best
+            self.publish()
+            self.history.restored = True
+
+    def show_last(self) -> None:
+        """Put the weights that training goes on from back into the network."""
+        if self.last is not None:
+            self.weights.flat[...] = self.last
+            self.publish()
+            self.last = None
+        self.history.restored = False
 
     def _run_config(self) -> dict[str, Any]:
         """What a run that goes on must have in common with the one that was saved, as JSON gives it back."""
-        found = {
+        options = {
             "network": self.network.config.to_dict(),
             "network_seed": self.network.seed,
             "loss": self.loss.config(),
@@ -200,9 +249,9 @@ class RunState:
             "clip_norm": self.clip_norm,
             "seed": self.seed,
         }
-        return json.loads(json.dumps(found))
+        return json.loads(json.dumps(options))
 
-    def _publish(self) -> None:
+    def publish(self) -> None:
         """Put the weights into the network, where it has copies of its own."""
         if self._masters is not None:
             with self.network.backend.activate():
@@ -210,9 +259,11 @@ class RunState:
 
     def _check_weights(self, path: Any, values: Mapping[str, np.ndarray]) -> None:
         params = self.weights
-        odd = sorted(values.keys() ^ params.keys())
-        if odd:
-            raise CheckpointError(f"{path} belongs to another model: parameter {odd[0]!r} is in only one of the two")
+        unmatched = sorted(values.keys() ^ params.keys())
+        if unmatched:
+            raise CheckpointError(
+                f"{path} belongs to another model: parameter {unmatched[0]!r} is in only one of the two"
+            )
         for name, value in values.items():
             if value.shape != params[name].shape or value.dtype != params[name].dtype:
                 raise CheckpointError(
@@ -234,7 +285,7 @@ class RunState:
         return named.flat
 
 
-def _in_order(callbacks: Sequence[Callback]) -> list[Callback]:
+def in_order(callbacks: Sequence[Callback]) -> list[Callback]:
     """The callbacks as given, but those that save after the others; two with state must have names of their own."""
     for callback in callbacks:
         if not isinstance(callback, Callback):
@@ -252,10 +303,10 @@ def _part(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray
     return {name[len(prefix) :]: value for name, value in arrays.items() if name.startswith(prefix)}
 
 
-def _difference(name: str, there: Any, here: Any) -> tuple[str, Any, Any]:
+def _difference(name: str, saved: Any, own: Any) -> tuple[str, Any, Any]:
     """Where two configs first differ: the name of the entry, down through dicts, and its two values."""
-    if isinstance(there, dict) and isinstance(here, dict):
-        for key in sorted(there.keys() | here.keys()):
-            if there.get(key) != here.get(key):
-                return _difference(f"{name}.{key}", there.get(key), here.get(key))
-    return name, there, here
+    if isinstance(saved, dict) and isinstance(own, dict):
+        for key in sorted(saved.keys() | own.keys()):
+            if saved.get(key) != own.get(key):
+                return _difference(f"{name}.{key}", saved.get(key), own.get(key))
+    return name, saved, own

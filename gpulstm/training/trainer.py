@@ -1,7 +1,7 @@
 """The training loop: batches in a seeded order, a step each, until the epochs are done or something stops it.
 
 A run is a pure function of its inputs.  The order of the windows depends on `(seed, epoch)` alone and dropout masks on
-the network's seed and its count of passes; what else a run consists of is in `runstate`.
+the network's seed and its count of passes.  What else a run consists of is in `state`; `steps` takes the steps.
 
 Losses stay on the device.  The host looks at them every `log_every` steps and at the end of an epoch.
 """
@@ -20,21 +20,21 @@ from typing import Any, NoReturn
 import numpy as np
 
 from gpulstm import validate
-from gpulstm.arrays.backend import Array
+from gpulstm.arrays.params import ParamDict
 from gpulstm.arrays.random import host_generator
 from gpulstm.data.tbptt import Lanes
-from gpulstm.data.windows import Batch, WindowSet
+from gpulstm.data.windows import WindowSet
 from gpulstm.errors import ShapeError, TrainingError
 from gpulstm.losses import Loss
 from gpulstm.model.memory import Memory, check_memory
 from gpulstm.model.network import Network
-from gpulstm.optimizers import Optimizer
+from gpulstm.optimizers import Adam, Optimizer
 from gpulstm.schedules import Schedule
 from gpulstm.training.callbacks import Callback
-from gpulstm.training.gradients import GradientPass, Result
 from gpulstm.training.history import History
-from gpulstm.training.state import RunState
-from gpulstm.training.step_log import StepLog, first_bad, means
+from gpulstm.training.state import RunState, in_order
+from gpulstm.training.step_log import first_bad, means
+from gpulstm.training.steps import Steps, first_not_finite
 
 _ORDER = 0x0DE5  # which stream of the seed the order of the data is drawn from
 
@@ -49,7 +49,7 @@ def data_order(seed: int, epoch: int, count: int) -> np.ndarray:
     return np.argsort(words, kind="stable")
 
 
-class Trainer(RunState):
+class Trainer:
     """Trains a network on windows.
 
     Args:
@@ -64,16 +64,16 @@ class Trainer(RunState):
         memory: bound on what a step takes besides the parameters, as `Recurrent.forward`; the run is the same bits with
             any.
         restore_best: whether `fit` ends with the weights of the best epoch (lowest validation loss, or training loss
-            without a validation set) in the network, however it ends.  The last weights are kept beside them, and a
+            without a validation set) in the network, however it ends.  The last weights are kept too, and a
             further `fit` or a checkpoint goes on from those.
         log_every: steps between two looks of the host at the losses.
         callbacks: told of every step and epoch, in this order, those that save after the others.
         extra: what else belongs into a checkpoint, as JSON can hold it: a scaler, the columns of a table.
 
     Attributes:
-        epoch: epochs that are over.
-        batch: batches of the present epoch that are done.
-        history: rows of all epochs so far.
+        state: all that the run consists of between two steps: optimizer, schedule, counters, best weights.
+        epochs, memory, restore_best, log_every, extra: as given.
+        callbacks: in the order in which they are told.
 
     Raises:
         ConfigError: an option out of range, or a loss whose outputs are not the network's.
@@ -100,24 +100,55 @@ class Trainer(RunState):
         self.memory = check_memory(memory)
         self.restore_best = validate.flag("restore_best", restore_best)
         self.log_every = validate.count("log_every", log_every)
-        super().__init__(
+        self.callbacks = in_order(callbacks)
+        self.extra = dict(extra or {})
+        self.state = RunState(
             network,
             loss,
-            optimizer,
+            Adam() if optimizer is None else optimizer,
             schedule,
             batch_size=batch_size,
             clip_norm=clip_norm,
             seed=seed,
-            callbacks=callbacks,
-            extra=extra,
         )
-        self._grads = self.weights.like()
-        self._pass = GradientPass(network, loss, self._grads, self.clip_norm, self.memory, self.loss_scale)
+        self._steps = Steps(self.state, self.memory)
         self._train: WindowSet | Lanes | None = None  # while a loop runs
-        self._next: Any = None  # the state that a step leaves to the next one
-        self._states: list[Any] = []  # before each step since the host last looked at the losses
-        self._passes = 1  # forward passes of a step
         self._stop = ""
+
+    @property
+    def network(self) -> Network:
+        """What is trained."""
+        return self.state.network
+
+    @property
+    def weights(self) -> ParamDict:
+        """The network's parameters, or, for a network in float16, the run's float32 masters of them."""
+        return self.state.weights
+
+    @property
+    def history(self) -> History:
+        """Rows of all epochs so far."""
+        return self.state.history
+
+    @property
+    def epoch(self) -> int:
+        """Epochs that are over."""
+        return self.state.epoch
+
+    @property
+    def batch(self) -> int:
+        """Batches of the present epoch that are done."""
+        return self.state.batch
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps taken so far."""
+        return self.state.step
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches of an epoch; 0 before the first `fit`."""
+        return self.state.steps_per_epoch
 
     def stop(self, reason: str) -> None:
         """End the run after the present step; for callbacks."""
@@ -141,37 +172,40 @@ class Trainer(RunState):
             ConfigError: a step cannot be done in `memory`.
             TrainingError: a loss or gradient is not finite (the step and the parameter are named), or memory is full.
         """
-        self._check_windows("train", train)
+        state = self.state
+        check_windows("train", train, state)
         if validation is not None:
-            self._check_windows("validation", validation)
-        self._check_memory(train)
-        if not self._whole:
+            check_windows("validation", validation, state)
+        read = train.chunk if isinstance(train, Lanes) else None
+        rows = min(state.batch_size, len(train))
+        self.network.explain(
+            train.context, rows, training=True, memory=self.memory, read=read
+        )  # refuses what cannot be
+        if not state.whole:
             raise TrainingError("the last step was cut off in the middle; go on from a checkpoint with restore()")
-        if self.batch and self._windows != len(train):
+        if state.batch and state.windows != len(train):
             raise TrainingError(
-                f"the run stands within an epoch over {self._windows} windows, train has {len(train)}; go on with the "
+                f"the run stands within an epoch over {state.windows} windows, train has {len(train)}; go on with the "
                 "same windows"
             )
-        self._train, self._windows, self._stop = train, len(train), ""
-        if self._last is not None:
-            self.weights.flat[...] = self._last
-            self._publish()
-            self._last = None
-        self.history.stopped, self.history.restored = "", False
+        self._train, state.windows, self._stop = train, len(train), ""
+        state.show_last()
+        state.history.stopped = ""
         ended = "failed"
-        # overflow is looked for in the losses, where the step can be named, and need not be warned of besides
+        # overflow is looked for in the losses, where the step can be named, and needs no warning as well
         with self.network.backend.activate(), np.errstate(over="ignore", invalid="ignore"), _deferred_interrupt(self):
             try:
                 self._tell("on_start")
-                while not self._stop and self.epoch < self.epochs:
+                while not self._stop and state.epoch < self.epochs:
                     self._run_epoch(train, validation)
                 ended = self._stop or "epochs"
             finally:
-                self._log, self._live, self._train = self._present_log(), None, None
-                self.history.stopped = ended
-                self._put_best_back()
+                state.close_log()
+                self._train, state.history.stopped = None, ended
+                if self.restore_best:
+                    state.show_best()
                 self._tell("on_stop")
-        return self.history
+        return state.history
 
     def explain(self, steps: int, batch: int | None = None) -> str:
         """How a training step on windows of `steps` rows is computed, and whether it is replayed as a CUDA graph.
@@ -180,33 +214,46 @@ class Trainer(RunState):
             steps: T.
             batch: B; the run's batch size if None.
         """
-        batch = self.batch_size if batch is None else batch
+        batch = self.state.batch_size if batch is None else batch
         plan = self.network.explain(steps, batch, training=True, memory=self.memory)
-        whole = self._pass.explain(steps, batch)
-        return f"{plan}\n  graph of a whole training pass: {whole}"
+        return f"{plan}\n  graph of a whole training pass: {self._steps.explain(steps, batch)}"
 
     def evaluate(self, windows: WindowSet) -> float:
         """The mean loss over all windows, with the present weights and without dropout; waits for the device."""
-        self._check_windows("windows", windows)
+        check_windows("windows", windows, self.state)
         with self.network.backend.activate():
-            return self._evaluate(windows, lambda: False)
+            return self._mean_loss(windows, lambda: False)
 
     def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a checkpoint that `restore` goes on from, on this device or another.
+
+        Raises:
+            TrainingError: the last step was cut off in the middle by a second Ctrl-C, or one was not finite.
+            CheckpointError: the file cannot be written; one that was there is as it was.
+        """
         if self._train is not None:
             self._check_finite()  # a broken state must not take the place of a good checkpoint
-        super().save(path)
+        self.state.save(path, self.callbacks, self.extra)
+
+    def restore(self, path: str | os.PathLike[str]) -> None:
+        """Go on from a checkpoint: `fit` with the same windows then continues that run bit for bit.
+
+        Network, loss, optimizer, schedule, batch size, clipping and seed must be those of the run that was saved;
+        epochs, callbacks and the device may differ.  `extra` becomes that of the checkpoint.
+
+        Raises:
+            CheckpointError: the file is no training checkpoint, is damaged, or belongs to another run; the weights are
+                untouched then.
+        """
+        self.extra = self.state.restore(path, self.callbacks)
 
     def _run_epoch(self, train: WindowSet | Lanes, validation: WindowSet | None) -> None:
-        started = time.perf_counter()
-        runs = self._batches(train)
-        self._live = StepLog(self.network.backend, len(runs), self.weights.flat.dtype)
-        if self._log is not None:
-            self._live.load(self._log)
-            self._log = None
-        while self.batch < len(runs):
-            self._step(train, runs[self.batch])
-            looks = self.batch % self.log_every == 0 or self.batch == len(runs)
-            if looks:
+        started, state = time.perf_counter(), self.state
+        runs = batches(train, state)
+        state.open_log(len(runs))
+        while state.batch < len(runs):
+            self._steps.take(train, runs[state.batch])
+            if state.batch % self.log_every == 0 or state.batch == len(runs):
                 losses = self._check_finite()
                 self._tell("on_log", float(losses[-1]))
             self._tell("on_step")
@@ -215,166 +262,78 @@ class Trainer(RunState):
                 return
         judged = None
         if validation is not None:
-            judged = self._evaluate(validation, lambda: bool(self._stop))
-            if self._stop:  # within the validation, which is done anew when the run goes on
+            judged = self._mean_loss(validation, lambda: bool(self._stop))
+            if self._stop:  # within the validation, which is repeated when the run goes on
                 return
         self._end_epoch(judged, time.perf_counter() - started)
 
-    def _batches(self, train: WindowSet | Lanes) -> list[np.ndarray]:
-        if isinstance(train, Lanes):
-            return train.batches(self.batch_size)
-        return train.batches(self.batch_size, data_order(self.seed, self.epoch, len(train)))
-
-    def _step(self, train: WindowSet | Lanes, indices: np.ndarray) -> None:
-        assert self._live is not None
-        network, calls, done = self.network, self.network.calls, False
-        try:
-            batch = train.gather(indices, network.backend)
-            found = self._gradients(batch)
-            amount = batch.target.size if found.amount is None else found.amount
-            self._whole = False
-            scale = self._live.record(self.batch, found.value, found.norm, found.scale, amount)
-            self.optimizer.step(self.weights, self._grads, rate=self.schedule.rate(self.step), scale=scale)
-            if self.loss_scale is not None:
-                self.loss_scale.move(found.scale)
-                self._publish()
-            self._states.append(self._state)
-            self._state, self._passes = self._next, network.calls - calls
-            self.batch += 1
-            self._whole = done = True
-        except MemoryError as error:  # CuPy's is one too
-            raise TrainingError(
-                f"memory is full at step {self.step + 1} with batch_size {self.batch_size}; choose a smaller one"
-            ) from error
-        finally:
-            if not done:
-                network.calls = calls
-
-    def _gradients(self, batch: Batch) -> Result:
-        """The loss of a batch and the norm of its gradients, which are in `_grads` afterwards."""
-        if not self._pass.is_of(self.network, self.loss, self._grads, self.clip_norm, self.memory):
-            own = self.network, self.loss, self._grads, self.clip_norm, self.memory
-            self._pass = GradientPass(*own, self.loss_scale)
-        found = self._pass(
-            batch.x,
-            batch.target,
-            batch.future,
-            batch.weight,
-            self._start(batch),
-            read=batch.read,
-            carry=batch.state_at,
-        )
-        self._next = found.state
-        return found
-
-    def _start(self, batch: Batch) -> Any:
-        """The state that a step begins with: that of the step before, or zeros for rows that begin."""
-        if self._state is None or batch.fresh is None or batch.fresh.all():
-            return None
-        rows, xp = batch.fresh.size, self.network.backend.xp
-        if not batch.fresh.any() and self._rows(self._state) == rows:
-            return self._state
-        old = self.network.backend.from_host(~batch.fresh)[None, :, None]
-        parts = self._state if isinstance(self._state, tuple) else (self._state,)
-        found = tuple(xp.where(old, part[:, :rows], xp.zeros((), part.dtype)) for part in parts)
-        return found if isinstance(self._state, tuple) else found[0]
-
-    @staticmethod
-    def _rows(state: Any) -> int:
-        return (state[0] if isinstance(state, tuple) else state).shape[1]
-
     def _check_finite(self) -> np.ndarray:
         """Let the host see the losses of the epoch so far; a step that was not finite ends the run."""
-        log = self._present_log()
+        log = self.state.losses()
         if log is None:
             return np.zeros(0)
         bad = first_bad(log)
         if bad is not None:
             self._fail(bad, float(log[0, bad]))
-        self._states.clear()
+        self._steps.seen()
         return log[0]
 
     def _fail(self, bad: int, value: float) -> NoReturn:
         """Go back to before the bad step, whose weights the latch has kept, find out what was wrong, and say it."""
         assert self._train is not None
-        late = self.batch - bad
-        self.batch -= late
-        self.optimizer.steps -= late
-        self.network.calls -= late * self._passes
-        self._state = self._states[-late]
-        runs = self._batches(self._train)
-        where = f"step {self.step + 1} (epoch {self.epoch + 1}, batch {bad + 1} of {len(runs)})"
+        state = self.state
+        self._steps.undo(state.batch - bad)
+        runs = batches(self._train, state)
+        where = f"step {state.step + 1} (epoch {state.epoch + 1}, batch {bad + 1} of {len(runs)})"
         what = f"the loss is {value}" if not math.isfinite(value) else "the norm of the gradients is not finite"
-        cause = self._cause(self._train.gather(runs[bad], self.network.backend))
-        raise TrainingError(f"training stopped at {where}: {what}; {cause}; {self._rescue()}")
-
-    def _cause(self, batch: Batch) -> str:
-        known = batch.target if batch.weight is None else batch.target * (batch.weight > 0)
-        data = {"x": batch.x, "future": batch.future, "target": known}
-        name = _first_not_finite({key: value for key, value in data.items() if value is not None})
-        if name is not None:
-            return f"its windows hold a value in {name} that is not finite"
-        name = _first_not_finite(self.weights)
-        if name is not None:
-            return f"parameter {name!r} was not finite before it"
-        calls = self.network.calls
-        self._gradients(batch)
-        self.network.calls = calls
-        name = _first_not_finite(self._grads)
-        found = "all gradients are finite" if name is None else f"the gradient of {name!r} is the first not finite"
-        return f"the weights before it are finite, {found}; a lower rate or clip_norm may help"
-
-    def _rescue(self) -> str:
-        if self._best is None:
-            return "no epoch was over yet, so the weights are those before that step"
-        if self.restore_best:
-            return f"the weights of the best epoch ({self.history.best_epoch}) are back in the network"
-        return "the weights are those before that step"
+        cause = self._steps.cause(self._train.gather(runs[bad], self.network.backend))
+        raise TrainingError(f"training stopped at {where}: {what}; {cause}; {rescue(self.state, self.restore_best)}")
 
     def _end_epoch(self, judged: float | None, seconds: float) -> None:
-        log = self._present_log()
+        state = self.state
+        log = state.losses()
         assert log is not None
         loss, norm = means(log)
         judge = loss if judged is None else judged
         if not math.isfinite(judge):
-            name = _first_not_finite(self.weights)
+            name = first_not_finite(state.weights)
             cause = "all weights are finite, so look at its windows" if name is None else f"parameter {name!r} is not"
             raise TrainingError(
-                f"the validation loss after step {self.step} (epoch {self.epoch + 1}) is {judge}: {cause}; "
-                f"{self._rescue()}"
+                f"the validation loss after step {state.step} (epoch {state.epoch + 1}) is {judge}: {cause}; "
+                f"{rescue(self.state, self.restore_best)}"
             )
-        self.epoch, self.batch, self._state = self.epoch + 1, 0, None
-        if self.history.best_loss is None or judge < self.history.best_loss:
-            self.history.best_loss, self.history.best_epoch = judge, self.epoch
-            self._best = self.weights.flat.copy()
+        state.epoch, state.batch, state.network_state = state.epoch + 1, 0, None
+        if state.history.best_loss is None or judge < state.history.best_loss:
+            state.history.best_loss, state.history.best_epoch = judge, state.epoch
+            state.keep_best()
         row = {
-            "epoch": self.epoch,
-            "step": self.step,
+            "epoch": state.epoch,
+            "step": state.step,
             "train_loss": loss,
             "validation_loss": judged,
-            "rate": self.schedule.rate(self.step - 1),
+            "rate": state.schedule.rate(state.step - 1),
             "gradient_norm": norm,
             "seconds": seconds,
         }
-        self.schedule.observe(judge)
-        self.history.rows.append(row)
+        state.schedule.observe(judge)
+        state.history.rows.append(row)
         self._tell("on_epoch", row)
 
-    def _evaluate(self, windows: WindowSet, stopped: Callable[[], bool]) -> float:
-        """The mean loss; of no meaning once `stopped()`."""
-        backend = self.network.backend
+    def _mean_loss(self, windows: WindowSet, stopped: Callable[[], bool]) -> float:
+        """The mean loss over all windows; of no meaning once `stopped()`."""
+        state, backend = self.state, self.network.backend
         total, amount = backend.zeros((), np.float64), backend.zeros((), np.float64)
-        for run in windows.batches(self.batch_size):
+        for run in windows.batches(state.batch_size):
             if stopped():
                 break
             batch = windows.gather(run, backend)
-            raw, _, _ = self.network.forward(batch.x, batch.future, memory=self.memory)
-            value, _ = self.loss(raw, batch.target, batch.weight)
+            raw, _, _ = state.network.forward(batch.x, batch.future, memory=self.memory)
+            value, _ = state.loss(raw, batch.target, batch.weight)
             share = float(batch.target.size) if batch.weight is None else batch.weight.sum().astype(np.float64)
             total = total + value.astype(np.float64) * share
             amount = amount + share
-        there = float(amount)
-        return float(total) / there if there else 0.0
+        targets = float(amount)
+        return float(total) / targets if targets else 0.0
 
     def _tell(self, event: str, *values: Any) -> None:
         for callback in self.callbacks:
@@ -387,41 +346,44 @@ class Trainer(RunState):
         except KeyboardInterrupt:
             self.stop("interrupted")
 
-    def _put_best_back(self) -> None:
-        if self.restore_best and self._best is not None:
-            self._last = self.weights.flat.copy()
-            self.weights.flat[...] = self._best
-            self._publish()
-            self.history.restored = True
 
-    def _check_memory(self, train: WindowSet | Lanes) -> None:
-        read = train.chunk if isinstance(train, Lanes) else None
-        rows = min(self.batch_size, len(train))
-        self.network.explain(train.context, rows, training=True, memory=self.memory, read=read)
-
-    def _check_windows(self, name: str, windows: WindowSet | Lanes) -> None:
-        config = self.network.config
-        pairs = {
-            "inputs": (windows.inputs, config.stack.input_size),
-            "horizon": (windows.horizon, config.horizon),
-            "targets": (windows.targets, config.targets),
-            "future covariates": (windows.future, config.future_size),
-        }
-        for what, (there, here) in pairs.items():
-            if there != here:
-                raise ShapeError(f"the windows of {name} have {what} {there}, the network was made for {here}")
-        if not len(windows):
-            raise ShapeError(f"{name} has no windows, expected at least one")
-        if isinstance(windows, Lanes):
-            windows.batches(self.batch_size)  # refuses another number of rows
+def batches(train: WindowSet | Lanes, state: RunState) -> list[np.ndarray]:
+    """The windows or chunks of each step of the present epoch."""
+    if isinstance(train, Lanes):
+        return train.batches(state.batch_size)
+    return train.batches(state.batch_size, data_order(state.seed, state.epoch, len(train)))
 
 
-def _first_not_finite(arrays: Mapping[str, Array]) -> str | None:
-    """The first name whose array holds a NaN or an infinity; both come through a maximum."""
-    for name, value in arrays.items():
-        if value.size and not math.isfinite(float(abs(value).max())):
-            return name
-    return None
+def rescue(state: RunState, restore_best: bool) -> str:
+    """A clause on which weights a failed run leaves in the network."""
+    if state.best is None:
+        return "no epoch was over yet, so the weights are those before that step"
+    if restore_best:
+        return f"the weights of the best epoch ({state.history.best_epoch}) are back in the network"
+    return "the weights are those before that step"
+
+
+def check_windows(name: str, windows: WindowSet | Lanes, state: RunState) -> None:
+    """Refuse windows that do not fit the network of a run.
+
+    Raises:
+        ShapeError: their features, horizon or targets are not the network's, or there are none.
+        ConfigError: lanes of another number than the batch size.
+    """
+    config = state.network.config
+    pairs = {
+        "inputs": (windows.inputs, config.stack.input_size),
+        "horizon": (windows.horizon, config.horizon),
+        "targets": (windows.targets, config.targets),
+        "future covariates": (windows.future, config.future_size),
+    }
+    for what, (came, expected) in pairs.items():
+        if came != expected:
+            raise ShapeError(f"the windows of {name} have {what} {came}, the network was made for {expected}")
+    if not len(windows):
+        raise ShapeError(f"{name} has no windows, expected at least one")
+    if isinstance(windows, Lanes):
+        windows.batches(state.batch_size)  # refuses another number of rows
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ from gpulstm.bench.long_sequences import Measured
 from gpulstm.bench.runner import BenchError
 from gpulstm.cli.long import draw
 from gpulstm.errors import ConfigError
+from gpulstm.validate import parse_shape
 
 TINY = Case(3, 2, 4, 5, 1, "inference")
 REFERENCE = Contender("gpulstm reference", "gpulstm", sys.executable, "reference")
@@ -42,7 +43,7 @@ def script(path: Path, text: str) -> Path:
 @pytest.mark.parametrize("text", ["", "1,2,3,4", "1,2,3,4,0", "1,2,3,4,x", "1,2,3,4,5,6", "1, 2, 3, 4, -5"])
 def test_a_shape_is_five_whole_numbers(text: str) -> None:
     with pytest.raises(ConfigError, match="expected five whole numbers T,B,I,H,L"):
-        cases.parse_shape(text)
+        parse_shape(text)
 
 
 def test_cases_by_suite_kind_and_shape() -> None:

@@ -14,7 +14,7 @@ import pytest
 from matplotlib.image import imread
 from typer.testing import CliRunner
 
-from gpulstm.cli import app, console, demonstration
+from gpulstm.cli import app, console, demo
 from gpulstm.data.splits import parse_amount
 from gpulstm.forecast.forecaster import Forecaster
 
@@ -265,7 +265,7 @@ def test_ctrl_c_keeps_the_best_and_resume_goes_on_as_if_nothing_had_been(shop: P
 def test_demo(tmp_path: Path) -> None:
     shown = call("demo", "--epochs", "1", "--output", tmp_path, "--device", "cpu")
     assert shown.exit_code == 0, shown.output
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(demonstration.file_names().values())
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(demo.file_names().values())
     assert "forecasts of 52 steps, season 52" in shown.stdout
     assert f"the forecast: {tmp_path / 'forecast.png'}" in shown.stderr.replace("\n", "")
     assert call("demo", "--epochs", "1", "--output", tmp_path, "--device", "cpu").exit_code == 2

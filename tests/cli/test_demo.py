@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import gpulstm.cli.demonstration
+import gpulstm.cli.demo
 from gpulstm.data.loading import load_series
 from gpulstm.forecast.forecaster import Forecaster
 
@@ -31,11 +31,11 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
             stride=8,
         )
 
-    monkeypatch.setattr(gpulstm.cli.demonstration, "forecaster", forecaster)
+    monkeypatch.setattr(gpulstm.cli.demo, "forecaster", forecaster)
 
 
 def test_everything_is_written(small: None, tmp_path: Path) -> None:
-    result = gpulstm.cli.demonstration.run(tmp_path / "out" / "demo", quiet=True, device="cpu")
+    result = gpulstm.cli.demo.run(tmp_path / "out" / "demo", quiet=True, device="cpu")
     assert set(result.files) == {
         "model", "forecast", "backtest", "history", "history picture", "forecast picture", "backtest picture",
     }  # fmt: skip
@@ -58,11 +58,11 @@ def test_without_matplotlib_only_the_pictures_are_missing(
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *rest: None if name == "matplotlib" else found(name, *rest)
     )
-    result = gpulstm.cli.demonstration.run(tmp_path, quiet=True, device="cpu")
+    result = gpulstm.cli.demo.run(tmp_path, quiet=True, device="cpu")
     assert set(result.files) == {"model", "forecast", "backtest", "history"}
 
 
 def test_the_full_size_is_what_the_documentation_says() -> None:
-    model = gpulstm.cli.demonstration.forecaster(device="cpu").config
+    model = gpulstm.cli.demo.forecaster(device="cpu").config
     assert (model.horizon, model.context, model.hidden_size, model.num_layers) == (52, 156, 64, 2)
     assert (model.validation, model.test) == (156, 312)

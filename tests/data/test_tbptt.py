@@ -92,9 +92,9 @@ def network(device: str = "cpu", cell: Any = "lstm", dtype: str = "float64", dro
     return Network(NetworkConfig(stack, horizon=2), device=device, seed=4)
 
 
-def trainer(device: str = "cpu", cell: Any = "lstm", **options: Any) -> Trainer:
+def trainer(device: str = "cpu", cell: Any = "lstm", dropout: float = 0.2, **options: Any) -> Trainer:
     settings = {"epochs": 3, "batch_size": 2, "clip_norm": 0.5, "log_every": 2, "schedule": 0.01, **options}
-    return Trainer(network(device, cell), losses.MSE(), optimizers.Adam(), **settings)
+    return Trainer(network(device, cell, dropout=dropout), losses.MSE(), optimizers.Adam(), **settings)
 
 
 def wave(rows: int = 60, **options: Any) -> WindowSet:
@@ -106,14 +106,12 @@ def wave(rows: int = 60, **options: Any) -> WindowSet:
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_a_lane_without_truncation_is_one_long_sequence(cell: str) -> None:
     """Losses and states of steps with a rate of nearly zero are those of one pass over the whole lane."""
-    data, run = lanes(wave(29), count=1), trainer(cell=cell, batch_size=1, epochs=1, schedule=1e-300, log_every=1)
-    run.network = network(cell=cell, dropout=0.0)
-    run._grads = run.network.params.like()
-    run.optimizer.init(run.network.params)
+    options = {"dropout": 0.0, "batch_size": 1, "epochs": 1, "schedule": 1e-300, "log_every": 1}
+    data, run = lanes(wave(29), count=1), trainer(cell=cell, **options)
     seen: list[float] = []
     states: list[Any] = []
     watch = Call(0, lambda _: None)
-    watch.on_log = lambda run, loss: (seen.append(loss), states.append(run._state))  # type: ignore[method-assign,attr-defined]
+    watch.on_log = lambda run, loss: (seen.append(loss), states.append(run.state.network_state))  # type: ignore[method-assign,attr-defined]
     run.callbacks.append(watch)
     run.fit(data)
     runs = data.batches(1)
@@ -197,7 +195,7 @@ def test_a_step_that_is_not_finite_is_named_and_undone() -> None:
     clean = trainer(log_every=5, callbacks=[Call(run.step, lambda run: run.stop("there"))])
     clean.fit(lanes(wave(), reach=6))
     assert to_host(clean.network.params.flat).tobytes() == to_host(run.network.params.flat).tobytes()
-    np.testing.assert_array_equal(np.stack(clean._state), np.stack(run._state))
+    np.testing.assert_array_equal(np.stack(clean.state.network_state), np.stack(run.state.network_state))
 
 
 def test_the_state_brings_what_a_chunk_cannot_see() -> None:

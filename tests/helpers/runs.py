@@ -53,11 +53,11 @@ def numbers(trainer: Trainer) -> dict[str, Any]:
     rows = [{key: value for key, value in row.items() if key != "seconds"} for row in trainer.history.rows]
     return {
         "weights": to_host(trainer.network.params.flat).tobytes(),
-        "moments": {name: to_host(value).tobytes() for name, value in trainer.optimizer.arrays().items()},
+        "moments": {name: to_host(value).tobytes() for name, value in trainer.state.optimizer.arrays().items()},
         "rows": rows,
         "best": (trainer.history.best_epoch, trainer.history.best_loss),
         "counters": (trainer.epoch, trainer.batch, trainer.step, trainer.network.calls),
-        "schedule": trainer.schedule.scalars(),
+        "schedule": trainer.state.schedule.scalars(),
         "callbacks": [callback.scalars() for callback in trainer.callbacks],
     }
 

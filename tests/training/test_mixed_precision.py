@@ -46,10 +46,10 @@ class Watch(Callback):
         self.change = change or {}
 
     def on_step(self, run: Any) -> None:
-        self.seen.append(float(run.loss_scale.state[0]))
+        self.seen.append(float(run.state.loss_scale.state[0]))
         self.weights.append(to_host(run.weights.flat).tobytes())
         if run.step in self.change:
-            run.loss_scale.state[0] = self.change[run.step]
+            run.state.loss_scale.state[0] = self.change[run.step]
 
 
 def test_it_trains_the_curve_of_float32(graph: str) -> None:
@@ -70,7 +70,7 @@ def test_it_trains_the_curve_of_float32(graph: str) -> None:
 def test_a_step_that_overflows_is_left_out_and_the_scale_halved(graph: str) -> None:
     watch = Watch({4: 2.0**18})
     run = half(callbacks=[watch], epochs=4)
-    run.loss_scale.state[0] = 1024.0  # type: ignore[union-attr]
+    run.state.loss_scale.state[0] = 1024.0  # type: ignore[union-attr]
     run.fit(windows(dtype="float32"))
     assert watch.seen[:4] == [1024.0] * 4
     after = watch.seen[4:]
@@ -106,7 +106,7 @@ def test_the_scale_is_doubled_after_good_steps() -> None:
 def test_a_run_that_has_diverged_is_not_left_out_for_ever() -> None:
     """Data that no scale can save: not finite at a scale of 1."""
     run = half(epochs=50, log_every=1)
-    run.loss_scale.state[0] = 4.0  # type: ignore[union-attr]
+    run.state.loss_scale.state[0] = 4.0  # type: ignore[union-attr]
     data = windows(dtype="float32")
     data.values[...] *= 1e30
     with pytest.raises(TrainingError, match="training stopped at step"):
@@ -125,7 +125,7 @@ def test_a_run_goes_on_bit_for_bit(graph: str, tmp_path: Path) -> None:
 
     whole, first, rest = (half(epochs=3, callbacks=calls) for calls in ([], [Stop()], []))
     for run in (whole, first):
-        run.loss_scale.state[0] = 2.0**24  # type: ignore[union-attr]
+        run.state.loss_scale.state[0] = 2.0**24  # type: ignore[union-attr]
     whole.fit(data)
     first.fit(data)
     first.save(tmp_path / "run")
@@ -134,7 +134,7 @@ def test_a_run_goes_on_bit_for_bit(graph: str, tmp_path: Path) -> None:
     assert numbers(rest) == numbers(whole)
     for run in (rest, whole):
         assert to_host(run.weights.flat).tobytes() == to_host(whole.weights.flat).tobytes()
-        assert to_host(run.loss_scale.state).tobytes() == to_host(whole.loss_scale.state).tobytes()
+        assert to_host(run.state.loss_scale.state).tobytes() == to_host(whole.state.loss_scale.state).tobytes()
 
 
 def test_a_warm_step_waits_for_nothing_and_makes_few_calls(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,7 +143,7 @@ def test_a_warm_step_waits_for_nothing_and_makes_few_calls(monkeypatch: pytest.M
     run = half(epochs=1, batch_size=4, log_every=1000)
     assert "graph of a whole training pass: replayed from the second pass of a shape on; 0 recorded" in run.explain(6)
     counted: list[dict[str, Any]] = []
-    step = run._step
+    step = run._steps.take
 
     def count(*arguments: Any) -> None:
         batch = arguments[0].gather(arguments[1], run.network.backend)
@@ -152,7 +152,7 @@ def test_a_warm_step_waits_for_nothing_and_makes_few_calls(monkeypatch: pytest.M
             step(*arguments)
         counted.append(dict(found))
 
-    run._step = count  # type: ignore[method-assign]
+    run._steps.take = count  # type: ignore[method-assign]
     run.fit(windows(dtype="float32"))
     if hostgpu.simulated():
         for found in counted[3:8]:

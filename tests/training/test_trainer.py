@@ -188,7 +188,7 @@ class Scripted(Trainer):
 
     script = (3.0, 2.0, 2.5, 1.99, 2.2, 2.1, 2.0, 0.1)
 
-    def _evaluate(self, *args: Any) -> float:
+    def _mean_loss(self, *args: Any) -> float:
         return self.script[self.epoch]
 
 
@@ -304,7 +304,7 @@ def test_full_memory_names_the_batch_size() -> None:
     with pytest.raises(TrainingError, match="memory is full at step 1 with batch_size 16"):
         trainer.fit(windows())
     assert trainer.step == trainer.network.calls == 0
-    trainer.loss = losses.MSE()
+    trainer.state.loss = losses.MSE()
     assert trainer.fit(windows()).stopped == "epochs"  # nothing was lost by it
 
 

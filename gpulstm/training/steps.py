@@ -1,0 +1,143 @@
+"""Optimizer steps of a run, one after another, and the way back from a step that was not finite.
+
+Losses stay on the device, so a step may be bad long before the host looks.  The step log's latch keeps the weights of
+the first bad step (`step_log`); `undo` takes the counters and the network's state back to it, and `cause` finds out
+what was not finite.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from gpulstm.arrays.backend import Array
+from gpulstm.data.tbptt import Lanes
+from gpulstm.data.windows import Batch, WindowSet
+from gpulstm.errors import TrainingError
+from gpulstm.model.memory import Memory
+from gpulstm.training.gradients import GradientPass, Result
+from gpulstm.training.state import RunState
+
+
+class Steps:
+    """The steps of one run.
+
+    Args:
+        state: of the run, which every step moves on.
+        memory: bound on what a step takes in addition to the parameters, as `Trainer`.
+    """
+
+    def __init__(self, state: RunState, memory: Memory) -> None:
+        self._state, self._memory = state, memory
+        self._grads = state.weights.like()
+        self._pass = self._new_pass()
+        self._network_states: list[Any] = []  # before each step since the host last looked at the losses
+        self._passes = 1  # forward passes of a step
+
+    def take(self, train: WindowSet | Lanes, indices: np.ndarray) -> None:
+        """One step on the windows or chunks of `indices`; nothing waits for the device.
+
+        Raises:
+            TrainingError: memory is full; the state is that before the step then.
+        """
+        state = self._state
+        network, calls, done = state.network, state.network.calls, False
+        assert state.log is not None
+        try:
+            batch = train.gather(indices, network.backend)
+            result = self._gradients(batch)
+            amount = batch.target.size if result.amount is None else result.amount
+            state.whole = False
+            scale = state.log.record(state.batch, result.value, result.norm, result.scale, amount)
+            state.optimizer.step(state.weights, self._grads, rate=state.schedule.rate(state.step), scale=scale)
+            if state.loss_scale is not None:
+                state.loss_scale.move(result.scale)
+                state.publish()
+            self._network_states.append(state.network_state)
+            state.network_state, self._passes = result.state, network.calls - calls
+            state.batch += 1
+            state.whole = done = True
+        except MemoryError as error:  # CuPy's is one too
+            raise TrainingError(
+                f"memory is full at step {state.step + 1} with batch_size {state.batch_size}; choose a smaller one"
+            ) from error
+        finally:
+            if not done:
+                network.calls = calls
+
+    def seen(self) -> None:
+        """The host has looked at the losses, and all are finite: no step so far will be undone."""
+        self._network_states.clear()
+
+    def undo(self, count: int) -> None:
+        """Go back by `count` steps that the latch has kept from the weights."""
+        state = self._state
+        state.batch -= count
+        state.optimizer.steps -= count
+        state.network.calls -= count * self._passes
+        state.network_state = self._network_states[-count]
+
+    def cause(self, batch: Batch) -> str:
+        """What is not finite in a step on `batch` with the present weights."""
+        state = self._state
+        observed = batch.target if batch.weight is None else batch.target * (batch.weight > 0)
+        data = {"x": batch.x, "future": batch.future, "target": observed}
+        name = first_not_finite({key: value for key, value in data.items() if value is not None})
+        if name is not None:
+            return f"its windows hold a value in {name} that is not finite"
+        name = first_not_finite(state.weights)
+        if name is not None:
+            return f"parameter {name!r} was not finite before it"
+        calls = state.network.calls
+        self._gradients(batch)
+        state.network.calls = calls
+        name = first_not_finite(self._grads)
+        gradients = "all gradients are finite" if name is None else f"the gradient of {name!r} is the first not finite"
+        return f"the weights before it are finite, {gradients}; a lower rate or clip_norm may help"
+
+    def explain(self, steps: int, batch: int) -> str:
+        """Whether a pass on T `steps` and B `batch` rows is replayed as a CUDA graph."""
+        return self._pass.explain(steps, batch)
+
+    def _gradients(self, batch: Batch) -> Result:
+        """The loss of a batch and the norm of its gradients, which are in `_grads` afterwards."""
+        state = self._state
+        if not self._pass.is_of(state.network, state.loss, self._grads, state.clip_norm, self._memory):
+            self._pass = self._new_pass()
+        return self._pass(
+            batch.x,
+            batch.target,
+            batch.future,
+            batch.weight,
+            self._start(batch),
+            read=batch.read,
+            carry=batch.state_at,
+        )
+
+    def _new_pass(self) -> GradientPass:
+        state = self._state
+        return GradientPass(state.network, state.loss, self._grads, state.clip_norm, self._memory, state.loss_scale)
+
+    def _start(self, batch: Batch) -> Any:
+        """The state that a step begins with: that of the step before, or zeros for rows that begin."""
+        old = self._state.network_state
+        if old is None or batch.fresh is None or batch.fresh.all():
+            return None
+        backend, rows = self._state.network.backend, batch.fresh.size
+        parts = old if isinstance(old, tuple) else (old,)
+        if not batch.fresh.any() and parts[0].shape[1] == rows:
+            return old
+        xp, goes_on = backend.xp, backend.from_host(~batch.fresh)[None, :, None]
+        start = tuple(xp.where(goes_on, part[:, :rows], xp.zeros((), part.dtype)) for part in parts)
+        return start if isinstance(old, tuple) else start[0]
+
+
+def first_not_finite(arrays: Mapping[str, Array]) -> str | None:
+    """The first name whose array holds a NaN or an infinity; both come through a maximum."""
+    for name, value in arrays.items():
+        if value.size and not math.isfinite(float(abs(value).max())):
+            return name
+    return None
