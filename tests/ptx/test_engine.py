@@ -7,7 +7,11 @@ import dataclasses
 import numpy as np
 import nvrtc
 import pytest
+from ptx import faults
 from ptx.cases import Case, run
+
+from gpulstm.engines.cuda import persistent
+from gpulstm.errors import ConfigError
 
 pytestmark = pytest.mark.ptx
 
@@ -94,3 +98,39 @@ def test_the_order_of_blocks_changes_no_bit(case: Case, toolkit: nvrtc.Toolkit) 
         assert not other.backend.faults, str(other.backend.faults)
         for name, value in first.items():
             np.testing.assert_array_equal(np.asarray(other.values[name]), np.asarray(value), name)
+
+
+COUNTERS = [
+    Case("persistent", "lstm", "float32", (4, 13, 3, 20), limits=SMALL, seed=1, late=True),
+    Case("persistent", "gru", "float16", (3, 37, 3, 40), tensor=True, limits=(("processors", 6),), seed=2, late=True),
+]
+
+
+@pytest.mark.parametrize("case", COUNTERS, ids=str)
+def test_blocks_that_wait_for_their_group_alone(
+    case: Case, toolkit: nvrtc.Toolkit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several groups, blocks in random order, stores that come late unless released; the same bits as with the grid's."""
+    grid = run(case, toolkit).values
+    monkeypatch.setenv(persistent.BARRIER, "counters")
+    judge(case, toolkit)
+    for name, value in run(dataclasses.replace(case, seed=7), toolkit).values.items():
+        np.testing.assert_array_equal(np.asarray(value), np.asarray(grid[name]), name)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("red.release.gpu", "red.relaxed.gpu"), ("ld.acquire.gpu", "ld.relaxed.gpu"), ("red.release.gpu", "red.release.cta")],
+)
+def test_a_counter_that_orders_nothing_is_seen(
+    old: str, new: str, toolkit: nvrtc.Toolkit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(persistent.BARRIER, "counters")
+    result = run(COUNTERS[0], toolkit, lambda text: text.replace(old, new))
+    assert result.backend.faults.kinds & {faults.GRID_RACE, faults.SCOPE}
+
+
+def test_a_barrier_of_no_kind_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(persistent.BARRIER, "none")
+    with pytest.raises(ConfigError, match="GPULSTM_CUDA_BARRIER is 'none', expected grid or counters"):
+        persistent.counts_arrivals()

@@ -8,6 +8,7 @@ launch.  That needs all blocks on the card at once: one block a multiprocessor a
 from __future__ import annotations
 
 import functools
+import os
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -18,7 +19,7 @@ from gpulstm.engines.cells import Grads
 from gpulstm.engines.cuda.passes import BackwardPass, ForwardPass, defines
 from gpulstm.engines.cuda.tape import Tape
 from gpulstm.engines.spec import State, Task
-from gpulstm.errors import EngineError
+from gpulstm.errors import ConfigError, EngineError
 
 THREADS = 256  # of a block, at most
 WEIGHTS = 128  # registers of a thread for weights, at most
@@ -26,6 +27,7 @@ WORKING = 127  # registers of a thread that are not for weights: sums, addresses
 CHUNK = 16384  # bytes of h that are copied to shared memory at once, where two steps of the depth take no more
 ROWS = {False: (4, 8), True: (16, 32)}  # of a tile, by whether it is for tensor cores: few for a small batch
 UNITS = {False: (8, 12, 16, 32), True: (16, 32)}  # hidden units of a block
+BARRIER = "GPULSTM_CUDA_BARRIER"
 SIZE = {"float16": 2, "float32": 4}
 
 
@@ -224,12 +226,28 @@ def backward(
     return work.results(grads)
 
 
+def counts_arrivals() -> bool:
+    """Whether a block waits between steps for the blocks that share its rows, not for the whole grid.
+
+    GPULSTM_CUDA_BARRIER=counters asks for that.  No GPU has judged it yet, so it is not chosen otherwise.
+
+    Raises:
+        ConfigError: the variable is neither "grid" nor "counters".
+    """
+    asked = os.environ.get(BARRIER) or "grid"
+    if asked not in ("grid", "counters"):
+        raise ConfigError(f"{BARRIER} is {asked!r}, expected grid or counters")
+    return asked == "counters"
+
+
 def _launch(
     backend: CupyBackend, name: str, shape: Shape, shared: int, where: Layout, work: ForwardPass | BackwardPass
 ) -> None:
-    macros = (*defines(work.task, work.dtype, name), *shape.macros)
+    counters = counts_arrivals()
+    macros = (*defines(work.task, work.dtype, name), *shape.macros, *((("GL_COUNTERS", "1"),) if counters else ()))
     kernel = _compiled(backend, macros, name, shape.threads, shared, where.panels * where.groups)
     numbers = (work.arguments, work.steps, where.panels, where.groups)
+    numbers += (backend.zeros((where.groups,), "uint32"),) if counters else ()
     kernel((where.panels * where.groups,), (shape.threads,), numbers, shared_mem=shared)
 
 

@@ -27,7 +27,10 @@ FORMS = ("first", "fused", "persistent")
 MARGIN = 1.25  # a graph may be predicted to be slower by this factor: it leaves the host free for the next batch
 AROUND = {True: 20, False: 6}  # launches for each layer beside its products and steps: loss, head, sums, copies
 WAVEFRONT = "GPULSTM_CUDA_WAVEFRONT"
-SETTINGS = (FORM, TILE, GRAPH, WAVEFRONT, tuning.TUNING, "CUPY_TF32", "GPULSTM_ENGINE")  # what a choice depends on
+SETTINGS = (  # what a choice depends on
+    *(FORM, TILE, GRAPH, WAVEFRONT, persistent.BARRIER, tuning.TUNING),
+    *("CUPY_TF32", "GPULSTM_ENGINE"),
+)
 
 
 @dataclass(frozen=True)
