@@ -31,10 +31,11 @@ LARGE = (1024, 16, 768)  # T, B, H that others have published times for
 CUDNN = (2.01, 5.19)
 SHAPES = ((1, 64), (4, 128), (16, 256), (64, 512), (16, 1024))  # B, H
 FAMILIES = {
-    "FFMA": "multiply-add", "HMMA": "tensor", "LDS": "shared", "STS": "shared", "LDSM": "shared", "LDG": "global", "STG": "global",
+    "FFMA": "multiply-add", "FMUL": "multiply-add", "HMMA": "tensor", "LDS": "shared", "STS": "shared", "LDSM": "shared", "LDG": "global", "STG": "global",
     "LDGSTS": "global", "MUFU": "function", "BRA": "flow", "BAR": "flow", "ISETP": "flow", "BSSY": "flow", "BSYNC": "flow",
 }  # fmt: skip
 _LINE = re.compile(r"//## File \"\.nv_debug_ptx_txt\", line (\d+)")
+_SUBROUTINE = re.compile(r"^\$\w.*:$")
 _INSTRUCTION = re.compile(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9]*)")
 
 
@@ -82,6 +83,8 @@ def machine_lines(toolkit: nvrtc.Toolkit, source: str, capability: int) -> list[
         text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     found, line = [], 0
     for row in text.splitlines():
+        if _SUBROUTINE.match(row):
+            line = 0  # a division, for example, which is of no line and not within a step
         if place := _LINE.search(row):
             line = int(place.group(1))
         elif instruction := _INSTRUCTION.search(row):

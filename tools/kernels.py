@@ -111,6 +111,9 @@ def variants() -> Iterator[Variant]:
                 orders = (("GL_TA", str(ta).lower()), ("GL_TB", str(tb).lower()))
                 macros = base + orders + tile(shape, dtype)
                 yield Variant("cuda/gemm.cu", where, macros, threads(shape), ("gpulstm_gemm",), 0)
+                if ta:
+                    macros += (("GL_SPLIT", "1"),)
+                    yield Variant("cuda/gemm.cu", where, macros, threads(shape), ("gpulstm_gemm_part",), 0)
 
 
 def digest() -> str:

@@ -80,10 +80,14 @@ extern "C" __global__ void __launch_bounds__(Forward::threads, 1)
     auto barrier = GL_BARRIER;
     Forward weights;
     weights.load(gl_matrix(a.packed, a.pitch, K, (int)a.pitch), n0, K, gl_dynamic);
-    for (long long i = 0; i < steps; ++i) {
+    const int rows = (int)a.rows, first = group * Forward::BM, next = (int)groups * Forward::BM;
+    const GL_T* h = gl_forward_operand<GL_CELL>(a, a.reverse ? steps - 1 : 0).at + (long long)first * K;
+    const bool whole = Forward::Stage::whole(h, K); // then it is so at every step
+    for (long long i = 0; i < steps; ++i, h += a.reverse ? -a.rows * K : a.rows * K) {
         const long long t = a.reverse ? steps - 1 - i : i;
-        for (int m0 = group * Forward::BM; m0 < a.rows; m0 += (int)groups * Forward::BM) {
-            weights.product(gl_forward_operand<GL_CELL>(a, t).at + (long long)m0 * K, (int)a.rows - m0, K, gl_dynamic);
+        const GL_T* from = h;
+        for (int m0 = first; m0 < rows; m0 += next, from += (long long)next * K) {
+            weights.product(from, rows - m0, K, whole, gl_dynamic);
             weights.finish<at_once>(gl_dynamic, true, GlForwardStep<GL_T, GL_R, GL_CELL, at_once>{a, t, m0, n0});
         }
         if (i + 1 < steps) barrier.sync();
@@ -99,17 +103,18 @@ extern "C" __global__ void __launch_bounds__(Backward::threads, 1)
     auto barrier = GL_BARRIER;
     Backward weights;
     weights.load(gl_matrix(a.packed, a.pitch, K, (int)a.pitch), n0, K, gl_dynamic);
-    long long after = -1;
+    const int rows = (int)a.rows, first = group * Backward::BM, next = (int)groups * Backward::BM;
+    const GL_T* du = gl_backward_operand<GL_CELL>(a, a.reverse ? 0 : steps - 1).at + (long long)first * K;
+    const bool whole = Backward::Stage::whole(du, K); // then it is so at every step
     for (long long i = 0; i <= steps; ++i) {
         const long long t = i == steps ? -1 : a.reverse ? i : steps - 1 - i;
-        for (int m0 = group * Backward::BM; m0 < a.rows; m0 += (int)groups * Backward::BM) {
-            if (after >= 0)
-                weights.product(gl_backward_operand<GL_CELL>(a, after).at + (long long)m0 * K, (int)a.rows - m0, K,
-                                gl_dynamic);
-            weights.finish<1>(gl_dynamic, after >= 0, GlBackwardStep<GL_T, GL_R, GL_CELL, 1>{a, t, m0, n0});
+        const GL_T* from = du;
+        for (int m0 = first; m0 < rows; m0 += next, from += (long long)next * K) {
+            if (i > 0) weights.product(from, rows - m0, K, whole, gl_dynamic);
+            weights.finish<1>(gl_dynamic, i > 0, GlBackwardStep<GL_T, GL_R, GL_CELL, 1>{a, t, m0, n0});
         }
         if (i < steps) barrier.sync();
-        after = t;
+        if (i > 0) du += a.reverse ? a.rows * K : -a.rows * K; // of the step that is computed now
     }
 }
 #endif

@@ -37,9 +37,9 @@ struct GlStage {
     static GL_INLINE T* at(unsigned char* shared, int chunk) { return (T*)(shared + chunk % 2 * bytes); }
 
     // Begin to copy `used` columns from k0 on of a matrix [rows][K]; what lies outside of it is zero.  Ends with `wait` and
-    // a barrier.  A thread takes a piece of every row, so that warps behind the last piece have nothing to do.
-    static GL_INLINE void copy(const T* a, int rows, int K, int k0, int used, T* to) {
-        const bool whole = (unsigned long long)a % 16 == 0 && K % piece == 0;
+    // a barrier.  A thread takes a piece of every row, so that warps behind the last piece have nothing to do.  `whole`: K and
+    // the matrix's address are such that pieces can be copied at once.
+    static GL_INLINE void copy(const T* a, int rows, int K, int k0, int used, bool whole, T* to) {
 #pragma unroll 1 // there are many copies of this loop, and registers are for weights
         for (int column = threadIdx.x * piece; column < used; column += THREADS * piece) {
             const T* from = a + k0 + column;
@@ -56,6 +56,8 @@ struct GlStage {
         }
         __pipeline_commit();
     }
+
+    static GL_INLINE bool whole(const T* a, int K) { return (unsigned long long)a % 16 == 0 && K % piece == 0; }
 
     static GL_INLINE void wait() { __pipeline_wait_prior(0); }
 };
@@ -157,8 +159,8 @@ struct GlResident {
             for (int k = 0; k < 4; ++k) *spare(shared, step, k) = gl_fetch(b, step * depth + slice * 4 + k, column);
     }
 
-    // The sums of A B in parts, for the first BM rows of A [rows][K].
-    GL_INLINE void product(const T* a, int rows, int K, unsigned char* shared) {
+    // The sums of A B in parts, for the first BM rows of A [rows][K]; `whole` as Stage::whole says.
+    GL_INLINE void product(const T* a, int rows, int K, bool whole, unsigned char* shared) {
         const int slice = threadIdx.x / across, chunks = (steps + TURNS - 1) / TURNS;
         R acc[BM][4] = {};
         auto multiply = [&](const GlFour<T> (&right)[4], const T* left) {
@@ -173,7 +175,7 @@ struct GlResident {
         };
         auto copy = [&](int chunk) { // no more of a chunk than the steps that are left
             const int left = steps - chunk * TURNS, k0 = chunk * TURNS * depth;
-            Stage::copy(a, rows, K, k0, (left < TURNS ? left : TURNS) * depth, Stage::at(shared, chunk));
+            Stage::copy(a, rows, K, k0, (left < TURNS ? left : TURNS) * depth, whole, Stage::at(shared, chunk));
         };
         auto next = [&](int chunk) { // chunk lies there for all; the one after it is on its way
             Stage::wait();

@@ -74,7 +74,7 @@ struct GlResidentTensor {
         __syncthreads();
     }
 
-    GL_INLINE void product(const T* a, int rows, int K, unsigned char* shared) {
+    GL_INLINE void product(const T* a, int rows, int K, bool whole, unsigned char* shared) {
         namespace wmma = gl_wmma;
         const int warp = threadIdx.x / 32, slice = warp / WN, column = warp % WN * FN * 16;
         const int chunks = (steps + TURNS - 1) / TURNS;
@@ -95,7 +95,7 @@ struct GlResidentTensor {
         };
         auto copy = [&](int chunk) { // no more of a chunk than the steps that are left
             const int left = steps - chunk * TURNS, k0 = chunk * TURNS * depth;
-            Stage::copy(a, rows, K, k0, (left < TURNS ? left : TURNS) * depth, Stage::at(shared, chunk));
+            Stage::copy(a, rows, K, k0, (left < TURNS ? left : TURNS) * depth, whole, Stage::at(shared, chunk));
         };
         auto next = [&](int chunk) { // as in resident.cuh
             Stage::wait();

@@ -106,7 +106,8 @@ struct GlBackwardStep {
     }
 };
 
-// h_{t-1} as the product of step t sees it, and the gradient of the product of step t, as matrices [B][K].
+// h_{t-1} as the product of step t sees it, and the gradient of the product of step t, as matrices [B][K]; from one step
+// to the next they lie B * K apart.
 template <int CELL, typename T, typename R>
 GL_INLINE GlMatrix<T> gl_forward_operand(const GlForward<T, R>& a, long long t) {
     long long slot = a.reverse ? t + 1 : t;

@@ -142,7 +142,7 @@ _FLOAT = {re.compile(r"0[fF]([0-9a-fA-F]{8})$"): 4, re.compile(r"0[dD]([0-9a-fA-
 
 def parse(text: str) -> dict[str, Kernel]:
     """The kernels of a file, by name."""
-    text = re.sub(r"//[^\n]*|^\s*\.(?:loc|file)\b[^\n]*", "", text, flags=re.MULTILINE)
+    text = re.sub(r"//[^\n]*|^[ \t]*\.(?:loc|file)\b[^\n]*", "", text, flags=re.MULTILINE)
     dynamic = [(int(align), name) for align, name in _DYNAMIC.findall(text)]
     kernels = {}
     for match in _ENTRY.finditer(text):
