@@ -15,14 +15,15 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "ptx")]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "ptx"))
 
 import nvrtc
 from ptx.cases import Case, launch
 from ptx.device import Launch, PtxBackend
 from ptx.machine import Settings
 
+ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "instruction-counts.md"
 PROCESSORS, CLOCK, SCHEDULERS = 132, 1.98e9, 4  # of an H100 SXM: multiprocessors, boost clock, schedulers of each
 LARGE = (1024, 16, 768)  # T, B, H that others have published times for
@@ -31,8 +32,9 @@ LARGE = (1024, 16, 768)  # T, B, H that others have published times for
 CUDNN = (2.01, 5.19)
 SHAPES = ((1, 64), (4, 128), (16, 256), (64, 512), (16, 1024))  # B, H
 FAMILIES = {
-    "FFMA": "multiply-add", "FMUL": "multiply-add", "HMMA": "tensor", "LDS": "shared", "STS": "shared", "LDSM": "shared", "LDG": "global", "STG": "global",
-    "LDGSTS": "global", "MUFU": "function", "BRA": "flow", "BAR": "flow", "ISETP": "flow", "BSSY": "flow", "BSYNC": "flow",
+    "FFMA": "multiply-add", "FMUL": "multiply-add", "HMMA": "tensor", "MUFU": "function", "LDS": "shared",
+    "STS": "shared", "LDSM": "shared", "LDG": "global", "STG": "global", "LDGSTS": "global", "BRA": "flow",
+    "BAR": "flow", "ISETP": "flow", "BSSY": "flow", "BSYNC": "flow",
 }  # fmt: skip
 _LINE = re.compile(r"//## File \"\.nv_debug_ptx_txt\", line (\d+)")
 _SUBROUTINE = re.compile(r"^\$\w.*:$")
@@ -126,8 +128,11 @@ def measure(case: Case, kernel: str, toolkit: nvrtc.Toolkit) -> Step:
 
 def row(name: str, step: Step) -> str:
     """A line of the table."""
-    shares = " | ".join(f"{step.share(family):.0f}" for family in ("multiply-add", "tensor", "shared", "global", "flow"))
-    return f"| {name} | {step.virtual:.0f} | {step.instructions:.0f} | {shares} | {step.blocks} | {32 * step.sectors / 1024:.0f} |"
+    shares = " | ".join(
+        f"{step.share(family):.0f}" for family in ("multiply-add", "tensor", "shared", "global", "flow")
+    )
+    size = 32 * step.sectors / 1024
+    return f"| {name} | {step.virtual:.0f} | {step.instructions:.0f} | {shares} | {step.blocks} | {size:.0f} |"
 
 
 def main() -> int:
@@ -139,11 +144,11 @@ def main() -> int:
     lines = [
         "# What a step costs by count",
         "",
-        f"Written by `python tools/instruction_counts.py` with NVRTC {toolkit.version}, for compute capability 9.0. Nothing here was run on a GPU:",
-        "the interpreter of `tests/ptx` counts how often each PTX instruction is executed, the disassembler which machine",
-        "instructions came of it. An instruction is one of a warp; shares are percent of the machine instructions; KiB is",
-        "what a step of the whole layer asks of the L2 cache, in sectors of 32 bytes. LSTM; the persistent form lies as it",
-        "would on a card with 132 multiprocessors.",
+        f"Written by `python tools/instruction_counts.py` with NVRTC {toolkit.version}, for compute capability 9.0.",
+        "Nothing here was run on a GPU: the interpreter of `tests/ptx` counts how often each PTX instruction is executed,",
+        "the disassembler says which machine instructions came of it. An instruction is one of a warp; shares are percent",
+        "of the machine instructions; KiB is what a step of the whole layer asks of the L2 cache, in sectors of 32 bytes.",
+        "LSTM; the persistent form lies as it would on a card with 132 multiprocessors.",
         "",
         "| kernel, dtype, B x H | PTX | machine | multiply-add | tensor | shared | global | flow | blocks | KiB |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
@@ -175,12 +180,12 @@ def large(toolkit: nvrtc.Toolkit) -> list[str]:
         f"## T={steps}, B={batch}, H={hidden} next to cuDNN",
         "",
         "Published, measured by others on an H100 (Pöppel et al. 2024, arXiv:2412.07752): cuDNN in float16 takes",
-        f"{CUDNN[0]} ms forward and {CUDNN[1]} ms forward and backward. The counts give a floor for this project's persistent form,",
-        f"not a prediction of its time: the least time in which {SCHEDULERS} schedulers a multiprocessor at {CLOCK / 1e9:g} GHz can issue a",
-        "step's instructions. What a step waits for comes on top: the grid's barrier, latencies of L2 and shared memory;",
-        "so do the products over all time steps.",
+        f"{CUDNN[0]} ms forward and {CUDNN[1]} ms forward and backward. The counts give a floor for the persistent form",
+        f"here, not a prediction of its time: the least time in which {SCHEDULERS} schedulers a multiprocessor at",
+        f"{CLOCK / 1e9:g} GHz can issue a step's instructions. What a step waits for comes on top: the grid's barrier,",
+        "latencies of L2 and shared memory; so do the products over all time steps.",
         "",
-        "| dtype | pass | machine instructions a warp and step | tensor % | multiply-add % | KiB a step | issue floor, ms | cuDNN, ms |",
+        "| dtype | pass | machine instructions | tensor % | multiply-add % | KiB | issue floor, ms | cuDNN, ms |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     published = {"forward": CUDNN[0], "backward": CUDNN[1] - CUDNN[0]}
@@ -189,10 +194,9 @@ def large(toolkit: nvrtc.Toolkit) -> list[str]:
         for name in ("forward", "backward"):
             step = measure(case, f"gpulstm_{name}_all", toolkit)
             other = f"{published[name]:.2f}" if dtype == "float16" else "-"
-            lines.append(
-                f"| {dtype} | {name} | {step.instructions:.0f} | {step.share('tensor'):.1f} | {step.share('multiply-add'):.1f} "
-                f"| {32 * step.sectors / 1024:.0f} | {1e3 * steps * step.seconds:.2f} | {other} |"
-            )
+            shares = f"{step.share('tensor'):.1f} | {step.share('multiply-add'):.1f} | {32 * step.sectors / 1024:.0f}"
+            floor = f"{1e3 * steps * step.seconds:.2f}"
+            lines.append(f"| {dtype} | {name} | {step.instructions:.0f} | {shares} | {floor} | {other} |")
             print(lines[-1], flush=True)
     return lines
 

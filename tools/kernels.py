@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import nvrtc
 
 from gpulstm.arrays.gemm import TENSOR_TILES, TILES, TYPES, is_tensor, threads, tile
-from gpulstm.arrays.kernel_source import kernel_folder, module_source
+from gpulstm.arrays.kernel_source import module_source
 from gpulstm.engines.cuda import persistent
 from gpulstm.engines.cuda.passes import BACKWARD_ONLY, CELLS
 
@@ -116,11 +116,15 @@ def variants() -> Iterator[Variant]:
                     yield Variant("cuda/gemm.cu", where, macros, threads(shape), ("gpulstm_gemm_part",), 0)
 
 
+def essence(source: str) -> str:
+    """A source without comments and layout, on which machine code does not depend."""
+    return " ".join(re.sub(r"//[^\n]*", "", source).split())
+
+
 def digest() -> str:
     """What the table depends on: the text of all kernels, and the choices of macros."""
-    files = sorted((*kernel_folder().glob("cuda/*.cu*"), *kernel_folder().glob("*.h")))
-    parts = [file.read_bytes() for file in files] + [repr(tuple(variants())).encode()]
-    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+    parts = [f"{variant} {essence(module_source(variant.file, variant.macros))}" for variant in variants()]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
 class Report(NamedTuple):
@@ -149,7 +153,8 @@ def parse(log: str) -> dict[str, Report]:
 def compiled(variant: Variant, arch: int, toolkit: nvrtc.Toolkit) -> dict[str, Report]:
     """What a toolkit says of the kernels of a variant, from a file under build/ where it said so before."""
     source = module_source(variant.file, variant.macros)
-    path = REMEMBERED / (hashlib.sha256(f"{toolkit.version} {arch} {source}".encode()).hexdigest() + ".json")
+    key = f"{toolkit.version} {arch} {essence(source)}"
+    path = REMEMBERED / (hashlib.sha256(key.encode()).hexdigest() + ".json")
     if path.exists():
         return {name: Report(*numbers) for name, *numbers in json.loads(path.read_text())}
     reports = parse(toolkit.cubin(source, arch)[1])
@@ -174,6 +179,7 @@ def main() -> int:
     """Compile, print what is wrong, write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--arch", type=int, action="append", help="a compute capability times ten; all by default")
+    parser.add_argument("--newest", type=int, action="append", help="the same for the newest toolkit")
     parser.add_argument("--jobs", type=int, default=2, help="compilations at once")
     parser.add_argument("--check", action="store_true", help="compile and judge, write nothing")
     arguments = parser.parse_args()
@@ -181,7 +187,7 @@ def main() -> int:
     if len(toolkits) < 2:
         print(nvrtc.MISSING)
         return 1
-    targets = {toolkits[0]: sorted(arguments.arch or CARDS), toolkits[-1]: sorted(arguments.arch or NEWEST)}
+    targets = {toolkits[0]: sorted(arguments.arch or CARDS), toolkits[-1]: sorted(arguments.newest or NEWEST)}
     chosen = list(variants())
     jobs = [
         (variant, arch, toolkit)
@@ -205,7 +211,9 @@ def main() -> int:
 def page(chosen: list[Variant], found: Found, targets: dict[str, list[int]]) -> str:
     """The Markdown page; the numbers are those of the first toolkit."""
     version, archs = next(iter(targets.items()))
-    others = "; ".join(f"CUDA {other} for {', '.join(f'sm_{arch}' for arch in some)}" for other, some in targets.items())
+    others = "; ".join(
+        f"CUDA {other} for {', '.join(f'sm_{arch}' for arch in some)}" for other, some in targets.items()
+    )
     lines = [
         "# The compiled kernels",
         "",

@@ -18,7 +18,11 @@ from gpulstm.arrays.backend import Array, Backend
 from gpulstm.arrays.cupy_backend import CupyBackend
 
 TYPES = {"float16": ("__half", "float"), "float32": ("float", "float"), "float64": ("double", "double")}
-PARTIAL = {"float16": "float32", "float32": "float32", "float64": "float64"}  # of a product that is split over its depth
+PARTIAL = {
+    "float16": "float32",
+    "float32": "float32",
+    "float64": "float64",
+}  # of a product that is split over its depth
 STEP = 64  # a multiple of every tile's depth
 LEAST_DEPTH = 256  # of a part: below, storing and adding parts costs more than blocks that have nothing to do
 Tile = tuple[int, ...]
@@ -134,8 +138,8 @@ def gemm(
     if parts > 1:
         partial = cuda.empty((parts, rows, columns), PARTIAL[dtype])
         kernel = gemm_kernel(cuda, dtype, shape, transa, transb, "gpulstm_gemm_part")
-        numbers = (rows, columns, inner, a.shape[1], b.shape[1], depth)
-        kernel((*blocks(shape, rows, columns), parts), (threads(shape),), (a, b, partial, *numbers))
+        sizes = (rows, columns, inner, a.shape[1], b.shape[1], depth)
+        kernel((*blocks(shape, rows, columns), parts), (threads(shape),), (a, b, partial, *sizes))
         kernel = gemm_kernel(cuda, dtype, shape, transa, transb, "gpulstm_gemm_sum")
         kernel((-(-out.size // 256),), (256,), (partial, out, out.size, parts, int(accumulate)))
         return

@@ -96,7 +96,12 @@ def test_late_stores_reach_the_other_block_by_a_release_alone() -> None:
 
     assert all(right(across(), seed) for seed in range(8))
     assert not all(right(across(add="atom.add.relaxed.gpu.u32 %r8, [%a2], 1;"), seed) for seed in range(8))
-    late = across().replace("st.global.u32 [%a4], %r3;", "", 1).replace(ADD, f"{ADD}").replace("spin:", "st.global.u32 [%a4], %r3;\nspin:")
+    late = (
+        across()
+        .replace("st.global.u32 [%a4], %r3;", "", 1)
+        .replace(ADD, f"{ADD}")
+        .replace("spin:", "st.global.u32 [%a4], %r3;\nspin:")
+    )
     assert not all(right(late, seed) for seed in range(8))
 
 
@@ -161,11 +166,17 @@ def test_matrices_of_whole_warps() -> None:
     zero = "mov.u32 %r9, 0;" + FILL
     assert found(zero + MATRIX) == set()
     assert found(zero + "setp.lt.s32 %p1, %r0, 40; @!%p1 bra over;" + MATRIX + "\nover:\n") == {faults.PARTIAL_WARP}
-    assert found(zero + "mov.u32 %r8, 16;" + MATRIX.replace("mov.u32 %r8, 16;", "mov.u32 %r8, %r0;")) == {faults.LANES_DISAGREE}
+    assert found(zero + "mov.u32 %r8, 16;" + MATRIX.replace("mov.u32 %r8, 16;", "mov.u32 %r8, %r0;")) == {
+        faults.LANES_DISAGREE
+    }
     assert found(zero + MATRIX.replace("[%r5]", "[%r5+16]")) == {faults.MISALIGNED}
     assert found(MATRIX) == {faults.UNWRITTEN}
-    multiply = "mov.f32 %f1, 0f00000000;" + "wmma.mma.sync.aligned.row.col.m16n16k8.f32.tf32.tf32.f32 {F}, {A}, {A}, {F};"
-    multiply = multiply.replace("{A}", "{%r10, %r11, %r12, %r13}").replace("{F}", "{%f1, %f1, %f1, %f1, %f1, %f1, %f1, %f1}")
+    multiply = (
+        "mov.f32 %f1, 0f00000000;" + "wmma.mma.sync.aligned.row.col.m16n16k8.f32.tf32.tf32.f32 {F}, {A}, {A}, {F};"
+    )
+    multiply = multiply.replace("{A}", "{%r10, %r11, %r12, %r13}").replace(
+        "{F}", "{%f1, %f1, %f1, %f1, %f1, %f1, %f1, %f1}"
+    )
     assert found(zero + MATRIX + multiply) == set()
     assert found("mov.u32 %r9, 1;" + FILL + MATRIX + multiply) == {faults.NOT_TF32}
 
@@ -173,6 +184,8 @@ def test_matrices_of_whole_warps() -> None:
 def test_threads_that_never_come() -> None:
     half = "setp.lt.s32 %p1, %r0, 32; @%p1 bra over; bar.sync 0;\nover:\n"
     assert found(half) == set()  # the others have ended, which counts as having come
-    assert found(half + "xor.b32 %r7, %r0, %r0;\nloop:\n ld.acquire.gpu.u32 %r7, [%a2]; setp.eq.u32 %p2, %r7, 0; @%p2 bra loop;") == {faults.DEADLOCK}
+    assert found(
+        half + "xor.b32 %r7, %r0, %r0;\nloop:\n ld.acquire.gpu.u32 %r7, [%a2]; setp.eq.u32 %p2, %r7, 0; @%p2 bra loop;"
+    ) == {faults.DEADLOCK}
     assert found("trap;") == {faults.TRAP}
     assert found("\nloop:\n bra loop;", settings=Settings(limit=1000)) == {faults.TOO_LONG}

@@ -1,4 +1,4 @@
-"""Every form of the CUDA engine as a GPU would run it: NVRTC's PTX, interpreted with all checks, against the reference."""
+"""Every form of the CUDA engine as a GPU would run it: NVRTC's PTX, interpreted with checks, against the reference."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ COUNTERS = [
 def test_blocks_that_wait_for_their_group_alone(
     case: Case, toolkit: nvrtc.Toolkit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Several groups, blocks in random order, stores that come late unless released; the same bits as with the grid's."""
+    """Several groups, blocks in random order, stores that come late unless released; the bits of the grid's barrier."""
     grid = run(case, toolkit).values
     monkeypatch.setenv(persistent.BARRIER, "counters")
     judge(case, toolkit)
@@ -120,7 +120,11 @@ def test_blocks_that_wait_for_their_group_alone(
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [("red.release.gpu", "red.relaxed.gpu"), ("ld.acquire.gpu", "ld.relaxed.gpu"), ("red.release.gpu", "red.release.cta")],
+    [
+        ("red.release.gpu", "red.relaxed.gpu"),
+        ("ld.acquire.gpu", "ld.relaxed.gpu"),
+        ("red.release.gpu", "red.release.cta"),
+    ],
 )
 def test_a_counter_that_orders_nothing_is_seen(
     old: str, new: str, toolkit: nvrtc.Toolkit, monkeypatch: pytest.MonkeyPatch

@@ -1,4 +1,4 @@
-"""The engine's own products on real PTX: tiles, orders of storage, sizes that fit nothing, and the depth shared by blocks."""
+"""The engine's own products on real PTX: tiles, orders of storage, sizes that fit nothing, depth shared by blocks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,13 @@ TOLERANCE = {"float64": 1e-13, "float32": 1e-5, "float16": 2e-3, "TF32": 2e-3}
 
 
 def judge(
-    toolkit: nvrtc.Toolkit, dtype: str, tile: gemm.Tile, turned: str, size: tuple[int, int, int], *, capability: int = 90
+    toolkit: nvrtc.Toolkit,
+    dtype: str,
+    tile: gemm.Tile,
+    turned: str,
+    size: tuple[int, int, int],
+    *,
+    capability: int = 90,
 ) -> PtxBackend:
     """op(a) op(b), and c + op(a) op(b), against NumPy in float64."""
     (rows, columns, inner), rng = size, np.random.default_rng(2)

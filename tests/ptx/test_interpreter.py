@@ -36,7 +36,9 @@ def launch(
     return placed, machine.run()
 
 
-def elementwise(code: str, kind: str, register: str, *inputs: np.ndarray, result: str = "f4", width: str = "f32") -> np.ndarray:
+def elementwise(
+    code: str, kind: str, register: str, *inputs: np.ndarray, result: str = "f4", width: str = "f32"
+) -> np.ndarray:
     """Element i of the inputs in registers 1, 2, ..., what `code` leaves in register 9 stored as element i."""
     size = inputs[0].dtype.itemsize
     stacked = np.concatenate(inputs)
@@ -121,7 +123,9 @@ def test_integers(code: str, inputs: tuple[np.ndarray, ...], expected: np.ndarra
 
 
 def test_the_parser_reads_operands_scopes_and_lines() -> None:
-    kernel = parse(HEAD + "@!%p1 ld.global.v2.f32 {%f1, %f2}, [%a0+-8];\nadd.f32 %f1, 0f3F800000, %f2;\nret; }")["kernel"]
+    kernel = parse(HEAD + "@!%p1 ld.global.v2.f32 {%f1, %f2}, [%a0+-8];\nadd.f32 %f1, 0f3F800000, %f2;\nret; }")[
+        "kernel"
+    ]
     load, add = kernel.code[-3:-1]
     assert (load.opcode, load.modifiers, load.negated) == ("ld", ("global", "v2", "f32"), True)
     assert isinstance(load.operands[1], Address) and load.operands[1].offset == -8
@@ -201,8 +205,13 @@ def test_the_layout_of_mma(kind: str) -> None:
     """As the ISA gives it for a lane: groupID = lane / 4, threadID_in_group = lane % 4 (9.7.14.5.8 and 9.7.14.5.7)."""
     depth, per = (8, 1) if kind == "tf32" else (16, 2)
     a, b = RNG.integers(-4, 5, (16, depth)).astype("f4"), RNG.integers(-4, 5, (depth, 8)).astype("f4")
-    encode = {"f16": lambda v: v.astype("f2").view("u2"), "bf16": bits_of_bfloat16, "tf32": lambda v: v.view("u4")}[kind]
-    left, right = np.zeros((32, 4 * per), "u4" if per == 1 else "u2"), np.zeros((32, 2 * per), "u4" if per == 1 else "u2")
+    encode = {"f16": lambda v: v.astype("f2").view("u2"), "bf16": bits_of_bfloat16, "tf32": lambda v: v.view("u4")}[
+        kind
+    ]
+    left, right = (
+        np.zeros((32, 4 * per), "u4" if per == 1 else "u2"),
+        np.zeros((32, 2 * per), "u4" if per == 1 else "u2"),
+    )
     for lane in range(32):
         group, within = divmod(lane, 4)
         for i in range(4 * per):
@@ -239,7 +248,9 @@ def test_the_layout_of_ldmatrix(transposed: bool) -> None:
     for lane in range(32):
         row, column = divmod(lane, 4)
         for index, matrix in enumerate(matrices.swapaxes(1, 2) if transposed else matrices):
-            assert out.get()[lane, 2 * index : 2 * index + 2].tolist() == matrix[row, 2 * column : 2 * column + 2].tolist()
+            assert (
+                out.get()[lane, 2 * index : 2 * index + 2].tolist() == matrix[row, 2 * column : 2 * column + 2].tolist()
+            )
 
 
 def test_wmma_multiplies_what_it_loads_and_stores_it() -> None:

@@ -246,9 +246,9 @@ def _launch(
     counters = counts_arrivals()
     macros = (*defines(work.task, work.dtype, name), *shape.macros, *((("GL_COUNTERS", "1"),) if counters else ()))
     kernel = _compiled(backend, macros, name, shape.threads, shared, where.panels * where.groups)
-    numbers = (work.arguments, work.steps, where.panels, where.groups)
-    numbers += (backend.zeros((where.groups,), "uint32"),) if counters else ()
-    kernel((where.panels * where.groups,), (shape.threads,), numbers, shared_mem=shared)
+    arrived = (backend.zeros((where.groups,), "uint32"),) if counters else ()
+    arguments = (work.arguments, work.steps, where.panels, where.groups, *arrived)
+    kernel((where.panels * where.groups,), (shape.threads,), arguments, shared_mem=shared)
 
 
 @functools.cache

@@ -111,7 +111,7 @@ def _host(case: Case) -> dict[str, np.ndarray]:
     """All arrays of a case on the host, by name."""
     steps, rows, inputs, units = case.sizes
     rng, spec = np.random.default_rng(7), StackSpec(case.cell, inputs, units)
-    shapes: dict[str, tuple[int, ...]] = {name: (rows, units) for name in ("h", "c", "dh", "dc")}
+    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(("h", "c", "dh", "dc"), (rows, units))
     shapes |= {"x": (steps, rows, inputs), "dy": (steps, rows, units)}
     shapes |= {f"param {name}": shape for name, shape in spec.layer_shapes(0).items()}
     arrays = {}
@@ -158,7 +158,12 @@ def _pass(case: Case, arrays: dict[str, Any], backend: PtxBackend | None, engine
     """A forward and a backward pass; all results by name."""
     dtype, zoneout = arrays["x"].dtype.name, (0.2, 0.3 if case.cell == "lstm" else 0.0) if case.hold else (0.0, 0.0)
     spec = StackSpec(
-        case.cell, case.sizes[2], case.sizes[3], dtype=dtype, zoneout=zoneout, nonlinearity="relu" if case.relu else "tanh"
+        case.cell,
+        case.sizes[2],
+        case.sizes[3],
+        dtype=dtype,
+        zoneout=zoneout,
+        nonlinearity="relu" if case.relu else "tanh",
     )
     params = {name.removeprefix("param "): value for name, value in arrays.items() if name.startswith("param ")}
     task = Task(spec, 0, case.reverse, params, training=not case.hold, save=not case.hold)

@@ -27,9 +27,11 @@ class CupySources:
     def get(
         cls, name: str, inputs: str, outputs: str, body: str, preamble: str, values: list[Any], size: int | None
     ) -> str:
-        """The source of `cupy.ElementwiseKernel(inputs, outputs, body, name, preamble=preamble)` for these arguments."""
+        """The source of `cupy.ElementwiseKernel(inputs, outputs, body, name, preamble=preamble)` for these values."""
         described = tuple(
-            ("array", value.dtype.name, value.shape) if isinstance(value, np.ndarray) else ("scalar", value.dtype.name, ())
+            ("array", value.dtype.name, value.shape)
+            if isinstance(value, np.ndarray)
+            else ("scalar", value.dtype.name, ())
             for value in values
         )
         return cls._ask(name, inputs, outputs, body, preamble, described, size)
@@ -56,5 +58,9 @@ class CupySources:
     @classmethod
     @functools.cache
     def _process(cls) -> subprocess.Popen[str]:
-        command = [str(_TESTS / "hostgpu" / "hostgpu"), sys.executable, str(_TESTS / "ptx" / "programs" / "cupy_sources.py")]
+        command = [
+            str(_TESTS / "hostgpu" / "hostgpu"),
+            sys.executable,
+            str(_TESTS / "ptx" / "programs" / "cupy_sources.py"),
+        ]
         return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

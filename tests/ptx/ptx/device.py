@@ -129,7 +129,9 @@ class PtxBackend:
     def zeros(self, shape: Any, dtype: Any) -> DeviceArray:
         return self.xp.zeros(shape, dtype)
 
-    def gemm(self, a: Any, b: Any, out: Any, *, transa: bool = False, transb: bool = False, accumulate: bool = False) -> None:
+    def gemm(
+        self, a: Any, b: Any, out: Any, *, transa: bool = False, transb: bool = False, accumulate: bool = False
+    ) -> None:
         """What cuBLAS would do."""
         wide = np.float64 if out.dtype == np.float64 else np.float32
         left, right = (np.asarray(x).T if turned else np.asarray(x) for x, turned in ((a, transa), (b, transb)))
@@ -153,7 +155,9 @@ class PtxBackend:
         """An elementwise kernel, in the source that CuPy writes for it."""
         return _Elementwise(self, name, inputs, outputs, body, kernel_preamble(headers))
 
-    def launch(self, kernel: Kernel, grid: tuple[int, ...], block: tuple[int, ...], arguments: list[bytes], shared: int = 0) -> None:
+    def launch(
+        self, kernel: Kernel, grid: tuple[int, ...], block: tuple[int, ...], arguments: list[bytes], shared: int = 0
+    ) -> None:
         """Run a launch and keep what its checks found and what it cost."""
         sizes = ((*grid, 1, 1)[:3], (*block, 1)[:2])
         machine = Machine(kernel, self.memory, *sizes, arguments, shared, self.settings)  # type: ignore[arg-type]
@@ -172,7 +176,9 @@ class _Function:
         self.max_dynamic_shared_size_bytes = 0
         self.kernel = SimpleNamespace(ptr=0)
 
-    def __call__(self, grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...], *, shared_mem: int = 0) -> None:
+    def __call__(
+        self, grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...], *, shared_mem: int = 0
+    ) -> None:
         packed = [_bytes(value, one.size) for value, one in zip(arguments, self.parsed.parameters, strict=True)]
         self.backend.launch(self.parsed, grid, block, packed, shared_mem)
 
@@ -199,9 +205,7 @@ class _Elementwise:
         values = list(arguments)
         values += [None] * (len(self.parameters) - len(values))
         self._resolve(values)
-        broadcast = [
-            np.asarray(value) for value, kind in zip(values, self.parameters, strict=True) if kind[0] != "raw"
-        ]
+        broadcast = [np.asarray(value) for value, kind in zip(values, self.parameters, strict=True) if kind[0] != "raw"]
         shape = (size,) if size is not None else np.broadcast_shapes(*(value.shape for value in broadcast))
         count = math.prod(shape)
         if count:
@@ -259,7 +263,7 @@ def installed(backend: PtxBackend) -> Iterator[PtxBackend]:
     """A context in which the package finds this device wherever it looks for one."""
     interface = property(lambda array: {"version": 3})
     with (
-        mock.patch.object(gpulstm.arrays.devices, "cuda_backend", lambda index: backend),
+        mock.patch.object(gpulstm.arrays.devices, "cuda_backend", return_value=backend),
         mock.patch.object(DeviceArray, "__cuda_array_interface__", interface, create=True),
     ):
         yield backend

@@ -181,7 +181,7 @@ def split(text: str) -> list[str]:
 
 
 class _Body:
-    """Reads the statements of one kernel; braces open scopes, in which registers of inline assembly have their names."""
+    """Reads the statements of one kernel; braces open scopes, where registers of inline assembly have their names."""
 
     def __init__(self, kernel: Kernel, text: str, start: int) -> None:
         self.kernel, self.text, self.at = kernel, text, start

@@ -6,8 +6,9 @@ Mattern 1989): a release publishes what its block knew and did before its last b
 next one.  That is how the barrier of a grid is built, and stricter than PTX's memory model: what a thread releases
 without a barrier before it counts for nothing.
 
-Memory is watched in cells of two bytes, or of one where a kernel writes single bytes.  A race is two accesses of one cell that are not ordered, at least one of them a write,
-whatever the order in which this interpreter happens to execute them.
+Memory is watched in cells of two bytes, or of one where a kernel writes single bytes.  A race is two accesses of one
+cell that are not ordered, at least one of them a write, whatever the order in which this interpreter happens to execute
+them.
 """
 
 from __future__ import annotations

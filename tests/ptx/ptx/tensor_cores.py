@@ -1,8 +1,8 @@
 """Matrix instructions of whole warps (PTX ISA, 9.7.14): wmma with an opaque layout, mma and ldmatrix with their own.
 
-Which lane holds which element of a wmma fragment is left open by the ISA: here element e lies in lane e % 32, scattered
-on purpose.  The layouts of `mma.m16n8k16`, `mma.m16n8k8` and `ldmatrix` are those of the ISA.  Sums are added in float64
-and rounded once.
+Which lane holds which element of a wmma fragment is left open by the ISA: here element e lies in lane e % 32,
+scattered on purpose.  The layouts of `mma.m16n8k16`, `mma.m16n8k8` and `ldmatrix` are those of the ISA.  Sums are added
+in float64 and rounded once.
 """
 
 from __future__ import annotations
