@@ -30,7 +30,7 @@ LARGE = (1024, 16, 768)  # T, B, H that others have published times for
 # Milliseconds of cuDNN in float16 on an H100, forward, and forward and backward, as read from the plots of FlashRNN
 # (Pöppel et al. 2024, arXiv:2412.07752).
 CUDNN = (2.01, 5.19)
-SHAPES = ((1, 64), (4, 128), (16, 256), (64, 512), (16, 1024))  # B, H
+SHAPES = ((1, 64), (4, 128), (16, 256), (64, 256))  # B, H
 FAMILIES = {
     "FFMA": "multiply-add", "FMUL": "multiply-add", "HMMA": "tensor", "MUFU": "function", "LDS": "shared",
     "STS": "shared", "LDSM": "shared", "LDG": "global", "STG": "global", "LDGSTS": "global", "BRA": "flow",
@@ -102,27 +102,39 @@ def _executed(one: Launch) -> Counter[int]:
     return lines
 
 
-def measure(case: Case, kernel: str, toolkit: nvrtc.Toolkit) -> Step:
-    """Count a step as the difference between runs of three and of two steps."""
+def measure(case: Case, toolkit: nvrtc.Toolkit) -> dict[str, Step]:
+    """Count a step, by direction, as the difference between runs of three and of two steps."""
     runs = []
     for steps in (2, 3):
         backend = PtxBackend(toolkit, case.capability, Settings(checked=False, counted=True), size=1 << 28, lines=True)
         launch(replace(case, sizes=(steps, *case.sizes[1:])), backend)
-        runs.append([one for one in backend.launches if one.kernel.name == kernel])
-    first = runs[0][0]
+        runs.append(backend.launches)
+    steps_of = {
+        "forward": ("gpulstm_forward", "gpulstm_forward_all"),
+        "backward": ("gpulstm_backward", "gpulstm_backward_all"),
+    }
+    return {
+        name: _step(*([one for one in run if one.kernel.name in kernels] for run in runs), toolkit, case.capability)
+        for name, kernels in steps_of.items()
+    }
+
+
+def _step(fewer: list[Launch], more: list[Launch], toolkit: nvrtc.Toolkit, capability: int) -> Step:
+    first = more[0]
     warps = first.grid[0] * first.grid[1] * first.block[0] // 32
-    fewer, more = (sum((_executed(one) for one in run), Counter()) for run in runs)
+    counts = sum((_executed(one) for one in more), Counter())
+    counts.subtract(sum((_executed(one) for one in fewer), Counter()))
     machine: Counter[str] = Counter()
-    for line, opcode in machine_lines(toolkit, first.source, case.capability):
+    for line, opcode in machine_lines(toolkit, first.source, capability):
         if opcode != "NOP":
-            machine[FAMILIES.get(opcode, "other")] += more[line] - fewer[line]
-    sectors = [sum(traffic.taken for one in run for traffic in one.counters.sectors.values()) for run in runs]
+            machine[FAMILIES.get(opcode, "other")] += counts[line]
+    sectors = [sum(traffic.taken for one in run for traffic in one.counters.sectors.values()) for run in (more, fewer)]
     return Step(
         {family: count / warps for family, count in machine.items()},
-        (sum(more.values()) - sum(fewer.values())) / warps,
+        sum(counts.values()) / warps,
         first.block[0] // 32,
         first.grid[0] * first.grid[1],
-        sectors[1] - sectors[0],
+        sectors[0] - sectors[1],
     )
 
 
@@ -145,10 +157,10 @@ def main() -> int:
         "# What a step costs by count",
         "",
         f"Written by `python tools/instruction_counts.py` with NVRTC {toolkit.version}, for compute capability 9.0.",
-        "Nothing here was run on a GPU: the interpreter of `tests/ptx` counts how often each PTX instruction is executed,",
-        "the disassembler says which machine instructions came of it. An instruction is one of a warp; shares are percent",
-        "of the machine instructions; KiB is what a step of the whole layer asks of the L2 cache, in sectors of 32 bytes.",
-        "LSTM; the persistent form lies as it would on a card with 132 multiprocessors.",
+        "Nothing here was run on a GPU: the interpreter of `tests/ptx` counts how often each PTX instruction is",
+        "executed, the disassembler says which machine instructions came of it. An instruction is one of a warp;",
+        "shares are percent of the machine instructions; KiB is what a step of the whole layer asks of the L2 cache,",
+        "in sectors of 32 bytes. LSTM; the persistent form lies as it would on a card with 132 multiprocessors.",
         "",
         "| kernel, dtype, B x H | PTX | machine | multiply-add | tensor | shared | global | flow | blocks | KiB |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
@@ -156,18 +168,10 @@ def main() -> int:
     for dtype, tensor in (("float32", False), ("float16", True)):
         for batch, hidden in SHAPES:
             case = Case("persistent", "lstm", dtype, (2, batch, 4, hidden), tensor=tensor)
-            for name in ("forward", "backward"):
-                try:
-                    step = measure(case, f"gpulstm_{name}_all", toolkit)
-                except AssertionError:  # the weights do not fit, and there is no such form
-                    continue
-                lines.append(row(f"persistent {name}, {dtype}, {batch} x {hidden}", step))
-                print(lines[-1], flush=True)
+            lines += [row(f"persistent {n}, {dtype}, {batch} x {hidden}", s) for n, s in measure(case, toolkit).items()]
     for tile, batch, hidden in ((0, 4, 128), (1, 16, 256)):
         case = Case("fused", "lstm", "float32", (2, batch, 4, hidden), tile=tile)
-        for name in ("forward", "backward"):
-            lines.append(row(f"fused {name}, float32, {batch} x {hidden}", measure(case, f"gpulstm_{name}", toolkit)))
-            print(lines[-1], flush=True)
+        lines += [row(f"fused {n}, float32, {batch} x {hidden}", s) for n, s in measure(case, toolkit).items()]
     lines += ["", *large(toolkit)]
     PAGE.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return 0
@@ -180,8 +184,8 @@ def large(toolkit: nvrtc.Toolkit) -> list[str]:
         f"## T={steps}, B={batch}, H={hidden} next to cuDNN",
         "",
         "Published, measured by others on an H100 (Pöppel et al. 2024, arXiv:2412.07752): cuDNN in float16 takes",
-        f"{CUDNN[0]} ms forward and {CUDNN[1]} ms forward and backward. The counts give a floor for the persistent form",
-        f"here, not a prediction of its time: the least time in which {SCHEDULERS} schedulers a multiprocessor at",
+        f"{CUDNN[0]} ms forward and {CUDNN[1]} ms forward and backward. The counts give a floor for the persistent",
+        f"form here, not a prediction of its time: the least time in which {SCHEDULERS} schedulers a multiprocessor at",
         f"{CLOCK / 1e9:g} GHz can issue a step's instructions. What a step waits for comes on top: the grid's barrier,",
         "latencies of L2 and shared memory; so do the products over all time steps.",
         "",
@@ -191,13 +195,11 @@ def large(toolkit: nvrtc.Toolkit) -> list[str]:
     published = {"forward": CUDNN[0], "backward": CUDNN[1] - CUDNN[0]}
     for dtype, tensor in (("float16", True), ("float32", False)):
         case = Case("persistent", "lstm", dtype, (2, batch, 4, hidden), tensor=tensor)
-        for name in ("forward", "backward"):
-            step = measure(case, f"gpulstm_{name}_all", toolkit)
+        for name, step in measure(case, toolkit).items():
             other = f"{published[name]:.2f}" if dtype == "float16" else "-"
             shares = f"{step.share('tensor'):.1f} | {step.share('multiply-add'):.1f} | {32 * step.sectors / 1024:.0f}"
             floor = f"{1e3 * steps * step.seconds:.2f}"
             lines.append(f"| {dtype} | {name} | {step.instructions:.0f} | {shares} | {floor} | {other} |")
-            print(lines[-1], flush=True)
     return lines
 
 

@@ -180,6 +180,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--arch", type=int, action="append", help="a compute capability times ten; all by default")
     parser.add_argument("--newest", type=int, action="append", help="the same for the newest toolkit")
+    parser.add_argument("--oldest-only", action="store_true", help="leave the newest toolkit out")
     parser.add_argument("--jobs", type=int, default=2, help="compilations at once")
     parser.add_argument("--check", action="store_true", help="compile and judge, write nothing")
     arguments = parser.parse_args()
@@ -188,6 +189,8 @@ def main() -> int:
         print(nvrtc.MISSING)
         return 1
     targets = {toolkits[0]: sorted(arguments.arch or CARDS), toolkits[-1]: sorted(arguments.newest or NEWEST)}
+    if arguments.oldest_only:
+        del targets[toolkits[-1]]
     chosen = list(variants())
     jobs = [
         (variant, arch, toolkit)

@@ -1,7 +1,8 @@
 // One time step of a layer in one launch: a tile of the recurrent product, the gates on its sums.
 //
 // Compiled for one choice of macros: GL_T, GL_R (storage and computing type), GL_CELL, GL_SHAPE (six numbers, tile.cuh),
-// or with GL_TENSOR five (tensor.cuh); GL_BACKWARD asks for the backward kernel, else there is the forward one.  Grid: (columns / BN, rows / BM) of the product, one block a tile.
+// or with GL_TENSOR five (tensor.cuh); GL_BACKWARD asks for the backward kernel, else there is the forward one.
+// Grid: (columns / BN, rows / BM) of the product, one block a tile.
 #include "cuda/step.cuh"
 
 #ifdef GL_TENSOR
