@@ -1,12 +1,19 @@
-"""Fixtures for the whole suite: the devices to test on, and random numbers."""
+"""Fixtures for the whole suite: the devices to test on, random numbers, variables that calls are planned by."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
+from variables import SetVariable
 
 import gpulstm.arrays.backend
 import gpulstm.arrays.native
+from gpulstm.model.plan import forget_plans
+
+os.environ.setdefault("GPULSTM_CUDA_VERIFY", "0")  # plans are those of the thresholds, on a GPU too
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -38,3 +45,19 @@ def rng() -> np.random.Generator:
 def no_native(monkeypatch: pytest.MonkeyPatch) -> None:
     """Optimizers and losses as in an installation without native code."""
     monkeypatch.setattr(gpulstm.arrays.native, "load", lambda: None)
+
+
+@pytest.fixture
+def set_variable(monkeypatch: pytest.MonkeyPatch) -> Iterator[SetVariable]:
+    """Sets an environment variable that calls are planned by, or with None unsets it; all plans are forgotten."""
+
+    def change(name: str, value: str | None) -> None:
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, value)
+        forget_plans()
+
+    yield change
+    monkeypatch.undo()
+    forget_plans()

@@ -26,8 +26,8 @@ import nvrtc
 
 from gpulstm.arrays.gemm import TENSOR_TILES, TILES, TYPES, is_tensor, threads, tile
 from gpulstm.arrays.kernel_source import module_source
-from gpulstm.engines.cuda import persistent
-from gpulstm.engines.cuda.passes import BACKWARD_ONLY, CELLS
+from gpulstm.engines.cuda import fused, persistent
+from gpulstm.engines.cuda.passes import CELLS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "cuda-kernels.md"
@@ -84,23 +84,24 @@ def variants() -> Iterator[Variant]:
         for shape in CHOSEN[dtype]:
             kind = "TF32" if is_tensor(shape) and dtype == "float32" else dtype
             where = f"{cell} {kind} {shape[0]}x{shape[1]}{' tensor' if is_tensor(shape) else ''}"
-            for name, which in (("gpulstm_forward", ()), ("gpulstm_backward", BACKWARD_ONLY)):
-                macros = base + tile(shape, dtype) + which
+            for name, only in fused.ONLY.items():
+                macros = (*base, *tile(shape, dtype), only)
                 yield Variant("cuda/fused.cu", where, macros, threads(shape), (name,), 0)
         names = ("gpulstm_pack_forward", "gpulstm_pack_backward", "gpulstm_begin", "gpulstm_begin_backward")
         yield Variant("cuda/pack.cu", f"{cell} {dtype}", base, 256, names, 0)
         for tensor in {"float16": (True,), "float32": (False, True), "float64": ()}[dtype]:
             for rows, units in itertools.product(persistent.ROWS[tensor], persistent.UNITS[tensor]):
                 gates, wide = {"lstm": (4, 4 * units), "gru": (3, 4 * units), "rnn": (1, units)}[cell]
-                passes = (("forward", wide, 256, ()), ("backward", units, 256 * gates, BACKWARD_ONLY))
-                for name, columns, depth, which in passes:
+                for name, columns, depth in (
+                    (persistent.FORWARD, wide, 256),
+                    (persistent.BACKWARD, units, 256 * gates),
+                ):
                     product = persistent.shape(rows, columns, persistent.SIZE[dtype], REGISTERS, tensor)
                     kind = "TF32" if tensor and dtype == "float32" else dtype
                     where = f"{cell} {kind} {rows} rows, {units} units{' tensor' if tensor else ''}"
-                    names = (f"gpulstm_{name}_all",)
                     shared = product.bytes(depth)
-                    macros = base + product.macros + which
-                    yield Variant("cuda/persistent.cu", where, macros, product.threads, names, shared)
+                    macros = (*base, *product.macros, persistent.ONLY[name])
+                    yield Variant("cuda/persistent.cu", where, macros, product.threads, (name,), shared)
     for dtype in TYPES:
         for shape in CHOSEN[dtype]:
             for ta, tb in ((False, False), (True, False), (False, True)):

@@ -153,11 +153,17 @@ class NumpyBackend(Backend):
         return contextlib.nullcontext()
 
 
+_HOST_KINDS = (1, 3)  # of DLPack: kDLCPU, kDLCUDAHost
+
+
 def foreign_device(value: object) -> str | None:
-    """The device of an array that is not on the host, of any library that speaks DLPack or CUDA arrays; else None."""
+    """The device of an array that is not on the host, of any library that speaks DLPack or CUDA arrays; else None.
+
+    Page-locked host memory is on the host.
+    """
     if hasattr(value, "__dlpack_device__"):
         kind, index = value.__dlpack_device__()
-        return None if int(kind) == 1 else f"cuda:{index}"
+        return None if int(kind) in _HOST_KINDS else f"cuda:{index}"
     return "a CUDA device" if hasattr(value, "__cuda_array_interface__") else None
 
 

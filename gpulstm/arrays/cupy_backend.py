@@ -5,14 +5,19 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.util
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
 from gpulstm.arrays.backend import Array, Backend, foreign_device
+from gpulstm.arrays.compilation import Compilations
 from gpulstm.arrays.kernel_source import kernel_preamble, module_source
+from gpulstm.arrays.variables import variables
 from gpulstm.errors import DeviceError, DTypeError, missing_extra
+
+_TF32_MATH = 3  # cublasMath_t: CUBLAS_TF32_TENSOR_OP_MATH, which CuPy binds no name for
 
 
 class CupyBackend(Backend):
@@ -31,15 +36,13 @@ class CupyBackend(Backend):
 
     def asarray(self, value: Any, dtype: Any = None, *, name: str = "array") -> Array:
         if not isinstance(value, self.xp.ndarray):
-            if hasattr(value, "__cuda_array_interface__"):
-                value = self.xp.asarray(value)
-            elif foreign_device(value) is not None:
-                value = self.xp.from_dlpack(value)
-            else:
+            # DLPack first: with it the array's library makes this one's stream wait for its own
+            if foreign_device(value) is None:
                 raise DeviceError(
                     f"{name} is a {type(value).__name__} on the host but the model is on {self.device}; "
                     f"move it with gpulstm.to_device({name}, '{self.device}')"
                 )
+            value = self.xp.from_dlpack(value) if hasattr(value, "__dlpack__") else self.xp.asarray(value)
         if value.device.id != self.index:
             raise DeviceError(f"{name} lives on cuda:{value.device.id} but the model is on {self.device}")
         if value.dtype.kind not in "fiub":
@@ -55,25 +58,31 @@ class CupyBackend(Backend):
 
     def uploads(self, parts: Iterable[np.ndarray], dtype: Any) -> Iterator[Array]:
         with self.activate():
-            lane = _Uploads(self.xp, dtype)
-        ahead = None
-        for part in parts:
-            with self.activate():
-                started = lane.start(part)  # before the work on the one ahead is enqueued, so that the two overlap
-                ready = None if ahead is None else lane.ready(ahead)
-            ahead = started
-            if ready is not None:
+            lane = _uploads(self.index)
+        ahead: _Upload | None = None
+        try:
+            for part in parts:
+                with self.activate():
+                    started = lane.start(part, dtype)  # before the work on the one ahead is enqueued: the two overlap
+                    ready = None if ahead is None else ahead.ready(self.xp.cuda.get_current_stream())
+                ahead = started
+                if ready is not None:
+                    yield ready
+                    del ready
+            if ahead is not None:
+                with self.activate():
+                    ready = ahead.ready(self.xp.cuda.get_current_stream())
+                ahead = None
                 yield ready
-                del ready
-        if ahead is not None:
-            with self.activate():
-                ready = lane.ready(ahead)
-            yield ready
+        finally:
+            if ahead is not None:  # left early: the memory of the array is the next one's only behind the copy
+                with self.activate():
+                    ahead.ready(ahead.stream)
 
     def to_host(self, value: Array) -> np.ndarray:
         return self.xp.asnumpy(value)
 
-    @functools.lru_cache(maxsize=256)  # noqa: B019 (backends live as long as the process)
+    @functools.cache  # noqa: B019 (backends live as long as the process; a graph may read what it was given once)
     def constant(self, values: tuple[float, ...], dtype: str) -> Array:
         array = self.from_host(values, dtype)
         self.synchronize()  # another stream may read it next
@@ -91,6 +100,18 @@ class CupyBackend(Backend):
         return self.xp.cuda.Device(self.index)
 
     @functools.cached_property
+    def errors(self) -> tuple[type[Exception], ...]:
+        """What CUDA and its compiler raise through CuPy; a lack of memory is Python's MemoryError besides."""
+        cuda = self.xp.cuda
+        return cuda.runtime.CUDARuntimeError, cuda.driver.CUDADriverError, cuda.compiler.CompileException
+
+    @functools.cached_property
+    def memory_total(self) -> int:
+        """Bytes of memory of the card."""
+        with self.activate():
+            return int(self.xp.cuda.runtime.memGetInfo()[1])
+
+    @functools.cached_property
     def processors(self) -> int:
         """Multiprocessors of the card."""
         return int(self.xp.cuda.Device(self.index).attributes["MultiProcessorCount"])
@@ -105,10 +126,34 @@ class CupyBackend(Backend):
         """Compute capability, ten times the major number plus the minor one."""
         return int(self.xp.cuda.Device(self.index).compute_capability)
 
+    @functools.cached_property
+    def watched(self) -> bool:
+        """Whether the driver ends a kernel that runs for seconds, as it does where the card draws a screen too."""
+        return bool(self.xp.cuda.Device(self.index).attributes["KernelExecTimeout"])
+
     @property
     def device_name(self) -> str:
         """The card's name as the driver gives it."""
         return self.xp.cuda.runtime.getDeviceProperties(self.index)["name"].decode()
+
+    @property
+    def uses_tf32(self) -> bool:
+        """Whether float32 products round their factors to TF32: CUPY_TF32=1, which CuPy reads too, from 8.0 on."""
+        return variables().get("CUPY_TF32") == "1" and self.capability >= 80
+
+    @contextlib.contextmanager
+    def _math_mode(self) -> Iterator[None]:
+        """cuBLAS in the mode that CUPY_TF32 asks for; CuPy itself looks at it in `matmul` and `tensordot` alone."""
+        if not self.uses_tf32:
+            yield
+            return
+        cublas, handle = self.xp.cuda.cublas, self.xp.cuda.get_cublas_handle()
+        before = cublas.getMathMode(handle)
+        cublas.setMathMode(handle, _TF32_MATH)
+        try:
+            yield
+        finally:
+            cublas.setMathMode(handle, before)
 
     def gemm(
         self, a: Array, b: Array, out: Array, *, transa: bool = False, transb: bool = False, accumulate: bool = False
@@ -119,7 +164,8 @@ class CupyBackend(Backend):
         """
         if a.dtype != np.float16:
             ops = ("NT"[transa], "NT"[transb])
-            self.xp.cublas.gemm(*ops, a, b, out=out, alpha=1.0, beta=1.0 if accumulate else 0.0)
+            with self._math_mode():
+                self.xp.cublas.gemm(*ops, a, b, out=out, alpha=1.0, beta=1.0 if accumulate else 0.0)
             return
         left, right = a.T if transa else a, b.T if transb else b
         if accumulate:
@@ -138,16 +184,38 @@ class CupyBackend(Backend):
         """
         return _elementwise(name, inputs, outputs, body, headers)
 
-    def module(self, file: str, defines: tuple[tuple[str, str], ...], *, cooperative: bool = False) -> Any:
-        """The `cupy.RawModule` of a file of `kernels/` under a choice of macros, compiled at the first use of a kernel.
+    def kernel(self, file: str, defines: tuple[tuple[str, str], ...], name: str, *, cooperative: bool = False) -> Any:
+        """A kernel of a file of `kernels/` under a choice of macros, as CuPy gives it; compiled at the first call.
 
         Args:
             file: for example `"cuda/fused.cu"`.
             defines: macros and their values.
-            cooperative: whether its kernels are launched with all blocks resident, for barriers across the grid.
+            name: of the kernel.
+            cooperative: whether it is launched with all blocks resident, for barriers across the grid.
         """
-        with self.activate():  # a module belongs to one device
-            return _module(self.index, file, defines, cooperative)
+        return self._compilations.get(*self._kernel(file, defines, name, cooperative))
+
+    def prepare(self, file: str, defines: tuple[tuple[str, str], ...], name: str, *, cooperative: bool = False) -> None:
+        """Begin to compile a kernel on another thread; the arguments are those of the later call of `kernel`."""
+        self._compilations.begin(*self._kernel(file, defines, name, cooperative))
+
+    def _kernel(
+        self, file: str, defines: tuple[tuple[str, str], ...], name: str, cooperative: bool
+    ) -> tuple[tuple[Any, ...], Callable[[], Any]]:
+        def compiled() -> Any:
+            with self.activate():  # a module belongs to one device
+                return _module(self.index, file, defines, cooperative).get_function(name)
+
+        return (file, defines, name, cooperative), compiled
+
+    @property
+    def compiled(self) -> int:
+        """Kernels of this package that have been compiled, or read from CuPy's cache, in this process."""
+        return len(self._compilations)
+
+    @functools.cached_property
+    def _compilations(self) -> Compilations:
+        return Compilations(self.device_name)
 
 
 @functools.cache
@@ -157,39 +225,64 @@ def _module(index: int, file: str, defines: tuple[tuple[str, str], ...], coopera
     )
 
 
+class _Upload:
+    """A copy to the device that has begun.
+
+    Attributes:
+        array: which is used behind `ready` alone.
+        stream: that its memory belongs to.
+        copied: the event behind the copy.
+    """
+
+    def __init__(self, array: Array, stream: Any, copied: Any) -> None:
+        self.array, self.stream, self.copied = array, stream, copied
+
+    def ready(self, stream: Any) -> Array:
+        """The array, which `stream` waits for; the host does not."""
+        stream.wait_event(self.copied)
+        return self.array
+
+
 class _Uploads:
-    """Copies to the device on a stream of their own, from two buffers of pinned host memory in turn."""
+    """Copies to a device on a stream of their own, from two buffers of pinned host memory in turn.
 
-    def __init__(self, cupy: Any, dtype: Any) -> None:
-        self.cupy, self.dtype = cupy, np.dtype(dtype)
-        self.stream = cupy.cuda.Stream(non_blocking=True)
-        self.pinned: list[Any] = [None, None]
-        self.copied: list[Any] = [None, None]  # events: what a buffer held has been copied
-        self.turn = 0
+    There is one for a device, and it lives as long as the process: a buffer is written, or given back, only when what
+    it held has been copied, whoever asked for that copy.
+    """
 
-    def start(self, part: np.ndarray) -> tuple[Array, Any]:
-        """Begin to copy; the array is to be used after `ready` alone."""
-        cuda, turn = self.cupy.cuda, self.turn
-        self.turn = 1 - turn
-        if self.copied[turn] is not None:
-            self.copied[turn].synchronize()
-        bytes_ = max(1, part.size * self.dtype.itemsize)
-        if self.pinned[turn] is None or self.pinned[turn].mem.size < bytes_:
-            self.pinned[turn] = cuda.alloc_pinned_memory(bytes_)
-        host = np.frombuffer(self.pinned[turn], self.dtype, part.size).reshape(part.shape)
-        host[...] = part
-        value = self.cupy.empty(part.shape, self.dtype)
-        # the memory of `value` may have belonged to arrays that work on the current stream still reads
-        self.stream.wait_event(cuda.get_current_stream().record())
-        value.set(host, stream=self.stream)
-        self.copied[turn] = self.stream.record()
-        return value, self.copied[turn]
+    def __init__(self, cupy: Any) -> None:
+        self._cuda, self._empty = cupy.cuda, cupy.empty
+        self._stream = cupy.cuda.Stream(non_blocking=True)
+        self._pinned: list[Any] = [None, None]
+        self._copied: list[Any] = [None, None]  # events: what a buffer held has been copied
+        self._turn = 0
+        self._lock = threading.Lock()
 
-    def ready(self, started: tuple[Array, Any]) -> Array:
-        """The array, which the current stream waits for; the host does not."""
-        value, copied = started
-        self.cupy.cuda.get_current_stream().wait_event(copied)
-        return value
+    def start(self, part: np.ndarray, dtype: Any) -> _Upload:
+        """Begin to copy a host array as `dtype`."""
+        dtype, current = np.dtype(dtype), self._cuda.get_current_stream()
+        with self._lock:
+            turn = self._turn
+            self._turn = 1 - turn
+            if self._copied[turn] is not None:
+                self._copied[turn].synchronize()
+            size = max(1, part.size * dtype.itemsize)
+            if self._pinned[turn] is None or self._pinned[turn].mem.size < size:
+                self._pinned[turn] = self._cuda.alloc_pinned_memory(size)
+            host = np.frombuffer(self._pinned[turn], dtype, part.size).reshape(part.shape)
+            host[...] = part
+            array = self._empty(part.shape, dtype)
+            # the memory of `array` may have belonged to arrays that work on the current stream still reads
+            self._stream.wait_event(current.record())
+            array.set(host, stream=self._stream)
+            self._copied[turn] = self._stream.record()
+            return _Upload(array, current, self._copied[turn])
+
+
+@functools.cache
+def _uploads(index: int) -> _Uploads:
+    """The copies to a device, which is the current one."""
+    return _Uploads(_cupy())
 
 
 @functools.cache
@@ -206,7 +299,9 @@ def cuda_missing() -> str | None:
         count = cupy.cuda.runtime.getDeviceCount()
     except cupy.cuda.runtime.CUDARuntimeError as error:
         return f"CuPy is installed but finds no usable device ({error})"
-    return _libraries_missing() if count else "CuPy is installed but finds no device"
+    if not count:
+        return "CuPy is installed but finds no device"
+    return _libraries_missing() or _cannot_compile(0)
 
 
 def device_count() -> int:
@@ -235,13 +330,32 @@ def _libraries_missing() -> str | None:
 
 
 @functools.cache
+def _cannot_compile(index: int) -> str | None:
+    """Why no kernel can be compiled for a device, or None: one is, which CuPy keeps for later processes."""
+    cupy = _cupy()
+    with cupy.cuda.Device(index) as device:
+        try:
+            cupy.RawKernel('extern "C" __global__ void gpulstm_probe() {}', "gpulstm_probe").compile()
+        except (cupy.cuda.compiler.CompileException, cupy.cuda.driver.CUDADriverError, RuntimeError, OSError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        else:
+            return None
+        name = cupy.cuda.runtime.getDeviceProperties(index)["name"].decode()
+        capability, version = device.compute_capability, cupy.cuda.nvrtc.getVersion()
+    return (
+        f"CUDA {version[0]}.{version[1]} compiles no kernel for {name} of compute capability "
+        f"{capability[:-1]}.{capability[-1]} ({reason}); install the CuPy of the CUDA that serves this card"
+    )
+
+
+@functools.cache
 def cuda_backend(index: int) -> CupyBackend:
     """The backend of one CUDA device, the same at each call.
 
     Raises:
-        DeviceError: the libraries of CUDA are not there.
+        DeviceError: the libraries of CUDA are not there, or compile no kernel for the device.
     """
-    missing = _libraries_missing()
+    missing = _libraries_missing() or _cannot_compile(index)
     if missing:
         raise DeviceError(f"device 'cuda:{index}' cannot be used: {missing}")
     return CupyBackend(index)

@@ -1,30 +1,23 @@
 """Matrix products on a CUDA device: cuBLAS, or this project's own kernel where cuBLAS is refused.
 
-CuPy does not allow a cuBLAS call while a CUDA graph is recorded.  `own_kernels()` marks such a stretch of code; in it
-every product goes through `kernels/cuda/gemm.cu`, elsewhere through cuBLAS.
+CuPy does not allow a cuBLAS call while a CUDA graph is recorded.  So what may be recorded takes every product by
+`kernels/cuda/gemm.cu` (`products="own"`), and has the same bits when it is launched piece by piece.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
-import threading
-from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 
 from gpulstm.arrays.backend import Array, Backend
 from gpulstm.arrays.cupy_backend import CupyBackend
 
+Products = Literal["cublas", "own"]
 TYPES = {"float16": ("__half", "float"), "float32": ("float", "float"), "float64": ("double", "double")}
-PARTIAL = {
-    "float16": "float32",
-    "float32": "float32",
-    "float64": "float64",
-}  # of a product that is split over its depth
 STEP = 64  # a multiple of every tile's depth
 LEAST_DEPTH = 256  # of a part: below, storing and adding parts costs more than blocks that have nothing to do
+SIZE = {"float16": 2, "float32": 4, "float64": 8}  # bytes of a number
 Tile = tuple[int, ...]
 TENSOR_TILES: tuple[Tile, ...] = (
     (16, 64, 32, 1, 4),
@@ -33,23 +26,7 @@ TENSOR_TILES: tuple[Tile, ...] = (
 )  # kernels/cuda/tensor.cuh
 TILES: tuple[Tile, ...] = ((4, 32, 64, 4, 1, 16), (8, 64, 32, 4, 1, 4), (32, 64, 16, 4, 1, 1), (64, 128, 16, 8, 2, 1))
 
-_STATE = threading.local()
-
-
-@contextlib.contextmanager
-def own_kernels() -> Iterator[None]:
-    """Within this context products of this thread use no cuBLAS."""
-    before = uses_own_kernels()
-    _STATE.own = True
-    try:
-        yield
-    finally:
-        _STATE.own = before
-
-
-def uses_own_kernels() -> bool:
-    """Whether the products of this thread go through this project's kernel."""
-    return getattr(_STATE, "own", False)
+MOST_DOWN = 65535  # blocks of a grid in its second dimension
 
 
 def tile(shape: Tile, dtype: str) -> tuple[tuple[str, str], ...]:
@@ -84,9 +61,17 @@ def wants_tensor(backend: CupyBackend, dtype: str) -> bool:
 
     CUPY_TF32=1 asks CuPy's own products for TF32, which rounds the factors to 10 bits; it means the same here.
     """
-    if dtype == "float16":
-        return backend.capability >= 70
-    return dtype == "float32" and os.environ.get("CUPY_TF32") == "1" and backend.capability >= 80
+    return tensor_refusal(dtype, backend.capability) is None and (dtype == "float16" or backend.uses_tf32)
+
+
+def tensor_refusal(dtype: str, capability: int) -> str | None:
+    """Why a card has no tensor cores for a dtype, or None where it has; `capability` is ten times the number."""
+    least = {"float16": 70, "float32": 80}.get(dtype)
+    if least is None:
+        return f"tensor cores have no {dtype} here"
+    if capability < least:
+        return f"tensor cores take {dtype} from compute capability {least / 10} on, the card has {capability / 10}"
+    return None
 
 
 def efficiency(shape: Tile) -> float:
@@ -99,14 +84,17 @@ def efficiency(shape: Tile) -> float:
 def choose_tile(rows: int, columns: int, processors: int, tensor: bool = False) -> Tile:
     """The tile that is expected to finish first: as many waves of blocks as it needs, each as long as it is large.
 
-    Of tiles that are equal the larger one is taken.
+    Of tiles that are equal the larger one is taken; a tile that needs more blocks down than a grid has is not, unless
+    the largest does too (the rows are taken in several grids then).
     """
+    tiles = TENSOR_TILES if tensor else TILES
 
     def time(shape: Tile) -> float:
         across, down = blocks(shape, rows, columns)
         return -(-across * down // processors) * shape[0] * shape[1] / efficiency(shape)
 
-    return min(reversed(TENSOR_TILES if tensor else TILES), key=time)
+    fitting = [shape for shape in tiles if blocks(shape, rows, columns)[1] <= MOST_DOWN] or [tiles[-1]]
+    return min(reversed(fitting), key=time)
 
 
 def gemm(
@@ -115,37 +103,47 @@ def gemm(
     b: Array,
     out: Array,
     *,
+    products: Products,
     transa: bool = False,
     transb: bool = False,
     accumulate: bool = False,
-    rows_of: int | None = None,
 ) -> None:
-    """out = op(a) op(b), or out += op(a) op(b), on C-contiguous matrices of one dtype.
+    """out = op(a) op(b), or out += op(a) op(b), on C-contiguous matrices of one dtype."""
+    if products == "cublas":
+        cast(CupyBackend, backend).gemm(a, b, out, transa=transa, transb=transb, accumulate=accumulate)
+    elif out.size:
+        _own(cast(CupyBackend, backend), (a, b, out, 0), (transa, transb), accumulate)
 
-    `rows_of`: these are some rows of a product of so many, whose tile is taken: they get the bits of the whole product.
+
+def sliced_gemm(backend: CupyBackend, a: Array, b: Array, out: Array, rows: int) -> None:
+    """out = a b^T by our own kernel, where `out` is a slice of a product of `rows` rows.
+
+    The full product's tile is used, so the bits match.
     """
-    cuda = cast(CupyBackend, backend)
-    if not uses_own_kernels():
-        cuda.gemm(a, b, out, transa=transa, transb=transb, accumulate=accumulate)
-        return
+    if out.size:
+        _own(backend, (a, b, out, 0), (False, True), False, rows)
+
+
+def _own(
+    backend: CupyBackend, arrays: tuple[Any, ...], turned: tuple[bool, bool], accumulate: bool, full: int | None = None
+) -> None:
+    """Launch our kernel on (a, b, out, bias or 0); `full`: the rows whose product's tile is used, None for out's."""
+    a, b, out, bias = arrays
     rows, columns = out.shape
-    if not out.size:
-        return
-    inner = a.shape[0] if transa else a.shape[1]
+    inner = a.shape[0] if turned[0] else a.shape[1]
     dtype = out.dtype.name
-    shape = choose_tile(rows_of or rows, columns, cuda.processors, wants_tensor(cuda, dtype))
-    parts, depth = split(shape, rows, columns, inner, cuda.processors) if transa else (1, inner)
+    shape = choose_tile(full or rows, columns, backend.processors, wants_tensor(backend, dtype))
+    parts, depth = split(shape, rows, columns, inner, backend.processors) if turned[0] and not bias else (1, inner)
     if parts > 1:
-        partial = cuda.empty((parts, rows, columns), PARTIAL[dtype])
-        kernel = gemm_kernel(cuda, dtype, shape, transa, transb, "gpulstm_gemm_part")
-        sizes = (rows, columns, inner, a.shape[1], b.shape[1], depth)
-        kernel((*blocks(shape, rows, columns), parts), (threads(shape),), (a, b, partial, *sizes))
-        kernel = gemm_kernel(cuda, dtype, shape, transa, transb, "gpulstm_gemm_sum")
-        kernel((-(-out.size // 256),), (256,), (partial, out, out.size, parts, int(accumulate)))
+        _split(backend, (a, b, out), turned, accumulate, (shape, parts, depth))
         return
-    kernel = gemm_kernel(cuda, dtype, shape, transa, transb)
-    numbers = (rows, columns, inner, a.shape[1], b.shape[1], columns, int(accumulate))
-    kernel(blocks(shape, rows, columns), (threads(shape),), (a, b, out, 0, *numbers))
+    kernel = gemm_kernel(backend, dtype, shape, *turned)
+    most = MOST_DOWN * shape[0]  # rows of a grid
+    for start in range(0, rows, most):
+        part = out[start : start + most]
+        left = a[:, start:] if turned[0] else a[start:]  # where it begins; the pitch is that of the whole
+        numbers = (len(part), columns, inner, a.shape[1], b.shape[1], columns, int(accumulate))
+        kernel(blocks(shape, len(part), columns), (threads(shape),), (left, b, part, bias, *numbers))
 
 
 def split(shape: Tile, rows: int, columns: int, inner: int, processors: int) -> tuple[int, int]:
@@ -154,14 +152,33 @@ def split(shape: Tile, rows: int, columns: int, inner: int, processors: int) -> 
     A part is at least LEAST_DEPTH deep.  The same sizes give the same parts, and so the same bits.
     """
     across, down = blocks(shape, rows, columns)
-    parts = max(1, min(processors // (across * down), inner // LEAST_DEPTH))
+    parts = max(1, min(processors // max(1, across * down), inner // LEAST_DEPTH))
     depth = -(-inner // parts)
     depth = max(STEP, -(-depth // STEP) * STEP)
     return -(-inner // depth), depth
 
 
+def _split(
+    backend: CupyBackend,
+    arrays: tuple[Any, ...],
+    turned: tuple[bool, bool],
+    accumulate: bool,
+    how: tuple[Tile, int, int],
+) -> None:
+    """Launch our kernel on parts of the depth, then add the parts; `how`: the tile and what `split` gives."""
+    (a, b, out), (shape, parts, depth) = arrays, how
+    (rows, columns), dtype = out.shape, out.dtype.name
+    inner = a.shape[0] if turned[0] else a.shape[1]
+    partial = backend.empty((parts, rows, columns), "float64" if dtype == "float64" else "float32")
+    kernel = gemm_kernel(backend, dtype, shape, *turned, name="gpulstm_gemm_part")
+    sizes = (rows, columns, inner, a.shape[1], b.shape[1], depth)
+    kernel((*blocks(shape, rows, columns), parts), (threads(shape),), (a, b, partial, *sizes))
+    kernel = gemm_kernel(backend, dtype, shape, *turned, name="gpulstm_gemm_sum")
+    kernel((-(-out.size // 256),), (256,), (partial, out, out.size, parts, int(accumulate)))
+
+
 def gemm_kernel(
-    backend: CupyBackend, dtype: str, shape: Tile, transa: bool, transb: bool, name: str = "gpulstm_gemm"
+    backend: CupyBackend, dtype: str, shape: Tile, transa: bool, transb: bool, *, name: str = "gpulstm_gemm"
 ) -> Any:
     """The compiled kernel `name` of `kernels/cuda/gemm.cu` for a dtype, a tile and two orders of storage."""
     storage, compute = TYPES[dtype]
@@ -173,41 +190,45 @@ def gemm_kernel(
         ("GL_TB", str(transb).lower()),
         *((("GL_SPLIT", "1"),) if name != "gpulstm_gemm" else ()),
     )
-    return backend.module("cuda/gemm.cu", defines).get_function(name)
+    return backend.kernel("cuda/gemm.cu", defines, name)
 
 
-def matmul(backend: Backend, a: Array, b: Array, *, transa: bool = False, transb: bool = False) -> Array:
+def matmul(
+    backend: Backend, a: Array, b: Array, products: Products, *, transa: bool = False, transb: bool = False
+) -> Array:
     """op(a) op(b) as a new matrix; on the CPU NumPy's product."""
-    if not (backend.is_cuda and uses_own_kernels()):
+    if not backend.is_cuda or products == "cublas":
         return (a.T if transa else a) @ (b.T if transb else b)
     xp = backend.xp
     rows, columns = a.shape[1 if transa else 0], b.shape[0 if transb else 1]
     out = xp.empty((rows, columns), a.dtype)
-    gemm(backend, xp.ascontiguousarray(a), xp.ascontiguousarray(b), out, transa=transa, transb=transb)
+    a, b = xp.ascontiguousarray(a), xp.ascontiguousarray(b)
+    gemm(backend, a, b, out, products=products, transa=transa, transb=transb)
     return out
 
 
-def affine(backend: Backend, x: Array, w: Array, b: Array | None, out: Array, rows_of: int | None = None) -> None:
+def affine(
+    backend: Backend, x: Array, w: Array, b: Array | None, out: Array, products: Products, full: int | None = None
+) -> None:
     """out = x w + b over all time steps, x `(T, B, I)`; in float32 and float64 the product adds to b in place.
 
-    `rows_of` as in `gemm`.
+    Args:
+        backend: the device.
+        x, w, b, out: b is None for none.
+        products: who computes it.
+        full: with "own", rows of the full product that `out` is a slice of; its tile is used, so the bits match.
     """
     if not out.size:
         return
     rows, columns = out.shape[0] * out.shape[1], out.shape[2]
     flat_x, flat_out = x.reshape(rows, -1), out.reshape(rows, columns)
-    if b is None:
-        gemm(backend, flat_x, w, flat_out, rows_of=rows_of)
-    elif uses_own_kernels():
-        cuda = cast(CupyBackend, backend)
-        shape = choose_tile(rows_of or rows, columns, cuda.processors, wants_tensor(cuda, out.dtype.name))
-        kernel = gemm_kernel(cuda, out.dtype.name, shape, False, False)
-        inner = flat_x.shape[1]
-        numbers = (rows, columns, inner, inner, columns, columns, 0)
-        kernel(blocks(shape, rows, columns), (threads(shape),), (flat_x, w, flat_out, b, *numbers))
+    if products == "own":
+        _own(cast(CupyBackend, backend), (flat_x, w, flat_out, 0 if b is None else b), (False, False), False, full)
+    elif b is None:
+        gemm(backend, flat_x, w, flat_out, products=products)
     elif out.dtype == np.float16:
-        gemm(backend, flat_x, w, flat_out)
+        gemm(backend, flat_x, w, flat_out, products=products)
         flat_out += b
     else:
         flat_out[...] = b
-        gemm(backend, flat_x, w, flat_out, accumulate=True)
+        gemm(backend, flat_x, w, flat_out, products=products, accumulate=True)

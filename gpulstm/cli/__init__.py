@@ -1,4 +1,4 @@
-"""The command line: `gpulstm demo | train | forecast | backtest | convert | info | bench`."""
+"""The command line: `gpulstm demo | train | forecast | backtest | convert | info | bench | warmup`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from gpulstm.cli import bench, convert, demo, forecaster, info
+from gpulstm.cli import bench, convert, demo, forecaster, info, warmup
 
 HELP = """Stacked LSTMs for time series, on the CPU and on NVIDIA GPUs.
 
@@ -40,6 +40,7 @@ app.command()(forecaster.backtest)
 app.command()(convert.convert)
 app.command()(info.info)
 app.command()(bench.bench)
+app.command()(warmup.warmup)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -10,13 +10,12 @@ from typing import Annotated, Any
 import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from gpulstm.bench import cases, cuda_forms, report, runner
-from gpulstm.bench.cases import KINDS, Case, Contender, Result
+from gpulstm.bench import cases, report, runner
+from gpulstm.bench.cases import KINDS, Case, Result
 from gpulstm.bench.long_sequences import KIND
 from gpulstm.cli.console import aside, can_draw, console, new_files, number, polite, say, table
+from gpulstm.cli.forecasts import FORECAST, bench_forecasts
 from gpulstm.cli.long import bench_long
-from gpulstm.engines.cuda import tuning
-from gpulstm.errors import ConfigError
 from gpulstm.plots import figures
 
 WRONG = 1  # exit code: a contender computed something else
@@ -26,7 +25,8 @@ THREADS = {"cpu": 2, "cuda": 0}  # where none are asked for
 @polite
 def bench(
     suite: Annotated[
-        str, typer.Option(help="cpu; cuda (on a GPU, or counted under the simulator); long (memory).")
+        str,
+        typer.Option(help="cpu; cuda (on a GPU, or counted under the simulator); long (memory); forecast."),
     ] = "cpu",
     kind: Annotated[
         list[str] | None,
@@ -55,12 +55,14 @@ def bench(
             envvar="GPULSTM_PEERS_PYTHON",
         ),
     ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="With --suite forecast: folder of further series; see docs/forecasting.md.")
+    ] = None,
+    task: Annotated[
+        list[str] | None, typer.Option(help="With --suite forecast: only this task (may be repeated).")
+    ] = None,
     output: Annotated[Path | None, typer.Option(help="Folder for bench.json and a picture of each kind.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the files of an earlier run there.")] = False,
-    write_tuning: Annotated[
-        Path | None,
-        typer.Option(help="With --suite cuda: time each form of the CUDA engine, and put the fastest into this file."),
-    ] = None,
 ) -> None:
     """Time this package beside its peers: each alone in its process, in turn, compared with the reference first.
 
@@ -71,11 +73,11 @@ def bench(
     if suite == KIND:
         bench_long(shape or (), number_of_rounds, threads or 0, peers_python, output, force)
         return
-    if write_tuning is not None:
-        chosen, who = _to_tune(suite, kind or (), shape or (), contender, write_tuning)
-    else:
-        chosen = cases.cases(suite, kind or (), shape or ())
-        who = cases.contenders(suite, peers_python, contender or ())
+    if suite == FORECAST:
+        bench_forecasts(data, task or (), number_of_rounds, output, force)
+        return
+    chosen = cases.cases(suite, kind or (), shape or ())
+    who = cases.contenders(suite, peers_python, contender or ())
     kinds = list(dict.fromkeys(case.kind for case in chosen))
     files = ["bench.json", *(f"{name}.png" for name in kinds)]
     paths = [] if output is None else new_files(output, files, force)
@@ -112,29 +114,8 @@ def bench(
                 draw(path, name, results, str(facts.get("device", facts["processor"])))
             written = paths
         say(f"written: {', '.join(str(path) for path in written)}")
-    if write_tuning is not None:
-        count = cuda_forms.write(write_tuning, results)
-        host = "; under the simulator they are by the host's time alone" if cases.simulated() else ""
-        say(f"{count} choices written to {write_tuning}, for GPULSTM_CUDA_TUNING{host}")
     if any(result.wrong for result in results):
         raise typer.Exit(WRONG)
-
-
-def _to_tune(
-    suite: str, kinds: Sequence[str], shapes: Sequence[str], contender: Sequence[str] | None, path: Path
-) -> tuple[tuple[Case, ...], list[Contender]]:
-    """The cases and contenders of a tuning file; what cannot go into one is refused before anything is timed."""
-    if suite != "cuda":
-        raise ConfigError(f"--write-tuning needs --suite cuda, got --suite {suite}")
-    wrong = [kind for kind in kinds if kind not in cuda_forms.KINDS]
-    if wrong or contender:
-        what = f"--kind {wrong[0]}" if wrong else "--contender"
-        raise ConfigError(f"--write-tuning times every form on {' and '.join(cuda_forms.KINDS)}; leave out {what}")
-    if path.exists():
-        tuning.load(path)
-    if not path.absolute().parent.is_dir():
-        raise ConfigError(f"--write-tuning is {str(path)!r}, whose folder is not there")
-    return cases.cases(suite, kinds or cuda_forms.KINDS, shapes), cuda_forms.contenders()
 
 
 def show(

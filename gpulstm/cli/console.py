@@ -6,7 +6,7 @@ import functools
 import importlib.util
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -125,6 +125,27 @@ def names_of(kind: str, series: Sequence[str], targets: Sequence[str], most: int
     return names
 
 
+def members_table(report: Mapping[str, Any]) -> Group:
+    """Who forecasts: validation error and weight of each member, and what the mixture would be without the network.
+
+    Args:
+        report: as `Forecaster.members` gives it.
+    """
+    rows = [
+        [one["name"], number(np.nan if one["error"] is None else one["error"], 4), f"{100 * one['weight']:.0f} %"]
+        for one in sorted(report["members"], key=lambda one: -one["weight"])
+        if one["weight"] > 0
+    ]
+    left = sum(one["weight"] <= 0 for one in report["members"])
+    if left:
+        rows.append([f"{left} more", "", "0 %"])
+    for name, key in (("the mixture", "error"), ("without networks", "without_networks")):
+        if report.get(key) is not None:
+            rows.append([name, number(report[key], 4), ""])
+    head = "error, relative to " + str(report.get("reference", "naive"))
+    return table(["member", head, "weight"], rows, title="Members, judged on validation rows")
+
+
 def metrics_table(result: Backtest) -> Group:
     """The metrics of a backtest, a forecaster a row."""
     heads = {"MAPE": "MAPE %", "sMAPE": "sMAPE %", "coverage": "coverage %"}
@@ -137,5 +158,7 @@ def metrics_table(result: Backtest) -> Group:
         for forecaster, errors in found.items()
     ]
     count, horizon = result.index.shape
-    title = f"{count} forecasts of {horizon} steps, season {result.season} (MASE below 1: better than repeating it)"
+    judged = "errors of the median, RMSE of the mean" if result.mean is not None else "errors of the point forecast"
+    title = f"{count} forecasts of {horizon} steps, season {result.season} (MASE below 1: better than repeating it); "
+    title += judged
     return table(["forecaster", *(heads.get(name, name) for name in shown)], rows, title=title)

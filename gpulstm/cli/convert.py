@@ -11,7 +11,7 @@ import typer
 
 from gpulstm.arrays import checkpoint
 from gpulstm.cli import other_libraries
-from gpulstm.cli.console import console, polite, table
+from gpulstm.cli.console import console, polite, say, table
 from gpulstm.engines.spec import StackSpec
 from gpulstm.errors import ConfigError, InteropError
 from gpulstm.interop import KerasNet, from_keras, from_torch, stack_from_onnx, to_keras, to_onnx, to_torch
@@ -110,6 +110,8 @@ def _read_safetensors(
     weights, metadata = read_safetensors(path)
     if metadata.get("format") == checkpoint.FORMAT:
         arrays, meta = checkpoint.load(path)
+        if "mixture" in meta:
+            return _member(path, arrays, meta["mixture"]), []
         if "network" not in meta:
             raise InteropError(f"{path} is a file of gpulstm that holds no network")
         network = Network(NetworkConfig.from_dict(meta["network"]), device="cpu", initial=False)
@@ -122,6 +124,24 @@ def _read_safetensors(
     x = _input(model, rng)
     theirs = other_libraries.torch_outputs(model, _named(weights, model, options), x)
     return model, [_verdict(f"PyTorch on {path.name}", theirs, other_libraries.outputs(model, x))]
+
+
+def _member(path: Path, arrays: Mapping[str, Any], meta: Mapping[str, Any]) -> Network:
+    """The network that counts most in a mixture; what the file will lack is said."""
+    networks = [number for number, one in enumerate(meta["members"]) if one["member"] == "network"]
+    if not networks:
+        raise InteropError(f"{path} is a mixture without a network: there is nothing that another library could run")
+    number = max(networks, key=lambda one: float(arrays["mixture.weights"][one]))
+    config = NetworkConfig.from_dict(meta["members"][number]["network"])
+    network = Network(config, device="cpu", initial=False)
+    start = f"mixture.member.{number}.network."
+    network.params.load({name.removeprefix(start): a for name, a in arrays.items() if name.startswith(start)})
+    share = 100 * float(arrays["mixture.weights"][number])
+    say(
+        f"{path} is a mixture: the target holds its network of {share:.0f} % weight alone, without the scaling of its "
+        "windows, the forecast that it adds to, the other members and the bands"
+    )
+    return network
 
 
 def _named(weights: Mapping[str, np.ndarray], model: Any, options: Mapping[str, str | None]) -> dict[str, np.ndarray]:

@@ -1,7 +1,6 @@
 """The command `demo`: from a bundled real series to a model, a backtest, a forecast of a year and pictures.
 
-`run` is the ordinary use of the library in one function.  The sizes are chosen so that two processor cores need about a
-minute.
+`run` is the ordinary use of the library in one function, with its defaults.
 """
 
 from __future__ import annotations
@@ -17,10 +16,11 @@ from typing import Annotated
 
 import typer
 
-from gpulstm.cli.console import INTERRUPTED, can_draw, console, metrics_table, new_files, polite, say
+from gpulstm.cli.console import INTERRUPTED, can_draw, console, members_table, metrics_table, new_files, polite, say
 from gpulstm.cli.forecaster import EpochLines
 from gpulstm.data import datasets
 from gpulstm.forecast import pictures
+from gpulstm.forecast.config import AUTO
 from gpulstm.forecast.forecaster import Forecaster
 from gpulstm.forecast.results import Backtest, Forecast
 from gpulstm.plots import figures
@@ -28,7 +28,6 @@ from gpulstm.training.callbacks import Callback
 
 UNIT = "carbon dioxide (ppm)"
 YEARS = 6  # what the test part holds
-EPOCHS = 20
 TABLES = {
     "model": "co2.safetensors",
     "forecast": "forecast.csv",
@@ -62,21 +61,9 @@ def file_names() -> dict[str, str]:
     return TABLES | (PICTURES if importlib.util.find_spec("matplotlib") is not None else {})
 
 
-def forecaster(*, device: str = "auto", seed: int = 0, epochs: int = EPOCHS) -> Forecaster:
-    """The forecaster of the demonstration, not yet fitted: a year ahead from three years, two layers of 64 units."""
-    return Forecaster(
-        horizon=52,
-        context=156,
-        hidden_size=64,
-        num_layers=2,
-        device=device,
-        seed=seed,
-        epochs=epochs,
-        patience=None,
-        validation=3 * 52,
-        test=YEARS * 52,
-        stride=2,
-    )
+def forecaster(*, device: str = "auto", seed: int = 0, epochs: int | str = AUTO) -> Forecaster:
+    """The forecaster of the demonstration, not yet fitted: the defaults, a year ahead."""
+    return Forecaster(52, device=device, seed=seed, epochs=epochs, test=YEARS * 52)
 
 
 def run(
@@ -85,7 +72,7 @@ def run(
     *,
     device: str = "auto",
     seed: int = 0,
-    epochs: int = EPOCHS,
+    epochs: int | str = AUTO,
     callbacks: Sequence[Callback] = (),
 ) -> DemoResult:
     """Train, backtest, forecast, and write model, tables and pictures into a folder, which is made.
@@ -122,14 +109,14 @@ def run(
 
 @polite
 def demo(
-    epochs: Annotated[int, typer.Option(help="Passes over the training windows.")] = EPOCHS,
+    epochs: Annotated[int, typer.Option(help="Judged stretches of each network's run; 0 lets the data decide.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     seed: Annotated[int, typer.Option(help="Of weights and order of the data.")] = 0,
     output: Annotated[Path, typer.Option(help="Folder for the model, tables and pictures.")] = Path("runs/demo"),
     force: Annotated[bool, typer.Option("--force", help="Overwrite the files of an earlier run there.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
-    """Train on weekly CO2 at Mauna Loa, backtest on years that training never saw, forecast the year after.
+    """Fit on weekly CO2 at Mauna Loa, backtest on years that the fit never saw, forecast the year after.
 
     Example: gpulstm demo --output runs/demo
     """
@@ -137,8 +124,12 @@ def demo(
     new_files(output, list(file_names().values()), force)
     bar = not quiet and sys.stderr.isatty()
     lines = [] if quiet or bar else [EpochLines()]
-    made = run(output, quiet=not bar, device=device, seed=seed, epochs=epochs, callbacks=lines)
+    made = run(output, quiet=not bar, device=device, seed=seed, epochs=epochs or AUTO, callbacks=lines)
+    members = made.forecaster.members
+    if members is not None:
+        console().print(members_table(members))
     console().print(metrics_table(made.backtest))
+    console().print(made.backtest.verdict())
     say(f"trained in {made.seconds['training']:.0f} s, {made.seconds['all']:.0f} s in all")
     say(f"written to {output}: {', '.join(path.name for path in made.files.values())}")
     if "forecast picture" in made.files:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +12,18 @@ import numpy as np
 import typer
 
 from gpulstm.arrays.devices import resolve
-from gpulstm.cli.console import INTERRUPTED, can_draw, console, metrics_table, names_of, new_files, number, polite, say
+from gpulstm.cli.console import (
+    INTERRUPTED,
+    can_draw,
+    console,
+    members_table,
+    metrics_table,
+    names_of,
+    new_files,
+    number,
+    polite,
+    say,
+)
 from gpulstm.cli.console import table as words
 from gpulstm.cli.options import with_options
 from gpulstm.data import datasets
@@ -21,7 +34,7 @@ from gpulstm.data.series import SeriesSet
 from gpulstm.engines.dispatch import choose
 from gpulstm.engines.spec import Call
 from gpulstm.errors import ConfigError
-from gpulstm.forecast.config import NETWORK, ForecasterConfig
+from gpulstm.forecast.config import AUTO, NETWORK, ForecasterConfig
 from gpulstm.forecast.forecaster import Forecaster
 from gpulstm.forecast.pictures import draw_backtest, draw_forecast
 from gpulstm.plots import figures
@@ -29,6 +42,7 @@ from gpulstm.training.callbacks import Callback, HistoryCSV, Run, TensorBoard
 from gpulstm.training.history import Row
 
 MODEL, RUN, HISTORY = "model.safetensors", "run.safetensors", "history.csv"
+FINAL = "final.safetensors"  # the run on all rows, after the comparison
 
 FILES = "Files and output"
 
@@ -38,6 +52,10 @@ Output = Annotated[Path, typer.Option(help="Folder for everything that is writte
 Force = Annotated[
     bool, typer.Option("--force", help="Overwrite the files of an earlier run there.", rich_help_panel=FILES)
 ]
+Metrics = Annotated[
+    Path | None,
+    typer.Option(help="File for the errors of each series, target and step: .csv or .json.", rich_help_panel=FILES),
+]
 Pictures = Annotated[int, typer.Option(help="Draw at most so many series and targets.", rich_help_panel=FILES)]
 Unit = Annotated[
     str, typer.Option(help="Label of the pictures' vertical axis, such as 'CO2 (ppm)'.", rich_help_panel=FILES)
@@ -45,12 +63,13 @@ Unit = Annotated[
 
 
 @polite
-@with_options
+@partial(with_options, defaults={"test": AUTO})
 def train(
     data: Table,
     table: TableOptions,
     config: ForecasterConfig,
     output: Output = Path("runs/model"),
+    metrics: Metrics = None,
     force: Force = False,
     resume: Annotated[
         bool, typer.Option(help="Go on with the run in --output that was interrupted.", rich_help_panel=FILES)
@@ -60,66 +79,109 @@ def train(
     ] = None,
     quiet: Annotated[bool, typer.Option(help="No progress bar.", rich_help_panel=FILES)] = False,
 ) -> None:
-    """Fit a forecaster on a table.
+    """Fit a forecaster on a table, and compare it with the simple forecasts.
 
-    Example: gpulstm train sales.csv --target units --time date --calendar weekly --horizon 28 --context 112
+    Example: gpulstm train sales.csv --target units --time date --horizon 28
 
-    Writes model.safetensors (what forecast and backtest take), history.csv, history.png and run.safetensors, from
-    which an interrupted run goes on with --resume.  Ctrl-C stops after the present step and keeps the best epoch.
+    The last rows (--test) are kept to compare forecasts with what came; by default the model is then fitted again on
+    all rows.  Writes model.safetensors (what forecast and backtest take), and for networks history.csv, history.png
+    and run.safetensors, from which an interrupted run goes on with --resume.  Ctrl-C stops after the present step.
     """
     series = load_series(table_path(data), **vars(table))
-    if resume and not (output / RUN).is_file():
+    if resume and not any((output / name).is_file() for name in (RUN, FINAL)):
         raise ConfigError(f"--resume finds no {RUN} in {output}; name the --output of the interrupted run")
-    fit(Forecaster.of(config), series, output, force=force, resume=resume, quiet=quiet, tensorboard=tensorboard)
+    if metrics is not None:
+        new_files(metrics.parent, [metrics.name], force or resume)
+    job = Job(output, force or resume, quiet, tensorboard)
+    forecaster = Forecaster.of(config)
+    going_on = resume and (output / FINAL).is_file()  # the comparison was over
+    if not going_on:
+        job.fit(forecaster, series, RUN, resume)
+    whole = Forecaster.of(replace(config, test=0))
+    if not going_on and compare(forecaster, series, metrics) and config.test == AUTO:
+        say("fitted again on all rows, the newest included")
+        job.fit(whole, series, FINAL, False)
+    elif going_on:
+        job.fit(whole, series, FINAL, True)
     say(f"next: gpulstm forecast {output / MODEL}")
 
 
-def fit(
-    forecaster: Forecaster,
-    series: SeriesSet,
-    output: Path,
-    *,
-    force: bool,
-    resume: bool = False,
-    quiet: bool = False,
-    tensorboard: Path | None = None,
-) -> None:
-    """Train, and leave behind the model, the history, its picture, and the run to go on from.
+def compare(forecaster: Forecaster, series: SeriesSet, metrics: Path | None) -> bool:
+    """Print the table of a backtest on the test part, and whether the model wins; False where there is no test part."""
+    tests = forecaster.tests(series)
+    if not tests:
+        if forecaster.config.test == AUTO:
+            say("the series are too short to keep rows for a comparison with the simple forecasts")
+        return False
+    result = forecaster.backtest(series)
+    console().print(metrics_table(result))
+    console().print(result.verdict())
+    if metrics is not None:
+        result.metrics_to(metrics)
+        say(f"written: {metrics}")
+    return True
 
-    Raises:
-        typer.Exit: 130, where Ctrl-C stopped the training; what was reached is written.
+
+@dataclass(frozen=True)
+class Job:
+    """Where a fit leaves what it made, and how it shows that it works.
+
+    Args:
+        output: the folder.
+        force: overwrite the files of an earlier run there.
+        quiet: no progress bar.
+        tensorboard: folder for event files, or None.
     """
-    draws = can_draw()
-    names = [MODEL, HISTORY, *(["history.png"] if draws else []), RUN]
-    model, history, *picture, run = new_files(output, names, force or resume)
-    config = forecaster.config
-    task = Call(config.stack(1), resolve(config.device).device, config.context, config.batch_size, True, False)
-    choose(task, config.engine)  # an engine that is forced and cannot serve is found before anything is written
-    bar = not quiet and sys.stderr.isatty()
-    watchers: list[Callback] = [_Folder(output), HistoryCSV(history)]
-    if not quiet and not bar:
-        watchers.append(EpochLines())
-    if tensorboard is not None:
-        watchers.append(TensorBoard(tensorboard))
-    forecaster.fit(series, progress=bar, callbacks=watchers, checkpoint=run, resume=run if resume else None)
-    for note in forecaster.notes:
-        say(note)
-    trained = forecaster.history
-    interrupted = trained.stopped == "interrupted"
-    if not trained.rows:
-        say(f"interrupted before the first epoch was over; go on with --resume, from {run}")
-        raise typer.Exit(INTERRUPTED)
-    forecaster.save(model)
-    for path in picture:
-        figures.history(path, trained.columns(), title=f"Training: {', '.join(series.target_names)}")
-    console().print(
-        f"{len(trained.rows)} epochs ({trained.stopped}), best epoch {trained.best_epoch} "
-        f"with loss {number(trained.best_loss or 0.0, 4)}, {sum(row['seconds'] or 0 for row in trained.rows):.0f} s"
-    )
-    say(f"written: {', '.join(str(path) for path in (model, history, *picture, run))}")
-    if interrupted:
-        say("interrupted: the best epoch so far is kept; go on with --resume")
-        raise typer.Exit(INTERRUPTED)
+
+    output: Path
+    force: bool
+    quiet: bool = False
+    tensorboard: Path | None = None
+
+    def fit(self, forecaster: Forecaster, series: SeriesSet, checkpoint: str, resume: bool) -> None:
+        """Train, and leave behind the model, the history, its picture, and the run to go on from.
+
+        Raises:
+            typer.Exit: 130, where Ctrl-C stopped the training; what was reached is written.
+        """
+        names = [MODEL, HISTORY, *(["history.png"] if can_draw() else []), checkpoint]
+        model, history, *picture, run = new_files(self.output, names, self.force or checkpoint == FINAL)
+        config = forecaster.config
+        task = Call(config.stack(1), resolve(config.device).device, 8, 32, True, False)
+        choose(task, config.engine)  # an engine that is forced and cannot serve is found before anything is written
+        bar = not self.quiet and sys.stderr.isatty()
+        watchers: list[Callback] = [_Folder(self.output), HistoryCSV(history)]
+        if not self.quiet and not bar:
+            watchers.append(EpochLines())
+        if self.tensorboard is not None:
+            watchers.append(TensorBoard(self.tensorboard))
+        forecaster.fit(series, progress=bar, callbacks=watchers, checkpoint=run, resume=run if resume else None)
+        for note in forecaster.notes:
+            say(note)
+        self.output.mkdir(parents=True, exist_ok=True)
+        trained, members = forecaster.history, forecaster.members
+        interrupted = trained.stopped == "interrupted"
+        if interrupted and not trained.rows:
+            say(f"interrupted before the first epoch was over; go on with --resume, from {run}")
+            raise typer.Exit(INTERRUPTED)
+        forecaster.save(model)
+        written = [model]
+        if trained.rows:
+            written += [history, *picture, run]
+            for path in picture:
+                figures.history(path, trained.columns(), title=f"Training: {', '.join(series.target_names)}")
+        if members is not None:
+            console().print(members_table(members))
+        else:
+            seconds = sum(row["seconds"] or 0 for row in trained.rows)
+            console().print(
+                f"{len(trained.rows)} epochs ({trained.stopped}), best epoch {trained.best_epoch} "
+                f"with loss {number(trained.best_loss or 0.0, 4)}, {seconds:.0f} s"
+            )
+        say(f"written: {', '.join(str(path) for path in written)}")
+        if interrupted:
+            say("interrupted: the best epoch so far is kept; go on with --resume")
+            raise typer.Exit(INTERRUPTED)
 
 
 class _Folder(Callback):
@@ -190,6 +252,7 @@ def backtest(
     stride: Annotated[int, typer.Option(help="Rows between origins; 0 for a quarter of the horizon.")] = 0,
     device: Device = "auto",
     output: Output = Path("runs/backtest"),
+    metrics: Metrics = None,
     force: Force = False,
     pictures: Pictures = 6,
     unit: Unit = "",
@@ -208,6 +271,11 @@ def backtest(
     for (row, target), path in zip(drawn, paths, strict=True):
         draw_backtest(path, result, series, series=row, target=target, label=unit)
     console().print(metrics_table(result))
+    console().print(result.verdict())
+    if metrics is not None:
+        (written,) = new_files(metrics.parent, [metrics.name], force)
+        result.metrics_to(written)
+        say(f"written: {written}")
     if result.seen:
         say("the model was trained or chosen on some of these rows, so that the figures flatter it; see train --test")
     say(f"written: {', '.join(str(path) for path in (table, *paths))}")

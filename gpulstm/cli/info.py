@@ -15,6 +15,7 @@ import typer
 from gpulstm.arrays import native
 from gpulstm.arrays.cupy_backend import CupyBackend, cuda_missing, device_count
 from gpulstm.arrays.devices import processor, resolve
+from gpulstm.arrays.variables import variables
 from gpulstm.cli.console import console, polite, table
 from gpulstm.engines.dispatch import ENGINES, VARIABLE
 from gpulstm.engines.spec import Call, StackSpec
@@ -61,8 +62,8 @@ def info(
     out.print(table(["device", "what it is"], facts["devices"].items(), text=2, wrap=1))
     out.print(table(["engine", "state"], facts["engines"], text=2, wrap=1))
     out.print(table(["extra", "library", "state"], facts["extras"], text=3))
-    if os.environ.get(VARIABLE):
-        out.print(f"{VARIABLE}={os.environ[VARIABLE]} forces that engine")
+    if variables().get(VARIABLE):
+        out.print(f"{VARIABLE}={variables()[VARIABLE]} forces that engine")
     for plan in plans:
         out.print(plan)
 

@@ -22,7 +22,7 @@ import dataclasses
 import functools
 import inspect
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import typer
@@ -33,15 +33,19 @@ Command = TypeVar("Command", bound=Callable[..., None])
 _PLAIN = (bool, int, float, str)
 
 
-def with_options(command: Command) -> Command:
-    """The command with the options of its dataclasses in their place."""
+def with_options(command: Command, defaults: Mapping[str, Any] | None = None) -> Command:
+    """The command with the options of its dataclasses in their place.
+
+    Args:
+        defaults: of options whose default on the command line is not that of Python.
+    """
     hints = get_type_hints(command, include_extras=True)
     parameters: list[inspect.Parameter] = []
     classes: dict[str, type] = {}
     for name, parameter in inspect.signature(command).parameters.items():
         if dataclasses.is_dataclass(hints[name]):
             classes[name] = hints[name]
-            parameters += options_of(hints[name])
+            parameters += options_of(hints[name], defaults or {})
         else:
             kind = inspect.Parameter.KEYWORD_ONLY
             parameters.append(parameter.replace(kind=kind, annotation=hints[name]))
@@ -56,10 +60,10 @@ def with_options(command: Command) -> Command:
     return run  # type: ignore[return-value]
 
 
-def options_of(options: type) -> list[inspect.Parameter]:
-    """A parameter for typer for each field of a dataclass of options, in their order."""
-    hints = get_type_hints(options)
-    return [_parameter(one, hints[one.name]) for one in dataclasses.fields(options)]
+def options_of(options: type, defaults: Mapping[str, Any] | None = None) -> list[inspect.Parameter]:
+    """A parameter for typer for each field of a dataclass of options, in their order; `defaults` replace its own."""
+    hints, own = get_type_hints(options), defaults or {}
+    return [_parameter(one, hints[one.name], own.get(one.name, one.default)) for one in dataclasses.fields(options)]
 
 
 def from_line(options: type, values: dict[str, Any]) -> Any:
@@ -70,15 +74,16 @@ def from_line(options: type, values: dict[str, Any]) -> Any:
     )
 
 
-def _parameter(option: dataclasses.Field[Any], kind: Any) -> inspect.Parameter:
+def _parameter(option: dataclasses.Field[Any], kind: Any, default: Any) -> inspect.Parameter:
     """How typer is to ask for one field whose annotation is `kind`."""
     described: Described = option.metadata["option"]
     members = _members(kind)
     annotation: Any
-    text, default = described.text, option.default
+    text = described.text
     shown: bool | str = True
     if element := _element(described, kind):
-        shown = " ".join(str(value) for value in default or ()) or False  # type: ignore[union-attr]
+        several = (default,) if isinstance(default, str) else default or ()
+        shown = " ".join(str(value) for value in several) or False
         annotation, default = list[element] | None, None  # type: ignore[valid-type]
     elif _zero_is_none(members):
         number = int if int in members else float

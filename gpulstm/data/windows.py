@@ -65,6 +65,8 @@ class WindowSet:
         scale_lag: location and scale of a window come from its context up to 0 to `scale_lag` rows before its end, so
             that a network learns to go on after the rows that set them; how many is a fixed function of the origin.
         mask: whether x also tells, for each target and past covariate, whether it was observed (1) or not (0).
+        last: `(rows, targets + past)` int64, the last observed row up to each row, where gaps are filled by lines to
+            later values: a window then sees, in a gap that reaches its origin, that row's value instead.
         names: of the series, by default their numbers.
         origins: `(N,)` rows, where not all windows are asked for.
         resident: values and `observed` by device, once a batch was gathered there; shared by all parts.
@@ -87,6 +89,7 @@ class WindowSet:
     window_scaling: str = "none"
     scale_lag: int = 0
     mask: bool = False
+    last: np.ndarray | None = None
     names: Sequence[str] = ()
     origins: np.ndarray = None  # type: ignore[assignment] # an array once it is made
     resident: dict[str, tuple[Array, Array | None]] = field(default_factory=dict, repr=False)
@@ -218,6 +221,10 @@ class WindowSet:
             back = origins[None, :] + xp.arange(-self.context, 0)[:, None]  # (T, B)
             ahead = origins[:, None] + xp.arange(self.horizon)[None, :]  # (B, horizon)
             batch, seen = self.take(back, ahead, backend)
+            if self.last is not None:
+                self._hide(
+                    batch.x, back, backend.from_host(self.last[np.atleast_1d(self.origins[indices]) - 1]), backend
+                )
             if self.window_scaling != "none":
                 x = batch.x
                 known = None if seen is None else seen[..., : self.targets]
@@ -230,6 +237,13 @@ class WindowSet:
                 batch.target = (batch.target - location[:, None]) / scale[:, None]
                 batch.location, batch.scale = location, scale
             return self.masked(batch, seen, backend)
+
+    def _hide(self, x: Array, back: Array, last: Array, backend: Backend) -> None:
+        """Put the last observed values, at rows `last` `(B, columns)`, where x holds parts of lines to later ones."""
+        xp, width = backend.xp, last.shape[1]
+        values, _ = self._on(backend)
+        known = xp.take_along_axis(values[:, :width], last, axis=0)
+        x[..., :width] = xp.where(back[:, :, None] > last[None], known[None], x[..., :width])
 
     def take(self, back: Array, ahead: Array, backend: Backend) -> tuple[Batch, Array | None]:
         """The values at rows `back` `(T, B)` as x and at rows `ahead` `(N, horizon)` as targets and future covariates.
@@ -312,9 +326,18 @@ def window_set(
         observed=observed,
         window_scaling=window_scaling,
         mask=series.missing == "mask",
+        last=last_observed(series) if series.missing == "interpolate" and observed is not None else None,
         names=series.names,
         origins=origins,  # type: ignore[arg-type] # None: all of them
     )
+
+
+def last_observed(series: SeriesSet) -> np.ndarray:
+    """The last observed row up to each row, of targets and past covariates `(rows, columns)`; the first one before."""
+    width = series.targets + series.past
+    rows = np.where(np.isnan(series.values[:, :width]), -1, np.arange(series.rows)[:, None])
+    starts = np.repeat(series.offsets[:-1], series.lengths)[:, None]
+    return np.maximum(np.maximum.accumulate(rows, axis=0), starts)
 
 
 def _check_origins(series: SeriesSet, origins: np.ndarray, context: int, horizon: int) -> None:

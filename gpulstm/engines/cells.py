@@ -12,16 +12,15 @@ what is common to all of them (time, direction, lengths, zoneout) is not here bu
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping
 from typing import Any
 
 from gpulstm.arrays.backend import Array
 from gpulstm.engines import activations
 from gpulstm.engines.activations import Clipped, Relu, Sigmoid, Tanh
-from gpulstm.engines.spec import StackSpec, State
+from gpulstm.engines.spec import Grads, StackSpec, State
 
 Params = Mapping[str, Array]
-Grads = MutableMapping[str, Array]
 Saved = tuple[Any, ...]
 
 LAYER_NORM_EPSILON = 1e-5

@@ -20,16 +20,16 @@ import numpy as np
 from gpulstm.arrays.backend import Array
 from gpulstm.arrays.native import MISSING
 from gpulstm.arrays.native import load as _native
+from gpulstm.arrays.params import ParamDict
 from gpulstm.arrays.threads import get_num_threads
-from gpulstm.engines.cells import Grads
-from gpulstm.engines.spec import Call, Footprint, StackSpec, State, Task
+from gpulstm.engines.spec import Call, Footprint, Grads, Plan, StackSpec, State, Task, unsupported
 from gpulstm.errors import ConfigError, ShapeError
 
 name = "cpu"
 SPLITS = {"automatic": 0, "rows": 1, "units": 2}  # for tests: the results are the same
 
-SMALL = 64 << 10  # bytes of an array that are not worth looking for
-PROBE = 4096  # steps; from some hundred on the working space is so many bytes a step and so many beside
+SMALL = 64 << 10  # bytes; smaller arrays are allocated by NumPy
+PROBE = 4096  # steps; beyond a few hundred, workspace is linear in T
 BLOCK_ROWS = 1024  # GRADIENT_BLOCK in kernels/cpu/gradients.h
 
 split = "automatic"
@@ -40,23 +40,18 @@ def supports(call: Call) -> str | None:
     spec = call.spec
     if call.on_cuda:
         return "the model is on a GPU"
-    options = {
-        "zoneout": any(spec.zoneout),
-        "peepholes": spec.peepholes,
-        "coupled gates": spec.coupled,
-        "layer_norm": spec.layer_norm,
-        "proj_size": bool(spec.proj_size),
-        "clip": spec.clip is not None,
-        "activations": bool(spec.activations),
-        "reset_after=False": not spec.reset_after,
-    }
-    used = [option for option, on in options.items() if on]
-    if used:
-        return f"no native code for {', '.join(used)}"
+    options = ["zoneout"] * any(spec.zoneout) + unsupported(spec)
+    if options:
+        return f"no native code for {', '.join(options)}"
     return None if _native() else MISSING
 
 
-def describe(call: Call) -> str:
+def complete(plan: Plan) -> Plan:
+    """The plan as it is; see `Engine.complete`."""
+    return plan
+
+
+def describe(plan: Plan) -> str:
     """How a layer is computed, in a few words."""
     native = _native()
     isa = native.instruction_set() if native else "no"
@@ -94,7 +89,7 @@ class _Tape:
 
 
 def _empty(shape: tuple[int, ...], dtype: Any) -> Array:
-    """An uninitialised array; a large one in the memory of others that are gone, and later in that of the next ones."""
+    """An uninitialized array; large arrays reuse the memory of freed ones."""
     dtype = np.dtype(dtype)
     if math.prod(shape) * dtype.itemsize < SMALL:
         return np.empty(shape, dtype)
@@ -103,7 +98,7 @@ def _empty(shape: tuple[int, ...], dtype: Any) -> Array:
 
 
 def forward(task: Task, x: Array, state: State) -> tuple[Array, State, _Tape | None]:
-    """All time steps of one layer and direction; arguments and results as `reference.forward`."""
+    """All time steps of one layer and direction; see `Engine.forward`."""
     spec, (steps, rows, _), p = task.spec, x.shape, task.params
     native, cell, double = _module(), _cell(spec), x.dtype == np.float64
     x, state = np.ascontiguousarray(x), State(*(_contiguous(part) for part in state))
@@ -124,7 +119,7 @@ def forward(task: Task, x: Array, state: State) -> tuple[Array, State, _Tape | N
 
 
 def backward(task: Task, tape: _Tape, dy: Array, dstate: State, grads: Grads) -> tuple[Array, State]:
-    """The gradient of `forward`; arguments and results as `reference.backward`."""
+    """The gradient of `forward`; see `Engine.backward`."""
     spec, native, double = task.spec, _module(), dy.dtype == np.float64
     dx = _empty(tape.x.shape, tape.x.dtype)
     dstart = State(np.empty_like(dstate.h), None if dstate.c is None else np.empty_like(dstate.c))
@@ -168,15 +163,20 @@ class PackedStream:
     """A stack whose weights are packed and whose state is kept, one time step a call; made by `stream`."""
 
     def __init__(self, spec: StackSpec, params: Mapping[str, Array], batch: int) -> None:
-        native, double = _module(), spec.dtype == "float64"
-        kind = native.StreamDouble if double else native.StreamFloat
-        sizes = (batch, spec.input_size, spec.hidden_size)
-        self._stream = kind(_cell(spec), *sizes, *_weights_of_all(spec, params), get_num_threads())
+        self.spec, self.params, self.batch = spec, params, batch
         self._output, self._dtype = (batch, spec.hidden_size), np.dtype(spec.dtype)
         self._states = (spec.num_layers, batch, spec.hidden_size)
-        self._memory = spec.has_memory
+        self._has_c = spec.has_memory
+        self.reset()
+
+    def reset(self) -> None:
+        """The weights as they are now, and the state of zeros."""
+        native, spec = _module(), self.spec
+        kind = native.StreamDouble if spec.dtype == "float64" else native.StreamFloat
+        sizes = (self.batch, spec.input_size, spec.hidden_size)
+        self._stream = kind(_cell(spec), *sizes, *_weights_of_all(spec, self.params), get_num_threads())
         zeros = np.zeros(self._states, self._dtype)
-        self._stream.write(zeros, zeros if self._memory else None)
+        self._stream.write(zeros, zeros if self._has_c else None)
 
     def __call__(self, x: Array, out: Array | None) -> Array:
         """One step: x `(B, I)` -> y `(B, H)`."""
@@ -198,19 +198,28 @@ class PackedStream:
     def state(self) -> Any:
         """(h, c) for the LSTM, h for GRU and RNN, each `(L, B, H)`; copies."""
         h = np.empty(self._states, self._dtype)
-        c = np.empty_like(h) if self._memory else None
+        c = np.empty_like(h) if self._has_c else None
         self._stream.read(h, c)
-        return (h, c) if self._memory else h
+        return (h, c) if self._has_c else h
 
     @state.setter
     def state(self, state: Any) -> None:
-        h, c = state if self._memory else (state, None)
+        h, c = state if self._has_c else (state, None)
         self._stream.write(np.ascontiguousarray(h), _contiguous(c))
 
 
-def stream(spec: StackSpec, params: Mapping[str, Array], batch: int) -> PackedStream:
-    """A stack of one direction, its weights as they are now, from the state of zeros."""
-    return PackedStream(spec, params, batch)
+def infer(spec: StackSpec, params: ParamDict) -> Whole:
+    """A stack of one direction as one native call; see `Engine.infer`."""
+    return Whole(spec, params)
+
+
+def stream(plan: Plan, params: ParamDict) -> PackedStream:
+    """A stack of one direction, step by step; see `Engine.stream`."""
+    return PackedStream(plan.call.spec, params, plan.call.batch)
+
+
+def side_by_side(plan: Plan) -> None:
+    """None: layers are computed one after the other."""
 
 
 def _weights_of_all(spec: StackSpec, params: Mapping[str, Array]) -> list[list[Array]]:

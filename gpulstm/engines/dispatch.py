@@ -2,40 +2,17 @@
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
-from types import ModuleType
-
+from gpulstm.arrays.variables import variables
 from gpulstm.engines import cpu, reference
 from gpulstm.engines.cuda import engine as cuda
-from gpulstm.engines.spec import Call
+from gpulstm.engines.spec import Call, Engine, Plan
 from gpulstm.errors import ConfigError, EngineError
 
-ENGINES: tuple[ModuleType, ...] = (cuda, cpu, reference)  # fastest first; the last one serves everything
+ENGINES: tuple[Engine, ...] = (cuda, cpu, reference)  # fastest first; the last one serves everything
 VARIABLE = "GPULSTM_ENGINE"
 
 
-@dataclass(frozen=True)
-class Choice:
-    """The engine for a call.
-
-    Attributes:
-        engine: module with `forward` and `backward` (see `reference`).
-        call: what it serves.
-        refused: name and reason of each faster engine that does not serve the call.
-    """
-
-    engine: ModuleType
-    call: Call
-    refused: tuple[tuple[str, str], ...]
-
-    @property
-    def path(self) -> str:
-        """How the engine computes, in a few words."""
-        return str(self.engine.describe(self.call))
-
-
-def by_name(name: str, source: str = "engine") -> ModuleType:
+def by_name(name: str, source: str = "engine") -> Engine:
     """The engine of that name.
 
     Args:
@@ -45,34 +22,30 @@ def by_name(name: str, source: str = "engine") -> ModuleType:
     Raises:
         ConfigError: there is no engine of that name.
     """
-    named = {engine.name: engine for engine in ENGINES}
-    if name not in named:
-        raise ConfigError(f"{source} is {name!r}, expected one of {', '.join(named)}")
-    return named[name]
+    engines = {engine.name: engine for engine in ENGINES}
+    if name not in engines:
+        raise ConfigError(f"{source} is {name!r}, expected one of {', '.join(engines)}")
+    return engines[name]
 
 
-def choose(call: Call, forced: str | None = None) -> Choice:
-    """The first engine that supports the call, or the one that is forced.
+def choose(call: Call, forced: str | None = None) -> Plan:
+    """The plan of a call by the first engine that supports it, or by the one that is forced.
 
     Args:
-        call: what is asked.
+        call: the shape.
         forced: an engine's name; None takes the environment variable GPULSTM_ENGINE, and without it the choice is free.
 
     Raises:
         ConfigError: there is no engine of that name.
         EngineError: the forced engine cannot serve the call; the message says why.
     """
-    source, forced = ("engine", forced) if forced else (VARIABLE, os.environ.get(VARIABLE))
-    if forced:
-        engine = by_name(forced, source)
-        reason = engine.supports(call)
-        if reason is not None:
-            raise EngineError(f"engine {forced!r} was asked for but cannot serve this call: {reason}")
-        return Choice(engine, call, ())
+    source, forced = ("engine", forced) if forced else (VARIABLE, variables().get(VARIABLE))
     refused: list[tuple[str, str]] = []
-    for engine in ENGINES:
+    for engine in [by_name(forced, source)] if forced else ENGINES:
         reason = engine.supports(call)
         if reason is None:
-            return Choice(engine, call, tuple(refused))
+            return engine.complete(Plan(call, engine, tuple(refused), segment=call.steps))
         refused.append((engine.name, reason))
+    if forced:
+        raise EngineError(f"engine {forced!r} was asked for but cannot serve this call: {refused[0][1]}")
     raise EngineError(f"no engine serves this call: {refused}")  # cannot happen while the reference serves everything

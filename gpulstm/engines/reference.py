@@ -6,15 +6,16 @@ the same lines run on NumPy, CuPy and array-api-strict.  The other engines are t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from gpulstm.arrays.backend import Array
 from gpulstm.arrays.devices import namespace
-from gpulstm.engines.cells import Grads, Saved, make_cell
-from gpulstm.engines.spec import Call, Footprint, StackSpec, State, Task
+from gpulstm.arrays.params import ParamDict
+from gpulstm.engines.cells import Saved, make_cell
+from gpulstm.engines.spec import Call, Footprint, Grads, Plan, StackSpec, State, Task
 
 name = "reference"
 
@@ -35,7 +36,12 @@ def supports(call: Call) -> str | None:
     return None
 
 
-def describe(call: Call) -> str:
+def complete(plan: Plan) -> Plan:
+    """The plan as it is: there is one form; see `Engine.complete`."""
+    return replace(plan, no_graph="the reference engine's work cannot be recorded") if plan.call.on_cuda else plan
+
+
+def describe(plan: Plan) -> str:
     """How a layer is computed, in a few words."""
     return "array code, one step at a time"
 
@@ -85,17 +91,7 @@ def _bytes(value: Any, seen: set[int]) -> int:
 
 
 def forward(task: Task, x: Array, state: State) -> tuple[Array, State, list[_Block] | None]:
-    """All time steps of one layer and direction.
-
-    Args:
-        task: the layer, its parameters and masks.
-        x: `(T, B, I)`; zero outside rows' lengths.
-        state: h `(B, P)` and c `(B, H)` (None without memory) before the first step.
-
-    Returns:
-        y `(T, B, P)`, zero outside rows' lengths; the state after each row's last step; the tape, None unless the
-        task says to save.
-    """
+    """All time steps of one layer and direction; see `Engine.forward`."""
     xp, (count, batch, _) = namespace(x), x.shape
     cell = make_cell(xp, task.spec)
     y = xp.zeros((count, batch, task.spec.state_size), dtype=x.dtype)
@@ -117,18 +113,7 @@ def forward(task: Task, x: Array, state: State) -> tuple[Array, State, list[_Blo
 
 
 def backward(task: Task, tape: list[_Block], dy: Array, dstate: State, grads: Grads) -> tuple[Array, State]:
-    """The gradient of `forward`: backpropagation through time (Werbos 1990).
-
-    Args:
-        task: as given to `forward`.
-        tape: what it returned.
-        dy: `(T, B, P)`, gradient of the outputs.
-        dstate: gradient of the final state.
-        grads: the gradients of the parameters are added to these, by name.
-
-    Returns:
-        dx `(T, B, I)` and the gradient of the initial state.
-    """
+    """The gradient of `forward`; see `Engine.backward`."""
     xp, spec, (count, batch, _) = namespace(dy), task.spec, dy.shape
     cell = make_cell(xp, spec)
     dx = xp.zeros((count, batch, spec.layer_input_size(task.layer)), dtype=dy.dtype)
@@ -147,6 +132,18 @@ def backward(task: Task, tape: list[_Block], dy: Array, dstate: State, grads: Gr
         cell.recurrent_gradients(xp.stack(block.v[in_time]), dproduct, block.steps[in_time], grads)
         dx[start:stop, ...] = cell.input_backward(task.params, block.input, block.x, da, grads)
     return dx, dstate
+
+
+def infer(spec: StackSpec, params: ParamDict) -> None:
+    """None: layers are computed one by one."""
+
+
+def stream(plan: Plan, params: ParamDict) -> None:
+    """None: a step is a call of the stack."""
+
+
+def side_by_side(plan: Plan) -> None:
+    """None: layers are computed one after the other."""
 
 
 def _within(xp: Any, task: Task, t: int, value: Array) -> Array:

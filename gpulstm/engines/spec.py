@@ -1,21 +1,26 @@
-"""What a recurrent stack is (`StackSpec`), and what one engine is asked to compute (`Task`).
+"""What a recurrent stack is (`StackSpec`), how a call of it is computed (`Plan`), and who computes it (`Engine`).
 
 A spec is checked when it is made: a combination of options that no cell implements is refused there, in one sentence,
-so that every engine can rely on the rest.
+so that every engine can rely on the rest.  A plan is made once for a shape (`model/plan.py`) and handed down to the
+engine in each `Task`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
 from gpulstm import validate
 from gpulstm.arrays.backend import Array
+from gpulstm.arrays.gemm import Products, Tile
+from gpulstm.arrays.params import ParamDict
 from gpulstm.engines import activations
 from gpulstm.errors import ConfigError, DTypeError
+
+Grads = MutableMapping[str, Array]  # gradients by the parameters' names, added to in place
 
 CellName = Literal["lstm", "gru", "rnn"]
 DTYPES = ("float16", "float32", "float64")
@@ -41,7 +46,7 @@ class StackSpec:
         zoneout: rates for (h, c): the probability that a unit keeps its old state (Krueger et al. 2017,
             arXiv:1606.01305, eq. 5); outside training the expectation is used.
         peepholes: diagonal weights from the cell state to the gates (Gers & Schmidhuber 2000).
-        layer_norm: normalise the input product, the recurrent product and the cell state before its tanh
+        layer_norm: normalize the input product, the recurrent product and the cell state before its tanh
             (Ba, Kiros & Hinton 2016, arXiv:1607.06450, eq. 20-22; eq. 19 for the RNN).
         proj_size: P > 0 projects h to P units (LSTMP, Sak, Senior & Beaufays 2014, arXiv:1402.1128).
         coupled: f_t = 1 - i_t (CIFG, Greff et al. 2017, arXiv:1503.04069).
@@ -76,8 +81,8 @@ class StackSpec:
         if self.cell not in ("lstm", "gru", "rnn"):
             raise ConfigError(f"cell is {self.cell!r}, expected 'lstm', 'gru' or 'rnn'")
         for name in ("input_size", "hidden_size", "num_layers"):
-            _check_count(name, getattr(self, name), least=1)
-        _check_count("proj_size", self.proj_size, least=0)
+            validate.count(name, getattr(self, name))
+        validate.count("proj_size", self.proj_size, at_least=0)
         for name in ("dropout", "recurrent_dropout"):
             _check_rate(name, getattr(self, name))
         if not isinstance(self.zoneout, tuple) or len(self.zoneout) != 2:
@@ -109,9 +114,9 @@ class StackSpec:
         if self.layer_norm and (self.peepholes or self.coupled):
             raise ConfigError("layer_norm cannot be combined with peepholes or coupled gates")
         if self.layer_norm and self.cell == "gru" and not self.reset_after:
-            raise ConfigError("layer_norm needs reset_after=True: it normalises the whole recurrent product")
+            raise ConfigError("layer_norm needs reset_after=True: it normalizes the whole recurrent product")
         if self.layer_norm and not self.bias:
-            raise ConfigError("layer_norm needs bias=True: the bias is the shift of the normalisation")
+            raise ConfigError("layer_norm needs bias=True: the bias is the shift of the normalization")
         if not self.reset_after and self.cell != "gru":
             raise ConfigError(f"reset_after is an option of the GRU; the {self.cell.upper()} has no reset gate")
         if self.nonlinearity != "tanh" and self.activations:
@@ -153,8 +158,13 @@ class StackSpec:
 
     @property
     def has_memory(self) -> bool:
-        """Whether the state has a c besides h."""
+        """Whether the state has a c in addition to h."""
         return self.cell == "lstm"
+
+    @property
+    def draws_masks(self) -> bool:
+        """Whether training draws random masks: dropout or zoneout."""
+        return bool(self.dropout or self.recurrent_dropout or any(self.zoneout))
 
     @property
     def suffixes(self) -> tuple[str, ...]:
@@ -233,7 +243,7 @@ class Footprint:
     Args:
         saved: kept for backward per time step.
         outputs: y per time step, where it is not among what is saved.
-        work: needed by backward beside that, per time step, without dy and dx.
+        work: needed by backward in addition, per time step, without dy and dx.
         fixed: needed by backward whatever the number of steps.
     """
 
@@ -241,6 +251,74 @@ class Footprint:
     outputs: int
     work: int
     fixed: int
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """How calls of one shape are computed; print it.  `model/plan.py` makes it once, and every `Task` has it.
+
+    Attributes:
+        call: the shape.
+        engine: who computes it.
+        refused: name and reason of each faster engine that does not serve the call.
+        form: of the CUDA engine, "first", "fused" or "persistent"; "" for the other engines.
+        tiles: of the fused step, forward and backward (`kernels/cuda/tile.cuh`).
+        layout: where the persistent kernel keeps its weights; None for the other forms.
+        remarks: why this form, in a few words.
+        products: who computes matrix products on a GPU; a graph needs "own".
+        no_graph: why the call is not replayed as a CUDA graph; None where it is.
+        wavefront: steps of a slice where the layers of a graph run side by side, else 0.
+        no_wavefront: why they do not.
+        outputs: "all" or "last".
+        at_once: whether `Engine.infer` may serve the call: all outputs of one direction, no tape.
+        segment: steps whose tape is kept at a time.
+        memory: predicted peak of a training step in bytes, over what is held before it; filled in by `explain`.
+        recorded: what the stack's graphs hold, in words; filled in by `explain`.
+    """
+
+    call: Call
+    engine: Engine
+    refused: tuple[tuple[str, str], ...] = ()
+    form: str = ""
+    tiles: tuple[Tile, Tile] = ((), ())
+    layout: Any = None
+    remarks: str = ""
+    products: Products = "cublas"
+    no_graph: str | None = "the model is on the CPU"
+    wavefront: int = 0
+    no_wavefront: str = ""
+    outputs: str = "all"
+    at_once: bool = False
+    segment: int = 0
+    memory: int = 0
+    recorded: str = ""
+
+    @property
+    def path(self) -> str:
+        """How the engine computes a layer, in a few words."""
+        return self.engine.describe(self)
+
+    def __str__(self) -> str:
+        spec, call = self.call.spec, self.call
+        name = spec.cell.upper() if spec.cell != "rnn" else f"RNN ({spec.nonlinearity})"
+        sizes = {"T": call.steps, "B": call.batch, "I": spec.input_size, "H": spec.hidden_size, "L": spec.num_layers}
+        shape = " ".join(f"{letter}={size}" for letter, size in sizes.items()) + f" D={spec.directions}"
+        lines = [
+            f"{name}  {shape}  {spec.dtype} on {call.device}, {'training' if call.training else 'inference'}",
+            f"  engine: {self.engine.name} ({self.path})",
+        ]
+        lines += [f"  not {engine}: {reason}" for engine, reason in self.refused]
+        if call.on_cuda:
+            graph = self.recorded if self.no_graph is None else f"none: {self.no_graph}"
+            if self.no_graph is None and spec.num_layers > 1:
+                slices = f"in slices of {self.wavefront} steps" if self.wavefront else f"none, as {self.no_wavefront}"
+                graph += f"; wavefront over the layers: {slices}"
+            lines.append(f"  graph: {graph}")
+        if call.training:
+            segments = -(-call.steps // max(self.segment, 1))
+            how = "kept whole" if segments <= 1 else f"{segments} segments of {self.segment} steps, computed twice"
+            lines.append(f"  memory of a training step: {self.memory / 2**20:.1f} MiB over the parameters ({how})")
+        return "\n".join(lines)
 
 
 @dataclass
@@ -259,6 +337,7 @@ class Task:
             one; None for everywhere.
         training: whether zoneout is by its masks, not by its expectation.
         save: whether `forward` saves what `backward` needs.
+        plan: of the call; only the CUDA engine reads it.
     """
 
     spec: StackSpec
@@ -272,6 +351,7 @@ class Task:
     keep_c: Array | None = None
     training: bool = False
     save: bool = False
+    plan: Plan | None = None
 
     def blocks(self, count: int, length: int) -> list[tuple[int, int]]:
         """Blocks (first step, step after the last) of `length` steps, in the order in which the layer reads them.
@@ -287,11 +367,130 @@ class Task:
         return range(stop - 1, start - 1, -1) if self.reverse else range(start, stop)
 
 
-def _check_count(name: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise ConfigError(f"{name} is {value!r}, expected an integer of at least {least}")
-    if value < least:
-        raise ConfigError(f"{name} is {value}, expected at least {least}")
+class Inference(Protocol):
+    """All layers of a stack in one direction, without a tape; its weights are read at each call."""
+
+    def __call__(
+        self, x: Array, h: Array | None, c: Array | None, lengths: Array | None
+    ) -> tuple[Array, Array, Array | None]:
+        """x `(T, B, I)` and the state, each `(L, B, H)`, None for zeros -> y `(T, B, H)` and the state after it."""
+
+
+class Steps(Protocol):
+    """A stack of one direction that keeps its state and reads one time step a call; `str` says how."""
+
+    @property
+    def state(self) -> Any:
+        """(h, c) or h, each `(L, B, H)`; copies.  Assigned, the next step goes on from there."""
+
+    @state.setter
+    def state(self, state: Any) -> None: ...
+
+    def __call__(self, x: Array, out: Array | None) -> Array:
+        """One step: x `(B, I)` -> y `(B, H)`, an array of its own or `out`."""
+
+    def reset(self) -> None:
+        """The weights as they are now, and the state of zeros."""
+
+
+class Layers(Protocol):
+    """Several layers of one direction, from below; a mask is on each layer's input, the first is None."""
+
+    def forward(
+        self, tasks: Sequence[Task], masks: Sequence[Array | None], x: Array, states: Sequence[State]
+    ) -> tuple[Array, list[State], Sequence[Any]]:
+        """y of the last layer, the states and the tapes of all; see `Engine.forward`."""
+
+    def backward(
+        self,
+        tasks: Sequence[Task],
+        masks: Sequence[Array | None],
+        tapes: Sequence[Any],
+        dy: Array,
+        dstates: Sequence[State],
+        grads: Sequence[Grads],
+    ) -> tuple[Array, list[State]]:
+        """dx and the gradients of the initial states; adds to `grads`, those of each layer."""
+
+
+class Engine(Protocol):
+    """Who computes layers: the modules `reference`, `cpu` and `cuda.engine`.
+
+    `infer`, `stream` and `side_by_side` are optional: an engine without them answers None.
+    """
+
+    name: str
+
+    def supports(self, call: Call) -> str | None:
+        """Why this engine cannot serve a call, or None when it can."""
+
+    def complete(self, plan: Plan) -> Plan:
+        """The plan of a call that this engine serves, with all that the engine decides."""
+
+    def describe(self, plan: Plan) -> str:
+        """How a layer is computed, in a few words."""
+
+    def block_steps(self, batch: int) -> int:
+        """Time steps whose products, and whose part of the weights' gradients, are taken at once."""
+
+    def footprint(self, spec: StackSpec, layer: int, batch: int) -> Footprint:
+        """What a layer takes in training."""
+
+    def forward(self, task: Task, x: Array, state: State) -> tuple[Array, State, Any]:
+        """All time steps of one layer and direction.
+
+        Args:
+            task: the layer, its parameters and masks.
+            x: `(T, B, I)`; zero outside rows' lengths.
+            state: h `(B, P)` and c `(B, H)` (None without memory) before the first step.
+
+        Returns:
+            y `(T, B, P)`, zero outside rows' lengths; the state after each row's last step; the tape, None unless the
+            task says to save.
+        """
+
+    def backward(self, task: Task, tape: Any, dy: Array, dstate: State, grads: Grads) -> tuple[Array, State]:
+        """The gradient of `forward`: backpropagation through time (Werbos 1990).
+
+        Args:
+            task: as given to `forward`.
+            tape: what it returned; left as it is.
+            dy: `(T, B, P)`, gradient of the outputs.
+            dstate: gradient of the final state.
+            grads: the gradients of the parameters are added to these, by name.
+
+        Returns:
+            dx `(T, B, I)` and the gradient of the initial state.
+        """
+
+    def infer(self, spec: StackSpec, params: ParamDict) -> Inference | None:
+        """A stack of one direction as one function."""
+
+    def stream(self, plan: Plan, params: ParamDict) -> Steps | None:
+        """A stack of one direction, step by step: its weights as they are now, from the state of zeros."""
+
+    def side_by_side(self, plan: Plan) -> Layers | None:
+        """Who computes several layers of one direction at once; None: they are computed one after the other."""
+
+
+def plan_of(task: Task) -> Plan:
+    """The plan that a task was handed."""
+    assert task.plan is not None, "a task on CUDA has a plan"
+    return task.plan
+
+
+def unsupported(spec: StackSpec) -> list[str]:
+    """The options of a stack that only the reference engine computes."""
+    options = {
+        "peepholes": spec.peepholes,
+        "coupled gates": spec.coupled,
+        "layer_norm": spec.layer_norm,
+        "proj_size": bool(spec.proj_size),
+        "clip": spec.clip is not None,
+        "activations": bool(spec.activations),
+        "reset_after=False": not spec.reset_after,
+    }
+    return [option for option, used in options.items() if used]
 
 
 def _check_rate(name: str, value: object) -> None:

@@ -7,16 +7,16 @@ Forecasting 16(4), calls this updating without recalibration).  Every forecast s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
 from gpulstm import metrics, validate
 from gpulstm.data.series import SeriesSet
-from gpulstm.data.windows import WindowSet
 from gpulstm.errors import ConfigError, DataError
+from gpulstm.forecast.baselines import baselines, naive2
+from gpulstm.forecast.mixed import Mixed
 from gpulstm.forecast.predictor import Predictor
-from gpulstm.forecast.results import MODEL, NAIVE, SEASONAL, Backtest
+from gpulstm.forecast.results import MODEL, Backtest
 
 
 def backtest_origins(
@@ -62,35 +62,31 @@ def backtest_origins(
     return np.concatenate(all_rows).astype(np.int64)
 
 
-def run_backtest(predictor: Predictor, series: SeriesSet, origins: np.ndarray, season: int) -> Backtest:
-    """Forecast from every origin, by the network and by the naive forecasts.
-
-    Gaps in the series are filled forward, also under the rule `"interpolate"`: a line to a later value would show the
-    model what lies behind its origin.
+def run_backtest(model: Predictor | Mixed, series: SeriesSet, origins: np.ndarray, season: int) -> Backtest:
+    """Forecast from every origin, by the model and by the simple forecasts.
 
     Args:
-        predictor: with a row of its scaler for each series.
+        model: what forecasts; a predictor with a row of its scaler for each series.
         origins: absolute rows.
         season: of the seasonal-naive forecast and of MASE.
     """
-    horizon = predictor.config.horizon
-    past = replace(series, missing="forward") if series.missing == "interpolate" else series
-    windows = predictor.windows(past, origins)
-    mean, quantiles = predictor.forecast(windows)
-    which = windows.series_of()
+    horizon, mean = model.horizon, None
+    quantiles: np.ndarray | None
+    if isinstance(model, Mixed):
+        said = model.forecast(series, origins)
+        point, mean, quantiles, levels = said.median, said.mean, said.quantiles, model.levels
+    else:
+        point, quantiles = model.forecast(model.windows(series, origins))
+        levels = model.loss.levels
+    which = np.searchsorted(series.offsets, origins, side="right") - 1
     targets = series.values[:, : series.targets]
     rows = origins[:, None] + np.arange(horizon)
-    forecasts = {MODEL: mean}
-    if season > 1:
-        forecasts[SEASONAL] = _baseline(series, windows, horizon, season)
-    forecasts[NAIVE] = _baseline(series, windows, horizon, 1)
     scales = np.empty((len(series), series.targets))
     for index in range(len(series)):
-        start = series.offsets[index]
+        start, first = series.offsets[index], origins[which == index].min()
         for target in range(series.targets):
-            scales[index, target] = metrics.seasonal_scale(
-                targets[start : origins[which == index].min(), target], season
-            )
+            apart = season if first - start > season else 1
+            scales[index, target] = metrics.seasonal_scale(targets[start:first, target], apart)
     time = np.concatenate([series.time_of(index) for index in range(len(series))])
     return Backtest(
         names=series.names,
@@ -99,21 +95,11 @@ def run_backtest(predictor: Predictor, series: SeriesSet, origins: np.ndarray, s
         origins=origins - series.offsets[which],
         index=time[rows],
         actual=targets[rows],
-        forecasts=forecasts,
-        levels=predictor.loss.levels,
+        forecasts={MODEL: point, **baselines(series, origins, horizon, season)},
+        levels=levels,
         quantiles=quantiles,
         season=season,
         scales=scales,
-    )
-
-
-def _baseline(series: SeriesSet, windows: WindowSet, horizon: int, season: int) -> np.ndarray:
-    """The (seasonal-)naive forecast from every origin, `(N, horizon, targets)`."""
-    starts = series.offsets[windows.series_of()]
-    targets = series.values[:, : series.targets]
-    return np.stack(
-        [
-            metrics.seasonal_naive(targets[start:origin], horizon, season)
-            for start, origin in zip(starts, windows.origins, strict=True)
-        ]
+        mean=mean,
+        second=naive2(targets, series.offsets, origins, horizon, season),
     )

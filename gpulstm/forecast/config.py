@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass, fields
+from dataclasses import KW_ONLY, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,7 +31,75 @@ SCHEDULES = ("cosine", "constant")
 
 TASK, NETWORK, TRAINING = "The task", "The network", "Training"  # headings of the options on the command line
 
+AUTO = "auto"
+ALONE = ("network",)
+KINDS_OF_MEMBERS = ("simple", "ridge", "network")
+AutoCount = Any  # a whole number, or "auto"
+AutoNumber = Any  # a number, or "auto"
+AUTOMATIC = ("horizon", "context", "num_layers", "batch_size", "epochs")
+SINGLE = {  # what "auto" means for a single network
+    "num_layers": 2,
+    "learning_rate": 5e-3,
+    "weight_decay": 0.0,
+    "batch_size": 64,
+    "epochs": 30,
+    "patience": 10,
+}
+LONGEST_HORIZON = 240  # steps of a horizon that the data choose
+
 RENAMED = {"carry": "stream_rows"}  # options of older checkpoints, by what they are called now
+
+
+def parse_count(text: str) -> int | str:
+    """A whole number or "auto"; anything else is judged by the config."""
+    return int(text) if text.isdecimal() else text
+
+
+def parse_patience(text: str) -> int | str | None:
+    """The same, and 0 for None."""
+    return parse_count(text) or None
+
+
+def parse_number(text: str) -> float | str:
+    """A number or "auto"; anything else is judged by the config."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def automatic_horizon(season: int, rows: int) -> int:
+    """One season, six rows without one, and at most a sixth of the rows."""
+    return int(max(1, min(season if season > 1 else 6, LONGEST_HORIZON, rows // 6)))
+
+
+def automatic_test(horizon: int | str, season: int, rows: int) -> int:
+    """Rows that are kept for a backtest: three horizons, at most a fifth of the rows; none of too few rows."""
+    steps = automatic_horizon(season, rows) if isinstance(horizon, str) else horizon
+    return max(steps, min(3 * steps, rows // 5)) if rows >= 3 * steps + 8 else 0
+
+
+def check_members(members: Any) -> str | tuple[str, ...]:
+    """The members as a tuple in the usual order, or "auto".
+
+    Raises:
+        ConfigError: an unknown one, or no simple ones next to a ridge.
+    """
+    if isinstance(members, str):
+        members = (members,)
+    if not isinstance(members, Sequence) or not members:
+        raise ConfigError(f"members is {members!r}, expected 'auto' or some of {', '.join(KINDS_OF_MEMBERS)}")
+    if tuple(members) == (AUTO,):
+        return AUTO
+    for name in members:
+        if name not in KINDS_OF_MEMBERS:
+            raise ConfigError(f"members holds {name!r}, expected 'auto' or some of {', '.join(KINDS_OF_MEMBERS)}")
+    found = tuple(name for name in KINDS_OF_MEMBERS if name in members)
+    if found != ALONE and "simple" not in found:
+        raise ConfigError(f"members is {found!r}, expected 'simple' among them, or ('network',) alone")
+    if found == ("simple", "network"):
+        raise ConfigError("members is ('simple', 'network'), but networks learn what the ridge leaves; add 'ridge'")
+    return found
 
 
 @documented
@@ -43,16 +111,32 @@ class ForecasterConfig:
         ConfigError: an option out of range, or a combination that cannot be.
     """
 
-    horizon: int = described(52, "steps ahead", TASK)
-    context: int = described(156, "rows that a forecast sees", TASK)
+    horizon: AutoCount = described(
+        AUTO, "steps ahead; auto for one season, less for short series", TASK, parse=parse_count
+    )
+    context: AutoCount = described(
+        AUTO, "rows that a network sees; auto for what season and length ask for", TASK, parse=parse_count
+    )
     hidden_size: int = described(64, "units per recurrent layer", NETWORK)
-    num_layers: int = described(2, "recurrent layers", NETWORK, aliases=("--layers",))
+    num_layers: AutoCount = described(
+        AUTO, "recurrent layers; auto for 2, or 1 as a member", NETWORK, aliases=("--layers",), parse=parse_count
+    )
     quantiles: Sequence[float] = described(
         (0.1, 0.5, 0.9), "levels, strictly rising; likelihood point does not use them", TASK, aliases=("--quantile",)
     )
     device: str = described("auto", "auto, cpu, cuda or cuda:N", NETWORK)
     seed: int = described(0, "of weights, order of the data, dropout and draws", TRAINING)
     _: KW_ONLY
+    members: str | Sequence[str] = described(
+        AUTO,
+        "who forecasts: auto (simple forecasts, a ridge and small networks, mixed by validation), simple and any of "
+        "ridge and network, or network alone for a single one",
+        TASK,
+        many=True,
+    )
+    nonnegative: bool | None = described(
+        None, "keep forecasts and bands at zero or above; by default for counts and sales", TASK
+    )
     cell: str = described("lstm", "kind of recurrent layer: lstm, gru or rnn", NETWORK)
     likelihood: str = described(
         "quantile",
@@ -93,24 +177,45 @@ class ForecasterConfig:
         NETWORK,
     )
     engine: str | None = described(None, "force an engine; see gpulstm info", NETWORK)
-    learning_rate: float = described(5e-3, "first rate of AdamW", TRAINING)
+    learning_rate: AutoNumber = described(
+        AUTO, "first rate of AdamW; auto for 0.005, or 0.003 as a member", TRAINING, parse=parse_number
+    )
     schedule: str = described(
         "cosine", "of the rate: cosine (down to a hundredth over all epochs) or constant", TRAINING
     )
-    weight_decay: float = described(0.0, "of AdamW", TRAINING)
+    weight_decay: AutoNumber = described(
+        AUTO, "of AdamW; auto for 0, or 0.0001 as a member", TRAINING, parse=parse_number
+    )
     clip_norm: float | None = described(1.0, "largest norm of the gradients; None for no limit", TRAINING)
-    batch_size: int = described(64, "windows in a step", TRAINING)
-    epochs: int = described(30, "passes over the training windows, at most", TRAINING)
-    patience: int | None = described(10, "epochs without progress after which training stops; None for never", TRAINING)
+    batch_size: AutoCount = described(
+        AUTO, "windows in a step; auto for 64, or as a member 128, of few windows 32", TRAINING, parse=parse_count
+    )
+    epochs: AutoCount = described(
+        AUTO,
+        "passes over the training windows, at most; auto for 30, or as a member 12 of 50 steps, of few windows 10 of "
+        "10",
+        TRAINING,
+        parse=parse_count,
+    )
+    patience: AutoCount = described(
+        AUTO,
+        "epochs without progress after which training stops; auto for 10, or 4 as a member; None (on the command line "
+        "0) for never",
+        TRAINING,
+        parse=parse_patience,
+    )
     validation: Amount = described(
-        0.1,
-        "kept from training at the end of every series to choose the best epoch by: a fraction of the rows, a number "
-        "of rows, or the date at which it begins",
+        AUTO,
+        "kept from training at the end of every series to judge members and epochs by: auto (what horizon and length "
+        "ask for), a fraction of the rows, a number of rows, or the date at which it begins",
         TRAINING,
         parse=parse_amount,
     )
     test: Amount = described(
-        0.0, "kept from training for a backtest, given as validation is", TRAINING, parse=parse_amount
+        0.0,
+        "kept from training for a backtest, given as validation is; auto for what horizon and length ask for",
+        TRAINING,
+        parse=parse_amount,
     )
     stride: int = described(1, "rows between training windows", TRAINING)
     draws: int = described(200, "draws of the recursive strategy", TASK)
@@ -147,14 +252,18 @@ class ForecasterConfig:
     )
 
     def __post_init__(self) -> None:
+        self._set("members", check_members(self.members))
         for name in ("horizon", "context", "hidden_size", "num_layers", "batch_size", "epochs", "stride", "draws"):
-            self._set(name, validate.count(name, getattr(self, name)))
+            if name not in AUTOMATIC or getattr(self, name) != AUTO:
+                self._set(name, validate.count(name, getattr(self, name)))
+        if self.nonnegative is not None:
+            validate.flag("nonnegative", self.nonnegative)
         for name in ("seed", "stream_rows"):
             self._set(name, validate.count(name, getattr(self, name), at_least=0))
-        if self.stream_rows >= self.context:
+        if self.context != AUTO and self.stream_rows >= self.context:
             raise ConfigError(f"stream_rows is {self.stream_rows}, expected less than the context of {self.context}")
         for name in ("season", "patience"):
-            if getattr(self, name) is not None:
+            if getattr(self, name) is not None and (name, getattr(self, name)) != ("patience", AUTO):
                 self._set(name, validate.count(name, getattr(self, name)))
         check_memory(self.memory)
         self._set("quantiles", validate.levels("quantiles", self.quantiles))
@@ -182,20 +291,61 @@ class ForecasterConfig:
         if self.dtype == "float16" and not resolve(self.device).is_cuda:
             raise ConfigError("dtype is 'float16', which is for CUDA; on the cpu expected 'float32' or 'float64'")
         self.loss()
-        self._set("learning_rate", validate.real("learning_rate", self.learning_rate, above=0))
-        validate.real("weight_decay", self.weight_decay, at_least=0)
+        if self.learning_rate != AUTO:
+            self._set("learning_rate", validate.real("learning_rate", self.learning_rate, above=0))
+        if self.weight_decay != AUTO:
+            self._set("weight_decay", validate.real("weight_decay", self.weight_decay, at_least=0))
         if self.clip_norm is not None:
             self._set("clip_norm", validate.real("clip_norm", self.clip_norm, above=0))
         self._set("chrono", check_chrono(self.stack(1), self.chrono))
+        alone = self._alone()
+        if alone and self.members not in (AUTO, ALONE):
+            raise ConfigError(
+                f"members is {self.members!r}, but {alone[0]} is of a single network: members=('network',)"
+            )
 
     def _set(self, name: str, value: Any) -> None:
         """Put the checked value of an option in the place of what was given."""
         object.__setattr__(self, name, value)
 
+    @property
+    def single(self) -> bool:
+        """Whether a single network forecasts, because it was asked for or because only a network can do what was."""
+        return self.members == ALONE or bool(self._alone())
+
+    def single_notes(self) -> list[str]:
+        """A sentence, where options have chosen a single network."""
+        alone = self._alone()
+        if self.members == ALONE or not alone:
+            return []
+        return [f"{', '.join(alone)} is of a single network, so one forecasts: members=('network',)"]
+
+    def _alone(self) -> list[str]:
+        """The options that only a single network has, as `name=value`."""
+        usual = {"likelihood": "quantile", "strategy": "direct", "training": "windows", "stream_rows": 0}
+        usual |= {"chrono": None, "scaling": "standard", "window_scaling": "last", "stride": 1}
+        return [f"{name}={getattr(self, name)!r}" for name, value in usual.items() if getattr(self, name) != value]
+
+    def resolved(self, season: int, rows: int) -> ForecasterConfig:
+        """The options of a single network, with what is automatic decided for series of `rows` rows."""
+        found: dict[str, Any] = {name: value for name, value in SINGLE.items() if getattr(self, name) == AUTO}
+        horizon = automatic_horizon(season, rows) if self.horizon == AUTO else self.horizon
+        kept = max(round(0.1 * rows), horizon) if self.validation == AUTO else 0
+        if self.validation == AUTO:
+            found["validation"] = (
+                0.1 if round(0.1 * rows) >= horizon and kept + horizon < rows else min(kept, rows // 2)
+            )
+        if self.context == AUTO:
+            wanted = 156 if season == 1 else min(max(3 * season, 24), 512)
+            room = (rows - kept - horizon) // 2
+            found["context"] = max(1, min(wanted, room), min(self.stream_rows + 1, rows))
+        return replace(self, horizon=horizon, members=ALONE, **found)
+
     def to_dict(self) -> dict[str, Any]:
         """The options as JSON holds them; the device is not among them."""
         options = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "device"}
         options["quantiles"] = list(self.quantiles)
+        options["members"] = self.members if isinstance(self.members, str) else list(self.members)
         for name in ("validation", "test"):
             amount = options[name]
             if not isinstance(amount, (int, float, str)):
@@ -210,7 +360,8 @@ class ForecasterConfig:
             ConfigError: an option out of range.
             TypeError: there is no such option.
         """
-        return cls(**{RENAMED.get(name, name): value for name, value in options.items()}, device=device)
+        older = {} if "members" in options else {"members": ALONE}  # files of 0.1.0 hold a single network
+        return cls(**{**older, **{RENAMED.get(name, name): value for name, value in options.items()}}, device=device)
 
     def loss(self) -> Loss:
         """What the likelihood and the quantiles mean."""
@@ -233,7 +384,7 @@ class ForecasterConfig:
             self.cell,  # type: ignore[arg-type] # checked above
             inputs,
             self.hidden_size,
-            self.num_layers,
+            2 if self.num_layers == AUTO else self.num_layers,
             dtype=self.dtype,
             dropout=self.dropout,
             recurrent_dropout=self.recurrent_dropout,

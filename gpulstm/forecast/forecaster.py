@@ -27,14 +27,15 @@ from gpulstm.data.series import SeriesSet
 from gpulstm.data.splits import Cuts, chronological_cuts
 from gpulstm.errors import ConfigError, DataError, NotFittedError
 from gpulstm.forecast import fitted as artifacts
-from gpulstm.forecast.config import ForecasterConfig
-from gpulstm.forecast.fitted import Fitted, end_of, new_scaler
-from gpulstm.forecast.predictor import Predictor
+from gpulstm.forecast.config import AUTO, ForecasterConfig, automatic_test
+from gpulstm.forecast.fitted import Fitted, FittedMixture, end_of, new_scaler
+from gpulstm.forecast.mixed import mixture_forecast
+from gpulstm.forecast.predictor import Predictor, point_of
 from gpulstm.forecast.results import Backtest, Forecast
 from gpulstm.training.history import History
 
 if TYPE_CHECKING:
-    from gpulstm.forecast.streaming import ForecastStream
+    from gpulstm.forecast.streaming import ForecastStream, MixtureStream
     from gpulstm.training.callbacks import Callback
 
 _P = ParamSpec("_P")
@@ -71,7 +72,7 @@ class Forecaster:
         self.config = ForecasterConfig(*args, **options)
         self.history = History()
         self.notes: list[str] = []
-        self._fitted: Fitted | None = None
+        self._fitted: Fitted | FittedMixture | None = None
         self._series: SeriesSet | None = None
 
     @classmethod
@@ -85,7 +86,7 @@ class Forecaster:
         )
 
     @property
-    def fitted(self) -> Fitted:
+    def fitted(self) -> Fitted | FittedMixture:
         """What the fit left: network, loss, scaler and the end of the series.
 
         Raises:
@@ -105,7 +106,7 @@ class Forecaster:
         future: Names = (),
         time: str | int | None = None,
         series: str | int | None = None,
-        calendar: str | Sequence[str] = (),
+        calendar: str | Sequence[str] = "auto",
         missing: str = "refuse",
         delimiter: str | None = None,
         progress: bool = True,
@@ -118,23 +119,27 @@ class Forecaster:
         Args:
             data: a path, frame, dict or array with the roles of its columns, as `load_series` takes them; or a
                 `SeriesSet`.
-            target, past, future, time, series, calendar, missing, delimiter: of the table; see `load_series`.
+            target, past, future, time, series, missing, delimiter: of the table; see `load_series`.
+            calendar: covariates made from dates, as `load_series` takes them; "auto" lets the ridge and the networks of
+                a mixture read weekday, hour and day of the year of the origin, where validation says that it helps.
             progress: a bar on stderr.
             callbacks: further callbacks of the training run.
-            checkpoint: a file to which the training run is saved after every epoch.
-            resume: such a file, to go on from: with the same data and options the run continues bit for bit.
+            checkpoint: a file to which the present training run is saved after every epoch.
+            resume: such a file, to go on from: with the same data and options the fit continues bit for bit.
 
         Returns:
-            this forecaster, with the weights of the best epoch.
+            this forecaster.
 
         Raises:
             DataError: a table that cannot be used, or too short a series.
             TrainingError, CheckpointError: as `Trainer`.
         """
-        from gpulstm.forecast.learning import new_trainer, season_in, training_parts, uneven_rows
-        from gpulstm.training.callbacks import CheckpointEvery, EarlyStopping, Progress
+        from gpulstm.forecast.automatic import fit_mixture
+        from gpulstm.forecast.learning import fit_network, last_times, season_in, uneven_rows
+        from gpulstm.forecast.members.training import Runs
 
         config = self.config
+        automatic = calendar == "auto"
         read = load_series(
             data,
             target=target,
@@ -142,37 +147,22 @@ class Forecaster:
             future=future,
             time=time,
             series=series,
-            calendar=calendar,
+            calendar=() if automatic else calendar,
             missing=missing,
             delimiter=delimiter,
         )
-        if config.strategy == "recursive" and read.past:
-            names = ", ".join(read.columns[read.targets : read.targets + read.past])
-            raise ConfigError(
-                f"strategy='recursive' cannot use the past covariates {names}: "
-                "their values over the horizon are unknown"
-            )
-        cuts = chronological_cuts(read, config.validation, config.test)
-        scaler = new_scaler(config, read, cuts.train)
-        train, judge = training_parts(config, read, scaler, cuts)
-        watchers: list[Callback] = [Progress(progress), *callbacks]
-        if config.patience is not None:
-            watchers.append(EarlyStopping(config.patience))
-        if checkpoint is not None:
-            watchers.append(CheckpointEvery(checkpoint, epochs=1))
-        trainer = new_trainer(config, train, watchers)
-        if resume is not None:
-            trainer.restore(resume)
-        self.notes = scaler.notes()
-        if train.skipped:
-            self.notes.append(f"too short to learn from: {', '.join(train.skipped)}")
-        self.notes += uneven_rows(read)
-        self.history = trainer.fit(train, judge)
-        last = [stop - 1 - start for stop, start in zip(cuts.validation, read.offsets[:-1], strict=True)]
-        until = np.array([read.time_of(index)[row] for index, row in enumerate(last)])
-        self._fitted = Fitted(
-            trainer.network, trainer.state.loss, scaler, end_of(read, config.context), until, season_in(config, read)
-        )
+        runs, season = Runs(callbacks, progress, checkpoint, resume), season_in(config, read)
+        if config.single:
+            resolved = self._with_test(read, season).resolved(season, int(np.median(read.lengths)))
+            self._fitted, self.history, notes = fit_network(resolved, read, season, runs)
+            notes = config.single_notes() + notes
+        else:
+            stops = chronological_cuts(read, 0, self._with_test(read, season).test).validation
+            mixed, notes = fit_mixture(self._with_test(read, season), read, stops, season, automatic, runs)
+            self.history = runs.histories[0] if runs.histories else History()
+            tail = end_of(read, max(mixed.reach, 36))
+            self._fitted = FittedMixture(mixed, tail, last_times(read, stops), season)
+        self.notes = notes + uneven_rows(read)
         self._series = read
         return self
 
@@ -192,40 +182,44 @@ class Forecaster:
             ConfigError: too long a horizon.
             DataError: series too short, or wrong future covariates.
         """
-        config, fitted = self.config, self.fitted
-        steps = config.horizon if horizon is None else validate.count("horizon", horizon)
+        fitted = self.fitted
+        steps = fitted.horizon if horizon is None else validate.count("horizon", horizon)
+        if isinstance(fitted, FittedMixture):
+            past = self._past(data)
+            length = max(steps, fitted.horizon)
+            known = past.extended(length, known_ahead(past, length, future))
+            whole = mixture_forecast(fitted.mixed, known, length)
+            return whole.first(steps)
+        config = fitted.config
         if config.strategy == "direct" and steps > config.horizon:
             raise ConfigError(
-                f"horizon is {steps}, but this direct forecaster was made for {config.horizon} steps; a recursive one "
-                "(strategy='recursive') forecasts any number"
+                f"horizon is {steps}, but this direct forecaster was made for {config.horizon} steps; a mixture or a "
+                "recursive one (strategy='recursive') forecasts any number"
             )
         length = config.horizon if config.strategy == "direct" else steps
-        past, predictor = self._past(data)
+        past = self._past(data)
         known = past.extended(length, known_ahead(past, length, future))
         origins = known.offsets[1:] - length
+        predictor = self._predictor(past, past.offsets[1:])
         windows = predictor.windows(known, origins, horizon=length, cuts=Cuts(origins, origins))
         mean, quantiles = predictor.forecast(windows)
         index = np.stack([known.time_of(row)[-length:] for row in range(len(known))])
-        return Forecast(
-            known.names,
-            known.target_names,
-            index[:, :steps],
-            mean[:, :steps],
-            fitted.loss.levels,
-            None if quantiles is None else quantiles[:, :steps],
-        )
+        levels, point = fitted.loss.levels, point_of(fitted.loss)
+        return Forecast(known.names, known.target_names, index, mean, levels, quantiles, point=point).first(steps)
 
-    def stream(self, data: Any = None, future: Any = None) -> ForecastStream:
-        """Start a stateful forecast that follows the series row by row; see `ForecastStream`.
+    def stream(self, data: Any = None, future: Any = None) -> ForecastStream | MixtureStream:
+        """Start a forecast that follows the series row by row; see `ForecastStream` and `MixtureStream`.
 
         Args:
             data: other series with the same columns to start from, instead of those of the fit.
             future: as in `predict`, for the first forecast.
         """
-        from gpulstm.forecast.streaming import ForecastStream
+        from gpulstm.forecast.streaming import ForecastStream, MixtureStream
 
-        past, predictor = self._past(data)
-        return ForecastStream(predictor, past, future)
+        past, fitted = self._past(data), self.fitted
+        if isinstance(fitted, FittedMixture):
+            return MixtureStream(fitted, past, future)
+        return ForecastStream(self._predictor(past, past.offsets[1:]), past, future)
 
     def backtest(
         self, data: Any = None, *, origins: int | Sequence[int] | np.ndarray | None = None, stride: int | None = None
@@ -248,26 +242,63 @@ class Forecaster:
         """
         from gpulstm.forecast.backtest import backtest_origins, run_backtest
 
-        config, fitted = self.config, self.fitted
+        fitted = self.fitted
         if data is None and self._series is None:
             raise DataError("data is missing: a forecaster that was loaded has only the end of its series; give them")
         series = self._series if data is None else self.read(data)
         assert series is not None
-        tests = None
-        if isinstance(config.test, str) or config.test != 0:
-            tests = chronological_cuts(series, 0, config.test).validation
-        step = max(1, config.horizon // 4) if stride is None else validate.count("stride", stride)
-        rows = backtest_origins(series, config.context, config.horizon, origins, step, tests)
+        tests, amount = None, self._with_test(series, fitted.season).test
+        if isinstance(amount, str) or amount != 0:
+            tests = chronological_cuts(series, 0, amount).validation
+        step = max(1, fitted.horizon // 4) if stride is None else validate.count("stride", stride)
+        rows = backtest_origins(series, fitted.context, fitted.horizon, origins, step, tests)
         which = np.searchsorted(series.offsets, rows, side="right") - 1
-        firsts = np.array([rows[which == index].min() for index in range(len(series))])
-        result = run_backtest(self._predictor(series, firsts), series, rows, fitted.season)
-        known = dict(zip(fitted.scaler.names, fitted.until, strict=True))
+        if isinstance(fitted, FittedMixture):
+            result = run_backtest(fitted.mixed, series, rows, fitted.season)
+        else:
+            firsts = np.array([rows[which == index].min() for index in range(len(series))])
+            result = run_backtest(self._predictor(series, firsts), series, rows, fitted.season)
+        known = dict(zip(fitted.names, fitted.until, strict=True))
         starts = result.index[:, 0]
         seen = any(
             name in known and bool((starts[result.series == index] <= known[name]).any())
             for index, name in enumerate(series.names)
         )
         return replace(result, seen=seen)
+
+    def tests(self, series: SeriesSet) -> bool:
+        """Whether rows of `series` are kept for a backtest."""
+        amount = self._with_test(series, self.fitted.season).test
+        return isinstance(amount, str) or amount != 0
+
+    @property
+    def members(self) -> dict[str, Any] | None:
+        """Who forecasts, as JSON holds it; None for a single network.
+
+        `members`: name, validation error (relative to `reference`, the seasonal-naive or naive forecast) and weight of
+        each; `error` of the mixture, `without_networks` what it would be, `share` how much weights differ from series
+        to series (0 to 1), and whether the best simple forecast is taken alone (`guarded`).
+        """
+        fitted = self.fitted
+        return dict(fitted.mixed.ensemble.report) if isinstance(fitted, FittedMixture) else None
+
+    def summary(self) -> str:
+        """What was fitted, in lines of text: members with their errors and weights, or the network."""
+        report = self.members
+        if report is None:
+            fitted = self.fitted
+            assert isinstance(fitted, Fitted)
+            return "\n".join([f"{fitted.network!r}, horizon {fitted.horizon}, context {fitted.context}", *self.notes])
+        lines = [
+            f"horizon {self.fitted.horizon}, season {self.fitted.season}; errors relative to {report['reference']}"
+        ]
+        for one in sorted(report["members"], key=lambda one: -one["weight"]):
+            error = "" if one["error"] is None else f"{one['error']:.4f}"
+            lines.append(f"{100 * one['weight']:5.1f} %  {error:>8}  {one['name']}")
+        if report["error"] is not None:
+            lines.append(f"         {report['error']:8.4f}  the mixture")
+            lines.append(f"         {report['without_networks']:8.4f}  the mixture without networks")
+        return "\n".join([*lines, *self.notes])
 
     # -- series ------------------------------------------------------------------------------------------------------
     @property
@@ -329,24 +360,32 @@ class Forecaster:
         return forecaster
 
     # -- parts -------------------------------------------------------------------------------------------------------
-    def _past(self, data: Any) -> tuple[SeriesSet, Predictor]:
-        """The end of the fitted series, or of other series, and what forecasts them."""
-        series = self.fitted.tail if data is None else self.read(data)
-        predictor = self._predictor(series, series.offsets[1:])
-        context = self.config.context
+    def _with_test(self, series: SeriesSet, season: int) -> ForecasterConfig:
+        """The options with `test="auto"` as a number of rows."""
+        if self.config.test != AUTO:
+            return self.config
+        return replace(self.config, test=automatic_test(self.config.horizon, season, int(series.lengths.min())))
+
+    def _past(self, data: Any) -> SeriesSet:
+        """The end of the fitted series, or of other series."""
+        fitted = self.fitted
+        series = fitted.tail if data is None else self.read(data)
         for name, rows in zip(series.names, series.lengths, strict=True):
-            if rows < context:
-                raise DataError(f"series {name!r} has {rows} rows, fewer than the context of {context}")
-        return series if data is None else end_of(series, context), predictor
+            if rows < fitted.context:
+                raise DataError(f"series {name!r} has {rows} rows, fewer than the context of {fitted.context}")
+        if data is None:
+            return series
+        return end_of(series, max(fitted.mixed.reach, 36) if isinstance(fitted, FittedMixture) else fitted.context)
 
     def _predictor(self, series: SeriesSet, stops: np.ndarray) -> Predictor:
         """What forecasts `series`: scaled as at the fit where they were fitted, else by their rows before `stops`."""
         fitted = self.fitted
+        assert isinstance(fitted, Fitted)
         scaler, names = fitted.scaler, fitted.scaler.names
         if series.names != names:
-            scaler = new_scaler(self.config, series, stops)
+            scaler = new_scaler(fitted.config, series, stops)
             for index, name in enumerate(series.names):
                 if name in names:
                     scaler.location[index] = fitted.scaler.location[names.index(name)]
                     scaler.scale[index] = fitted.scaler.scale[names.index(name)]
-        return Predictor(fitted.network, fitted.loss, scaler, self.config)
+        return Predictor(fitted.network, fitted.loss, scaler, fitted.config)

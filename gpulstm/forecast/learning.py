@@ -11,15 +11,66 @@ from gpulstm.arrays.devices import resolve
 from gpulstm.data.calendars import season_of, step_of
 from gpulstm.data.scaling import Scaler
 from gpulstm.data.series import SeriesSet
-from gpulstm.data.splits import Cuts
+from gpulstm.data.splits import Cuts, chronological_cuts
 from gpulstm.data.tbptt import Lanes
 from gpulstm.data.windows import WindowSet, window_set
 from gpulstm.errors import ConfigError
 from gpulstm.forecast.config import ForecasterConfig
+from gpulstm.forecast.fitted import Fitted, end_of, new_scaler
+from gpulstm.forecast.members.training import Runs
 from gpulstm.model.network import Network, NetworkConfig
 from gpulstm.optimizers import AdamW
-from gpulstm.training.callbacks import Callback
+from gpulstm.training.callbacks import Callback, CheckpointEvery, EarlyStopping, Progress
+from gpulstm.training.history import History
 from gpulstm.training.trainer import Trainer
+
+
+def fit_network(
+    config: ForecasterConfig, series: SeriesSet, season: int, runs: Runs
+) -> tuple[Fitted, History, list[str]]:
+    """Train a single network.
+
+    Args:
+        config: with everything decided that was automatic.
+        series: in their own units.
+        season: rows in a season.
+        runs: callbacks, checkpoint and what to resume.
+
+    Returns:
+        what was fitted, the run's history, and sentences on what the data made necessary.
+
+    Raises:
+        ConfigError, DataError, TrainingError, CheckpointError: as `Forecaster.fit`.
+    """
+    if config.strategy == "recursive" and series.past:
+        names = ", ".join(series.columns[series.targets : series.targets + series.past])
+        raise ConfigError(
+            f"strategy='recursive' cannot use the past covariates {names}: their values over the horizon are unknown"
+        )
+    cuts = chronological_cuts(series, config.validation, config.test)
+    scaler = new_scaler(config, series, cuts.train)
+    train, judge = training_parts(config, series, scaler, cuts)
+    watchers: list[Callback] = [Progress(runs.progress), *runs.callbacks]
+    if config.patience is not None:
+        watchers.append(EarlyStopping(config.patience))
+    if runs.checkpoint is not None:
+        watchers.append(CheckpointEvery(runs.checkpoint, epochs=1))
+    trainer = new_trainer(config, train, watchers)
+    if runs.resume is not None:
+        trainer.restore(runs.resume)
+    notes = scaler.notes()
+    if train.skipped:
+        notes.append(f"too short to learn from: {', '.join(train.skipped)}")
+    history = trainer.fit(train, judge)
+    until = last_times(series, cuts.validation)
+    tail = end_of(series, config.context)
+    return Fitted(config, trainer.network, trainer.state.loss, scaler, tail, until, season), history, notes
+
+
+def last_times(series: SeriesSet, stops: np.ndarray) -> np.ndarray:
+    """The time of the last row before `stops` `(series,)` of each series; its first one where that has none."""
+    rows = np.maximum(stops - 1 - series.offsets[:-1], 0)
+    return np.array([series.time_of(index)[row] for index, row in enumerate(rows)])
 
 
 def training_parts(

@@ -5,18 +5,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 
 from gpulstm.data.series import SeriesSet
-from gpulstm.forecast.results import MODEL, Backtest, Forecast
+from gpulstm.plots import axes as drawing
 from gpulstm.plots import figures
 from gpulstm.plots.figures import Fan
 
+MODEL = "model"  # whose forecasts of a backtest are drawn
 SHOWN = 3  # horizons of the past that a forecast is shown with
 ORIGINS = 8  # at most so many forecasts are drawn over one series
+
+
+class Forecast(Protocol):
+    """What is drawn of a `results.Forecast`."""
+
+    names: tuple[str, ...]
+    targets: tuple[str, ...]
+    index: np.ndarray
+    levels: tuple[float, ...]
+    quantiles: np.ndarray | None
+    middle: np.ndarray | None
+
+    @property
+    def median(self) -> np.ndarray:
+        """`(series, horizon, targets)`."""
+
+
+class Backtest(Protocol):
+    """What is drawn of a `results.Backtest`."""
+
+    names: tuple[str, ...]
+    targets: tuple[str, ...]
+    series: np.ndarray
+    origins: np.ndarray
+    index: np.ndarray
+    actual: np.ndarray
+    forecasts: Mapping[str, np.ndarray]
+    levels: tuple[float, ...]
+    quantiles: np.ndarray | None
+
+    @property
+    def target_coverage(self) -> float | None:
+        """What the outermost band ought to cover."""
+
+    def errors(self, series: int | None = None, target: int | None = None) -> dict[str, dict[str, float]]:
+        """Errors by forecaster and name."""
+
+    def errors_by_step(self, series: int | None = None, target: int | None = None) -> dict[str, np.ndarray]:
+        """Errors of each step by forecaster."""
 
 
 def draw_forecast(
@@ -41,7 +82,7 @@ def draw_forecast(
     """
     horizon = forecast.index.shape[1]
     rows = slice(-max(SHOWN * horizon, 30), None)
-    fan = _fan(forecast, forecast.index, forecast.mean, series, target)
+    fan = _fan(forecast, forecast.index, forecast.median, series, target)
     time, observed = past.time_of(series)[rows], past.series(series)[rows, target]
     if past.time is None:  # a forecast without times counts its steps from the first row
         time = time + fan.time[0] - past.lengths[series]
@@ -65,7 +106,7 @@ def draw_backtest(
 
     Args: as of `draw_forecast`; `data` are the series that the backtest was run on.
     """
-    count, horizon = result.index.shape
+    count, horizon = int((result.series == series).sum()), result.index.shape[1]
     chosen = _apart(result, series)
     fans = [_fan(result, result.index, result.forecasts[MODEL], place, target) for place in chosen]
     rows = slice(max(0, int(result.origins[chosen[0]]) - horizon), int(result.origins[chosen[-1]]) + horizon)
@@ -74,11 +115,41 @@ def draw_backtest(
         fans,
         time=data.time_of(series)[rows],
         observed=data.series(series)[rows, target],
-        errors=result.errors_by_step(),
-        scores={name: errors["MASE"] for name, errors in result.metrics().items()},
+        errors=result.errors_by_step(series, target),
+        scores={name: errors["MASE"] for name, errors in result.errors(series, target).items()},
         title=title or f"{_name(result, series, target)}: {count} forecasts of {horizon} steps from rolling origins",
         label=label or result.targets[target],
     )
+
+
+def plot_forecast(forecast: Forecast, past: SeriesSet | None, *, series: int, target: int, axes: Any) -> Any:
+    """One series and target on matplotlib axes, which are returned; see `Forecast.plot`."""
+    fan = _fan(forecast, forecast.index, forecast.median, series, target)
+    time, observed = fan.time[:0], np.zeros(0)
+    if past is not None:
+        rows = slice(-max(SHOWN * len(fan.time), 30), None)
+        time, observed = past.time_of(series)[rows], past.series(series)[rows, target]
+        if past.time is None:
+            time = time + fan.time[0] - past.lengths[series]
+    return drawing.fans_on(axes, [fan], time=time, observed=observed, label=_name(forecast, series, target))
+
+
+def plot_backtest(result: Backtest, data: SeriesSet | None, *, series: int, target: int, axes: Any) -> Any:
+    """One series and target on matplotlib axes, which are returned; see `Backtest.plot`."""
+    chosen = _apart(result, series)
+    fans = [_fan(result, result.index, result.forecasts[MODEL], row, target) for row in chosen]
+    if data is None:
+        time = np.concatenate([result.index[row] for row in chosen])
+        observed = np.concatenate([result.actual[row, :, target] for row in chosen])
+    else:
+        horizon = result.index.shape[1]
+        rows = slice(max(0, int(result.origins[chosen[0]]) - horizon), int(result.origins[chosen[-1]]) + horizon)
+        time, observed = data.time_of(series)[rows], data.series(series)[rows, target]
+    axes = drawing.fans_on(axes, fans, time=time, observed=observed, label=_name(result, series, target))
+    covered = result.errors(series, target)[MODEL].get("coverage")
+    if covered is not None and result.target_coverage is not None:
+        axes.set_title(f"the band of {100 * result.target_coverage:.0f} % covers {100 * covered:.0f} %")
+    return axes
 
 
 def _apart(result: Backtest, series: int) -> list[int]:
@@ -94,6 +165,9 @@ def _apart(result: Backtest, series: int) -> list[int]:
 def _fan(result: Forecast | Backtest, index: np.ndarray, mean: np.ndarray, row: int, target: int) -> Fan:
     levels: Sequence[float] = () if result.quantiles is None else result.levels
     bands = {level: result.quantiles[row, :, target, at] for at, level in enumerate(levels)}  # type: ignore[index]
+    middle = getattr(result, "middle", None)
+    if middle is not None:
+        bands.setdefault(0.5, middle[row, :, target])
     return Fan(index[row], bands, mean[row, :, target])
 
 

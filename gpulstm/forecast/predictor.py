@@ -21,6 +21,7 @@ from gpulstm.data.windows import Batch, WindowSet, window_set
 from gpulstm.forecast.config import ForecasterConfig
 from gpulstm.losses import GaussianNLL, Loss, Pinball
 from gpulstm.model.network import Network
+from gpulstm.model.state import map_state
 
 _DRAWS = 0xD4A3  # which stream of the seed the draws come from
 BATCH = 256  # windows in one forward pass
@@ -52,6 +53,11 @@ class Units:
         return self.scaler.inverse_targets(network.backend.to_host(values), self.series)
 
 
+def point_of(loss: Loss) -> str:
+    """What a loss's point forecast is: "median" of quantiles, else "mean"."""
+    return "median" if isinstance(loss, Pinball) else "mean"
+
+
 class Predictor:
     """A trained network with all that turns series into forecasts, from any origins.
 
@@ -64,6 +70,11 @@ class Predictor:
 
     def __init__(self, network: Network, loss: Loss, scaler: Scaler, config: ForecasterConfig) -> None:
         self.network, self.loss, self.scaler, self.config = network, loss, scaler, config
+
+    @property
+    def horizon(self) -> int:
+        """Steps of a forecast."""
+        return self.config.horizon
 
     def windows(
         self,
@@ -162,7 +173,7 @@ class Predictor:
         rows, targets = raw.shape[0], network.config.targets
         with backend.activate():
             numbers = None if certain else self._numbers(first, (rows, count, horizon, targets))
-            state = _each(state, lambda part: xp.repeat(part, count, axis=1))
+            state = map_state(lambda part: xp.repeat(part, count, axis=1), state)
             raw = xp.repeat(raw, count, axis=0)
             steps = []
             for step in range(horizon):
@@ -233,8 +244,3 @@ def _level_each(xp: Any, quantiles: Array, levels: tuple[float, ...], uniform: A
     start = xp.take_along_axis(quantiles, piece[..., None], axis=-1)[..., 0]
     stop = xp.take_along_axis(quantiles, piece[..., None] + 1, axis=-1)[..., 0]
     return start + (stop - start) * (uniform - low) / (high - low)
-
-
-def _each(state: Any, change: Any) -> Any:
-    """Apply `change` to h, or to h and c."""
-    return tuple(change(part) for part in state) if isinstance(state, tuple) else change(state)

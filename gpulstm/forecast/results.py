@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
+import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,8 +18,9 @@ from gpulstm.arrays.checkpoint import write_atomically
 from gpulstm.data.calendars import format_time
 from gpulstm.errors import ConfigError, missing_extra
 
-MODEL, SEASONAL, NAIVE = "model", "seasonal naive", "naive"
-METRICS = ("MAE", "RMSE", "MAPE", "sMAPE", "MASE", "pinball", "coverage")
+MODEL, SEASONAL, NAIVE, DRIFT = "model", "seasonal naive", "naive", "drift"
+SEASONAL_DRIFT = "seasonal naive with drift"
+METRICS = ("MAE", "RMSE", "MAPE", "sMAPE", "MASE", "OWA", "pinball", "coverage")
 LIBRARIES = ("pandas", "polars", "pyarrow")
 
 
@@ -29,10 +32,11 @@ class Forecast:
         names: of the series.
         targets: names of the target columns.
         index: `(series, horizon)` times; steps from 0 after the first row where the series have no times.
-        mean: `(series, horizon, targets)` float64 point forecast: the mean, or the median where the model was fitted to
-            quantiles.
+        mean: `(series, horizon, targets)` float64: the mean, or the median where `point` says so.
         levels: quantile levels, rising.
         quantiles: `(series, horizon, targets, levels)` float64, rising along the last axis, or None.
+        middle: `(series, horizon, targets)` float64, the median where both are known.
+        point: "mean" or "median": what `mean` holds; a network fitted to quantiles knows no mean.
     """
 
     names: tuple[str, ...]
@@ -41,13 +45,27 @@ class Forecast:
     mean: np.ndarray
     levels: tuple[float, ...] = ()
     quantiles: np.ndarray | None = None
+    middle: np.ndarray | None = None
+    point: str = "mean"
 
     @property
     def median(self) -> np.ndarray:
-        """`(series, horizon, targets)`: the quantile 0.5 where there is one, else `mean`."""
+        """`(series, horizon, targets)`: the median where it is known, else `mean`."""
+        if self.middle is not None:
+            return self.middle
         if self.quantiles is not None and 0.5 in self.levels:
             return self.quantiles[..., self.levels.index(0.5)]
         return self.mean
+
+    def first(self, steps: int) -> Forecast:
+        """The first steps alone."""
+        return replace(
+            self,
+            index=self.index[:, :steps],
+            mean=self.mean[:, :steps],
+            quantiles=None if self.quantiles is None else self.quantiles[:, :steps],
+            middle=None if self.middle is None else self.middle[:, :steps],
+        )
 
     def quantile(self, level: float) -> np.ndarray:
         """`(series, horizon, targets)`: one of the `levels`.
@@ -60,9 +78,10 @@ class Forecast:
         return self.quantiles[..., self.levels.index(level)]
 
     def columns(self) -> dict[str, np.ndarray]:
-        """The forecast as a table in long format: series, time, target, mean and one column a quantile.
+        """The forecast as a table in long format: series, time, target, mean, median and one column a quantile.
 
-        The columns `series` and `target` are left out where there is only one of them.
+        The columns `series` and `target` are left out where there is only one of them, `mean` and `median` where they
+        are not known.
         """
         count, horizon, width = self.mean.shape
         table: dict[str, np.ndarray] = {}
@@ -71,10 +90,33 @@ class Forecast:
         table["time"] = np.repeat(self.index.ravel(), width)
         if width > 1:
             table["target"] = np.tile(np.array(self.targets), count * horizon)
-        table["mean"] = self.mean.ravel()
+        table[self.point] = self.mean.ravel()
+        if self.middle is not None:
+            table["median"] = self.middle.ravel()
         if self.quantiles is not None:
             table |= {f"q{level:g}": self.quantiles[..., place].ravel() for place, level in enumerate(self.levels)}
         return table
+
+    def plot(self, past: Any = None, *, series: int = 0, target: int = 0, axes: Any = None) -> Any:
+        """Draw one series and target on matplotlib axes.
+
+        Args:
+            past: the `SeriesSet` that it follows, whose end is drawn before it; None draws the forecast alone.
+            series, target: which, by number.
+            axes: to draw on; None makes some.
+
+        Returns:
+            the axes.
+
+        Raises:
+            MissingExtraError: matplotlib is not installed.
+        """
+        from gpulstm.forecast.pictures import plot_forecast
+
+        return plot_forecast(self, past, series=series, target=target, axes=axes)
+
+    def _repr_html_(self) -> str:
+        return html_table(self.columns())
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write `columns` as a CSV; the file is replaced in one step.
@@ -106,12 +148,15 @@ class Backtest:
         origins: `(N,)` the row of that series at which the forecast begins; rows before it are all that it saw.
         index: `(N, horizon)` times.
         actual: `(N, horizon, K)` float64, NaN where missing.
-        forecasts: `(N, horizon, K)` by forecaster: `"model"`, `"seasonal naive"` (where the season is above 1),
-        `"naive"`. levels, quantiles: of the model, as in `Forecast`; `(N, horizon, K, levels)`.
+        forecasts: `(N, horizon, K)` by forecaster: `"model"` (its median where it knows one), `"seasonal naive"` and
+            `"seasonal naive with drift"` (where the season is above 1), `"naive"`, `"drift"`.
+        levels, quantiles: of the model, as in `Forecast`; `(N, horizon, K, levels)`.
         season: rows in a season.
         scales: `(series, K)` denominators of MASE: the seasonal-naive error over the rows before the first origin.
         seen: whether the model was trained or chosen on some of the rows that it forecasts here, so that the figures
             flatter it.
+        mean: `(N, horizon, K)` the model's means, where it knows them in addition to medians.
+        second: `(N, horizon, K)` the forecast that OWA compares with (`baselines.naive2`), or None.
     """
 
     names: tuple[str, ...]
@@ -126,37 +171,151 @@ class Backtest:
     season: int
     scales: np.ndarray
     seen: bool = False
+    mean: np.ndarray | None = None
+    second: np.ndarray | None = None
+
+    @property
+    def target_coverage(self) -> float | None:
+        """What the band between the outermost quantiles ought to cover, or None where there is none."""
+        return self.levels[-1] - self.levels[0] if self.quantiles is not None and len(self.levels) > 1 else None
 
     def metrics(self) -> dict[str, dict[str, float]]:
         """The errors over all forecasts, by forecaster and then by name (`METRICS`).
 
-        Pinball and coverage (of the band between the outermost quantiles) are those of the model alone.  MASE is the
-        mean of the scaled errors of all series and targets; a constant series has no scale and does not count.
+        MAE, RMSE and MAPE only where there is one series and target: units do not mix.  RMSE judges the model's mean
+        where it knows one, all others its median.  Pinball and coverage (of the band between the outermost quantiles)
+        are those of the model alone.  MASE is the mean of the scaled errors of all series and targets; a constant
+        series has no scale and does not count.  OWA is the mean of sMAPE and MASE, each over that of `second`.
         """
-        table = {name: self._errors(forecast) for name, forecast in self.forecasts.items()}
+        return self.errors()
+
+    def errors(
+        self, series: int | None = None, target: int | None = None, step: int | None = None
+    ) -> dict[str, dict[str, float]]:
+        """`metrics` of one series, target or step (from 1) alone; None takes all."""
+        rows = np.ones(len(self.series), bool) if series is None else self.series == series
+        steps = slice(None) if step is None else slice(step - 1, step)
+        targets = slice(None) if target is None else slice(target, target + 1)
+        single = (series is not None or len(self.names) == 1) and (target is not None or len(self.targets) == 1)
+
+        def cut(values: np.ndarray) -> np.ndarray:
+            return values[rows][:, steps, targets]
+
+        actual, scale = cut(self.actual), self.scales[self.series[rows]][:, None, targets]
+        table = {}
+        for name, forecast in self.forecasts.items():
+            mean = cut(self.mean) if name == MODEL and self.mean is not None else cut(forecast)
+            table[name] = _errors(actual, cut(forecast), mean, scale, single)
+        if self.second is not None:
+            reference = _errors(actual, cut(self.second), cut(self.second), scale, single)
+            for own in table.values():
+                own["OWA"] = (_ratio(own["sMAPE"], reference["sMAPE"]) + _ratio(own["MASE"], reference["MASE"])) / 2
         if self.quantiles is not None:
-            table[MODEL]["pinball"] = metrics.pinball(self.actual, self.quantiles, self.levels)
+            quantiles = cut(self.quantiles)
+            if single:
+                table[MODEL]["pinball"] = metrics.pinball(actual, quantiles, self.levels)
             if len(self.levels) > 1:
-                lower, upper = self.quantiles[..., 0], self.quantiles[..., -1]
-                table[MODEL]["coverage"] = metrics.coverage(self.actual, lower, upper)
+                table[MODEL]["coverage"] = metrics.coverage(actual, quantiles[..., 0], quantiles[..., -1])
         return table
 
-    def _errors(self, forecast: np.ndarray) -> dict[str, float]:
-        scale = self.scales[self.series][:, None, :]
-        scaled = (self.actual / np.where(scale > 0, scale, np.nan), forecast / np.where(scale > 0, scale, 1.0))
-        return {
-            "MAE": metrics.mae(self.actual, forecast),
-            "RMSE": metrics.rmse(self.actual, forecast),
-            "MAPE": metrics.mape(self.actual, forecast),
-            "sMAPE": metrics.smape(self.actual, forecast),
-            "MASE": metrics.mae(*scaled),
-        }
+    def table(self) -> dict[str, np.ndarray]:
+        """The errors of every series and target, and of each step of the horizon, in long format.
 
-    def errors_by_step(self) -> dict[str, np.ndarray]:
-        """Mean absolute error at each step ahead, `(horizon,)` by forecaster, in the unit of the series."""
+        The columns are series, target, step (0 for all steps), forecaster, and `METRICS`; the first rows, whose series
+        and target are empty, are those of all series together.
+        """
+        found: list[tuple[Any, ...]] = []
+
+        def add(name: str, target: str, step: int, errors: Mapping[str, Mapping[str, float]]) -> None:
+            found.extend(
+                (name, target, step, forecaster, *(own.get(metric, np.nan) for metric in METRICS))
+                for forecaster, own in errors.items()
+            )
+
+        horizon = self.actual.shape[1]
+        add("", "", 0, self.metrics())
+        for step in range(1, horizon + 1):
+            add("", "", step, self.errors(step=step))
+        for row, name in enumerate(self.names):
+            for column, target in enumerate(self.targets):
+                for step in range(horizon + 1):
+                    add(name, target, step, self.errors(row, column, step or None))
+        heads = ("series", "target", "step", "forecaster", *METRICS)
+        return {head: np.array([row[place] for row in found]) for place, head in enumerate(heads)}
+
+    def metrics_to(self, path: str | os.PathLike[str]) -> None:
+        """Write `table` to a file: JSON where its name ends so, else CSV.
+
+        Raises:
+            CheckpointError: the file cannot be written.
+        """
+        columns = self.table()
+        if not str(path).endswith(".json"):
+            _write_csv(path, columns)
+            return
+        rows = [
+            {name: None if isinstance(value, float) and np.isnan(value) else value for name, value in row.items()}
+            for row in (
+                dict(zip(columns, cells, strict=True))
+                for cells in zip(*(values.tolist() for values in columns.values()), strict=True)
+            )
+        ]
+        write_atomically(path, json.dumps(rows, indent=1).encode())
+
+    def verdict(self) -> str:
+        """One sentence: whether the model beats the simple forecasts by MASE, and which not."""
+        scores = {name: errors["MASE"] for name, errors in self.metrics().items()}
+        own = scores.pop(MODEL)
+        better = {name: value for name, value in scores.items() if value <= own}
+        if np.isnan(own):
+            return "the series do not vary, so MASE tells nothing"
+        if better:
+            lost = ", ".join(
+                f"{name} ({value:.3g})" for name, value in sorted(better.items(), key=lambda pair: pair[1])
+            )
+            return f"the model (MASE {own:.3g}) loses to {lost}: a simple forecast serves better here"
+        nearest = min(scores, key=lambda name: scores[name])
+        gain = 100 * (1 - own / scores[nearest])
+        return f"the model (MASE {own:.3g}) beats {', '.join(scores)}; the nearest is {nearest}, by {gain:.0f} %"
+
+    def plot(self, data: Any = None, *, series: int = 0, target: int = 0, axes: Any = None) -> Any:
+        """Draw one series and target on matplotlib axes: what came, and forecasts that do not overlap.
+
+        Args:
+            data: the `SeriesSet` that was forecast; None draws what came within the forecasts.
+            series, target: which, by number.
+            axes: to draw on; None makes some.
+
+        Returns:
+            the axes.
+
+        Raises:
+            MissingExtraError: matplotlib is not installed.
+        """
+        from gpulstm.forecast.pictures import plot_backtest
+
+        return plot_backtest(self, data, series=series, target=target, axes=axes)
+
+    def _repr_html_(self) -> str:
+        table = self.metrics()
+        shown = [name for name in METRICS if any(name in errors for errors in table.values())]
+        columns: dict[str, np.ndarray] = {"forecaster": np.array(list(table))}
+        columns |= {name: np.array([errors.get(name, np.nan) for errors in table.values()]) for name in shown}
+        return html_table(columns)
+
+    def errors_by_step(self, series: int | None = None, target: int | None = None) -> dict[str, np.ndarray]:
+        """Mean absolute error at each step ahead, `(horizon,)` by forecaster, in the unit of the series.
+
+        Args:
+            series, target: those of one series and target alone; None takes all, whose units then have to be the same.
+        """
+        rows = np.ones(len(self.series), bool) if series is None else self.series == series
+        targets = slice(None) if target is None else slice(target, target + 1)
         steps = range(self.actual.shape[1])
         return {
-            name: np.array([metrics.mae(self.actual[:, step], forecast[:, step]) for step in steps])
+            name: np.array(
+                [metrics.mae(self.actual[rows, step, targets], forecast[rows, step, targets]) for step in steps]
+            )
             for name, forecast in self.forecasts.items()
         }
 
@@ -173,6 +332,8 @@ class Backtest:
             table["target"] = np.tile(np.array(self.targets), count * horizon)
         table["actual"] = self.actual.ravel()
         table |= {name.replace(" ", "_"): forecast.ravel() for name, forecast in self.forecasts.items()}
+        if self.mean is not None:
+            table["model_mean"] = self.mean.ravel()
         if self.quantiles is not None:
             table |= {f"q{level:g}": self.quantiles[..., place].ravel() for place, level in enumerate(self.levels)}
         return table
@@ -188,6 +349,45 @@ class Backtest:
     def to_frame(self, library: str = "pandas") -> Any:
         """`columns` as a frame of `"pandas"`, `"polars"` or `"pyarrow"`; errors as in `Forecast.to_frame`."""
         return _frame(self.columns(), library)
+
+
+def _errors(
+    actual: np.ndarray, forecast: np.ndarray, mean: np.ndarray, scale: np.ndarray, single: bool
+) -> dict[str, float]:
+    """By name; those in the unit of the series only for a `single` one."""
+    safe = np.where(scale > 0, scale, np.nan)
+    found = {}
+    if single:
+        found["MAE"] = metrics.mae(actual, forecast)
+        found["RMSE"] = metrics.rmse(actual, mean)
+        found["MAPE"] = metrics.mape(actual, forecast)
+    found["sMAPE"] = metrics.smape(actual, forecast)
+    found["MASE"] = metrics.mae(actual / safe, forecast / np.where(scale > 0, scale, 1.0))
+    return found
+
+
+def _ratio(value: float, reference: float) -> float:
+    return value / reference if reference > 0 else np.nan
+
+
+def html_table(columns: Mapping[str, np.ndarray], most: int = 20) -> str:
+    """Columns as an HTML table of at most `most` rows, for notebooks."""
+    cells = [_cells(name, values[:most]) for name, values in columns.items()]
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in columns)
+    rows = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(_short(cell))}</td>" for cell in row) + "</tr>"
+        for row in zip(*cells, strict=True)
+    )
+    count = len(next(iter(columns.values())))
+    more = f"<p>{count} rows in all</p>" if count > most else ""
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{more}"
+
+
+def _short(cell: Any) -> str:
+    try:
+        return f"{float(cell):.5g}"
+    except (TypeError, ValueError):
+        return str(cell)
 
 
 def _write_csv(path: str | os.PathLike[str], columns: Mapping[str, np.ndarray]) -> None:

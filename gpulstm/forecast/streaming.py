@@ -17,8 +17,12 @@ from gpulstm.data.loading import known_ahead, load_series
 from gpulstm.data.series import SeriesSet
 from gpulstm.data.windows import Batch
 from gpulstm.errors import DataError
+from gpulstm.forecast.fitted import FittedMixture, end_of
+from gpulstm.forecast.mixed import mixture_forecast
 from gpulstm.forecast.predictor import Predictor
 from gpulstm.forecast.results import Forecast
+
+ADAPT = 0.03  # how fast bands adapt: by so much for a row outside
 
 
 class ForecastStream:
@@ -61,7 +65,7 @@ class ForecastStream:
         Raises:
             DataError: rows of another shape, at times that do not follow, or with values that are not finite.
         """
-        grown, count = self._grown(rows)
+        grown, count = Growing(self._series).by(rows)
         known = self._extended(grown, future)  # refuses a bad `future` before anything changes
         self._series = _last_rows(grown, self._context)
         self.rows += count
@@ -109,7 +113,81 @@ class ForecastStream:
         index = np.stack([known.time_of(row)[-self._horizon :] for row in range(len(known))])
         return Forecast(known.names, known.target_names, index, predicted[0], self._predictor.loss.levels, predicted[1])
 
-    def _grown(self, rows: Any) -> tuple[SeriesSet, int]:
+
+class MixtureStream:
+    """Forecasts of a mixture that follow series as they grow; made by `Forecaster.stream`.
+
+    Medians are those of `Forecaster.predict` on the same rows.  Bands adapt: each new row tells whether it lay within
+    the band that its last forecast gave, and the band becomes wider or narrower so that it covers what it says
+    (Gibbs & Candes 2021, "Adaptive conformal inference under distribution shift", NeurIPS 34).
+
+    Args:
+        fitted: the mixture.
+        series: what came so far.
+        future: the future covariates of the first horizon, where there are any.
+
+    Attributes:
+        forecast: the newest `Forecast`.
+        rows: rows read since the first forecast.
+        spread: `(levels,)` what half widths of bands are multiplied by now.
+    """
+
+    def __init__(self, fitted: FittedMixture, series: SeriesSet, future: Any = None) -> None:
+        self._mixed, self._reach = fitted.mixed, max(fitted.mixed.reach, 36)
+        self._series = end_of(series, self._reach)
+        self.rows = 0
+        self.spread = np.ones(len(self._mixed.levels))
+        self.forecast = self._predict(self._series, future)
+
+    def update(self, rows: Any, future: Any = None) -> Forecast:
+        """Read new rows and forecast what follows them; arguments and errors as of `ForecastStream.update`."""
+        grown, count = Growing(self._series).by(rows)
+        known = grown.extended(self._mixed.horizon, known_ahead(grown, self._mixed.horizon, future))
+        self._adapt(grown, count)
+        self._series = end_of(grown, self._reach)
+        self.rows += count
+        self.forecast = self._predict_known(known)
+        return self.forecast
+
+    def _adapt(self, grown: SeriesSet, count: int) -> None:
+        """Move the spread by whether the new rows lay within the bands of their last forecast."""
+        quantiles = self.forecast.quantiles
+        assert quantiles is not None
+        steps = min(count, quantiles.shape[1])
+        for row in range(len(grown)):
+            stop = int(grown.offsets[row + 1]) - count
+            came = grown.values[stop : stop + steps, : grown.targets]
+            median = self.forecast.median[row, :steps]
+            for place, level in enumerate(self._mixed.levels):
+                if level == 0.5:
+                    continue
+                half = np.abs(quantiles[row, :steps, :, place] - median)
+                seen = ~np.isnan(came)
+                outside = (np.abs(came - median) > half)[seen]
+                target = 1 - abs(2 * level - 1)
+                self.spread[place] *= np.exp(ADAPT * float((outside - target).sum()) / (len(grown) * grown.targets))
+        self.spread = np.clip(self.spread, 0.2, 5.0)
+
+    def _predict(self, series: SeriesSet, future: Any) -> Forecast:
+        return self._predict_known(
+            series.extended(self._mixed.horizon, known_ahead(series, self._mixed.horizon, future))
+        )
+
+    def _predict_known(self, known: SeriesSet) -> Forecast:
+        return mixture_forecast(self._mixed, known, self._mixed.horizon, self.spread)
+
+
+class Growing:
+    """Series to which rows are added.
+
+    Args:
+        series: what came so far.
+    """
+
+    def __init__(self, series: SeriesSet) -> None:
+        self._series = series
+
+    def by(self, rows: Any) -> tuple[SeriesSet, int]:
         """The series with new rows at their ends, and how many there are in each."""
         series = self._series
         own = series.values.shape[1] - 2 * len(series.calendar)

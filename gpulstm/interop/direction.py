@@ -11,8 +11,8 @@ from typing import Any
 
 from gpulstm.arrays.backend import Array, Backend
 from gpulstm.arrays.params import ParamDict
-from gpulstm.engines.dispatch import Choice, choose
-from gpulstm.engines.spec import Call, StackSpec, State, Task
+from gpulstm.engines.dispatch import choose
+from gpulstm.engines.spec import Call, Plan, StackSpec, State, Task
 
 
 class Direction:
@@ -39,8 +39,8 @@ class Direction:
         self.params = ParamDict.allocate(backend, spec.layer_shapes(0), spec.dtype)
         self.params.load(values)
 
-    def choice(self, steps: int, batch: int, *, lengths: bool = False) -> Choice:
-        """The engine that serves a call of this size."""
+    def plan(self, steps: int, batch: int, *, lengths: bool = False) -> Plan:
+        """How a call of this size is computed."""
         return choose(Call(self.spec, self.backend.device, steps, batch, False, lengths), self.engine)
 
     def run(self, x: Array, state: State | None = None, lengths: Array | None = None) -> tuple[Array, State]:
@@ -59,10 +59,10 @@ class Direction:
             if state is None:
                 zeros = [xp.zeros((batch, size), x.dtype) for size in (self.spec.state_size, self.spec.hidden_size)]
                 state = State(zeros[0], zeros[1] if self.spec.has_memory else None)
-            task = Task(self.spec, 0, self.reverse, self.params, lengths)
+            plan = self.plan(steps, batch, lengths=lengths is not None)
+            task = Task(self.spec, 0, self.reverse, self.params, lengths, plan=plan)
             if lengths is not None:
                 task.valid = (xp.arange(steps)[:, None] < lengths[None, :])[:, :, None]
                 x = xp.where(task.valid, x, xp.zeros_like(x))
-            choice = self.choice(steps, batch, lengths=lengths is not None)
-            y, end, _ = choice.engine.forward(task, x, state)
+            y, end, _ = plan.engine.forward(task, x, state)
             return y, end

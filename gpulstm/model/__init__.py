@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gpulstm.model.layers import GRU, LSTM, RNN, Dense
     from gpulstm.model.network import Network, NetworkConfig, NetworkTape
-    from gpulstm.model.stack import Recurrent, Tape
+    from gpulstm.model.scan import Tape
+    from gpulstm.model.stack import Recurrent
 
 _MODULES = {
     "Dense": "layers",
@@ -22,7 +23,7 @@ _MODULES = {
     "NetworkTape": "network",
     "RNN": "layers",
     "Recurrent": "stack",
-    "Tape": "stack",
+    "Tape": "scan",
 }
 
 __all__ = ["GRU", "LSTM", "RNN", "Dense", "Network", "NetworkConfig", "NetworkTape", "Recurrent", "Tape"]

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from gpulstm.arrays.backend import Array, Backend
-from gpulstm.arrays.gemm import matmul
+from gpulstm.arrays.gemm import Products, matmul
 from gpulstm.arrays.params import ParamDict
 from gpulstm.engines.spec import StackSpec
 from gpulstm.errors import DTypeError
@@ -169,15 +169,15 @@ class Dense:
         """Parameter shapes by name."""
         return {"W": (inputs, outputs), "b": (outputs,)}
 
-    def forward(self, x: Array) -> Array:
-        """x `(B, I)` -> y `(B, O)`."""
-        return matmul(self.params.backend, x, self.params["W"]) + self.params["b"]
+    def forward(self, x: Array, products: Products = "cublas") -> Array:
+        """x `(B, I)` -> y `(B, O)`; a CUDA graph needs the products "own"."""
+        return matmul(self.params.backend, x, self.params["W"], products) + self.params["b"]
 
-    def backward(self, x: Array, dy: Array, grads: ParamDict) -> Array:
+    def backward(self, x: Array, dy: Array, grads: ParamDict, products: Products = "cublas") -> Array:
         """dx `(B, I)` from the input and dy `(B, O)`; adds to the gradients of W and b."""
-        grads["W"] += matmul(self.params.backend, x, dy, transa=True)
+        grads["W"] += matmul(self.params.backend, x, dy, products, transa=True)
         grads["b"] += dy.sum(axis=0)
-        return matmul(self.params.backend, dy, self.params["W"], transb=True)
+        return matmul(self.params.backend, dy, self.params["W"], products, transb=True)
 
 
 def _pair(zoneout: Any) -> Any:

@@ -1,6 +1,6 @@
 """What a training step takes in memory, and how long a segment may be under a bound.
 
-An engine says for one layer what it keeps per time step, what its backward pass needs beside that, and what it needs
+An engine says for one layer what it keeps per time step, what its backward pass needs in addition, and what it needs
 whatever the length (`footprint`).  From this come the predicted peak of a training step, which `explain` prints, and
 the longest segment that fits `memory=...`.
 """
@@ -9,55 +9,54 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
-from types import ModuleType
-from typing import Any
+from collections.abc import Hashable, Sequence
+from typing import Any, cast
 
 import numpy as np
 
-from gpulstm.engines.spec import Call, Footprint, StackSpec
+from gpulstm.engines.spec import Call, Engine, Footprint, StackSpec
 from gpulstm.errors import ConfigError
-from gpulstm.model.scan import Segment, chains, cut
+from gpulstm.model.scan import Segment, cut, scans
 from gpulstm.validate import format_bytes, parse_bytes
 
 Memory = str | int | None
 
 
-def training_bytes(engine: ModuleType, call: Call, segments: Sequence[Segment], outputs: str) -> int:
+def training_bytes(engine: Engine, call: Call, segments: Sequence[Segment], outputs: str) -> int:
     """Predicted peak of a training step over what is held before it: outputs, tapes, gradients and working space.
 
     Args:
         engine: who computes.
         call: the shapes.
-        segments: as `chain.cut` gives them.
+        segments: as `scan.cut` gives them.
         outputs: "all" or "last".
     """
     spec, size, whole = call.spec, np.dtype(call.spec.dtype).itemsize, len(segments) == 1
     longest = max(stop - start for start, stop in segments)
     row = call.batch * size  # bytes of one number for each row of the batch
     held = sum(math.prod(shape) for shape in spec.shapes().values()) * size
-    if outputs == "all" and (spec.bidirectional or not whole):  # the whole chain's outputs are in its tape
+    if outputs == "all" and (spec.bidirectional or not whole):  # the scan's outputs are in its tape
         held += row * spec.output_size * call.steps
-    groups, peak, kept = chains(spec), 0, 0
+    groups, peak, kept = scans(spec), 0, 0
     for group in groups:
         inner = group is not groups[-1]
-        for chain in group:
-            block = engine.block_steps(call.batch)
-            prints = [_footprint(engine, spec, layer, call.batch, block) for layer in range(chain.first, chain.stop)]
+        for scan in group:
+            block, key = engine.block_steps(call.batch), cast(Hashable, engine)
+            prints = [_footprint(key, spec, layer, call.batch, block) for layer in range(scan.first, scan.stop)]
             tapes = sum(each.saved + each.outputs for each in prints) * longest
             if outputs == "last" and not inner:  # the outputs of the last layer are dropped but for one step
                 tapes -= prints[-1].outputs * longest
-            masks = row * spec.output_size * longest * (chain.stop - max(chain.first, 1)) * 2 * bool(spec.dropout)
+            masks = row * spec.output_size * longest * (scan.stop - max(scan.first, 1)) * 2 * bool(spec.dropout)
             own_dy = [
-                layer < chain.stop - 1 or (outputs == "last" and not inner) for layer in range(chain.first, chain.stop)
+                layer < scan.stop - 1 or (outputs == "last" and not inner) for layer in range(scan.first, scan.stop)
             ]
             work = max(
                 each.work * longest + each.fixed + row * longest * (inputs + spec.state_size * own)
                 for each, own, inputs in zip(
-                    prints, own_dy, map(spec.layer_input_size, range(chain.first, chain.stop)), strict=True
+                    prints, own_dy, map(spec.layer_input_size, range(scan.first, scan.stop)), strict=True
                 )
             )
-            borders = len(segments) * (chain.stop - chain.first) * row * (spec.state_size + spec.hidden_size)
+            borders = len(segments) * (scan.stop - scan.first) * row * (spec.state_size + spec.hidden_size)
             kept += borders + (tapes + masks if whole else 0)
             peak = max(peak, work + (0 if whole else tapes + masks))
             if not whole:
@@ -70,12 +69,12 @@ def training_bytes(engine: ModuleType, call: Call, segments: Sequence[Segment], 
 
 
 @functools.lru_cache(maxsize=256)
-def _footprint(engine: ModuleType, spec: StackSpec, layer: int, batch: int, block: int) -> Footprint:
+def _footprint(engine: Any, spec: StackSpec, layer: int, batch: int, block: int) -> Footprint:
     """The engine's own answer; `block`, its steps a block, is part of it."""
     return engine.footprint(spec, layer, batch)
 
 
-def segment_length(engine: ModuleType, call: Call, memory: Memory, outputs: str) -> int:
+def segment_length(engine: Engine, call: Call, memory: Memory, outputs: str) -> int:
     """Steps of a segment: a multiple of the engine's block, or all steps for `memory` None.
 
     Args:

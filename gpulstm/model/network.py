@@ -1,6 +1,6 @@
 """The network: a recurrent stack that reads a window, and a dense head that turns its last output into the targets.
 
-The head sees the last valid output of the last layer and, beside it, the covariates that are known for the horizon:
+The head sees the last valid output of the last layer and, next to it, the covariates that are known for the horizon:
 
     raw (B, horizon, targets, P) = [ y_last (B, D*H) | future (B, horizon*K) ] W + b
 
@@ -14,17 +14,19 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from gpulstm import validate
 from gpulstm.arrays.backend import Array, Backend
 from gpulstm.arrays.devices import resolve
+from gpulstm.arrays.gemm import Products
 from gpulstm.arrays.params import ParamDict
-from gpulstm.engines.spec import StackSpec
+from gpulstm.engines.spec import Plan, StackSpec
 from gpulstm.errors import ConfigError, ShapeError
 from gpulstm.model.initializers import check_chrono
 from gpulstm.model.layers import Dense
 from gpulstm.model.memory import Memory
-from gpulstm.model.plan import Plan
-from gpulstm.model.stack import Recurrent, StackState, Tape
-from gpulstm.validate import parse_bytes
+from gpulstm.model.scan import Tape
+from gpulstm.model.stack import Recurrent
+from gpulstm.model.state import StackState
 
 
 @dataclass(frozen=True)
@@ -51,9 +53,7 @@ class NetworkConfig:
 
     def __post_init__(self) -> None:
         for name, least in (("horizon", 1), ("targets", 1), ("outputs", 1), ("future_size", 0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ConfigError(f"{name} is {value!r}, expected an integer of at least {least}")
+            validate.count(name, getattr(self, name), at_least=least)
         check_chrono(self.stack, self.chrono)
 
     @property
@@ -88,8 +88,28 @@ class NetworkTape:
 
     stack: Tape
     read: Array  # (N, D*H + horizon*K), the head's input
+    products: Products  # who computed the head's
     steps: int | None = None  # how many of the last steps the head read; None: each row's last valid step
     before: Tape | None = None  # of the steps before those of `stack`, where the state was taken out between
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a network goes over a window.
+
+    Args:
+        memory: bound on what a training step takes, as `Recurrent.forward`.
+        last: how many of the last steps the head reads; None: each row's last valid step.
+        state_at: the number of steps after which the state is taken out; None: at the end.
+    """
+
+    memory: Memory = None
+    last: int | None = None
+    state_at: int | None = None
+
+    def passes(self, steps: int) -> int:
+        """Passes through the stack for T `steps`: two where the state is taken out in between."""
+        return 1 if self.state_at is None or self.state_at >= steps else 2
 
 
 class Network:
@@ -164,7 +184,7 @@ class Network:
         memory: Memory = None,
         *,
         read: int | None = None,
-        carry: int | None = None,
+        state_at: int | None = None,
     ) -> tuple[Array, StackState, NetworkTape | None]:
         """Read windows, give what the loss reads.
 
@@ -175,28 +195,44 @@ class Network:
             training: apply dropout and keep a tape.
             read: let the head read each of the last `read` steps; raw and future are `(read*B, ...)` then, step after
                 step.  None: each row's last valid step.
-            carry: return the state after the first `carry` steps instead of that at the end, for a next call that
-                begins there; gradients flow through all steps.
+            state_at: return the state after the first `state_at` steps instead of that at the end, for a next call
+                that begins there; gradients flow through all steps.
 
         Returns:
             raw `(B, horizon, targets, P)`, the stack's state, the tape (None unless training).
         """
-        config, x = self.config, self.rnn.as_input(x)
-        split = carry is not None and carry < x.shape[0]
-        self._check_unrolled(x.shape[0], lengths, read, carry)
+        return self.run(x, future, state, lengths, training, Reading(memory, read, state_at))
+
+    def run(
+        self,
+        x: Any,
+        future: Any,
+        state: StackState,
+        lengths: Any,
+        training: bool,
+        reading: Reading,
+        number: int | Array | None = None,
+    ) -> tuple[Array, StackState, NetworkTape | None]:
+        """`forward`; with `number`, of the pass, as a part of a larger piece of work that is recorded as a whole."""
+        config, rnn, x = self.config, self.rnn, self.rnn.as_input(x)
+        memory, state_at = reading.memory, reading.state_at
+        self._check_reading(x.shape[0], lengths, reading)
+        products: Products = "cublas" if number is None else "own"
         with self.backend.activate():
-            before, taken = None, None
-            if split:
-                memory = memory if memory is None or memory == "sqrt" else parse_bytes(memory) // 2  # for each part
-                _, state, before = self.rnn.forward(x[:carry], state, None, training, memory, "last")
-                x, taken = x[carry:], state
-            y, state, tape = self.rnn.forward(x, state, lengths, training, memory, "last" if read is None else "all")
-            given = y if read is None else y[-read:].reshape(-1, config.stack.output_size)
+            before, state_taken = None, None
+            if reading.passes(x.shape[0]) > 1:
+                if memory is not None and memory != "sqrt":
+                    memory = validate.parse_bytes(memory) // 2  # for each part
+                _, state, before = rnn.forward(x[:state_at], state, None, training, memory, "last", number=number)
+                x, state_taken, number = x[state_at:], state, None if number is None else number + 1
+            outputs = "last" if reading.last is None else "all"
+            y, state, tape = rnn.forward(x, state, lengths, training, memory, outputs, number=number)
+            inputs = y if reading.last is None else y[-reading.last :].reshape(-1, config.stack.output_size)
             if config.future_size or future is not None:
-                given = self.backend.xp.concatenate([given, self._future(future, given.shape[0])], axis=1)
-            raw = self.head.forward(given).reshape(-1, config.horizon, config.targets, config.outputs)
-        kept = None if tape is None else NetworkTape(tape, given, read, before)
-        return raw, taken if split else state, kept
+                inputs = self.backend.xp.concatenate([inputs, self._future(future, inputs.shape[0])], axis=1)
+            raw = self.head.forward(inputs, products).reshape(-1, config.horizon, config.targets, config.outputs)
+        kept = None if tape is None else NetworkTape(tape, inputs, products, reading.last, before)
+        return raw, state if state_taken is None else state_taken, kept
 
     def backward(self, tape: NetworkTape, draw: Any, grads: ParamDict | None = None) -> ParamDict:
         """The gradients of all parameters from that of raw.
@@ -216,28 +252,29 @@ class Network:
             raise ShapeError(f"draw has shape {draw.shape}, expected {expected}, the shape of raw")
         xp, part, rows = self.backend.xp, grads.sub("rnn."), (tape.stack.batch, config.stack.output_size)
         with self.backend.activate():
-            dread = self.head.backward(tape.read, draw.reshape(expected[0], -1), grads.sub("head."))
+            dread = self.head.backward(tape.read, draw.reshape(expected[0], -1), grads.sub("head."), tape.products)
             dy = dread[:, : config.stack.output_size]
             if tape.steps is not None:
-                dy, after = xp.zeros((tape.stack.run.steps, *rows), dread.dtype), dy
+                dy, after = xp.zeros((tape.stack.run.plan.call.steps, *rows), dread.dtype), dy
                 dy[-tape.steps :] = after.reshape(tape.steps, *rows)
             _, dstate, _ = self.rnn.backward(tape.stack, dy, grads=part)
             if tape.before is not None:
                 self.rnn.backward(tape.before, xp.zeros(rows, dread.dtype), dstate, part)
         return grads
 
-    def _check_unrolled(self, steps: int, lengths: Any, read: int | None, carry: int | None) -> None:
-        if read is None and carry is None:
+    def _check_reading(self, steps: int, lengths: Any, reading: Reading) -> None:
+        last, state_at = reading.last, reading.state_at
+        if last is None and state_at is None:
             return
         if lengths is not None:
-            raise ConfigError("lengths cannot be combined with read or carry: rows would end in the middle")
-        if carry is not None and self.config.stack.bidirectional:
-            raise ConfigError("carry needs bidirectional=False: the second direction starts at the sequence's end")
-        if carry is not None and not 1 <= carry <= steps:
-            raise ConfigError(f"carry is {carry!r}, expected 1 to T = {steps}")
-        most = steps if carry is None or carry == steps else steps - carry
-        if read is not None and not 1 <= read <= most:
-            raise ConfigError(f"read is {read!r}, expected 1 to {most}, the steps after those of carry")
+            raise ConfigError("lengths cannot be combined with read or state_at: rows would end in the middle")
+        if state_at is not None and self.config.stack.bidirectional:
+            raise ConfigError("state_at needs bidirectional=False: the second direction starts at the sequence's end")
+        if state_at is not None and not 1 <= state_at <= steps:
+            raise ConfigError(f"state_at is {state_at!r}, expected 1 to T = {steps}")
+        most = steps if state_at is None or state_at == steps else steps - state_at
+        if last is not None and not 1 <= last <= most:
+            raise ConfigError(f"read is {last!r}, expected 1 to {most}, the steps after those of state_at")
 
     def _future(self, future: Any, batch: int) -> Array:
         config = self.config

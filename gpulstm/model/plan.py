@@ -1,133 +1,103 @@
-"""How the calls of a stack are computed: by which engine, in which segments, as a graph or wavefront on a GPU or not.
-
-What only a GPU needs is imported by the first call on one.
-"""
+"""The plans of a stack's calls: which engine, in which form and segments, as a graph or not; made once for a shape."""
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
-from gpulstm.engines.cuda import engine as cuda
-from gpulstm.engines.dispatch import VARIABLE, Choice, choose
-from gpulstm.engines.spec import Call
+from gpulstm.arrays.variables import variables
+from gpulstm.engines.dispatch import choose
+from gpulstm.engines.spec import Call, Plan, StackSpec
 from gpulstm.model.memory import Memory, check_memory, segment_length, training_bytes
 from gpulstm.model.scan import cut
 from gpulstm.validate import format_bytes
 
-
-@dataclass(frozen=True)
-class Plan:
-    """What will run for a call; print it.
-
-    Attributes:
-        call: what is asked.
-        choice: who computes it.
-        segment: steps that are kept for the gradient at a time.
-        memory: predicted peak of a training step in bytes, over what is held before it.
-        graph: on CUDA, whether such calls are replayed as a graph, or why not, in a few words; else None.
-    """
-
-    call: Call
-    choice: Choice
-    segment: int
-    memory: int
-    graph: str | None = None
-
-    def __str__(self) -> str:
-        spec, call = self.call.spec, self.call
-        name = spec.cell.upper() if spec.cell != "rnn" else f"RNN ({spec.nonlinearity})"
-        sizes = {"T": call.steps, "B": call.batch, "I": spec.input_size, "H": spec.hidden_size, "L": spec.num_layers}
-        shape = " ".join(f"{letter}={size}" for letter, size in sizes.items()) + f" D={spec.directions}"
-        lines = [
-            f"{name}  {shape}  {spec.dtype} on {call.device}, {'training' if call.training else 'inference'}",
-            f"  engine: {self.choice.engine.name} ({self.choice.path})",
-        ]
-        lines += [f"  not {engine}: {reason}" for engine, reason in self.choice.refused]
-        if self.graph is not None:
-            lines.append(f"  graph: {self.graph}")
-        if call.training:
-            segments = -(-call.steps // max(self.segment, 1))
-            how = "kept whole" if segments <= 1 else f"{segments} segments of {self.segment} steps, computed twice"
-            lines.append(f"  memory of a training step: {self.memory / 2**20:.1f} MiB over the parameters ({how})")
-        return "\n".join(lines)
-
-
 LARGEST = 1 << 28  # bytes of a training pass that are kept between calls without being asked for
-KEPT = 64  # calls of one stack
+SHARE = 4  # and the share of the card's memory that a unit around such a pass may keep
+KEPT = 64  # shapes of one stack
+
+Role = Literal["call", "unit", "part"]
 
 
-@dataclass(frozen=True)
-class Way:
-    """How calls of one shape are computed.
+def forget_plans() -> None:
+    """Forget all plans, and the environment variables that they were made by: the next call reads them again."""
+    variables.cache_clear()
 
-    Attributes:
-        call, choice: what is computed, and by whom.
-        segment: steps that are kept for the gradient at a time.
-        refusal: why a call is not replayed as a graph, None where it is.
-        chunk: of steps of the wavefront in a graph, or why there is none.
-        settings: of the environment, when that was found out.
+
+class Plans:
+    """Cache of the plans of one stack by shape; copies start empty.
+
+    Args:
+        spec, device: of the stack.
+        engine: that the stack is held to, or None.
     """
 
-    call: Call
-    choice: Choice
-    segment: int
-    refusal: str | None
-    chunk: int | str
-    settings: tuple[str | None, ...]
-
-
-class Ways(dict[Any, Way]):
-    """What was found out of one stack's calls, once for each shape and environment; a copy has nothing yet."""
+    def __init__(self, spec: StackSpec, device: str, engine: str | None) -> None:
+        self.spec, self.device, self.engine = spec, device, engine
+        self._plans: dict[Any, Plan] = {}
+        self._variables: Any = None  # by which the plans were made
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Ways, ()
+        return Plans, (self.spec, self.device, self.engine)
 
-    def find(self, call: Call, engine: str | None, memory: Memory, outputs: str) -> Way:
-        """How a call is computed.
+    def find(
+        self,
+        steps: int,
+        batch: int,
+        training: bool = False,
+        lengths: bool = False,
+        memory: Memory = None,
+        outputs: str = "all",
+        role: Role = "call",
+    ) -> Plan:
+        """The plan for a shape.
 
         Args:
-            call: what is asked.
-            engine: that the stack is held to, or None.
-            memory, outputs: as in `Recurrent.forward`.
+            steps, batch: T and B.
+            training, lengths, memory, outputs: as in `Recurrent.forward`.
+            role: "unit" for a larger piece of work around such a call that is recorded as a whole, "part" for a call
+                within one: neither its graph nor its products are its own then.
 
         Raises:
             ConfigError, EngineError: as `choose` and `segment_length`.
         """
-        memory, on_cuda = check_memory(memory), call.on_cuda
-        if on_cuda:
-            from gpulstm.engines.cuda import planner, wavefront
-        settings = planner.settings() if on_cuda else (os.environ.get(VARIABLE),)
-        key = (call.steps, call.batch, call.training, call.lengths, memory, outputs, settings)
-        found = self.get(key)
-        if found is None:
-            choice = choose(call, engine)
-            segment = segment_length(choice.engine, call, memory, outputs)
-            refusal: str | None = "the model is on the CPU"
-            chunk: int | str = "the model is on the CPU"
-            if on_cuda:
-                refusal = _refusal(call, choice, outputs)
-                served = choice.engine is cuda
-                chunk = wavefront.chunk_steps(call) if served else f"the {choice.engine.name} engine has none"
-            found = Way(call, choice, segment, refusal, chunk, settings)
-            if len(self) >= KEPT:
-                self.clear()
-            if on_cuda or memory is None:
-                self[key] = found
-        return found
+        if self._variables is not variables():
+            self._plans.clear()
+            self._variables = variables()
+        if memory is not None:
+            memory = check_memory(memory)
+        key = (steps, batch, training, lengths, memory, outputs, role)
+        plan = self._plans.get(key)
+        if plan is None:
+            if len(self._plans) >= KEPT:
+                self._plans.clear()
+            call = Call(self.spec, self.device, steps, batch, training, lengths)
+            plan = self._plans[key] = _made(call, self.engine, memory, outputs, role)
+        return plan
 
 
-def _refusal(call: Call, choice: Choice, outputs: str) -> str | None:
-    """Why a call is not replayed as a graph; outside training that must not depend on T, as the bits do not."""
+def _made(call: Call, engine: str | None, memory: Memory, outputs: str, role: Role) -> Plan:
+    plan = choose(call, engine)
+    segment = segment_length(plan.engine, call, memory, outputs)
+    alone = not (call.training or call.spec.bidirectional) and memory is None and outputs == "all"
+    plan = replace(plan, segment=segment, outputs=outputs, at_once=alone and role == "call")
+    if not call.on_cuda:
+        return plan
+    if role == "part":
+        return replace(plan, products="own", no_graph="it is a part of a larger graph")
+    if plan.no_graph is not None:
+        return plan
     from gpulstm.engines.cuda import planner
 
-    engine = choice.engine
-    if not call.training:
-        return planner.graph_refusal(replace(call, steps=engine.block_steps(call.batch)), engine.name)
-    refusal = planner.graph_refusal(call, engine.name)
-    if refusal is None and not planner.graph_asked():
-        held = training_bytes(engine, call, cut(call.steps, call.steps), outputs)
-        if held > LARGEST:
-            return f"a training pass of {format_bytes(held)} is not kept between calls"
-    return refusal
+    if call.training and not planner.graph_asked():
+        size = training_bytes(plan.engine, call, cut(call.steps, call.steps), outputs)
+        most = LARGEST if role == "call" else planner.memory_of(call) // SHARE
+        if size > most:
+            reason = f"a training pass of {format_bytes(size)} is not kept between calls"
+            return replace(plan, no_graph=reason, products="cublas", wavefront=0)
+    if role == "unit":
+        return replace(plan, products="own")
+    if segment < call.steps or not call.steps:
+        reason = "segments bound its memory" if call.steps else "there are no steps"
+        return replace(plan, products="own", no_graph=reason)
+    return replace(plan, products="own")

@@ -6,13 +6,9 @@ from typing import Any
 
 from gpulstm import validate
 from gpulstm.arrays.backend import Array, foreign_device
-from gpulstm.engines import cpu
-from gpulstm.engines.cuda import engine as cuda
-from gpulstm.engines.dispatch import choose
-from gpulstm.engines.spec import Call
+from gpulstm.engines.spec import Steps
 from gpulstm.errors import ConfigError, DeviceError, ShapeError
-
-StackState = Any  # (h, c) for the LSTM, h for GRU and RNN, each (L*D, B, H)
+from gpulstm.model.state import StackState
 
 
 class Stream:
@@ -28,35 +24,26 @@ class Stream:
             raise ConfigError("stream needs bidirectional=False: the second direction starts at the sequence's end")
         self.stack, self.batch_size = stack, validate.count("batch_size", batch_size)
         self._shapes = (self.batch_size, stack.spec.input_size), (self.batch_size, stack.spec.output_size)
-        self._packed: Any = None
-        self.reset()
+        plan = stack.plan(1, self.batch_size)
+        packed: Steps | None = plan.engine.stream(plan, stack.params)
+        self._steps: Steps = _Calls(stack, self.batch_size) if packed is None else packed
 
     def reset(self) -> None:
         """Back to the state of zeros, with the weights as they are now."""
-        if hasattr(self._packed, "reset"):
-            self._packed.reset()
-            return
-        stack, batch = self.stack, self.batch_size
-        engine = choose(Call(stack.spec, stack.backend.device, 1, batch), stack.engine).engine
-        self._packed = engine.stream(stack.spec, stack.params, batch) if engine in (cpu, cuda) else None
-        self._state = stack.zero_state(batch) if self._packed is None else None
+        self._steps.reset()
 
     def explain(self) -> str:
         """How a step is computed, in a few words."""
-        return "a call of the stack for one step" if self._packed is None else str(self._packed)
+        return str(self._steps)
 
     @property
     def state(self) -> StackState:
         """The state after the last step, a copy; assign another one to go on from it."""
-        return self._state if self._packed is None else self._packed.state
+        return self._steps.state
 
     @state.setter
     def state(self, state: StackState) -> None:
-        joined = self.stack.as_state(state, self.batch_size)
-        if self._packed is None:
-            self._state = joined
-        else:
-            self._packed.state = joined
+        self._steps.state = self.stack.as_state(state, self.batch_size)
 
     def __call__(self, x: Any, out: Array | None = None) -> Array:
         """One step: x `(B, I)` -> y `(B, H)` (`(B, P)` with projection).
@@ -77,13 +64,30 @@ class Stream:
             raise DeviceError(f"out lives on {foreign_device(out)} but the model is on {stack.backend.device}")
         if out is not None and (not stack.backend.owns(out) or out.shape != size or out.dtype != stack.spec.dtype):
             raise ShapeError(f"out is {_shape_of(out)}, expected {stack.spec.dtype} {size} on {stack.backend.device}")
-        if self._packed is not None:
-            return self._packed(x, out)
-        y, self._state = stack(x[None], self._state)
+        return self._steps(x, out)
+
+
+class _Calls:
+    """Steps as calls of the stack."""
+
+    def __init__(self, stack: Any, batch: int) -> None:
+        self.stack, self.batch = stack, batch
+        self.reset()
+
+    def reset(self) -> None:
+        """The state of zeros; the weights are always those of now."""
+        self.state = self.stack.zero_state(self.batch)
+
+    def __call__(self, x: Array, out: Array | None) -> Array:
+        """One step."""
+        y, self.state = self.stack(x[None], self.state)
         if out is None:
             return y[0]
         out[...] = y[0]
         return out
+
+    def __str__(self) -> str:
+        return "a call of the stack for one step"
 
 
 def _shape_of(value: Any) -> str:

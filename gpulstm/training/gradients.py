@@ -7,37 +7,33 @@ piece by piece, the same kernels run in the same order, so the bits are the same
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from gpulstm.arrays.backend import Array
-from gpulstm.arrays.cupy_backend import CupyBackend
-from gpulstm.arrays.gemm import own_kernels
 from gpulstm.arrays.params import ParamDict
-from gpulstm.engines.cuda import planner
-from gpulstm.engines.cuda.graph import Recording, Recordings, signature
-from gpulstm.engines.cuda.replay import summary
-from gpulstm.engines.dispatch import choose
-from gpulstm.engines.spec import Call
+from gpulstm.engines.cuda.graph import CaptureRefused, Recording, Recordings
+from gpulstm.engines.cuda.replay import replay, summary
+from gpulstm.engines.spec import Plan
 from gpulstm.errors import ConfigError
 from gpulstm.losses import LOSSES, Loss
 from gpulstm.model.memory import Memory
-from gpulstm.model.network import Network
+from gpulstm.model.network import Network, Reading
+from gpulstm.model.state import map_state, of_parts, parts
 from gpulstm.optimizers import clip_scale
 from gpulstm.training.mixed_precision import LossScale
 
 
 class Result(NamedTuple):
-    """What a pass gives beside the gradients: 0-d arrays on the device, written anew by the next pass.
+    """What a pass gives in addition to the gradients: 0-d arrays on the device, written again by the next pass.
 
     Attributes:
         value: the loss.
         norm: of all gradients.
         scale: what to multiply them by so that the norm is at most the limit.
         amount: the weights' sum, None without weights.
-        state: of the stack, which the next pass begins with, the caller's own; None unless it is carried on.
+        state: of the stack, which the next pass begins with, the caller's own; None without `state_at`.
     """
 
     value: Array
@@ -78,8 +74,7 @@ class GradientPass:
         self.network, self.loss, self.grads = network, loss, grads
         self.clip_norm, self.memory, self.scale = clip_norm, memory, scale
         self._halves = None if scale is None else network.params.like()
-        self._kept = Recordings()
-        self._refusals: dict[Any, str | None] = {}
+        self._recordings = Recordings()
 
     def is_of(self, network: Network, loss: Loss, grads: ParamDict, clip_norm: float | None, memory: Memory) -> bool:
         """Whether this is the pass of these arguments."""
@@ -95,7 +90,7 @@ class GradientPass:
         state: Any = None,
         *,
         read: int | None = None,
-        carry: int | None = None,
+        state_at: int | None = None,
     ) -> Result:
         """One pass; `grads` holds the gradients afterwards.
 
@@ -105,69 +100,57 @@ class GradientPass:
             future: `(B, horizon, K)` or None.
             weight: `(B, horizon, targets)` or None.
             state: that the pass begins with; zeros if None.
-            read, carry: as `Network.forward`; with `carry` the result has the state after so many steps.
-        """
-        with self.network.backend.activate():
-            return self._run(x, target, future, weight, state, (self.memory, read, carry))
+            read, state_at: as `Network.forward`; with `state_at` the result has the state after so many steps.
 
-    def _run(
-        self,
-        x: Array,
-        target: Array,
-        future: Array | None,
-        weight: Array | None,
-        state: Any,
-        way: tuple[Memory, int | None, int | None],
-    ) -> Result:
-        network, carry = self.network, way[2]
-        if carry is not None and state is None:  # so that the first batch of an epoch is of the same kind as the others
-            state = network.rnn.zero_state(x.shape[1])
-        h, c = state if isinstance(state, tuple) else (state, None)
-        inputs = {"x": x, "target": target, "future": future, "weight": weight, "h": h, "c": c}
-        compute = functools.partial(self._compute, way)
-        if self.refusal(x.shape[0], x.shape[1]) is not None:
-            return compute(**inputs)
-        calls = network.calls
-        recorded = {**inputs, "call": self._call(calls)}
-        found = self._kept.find((way, signature(recorded)), functools.partial(self._record, compute, recorded))
-        if found is None:
-            network.calls = calls
-            with own_kernels():
-                return compute(**inputs)
-        result = found(recorded, self._own_state)
-        network.calls = calls + self._passes(x.shape[0], carry)
-        return result
+        Raises:
+            ConfigError: the loss says on_device = True, but its work cannot be recorded.
+        """
+        network, reading, (steps, batch, _) = self.network, Reading(self.memory, read, state_at), x.shape
+        with network.backend.activate():
+            if state_at is not None and state is None:  # the first batch of an epoch is as the others
+                state = network.rnn.zero_state(batch)
+            h, c = (*parts(state), None, None)[:2]
+            inputs = {"x": x, "target": target, "future": future, "weight": weight, "h": h, "c": c}
+            plan = self.plan(steps, batch)
+            if plan is None or plan.no_graph is not None:
+                return self._compute(reading, **inputs)
+            number = network.calls
+            if network.config.stack.draws_masks:
+                number = network.backend.xp.full((1,), number & 0xFFFFFFFF, dtype="uint32")
+                inputs["number"] = number
+            compute = functools.partial(self._compute, reading, **({} if "number" in inputs else {"number": number}))
+            result = self._replay(plan, compute, inputs, reading)
+            network.calls += reading.passes(steps)
+            return result
 
     def explain(self, steps: int, batch: int) -> str:
         """Whether passes of T `steps` and B `batch` rows are replayed as a graph, and what the recordings hold."""
         refusal = self.refusal(steps, batch)
         if refusal is not None:
             return f"none: {refusal}"
-        return f"replayed from the second pass of a shape on; {summary(self._kept)}"
+        return f"replayed from the second pass of a shape on; {summary(self._recordings)}"
 
     def refusal(self, steps: int, batch: int) -> str | None:
         """Why passes of T `steps` and B `batch` rows are not replayed as a graph, or None where they are."""
-        network = self.network
-        if not network.backend.is_cuda:
-            return "the model is on the CPU"
-        if type(self.loss) not in LOSSES and not self.loss.on_device:
+        plan = self.plan(steps, batch)
+        if plan is None:
             return (
                 f"the loss {self.loss.name!r} is not of this package and does not say on_device = True; a graph would "
                 "not repeat what it does on the host"
             )
-        key = (steps, batch, planner.settings())
-        if key not in self._refusals:
-            if len(self._refusals) >= 64:
-                self._refusals.clear()
-            call = Call(network.config.stack, network.backend.device, steps, batch, training=True)
-            self._refusals[key] = planner.graph_refusal(call, choose(call, network.rnn.engine).engine.name)
-        return self._refusals[key]
+        return plan.no_graph
 
-    def _record(self, compute: Any, inputs: dict[str, Array | None]) -> Recording:
-        backend = cast(CupyBackend, self.network.backend)
+    def plan(self, steps: int, batch: int) -> Plan | None:
+        """The plan of passes of T `steps` and B `batch` rows; None on a GPU for a loss that cannot be in a graph."""
+        network = self.network
+        if network.backend.is_cuda and type(self.loss) not in LOSSES and not self.loss.on_device:
+            return None
+        return network.rnn.plan(steps, batch, training=True, role="unit")
+
+    def _replay(self, plan: Plan, compute: Any, inputs: dict[str, Array | None], reading: Reading) -> Result:
         try:
-            return Recording(backend, functools.partial(self._recorded, compute), inputs)
-        except (RuntimeError, NotImplementedError) as error:
+            return replay(plan, compute, inputs, self._recordings, self._take, key=reading)
+        except CaptureRefused as error:
             if type(self.loss) in LOSSES:
                 raise
             raise ConfigError(
@@ -175,44 +158,26 @@ class GradientPass:
                 f"({error}); leave on_device False"
             ) from error
 
-    def _call(self, calls: int) -> Array | None:
-        """The count of passes as the device reads it, where masks depend on it."""
-        spec, backend = self.network.config.stack, self.network.backend
-        if not (spec.dropout or spec.recurrent_dropout or any(spec.zoneout)):
-            return None
-        with backend.activate():
-            return backend.xp.full((1,), calls & 0xFFFFFFFF, dtype="uint32")
-
-    def _recorded(self, compute: Any, call: Array | None, **inputs: Array | None) -> Result:
-        with self.network.rnn.masks_of_pass(call) if call is not None else contextlib.nullcontext():
-            return compute(**inputs)
-
     @staticmethod
-    def _own_state(result: Result) -> Result:
-        """The result with a copy of the state: the step after the next may still ask for it."""
-        state = result.state
-        if state is None:
+    def _take(result: Result, recording: Recording | None) -> Result:
+        """The result with a copy of a recording's state: the step after the next may still ask for it."""
+        if recording is None:
             return result
-        return result._replace(state=tuple(p.copy() for p in state) if isinstance(state, tuple) else state.copy())
-
-    @staticmethod
-    def _passes(steps: int, carry: int | None) -> int:
-        """Forward passes through the stack: two where the state is taken out in the middle."""
-        return 1 if carry is None or carry >= steps else 2
+        return result._replace(state=map_state(lambda part: part.copy(), result.state))
 
     def _compute(
         self,
-        way: tuple[Memory, int | None, int | None],
+        reading: Reading,
         x: Array,
         target: Array,
         future: Array | None,
         weight: Array | None,
         h: Array | None,
         c: Array | None,
+        number: int | Array | None = None,
     ) -> Result:
-        memory, read, carry = way
-        state = h if c is None else (h, c)
-        raw, after, tape = self.network.forward(x, future, state, training=True, memory=memory, read=read, carry=carry)
+        state = None if h is None else of_parts(h, c)
+        raw, after, tape = self.network.run(x, future, state, None, True, reading, number)
         assert tape is not None
         if self.scale is None or self._halves is None:
             value, draw = self.loss(raw, target, weight)
@@ -227,4 +192,4 @@ class GradientPass:
             result = Result.of(value, self.grads, self.clip_norm, weight)
             norm, factor = self.scale.guarded(result.norm, result.scale)
             result = result._replace(norm=norm, scale=factor)
-        return result if carry is None else result._replace(state=after)
+        return result if reading.state_at is None else result._replace(state=after)

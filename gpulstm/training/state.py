@@ -22,6 +22,7 @@ from gpulstm.arrays.params import ParamDict
 from gpulstm.errors import CheckpointError, ConfigError, TrainingError
 from gpulstm.losses import Loss
 from gpulstm.model.network import Network
+from gpulstm.model.state import of_parts, parts
 from gpulstm.optimizers import Optimizer
 from gpulstm.schedules import Constant, Schedule
 from gpulstm.training.callbacks import Callback
@@ -137,9 +138,7 @@ class RunState:
         log = self.losses()
         if log is not None:
             arrays["log"] = log
-        if self.network_state is not None:
-            parts = self.network_state if isinstance(self.network_state, tuple) else (self.network_state,)
-            arrays |= {f"state.{name}": part for name, part in zip("hc", parts, strict=False)}
+        arrays |= {f"state.{name}": part for name, part in zip("hc", parts(self.network_state), strict=False)}
         meta = {
             "kind": "training",
             "run": self._run_config(),
@@ -193,7 +192,7 @@ class RunState:
         self.best = self._flat(best) if best else None
         self.last, self.log, self._saved_log = None, None, arrays.get("log")
         state = {name: self.network.backend.from_host(part) for name, part in _part(arrays, "state.").items()}
-        self.network_state = (state["h"], state["c"]) if "c" in state else state.get("h")
+        self.network_state = of_parts(state.get("h"), state.get("c"))
         counters = meta["counters"]
         self.epoch, self.batch, self.windows = counters["epoch"], counters["batch"], counters["windows"]
         self.network.calls = counters["calls"]

@@ -18,6 +18,7 @@ from gpulstm.data.tbptt import Lanes
 from gpulstm.data.windows import Batch, WindowSet
 from gpulstm.errors import TrainingError
 from gpulstm.model.memory import Memory
+from gpulstm.model.state import map_state, parts
 from gpulstm.training.gradients import GradientPass, Result
 from gpulstm.training.state import RunState
 
@@ -114,7 +115,7 @@ class Steps:
             batch.weight,
             self._start(batch),
             read=batch.read,
-            carry=batch.state_at,
+            state_at=batch.state_at,
         )
 
     def _new_pass(self) -> GradientPass:
@@ -127,12 +128,10 @@ class Steps:
         if old is None or batch.fresh is None or batch.fresh.all():
             return None
         backend, rows = self._state.network.backend, batch.fresh.size
-        parts = old if isinstance(old, tuple) else (old,)
-        if not batch.fresh.any() and parts[0].shape[1] == rows:
+        if not batch.fresh.any() and parts(old)[0].shape[1] == rows:
             return old
         xp, goes_on = backend.xp, backend.from_host(~batch.fresh)[None, :, None]
-        start = tuple(xp.where(goes_on, part[:, :rows], xp.zeros((), part.dtype)) for part in parts)
-        return start if isinstance(old, tuple) else start[0]
+        return map_state(lambda part: xp.where(goes_on, part[:, :rows], xp.zeros((), part.dtype)), old)
 
 
 def first_not_finite(arrays: Mapping[str, Array]) -> str | None:

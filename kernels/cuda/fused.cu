@@ -1,8 +1,8 @@
 // One time step of a layer in one launch: a tile of the recurrent product, the gates on its sums.
 //
 // Compiled for one choice of macros: GL_T, GL_R (storage and computing type), GL_CELL, GL_SHAPE (six numbers, tile.cuh),
-// or with GL_TENSOR five (tensor.cuh); GL_BACKWARD asks for the backward kernel, else there is the forward one.
-// Grid: (columns / BN, rows / BM) of the product, one block a tile.
+// or with GL_TENSOR five (tensor.cuh); with GL_ONLY_FORWARD or GL_ONLY_BACKWARD one kernel alone.  Grid: (columns / BN,
+// rows / BM) of the product, one block a tile.
 #include "cuda/step.cuh"
 
 #ifdef GL_TENSOR
@@ -15,7 +15,7 @@ typedef GlTile<GL_T, GL_R, GL_CELL == GL_GRU ? 3 : 4, GL_SHAPE> Forward;
 typedef GlTile<GL_T, GL_R, 4, GL_SHAPE> Backward;
 #endif
 
-#ifndef GL_BACKWARD
+#ifndef GL_ONLY_BACKWARD
 // h_t from h_{t-1}: the product is (B, H) (H, G*H).
 extern "C" __global__ void __launch_bounds__(Forward::threads, 1) gpulstm_forward(GlForward<GL_T, GL_R> a, long long t) {
     __shared__ alignas(32) unsigned char shared[Forward::bytes];
@@ -26,7 +26,9 @@ extern "C" __global__ void __launch_bounds__(Forward::threads, 1) gpulstm_forwar
     constexpr int count = GlGates<GL_CELL>::wide > (int)Forward::out ? GlGates<GL_CELL>::wide : (int)Forward::out;
     tile.finish<count>(shared, true, GlForwardStep<GL_T, GL_R, GL_CELL, count>{a, t, m0, n0});
 }
-#else
+#endif
+
+#ifndef GL_ONLY_FORWARD
 // The gates' gradients of step t, from those of the step that came after it in the layer's order (`after`, -1 for none):
 // the product is (B, G*H) (G*H, H).
 extern "C" __global__ void __launch_bounds__(Backward::threads, 1)

@@ -2,11 +2,10 @@
 // once a step.
 //
 // Compiled for one choice of macros: GL_T, GL_R, GL_CELL, GL_WORK, GL_SHAPE (five numbers, resident.cuh), or with
-// GL_TENSOR six (resident_tensor.cuh); GL_BACKWARD asks for the backward kernel, else there is the forward one.
-//
-// A block owns BN columns of the packed weights for the whole sequence and works through its share of the rows in every
-// step; the blocks that own all columns are a group, and each group has rows of its own.  Launched cooperatively, grid:
-// (groups * panels).
+// GL_TENSOR six (resident_tensor.cuh).  A block owns BN columns of the packed weights for the whole sequence and works
+// through its share of the rows in every step; the blocks that own all columns are a group, and each group has rows of
+// its own.  Launched cooperatively, grid: (groups * panels).  A launch takes steps first..last-1 of the pass, all of them
+// where nothing bounds its time; the backward pass has one more, for the gradient of the initial state.
 //
 // What one block reads of another's is h (forward) or the gates' gradients (backward).  They are written with ordinary
 // stores, the barrier of the grid makes them visible, and every step writes them to a place of its own, which no block
@@ -70,51 +69,53 @@ GL_INLINE void gl_check_grid(long long panels, long long groups) {
     if (gridDim.x != panels * groups) __trap();
 }
 
-#ifndef GL_BACKWARD
+#ifndef GL_ONLY_BACKWARD
 extern "C" __global__ void __launch_bounds__(Forward::threads, 1)
-    gpulstm_forward_all(GlForward<GL_T, GL_R> a, long long steps, long long panels, long long groups
-                        GL_BARRIER_PARAMETER) {
+    gpulstm_forward_all(GlForward<GL_T, GL_R> a, long long steps, long long panels, long long groups, long long first,
+                        long long last GL_BARRIER_PARAMETER) {
     enum : int { at_once = GlGates<GL_CELL>::wide };
     gl_check_grid(panels, groups);
     const int n0 = (int)(blockIdx.x % panels) * Forward::BN, group = (int)(blockIdx.x / panels), K = (int)a.units;
     auto barrier = GL_BARRIER;
     Forward weights;
     weights.load(gl_matrix(a.packed, a.pitch, K, (int)a.pitch), n0, K, gl_dynamic);
-    const int rows = (int)a.rows, first = group * Forward::BM, next = (int)groups * Forward::BM;
-    const GL_T* h = gl_forward_operand<GL_CELL>(a, a.reverse ? steps - 1 : 0).at + (long long)first * K;
+    const int rows = (int)a.rows, begin = group * Forward::BM, next = (int)groups * Forward::BM;
+    const GL_T* h = gl_forward_operand<GL_CELL>(a, a.reverse ? steps - 1 - first : first).at + (long long)begin * K;
     const bool whole = Forward::Stage::whole(h, K); // then it is so at every step
-    for (long long i = 0; i < steps; ++i, h += a.reverse ? -a.rows * K : a.rows * K) {
+    for (long long i = first; i < last; ++i, h += a.reverse ? -a.rows * K : a.rows * K) {
         const long long t = a.reverse ? steps - 1 - i : i;
         const GL_T* from = h;
-        for (int m0 = first; m0 < rows; m0 += next, from += (long long)next * K) {
+        for (int m0 = begin; m0 < rows; m0 += next, from += (long long)next * K) {
             weights.product(from, rows - m0, K, whole, gl_dynamic);
             weights.finish<at_once>(gl_dynamic, true, GlForwardStep<GL_T, GL_R, GL_CELL, at_once>{a, t, m0, n0});
         }
-        if (i + 1 < steps) barrier.sync();
+        if (i + 1 < last) barrier.sync();
     }
 }
-#else
+#endif
+
+#ifndef GL_ONLY_FORWARD
 extern "C" __global__ void __launch_bounds__(Backward::threads, 1)
-    gpulstm_backward_all(GlBackward<GL_T, GL_R> a, long long steps, long long panels, long long groups
-                         GL_BARRIER_PARAMETER) {
+    gpulstm_backward_all(GlBackward<GL_T, GL_R> a, long long steps, long long panels, long long groups, long long first,
+                         long long last GL_BARRIER_PARAMETER) {
     gl_check_grid(panels, groups);
     const int n0 = (int)(blockIdx.x % panels) * Backward::BN, group = (int)(blockIdx.x / panels);
     const int K = (int)(GlGates<GL_CELL>::count * a.units);
     auto barrier = GL_BARRIER;
     Backward weights;
     weights.load(gl_matrix(a.packed, a.pitch, K, (int)a.pitch), n0, K, gl_dynamic);
-    const int rows = (int)a.rows, first = group * Backward::BM, next = (int)groups * Backward::BM;
-    const GL_T* du = gl_backward_operand<GL_CELL>(a, a.reverse ? 0 : steps - 1).at + (long long)first * K;
+    const int rows = (int)a.rows, begin = group * Backward::BM, next = (int)groups * Backward::BM;
+    // of the step before, which the first one has not
+    const GL_T* du = gl_backward_operand<GL_CELL>(a, a.reverse ? first - 1 : steps - first).at + (long long)begin * K;
     const bool whole = Backward::Stage::whole(du, K); // then it is so at every step
-    for (long long i = 0; i <= steps; ++i) {
+    for (long long i = first; i < last; ++i, du += a.reverse ? a.rows * K : -a.rows * K) {
         const long long t = i == steps ? -1 : a.reverse ? i : steps - 1 - i;
         const GL_T* from = du;
-        for (int m0 = first; m0 < rows; m0 += next, from += (long long)next * K) {
+        for (int m0 = begin; m0 < rows; m0 += next, from += (long long)next * K) {
             if (i > 0) weights.product(from, rows - m0, K, whole, gl_dynamic);
             weights.finish<1>(gl_dynamic, i > 0, GlBackwardStep<GL_T, GL_R, GL_CELL, 1>{a, t, m0, n0});
         }
-        if (i < steps) barrier.sync();
-        if (i > 0) du += a.reverse ? a.rows * K : -a.rows * K; // of the step that is computed now
+        if (i + 1 < last) barrier.sync();
     }
 }
 #endif

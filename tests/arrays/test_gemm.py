@@ -27,10 +27,10 @@ def test_own_product(
     rng: np.random.Generator,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    if gemm.is_tensor(tile) and dtype == "float64":
-        tile = gemm.TILES[0]  # float64 has no tensor tile
-    monkeypatch.setattr(gemm, "choose_tile", lambda *_: tile)
     backend, (rows, columns, inner) = resolve("cuda"), size
+    if gemm.is_tensor(tile) and gemm.tensor_refusal(dtype, backend.capability):  # type: ignore[attr-defined]
+        tile = gemm.TILES[0]
+    monkeypatch.setattr(gemm, "choose_tile", lambda *_: tile)
     a = rng.normal(size=(inner, rows) if transa else (rows, inner)).astype(dtype)
     b = rng.normal(size=(columns, inner) if transb else (inner, columns)).astype(dtype)
     c = rng.normal(size=(rows, columns)).astype(dtype)
@@ -38,38 +38,23 @@ def test_own_product(
     allowed = TF32 if gemm.is_tensor(tile) and dtype == "float32" else TOLERANCE[dtype]
     out = backend.from_host(c)
     place = backend.from_host
-    with gemm.own_kernels():
-        got = gemm.matmul(backend, place(a), place(b), transa=transa, transb=transb)
-        gemm.gemm(backend, place(a), place(b), out, transa=transa, transb=transb, accumulate=True)
+    got = gemm.matmul(backend, place(a), place(b), "own", transa=transa, transb=transb)
+    gemm.gemm(backend, place(a), place(b), out, products="own", transa=transa, transb=transb, accumulate=True)
     for found, wanted in ((got, want), (out, want + c)):
         assert np.abs(to_host(found) - wanted).max() <= allowed * max(1.0, np.abs(wanted).max())
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("products", ["own", "cublas"])
 @pytest.mark.parametrize("bias", [False, True])
-def test_affine(dtype: str, own: bool, bias: bool, rng: np.random.Generator) -> None:
+def test_affine(dtype: str, products: gemm.Products, bias: bool, rng: np.random.Generator) -> None:
     backend = resolve("cuda")
     x, w, b = (rng.normal(size=size).astype(dtype) for size in ((3, 5, 7), (7, 9), (9,)))
     out = backend.empty((3, 5, 9), dtype)
     place = backend.from_host
-    arguments = (backend, place(x), place(w), place(b) if bias else None, out)
-    if own:
-        with gemm.own_kernels():
-            gemm.affine(*arguments)
-    else:
-        gemm.affine(*arguments)
+    gemm.affine(backend, place(x), place(w), place(b) if bias else None, out, products)
     want = x.astype("f8") @ w.astype("f8") + (b if bias else 0)
     assert np.abs(to_host(out) - want).max() <= TOLERANCE[dtype] * np.abs(want).max()
-
-
-def test_own_kernels_hold_within_their_context_and_thread() -> None:
-    assert not gemm.uses_own_kernels()
-    with gemm.own_kernels():
-        with gemm.own_kernels():
-            pass
-        assert gemm.uses_own_kernels()
-    assert not gemm.uses_own_kernels()
 
 
 @pytest.mark.parametrize(
@@ -83,3 +68,40 @@ def test_own_kernels_hold_within_their_context_and_thread() -> None:
 )
 def test_the_tile_that_is_done_first(rows: int, columns: int, processors: int, expected: gemm.Tile) -> None:
     assert gemm.choose_tile(rows, columns, processors) == expected
+
+
+@pytest.mark.parametrize("tensor", [False, True])
+def test_no_grid_is_taller_than_a_card_allows(tensor: bool) -> None:
+    for rows in (1, 262140, 262144, 1 << 20, 64 * 65535):
+        for columns in (1, 8, 32, 33, 4096):
+            shape = gemm.choose_tile(rows, columns, 132, tensor)
+            assert gemm.blocks(shape, rows, columns)[1] <= gemm.MOST_DOWN
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_many_rows_and_few_columns(bias: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = resolve("cuda")
+    for rows, most in ((262144, gemm.MOST_DOWN), (1000, 7)):  # 7: in several grids
+        monkeypatch.setattr(gemm, "MOST_DOWN", most)
+        a = np.arange(rows, dtype="f").reshape(rows, 1) % 1000
+        out = backend.empty((1, rows, 3), "float32")
+        place = backend.from_host
+        w, b = (place(np.ones(shape, "f")) for shape in ((1, 3), (3,)))
+        gemm.affine(backend, place(a[None]), w, b if bias else None, out, "own")
+        turned = gemm.matmul(backend, place(a.T), w, "own", transa=True)
+        assert np.array_equal(to_host(out)[0], np.repeat(a, 3, axis=1) + bias)
+        assert np.array_equal(to_host(turned), np.repeat(a, 3, axis=1))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "capability", "expected"),
+    [
+        ("float16", 61, "tensor cores take float16 from compute capability 7.0 on, the card has 6.1"),
+        ("float16", 70, None),
+        ("float32", 75, "tensor cores take float32 from compute capability 8.0 on, the card has 7.5"),
+        ("float32", 120, None),
+        ("float64", 90, "tensor cores have no float64 here"),
+    ],
+)
+def test_what_has_tensor_cores(dtype: str, capability: int, expected: str | None) -> None:
+    assert gemm.tensor_refusal(dtype, capability) == expected

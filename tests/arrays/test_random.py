@@ -122,7 +122,7 @@ def test_steps_and_elements_are_independent() -> None:
 def masks(stack: gl.LSTM, x: np.ndarray) -> list[np.ndarray]:
     """All masks of one training pass, on the host."""
     tape = stack.forward(gl.to_device(x, stack.backend))[2]
-    saved = [chain.saved for group in tape.chains for chain in group]
+    saved = [scan.saved for group in tape.scans for scan in group]
     found = [mask for each in saved for mask in each.masks if mask is not None]
     for task in (task for each in saved for task in each.tasks):
         found += [task.recurrent_mask, task.keep_h, task.keep_c]

@@ -18,7 +18,8 @@ from gpulstm.cli import app, console, demo
 from gpulstm.data.splits import parse_amount
 from gpulstm.forecast.forecaster import Forecaster
 
-SMALL = ["--horizon", "4", "--context", "8", "--hidden-size", "4", "--layers", "1", "--device", "cpu", "--quiet"]
+SMALL = ["--members", "network", "--horizon", "4", "--context", "8", "--hidden-size", "4", "--layers", "1"]
+SMALL += ["--device", "cpu", "--quiet"]
 ROLES = ["--target", "sales", "--time", "day", "--calendar", "weekly"]
 
 
@@ -111,7 +112,7 @@ def test_options_reach_the_forecaster(shop: Path, tmp_path: Path) -> None:
 
 
 def test_a_line_an_epoch_where_stderr_is_no_terminal(shop: Path, tmp_path: Path) -> None:
-    arguments = ["train", shop, *ROLES, *SMALL[:-1], "--epochs", "2", "--output", tmp_path]
+    arguments = ["train", shop, *ROLES, *SMALL[:-1], "--epochs", "2", "--test", "0", "--output", tmp_path]
     lines = [line for line in call(*arguments).stderr.splitlines() if line.startswith("epoch ")]
     assert len(lines) == 2
     assert lines[1].startswith("epoch 2/2: loss ")
@@ -260,6 +261,44 @@ def test_ctrl_c_keeps_the_best_and_resume_goes_on_as_if_nothing_had_been(shop: P
         assert {**row, "seconds": ""} == {**other, "seconds": ""}
     forecasts = [Forecaster.load(tmp_path / name / "model.safetensors", "cpu").predict() for name in ("whole", "cut")]
     np.testing.assert_array_equal(forecasts[0].mean, forecasts[1].mean)
+
+
+def test_train_compares_and_then_fits_on_all_rows(shop: Path, tmp_path: Path) -> None:
+    shown = call(
+        "train",
+        shop,
+        "--target",
+        "sales",
+        "--time",
+        "day",
+        "--device",
+        "cpu",
+        "--quiet",
+        "--members",
+        "simple",
+        "--members",
+        "ridge",
+        "--output",
+        tmp_path / "m",
+        "--metrics",
+        tmp_path / "e.csv",
+    )
+    assert shown.exit_code == 0, shown.output
+    assert "coverage % (of 80)" in shown.stdout and "drift" in shown.stdout
+    assert "MASE" in shown.stdout and shown.stdout.count("Members, judged") == 2
+    assert "fitted again on all rows" in shown.stderr
+    assert read(tmp_path / "e.csv")[0]["forecaster"] == "model"
+    model = Forecaster.load(tmp_path / "m" / "model.safetensors", "cpu")
+    assert model.config.test == 0
+    assert str(model.fitted.until[0]).startswith("2024-04-29")
+
+
+def test_a_short_table_is_not_compared(tmp_path: Path) -> None:
+    table = tmp_path / "short.csv"
+    table.write_text("y\n" + "\n".join(map(str, range(9))) + "\n")
+    shown = call("train", table, "--device", "cpu", "--quiet", "--output", tmp_path / "m")
+    assert shown.exit_code == 0, shown.output
+    assert "too short to keep rows" in shown.stderr
 
 
 def test_demo(tmp_path: Path) -> None:

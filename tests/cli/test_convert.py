@@ -85,7 +85,7 @@ def test_a_keras_archive(run: Run, tmp_path: Path) -> None:
 
 def test_a_forecaster(run: Run, tmp_path: Path) -> None:
     series = np.sin(np.arange(120) / 5)
-    forecaster = gl.Forecaster(horizon=2, context=8, hidden_size=4, epochs=1, device="cpu")
+    forecaster = gl.Forecaster(2, 8, 4, members="network", epochs=1, device="cpu")
     forecaster.fit(series, progress=False)
     forecaster.save(tmp_path / "forecaster")
     (tmp_path / "forecaster").rename(tmp_path / "forecaster.safetensors")
@@ -94,6 +94,24 @@ def test_a_forecaster(run: Run, tmp_path: Path) -> None:
     x = np.random.default_rng(4).normal(size=(8, 3, model.config.stack.input_size)).astype("f4")
     found = from_onnx(tmp_path / "a.onnx", device="cpu").run([x])[0]
     np.testing.assert_allclose(found, model.forward(x)[0], rtol=1e-5, atol=1e-6)
+
+
+def test_a_mixture_gives_its_network_and_says_what_is_missing(run: Run, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).normal(0, 0.1, 200)
+    walk = np.zeros(200)
+    for row in range(3, 200):  # curved: a linear member leaves something to learn
+        walk[row] = 0.9 * np.sin(3 * walk[row - 1]) - 0.3 * walk[row - 3] + noise[row]
+    forecaster = gl.Forecaster(2, hidden_size=4, device="cpu")
+    forecaster.fit(walk, progress=False)
+    path = tmp_path / "mixture.safetensors"
+    forecaster.save(path)
+    status, _, err = run(path, tmp_path / "a.onnx")
+    assert status == 0
+    assert "is a mixture: the target holds its network of" in err
+    members = gl.Forecaster(2, members=("simple",), device="cpu").fit(walk, progress=False)
+    members.save(path)
+    status, _, err = run(path, tmp_path / "b.onnx")
+    assert status == 2 and "a mixture without a network" in err
 
 
 def test_options(run: Run, tmp_path: Path) -> None:

@@ -17,19 +17,9 @@ from gpulstm.forecast.forecaster import Forecaster
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """The demonstration with a network that trains in a second."""
 
-    def forecaster(*, device: str, seed: int, epochs: int) -> Forecaster:
-        assert epochs == 20
-        return Forecaster(
-            context=52,
-            hidden_size=8,
-            num_layers=1,
-            device=device,
-            seed=seed,
-            epochs=1,
-            validation=52,
-            test=156,
-            stride=8,
-        )
+    def forecaster(*, device: str, seed: int, epochs: int | str) -> Forecaster:
+        assert epochs == "auto"
+        return Forecaster(52, hidden_size=8, device=device, seed=seed, epochs=1, test=156)
 
     monkeypatch.setattr(gpulstm.cli.demo, "forecaster", forecaster)
 
@@ -64,5 +54,4 @@ def test_without_matplotlib_only_the_pictures_are_missing(
 
 def test_the_full_size_is_what_the_documentation_says() -> None:
     model = gpulstm.cli.demo.forecaster(device="cpu").config
-    assert (model.horizon, model.context, model.hidden_size, model.num_layers) == (52, 156, 64, 2)
-    assert (model.validation, model.test) == (156, 312)
+    assert (model.horizon, model.members, model.test) == (52, "auto", 312)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import typer
 from typer.testing import CliRunner
+from variables import SetVariable
 
 import gpulstm
 from gpulstm.cli import app, console, info
@@ -80,8 +81,8 @@ def test_what_stands_in_brackets_is_shown(monkeypatch: pytest.MonkeyPatch) -> No
     assert call("info").stdout.count("pip install 'gpulstm[cuda12]'") == 2
 
 
-def test_info_tells_of_a_forced_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GPULSTM_ENGINE", "cuda")
+def test_info_tells_of_a_forced_engine(set_variable: SetVariable) -> None:
+    set_variable("GPULSTM_ENGINE", "cuda")
     shown = call("info", "--shape", "1,1,1,1,1", "--device", "cpu")
     assert "GPULSTM_ENGINE=cuda forces that engine" in shown.output
     assert "engine 'cuda' was asked for but cannot serve this call: the model is on the CPU" in shown.output

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from runs import Call, numbers
+from variables import SetVariable
 
 from gpulstm import losses, optimizers
 from gpulstm.arrays.devices import resolve, to_host
@@ -130,10 +131,10 @@ def test_gradients_flow_through_reach_rows_and_equal_central_differences() -> No
     batch, loss = data.gather(data.batches(2)[1], CPU), losses.MSE()
 
     def value() -> float:
-        raw = net.forward(batch.x, None, state, read=3, carry=3)[0]
+        raw = net.forward(batch.x, None, state, read=3, state_at=3)[0]
         return float(loss(raw, batch.target)[0])
 
-    raw, carried, tape = net.forward(batch.x, None, state, training=True, read=3, carry=3)
+    raw, carried, tape = net.forward(batch.x, None, state, training=True, read=3, state_at=3)
     assert tape is not None and raw.shape == (6, 2, 1, 1)
     grads = net.backward(tape, loss(raw, batch.target)[1])
     np.testing.assert_array_equal(carried[0], net.forward(batch.x[:3], None, state)[1][0])
@@ -173,8 +174,8 @@ def test_a_run_goes_on_bit_for_bit(step: int, reach: int, tmp_path: Path, device
     assert numbers(stopped) == numbers(whole)
 
 
-def test_a_bound_on_memory_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GPULSTM_ENGINE", "reference")
+def test_a_bound_on_memory_changes_no_bit(monkeypatch: pytest.MonkeyPatch, set_variable: SetVariable) -> None:
+    set_variable("GPULSTM_ENGINE", "reference")
     monkeypatch.setattr("gpulstm.engines.reference.BLOCK_ROWS", 2)  # a step is a block
     whole, bounded = trainer(), trainer(memory="sqrt")
     whole.fit(lanes(wave(), chunk=4, reach=12))
@@ -280,9 +281,9 @@ def test_mistakes() -> None:
     x, net = np.zeros((6, 2, 2)), network()
     for options, words in (
         ({"read": 7}, "read is 7, expected 1 to 6"),
-        ({"read": 4, "carry": 3}, "read is 4, expected 1 to 3"),
-        ({"carry": 0}, "carry is 0, expected 1 to T = 6"),
-        ({"read": 1, "lengths": [6, 6]}, "lengths cannot be combined with read or carry"),
+        ({"read": 4, "state_at": 3}, "read is 4, expected 1 to 3"),
+        ({"state_at": 0}, "state_at is 0, expected 1 to T = 6"),
+        ({"read": 1, "lengths": [6, 6]}, "lengths cannot be combined with read or state_at"),
     ):
         with pytest.raises(ConfigError, match=words):
             net.forward(x, **options)  # type: ignore[arg-type]

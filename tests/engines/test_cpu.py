@@ -365,15 +365,15 @@ def test_a_tape_can_be_used_again_and_gradients_are_added_to() -> None:
 
 
 def test_it_is_the_default_on_the_cpu_and_says_what_it_cannot_do() -> None:
-    assert gl.LSTM(3, 4, device="cpu").explain(5, 2).choice.engine is cpu
+    assert gl.LSTM(3, 4, device="cpu").explain(5, 2).engine is cpu
     for options, word in [({"peepholes": True}, "peepholes"), ({"zoneout": 0.1}, "zoneout"), ({"clip": 1.0}, "clip")]:
         model = gl.LSTM(3, 4, device="cpu", **options)
-        choice = model.explain(5, 2).choice
-        assert choice.engine.name == "reference"
-        assert any(name == "cpu" and word in reason for name, reason in choice.refused)
-        model.engine = "cpu"
+        plan = model.explain(5, 2)
+        assert plan.engine.name == "reference"
+        assert any(name == "cpu" and word in reason for name, reason in plan.refused)
+        forced = gl.LSTM(3, 4, device="cpu", engine="cpu", **options)
         with pytest.raises(EngineError, match=word):
-            model(np.zeros((2, 1, 3)))
+            forced(np.zeros((2, 1, 3)))
 
 
 def test_the_number_of_threads_can_be_set_and_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:

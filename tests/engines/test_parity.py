@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from variables import SetVariable
 
 import gpulstm as gl
 from gpulstm.arrays.backend import Backend
@@ -101,12 +102,12 @@ def test_several_reasons_are_all_named() -> None:
 
 @pytest.mark.cuda
 @pytest.mark.parametrize("engine", ["reference", "cuda"])
-def test_a_forced_engine_runs(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_forced_engine_runs(engine: str, set_variable: SetVariable) -> None:
     by_argument = gl.LSTM(INPUTS, HIDDEN, device="cuda", engine=engine)
-    assert by_argument.explain(STEPS, ROWS).choice.engine.name == engine
-    monkeypatch.setenv("GPULSTM_ENGINE", engine)
+    assert by_argument.explain(STEPS, ROWS).engine.name == engine
+    set_variable("GPULSTM_ENGINE", engine)
     by_variable = gl.LSTM(INPUTS, HIDDEN, device="cuda")
-    assert by_variable.explain(STEPS, ROWS).choice.engine.name == engine
+    assert by_variable.explain(STEPS, ROWS).engine.name == engine
     for one, other in zip(run(by_argument, dtype="float32"), run(by_variable, dtype="float32"), strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -122,7 +123,7 @@ def test_on_the_cpu_the_plan_says_why_not_cuda() -> None:
     assert lines[3].startswith("  not cpu: ")
 
 
-def test_a_forced_engine_that_cannot_serve_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_forced_engine_that_cannot_serve_is_an_error(set_variable: SetVariable) -> None:
     x = np.zeros((2, 1, INPUTS))
     forced = gl.LSTM(INPUTS, HIDDEN, device="cpu", engine="cuda")
     with pytest.raises(
@@ -130,10 +131,10 @@ def test_a_forced_engine_that_cannot_serve_is_an_error(monkeypatch: pytest.Monke
     ):
         forced(x)
     stack = gl.LSTM(INPUTS, HIDDEN, device="cpu")
-    monkeypatch.setenv("GPULSTM_ENGINE", "cuda")
+    set_variable("GPULSTM_ENGINE", "cuda")
     with pytest.raises(EngineError, match="the model is on the CPU"):
         stack(x)
-    monkeypatch.setenv("GPULSTM_ENGINE", "fast")
+    set_variable("GPULSTM_ENGINE", "fast")
     with pytest.raises(ConfigError, match="GPULSTM_ENGINE is 'fast', expected one of cuda, cpu, reference"):
         stack(x)
     assert gl.LSTM(INPUTS, HIDDEN, device="cpu", engine="reference")(x)[0].shape == (2, 1, HIDDEN)

@@ -16,9 +16,10 @@ from gpulstm.data.loading import load_series
 from gpulstm.errors import CheckpointError, ConfigError, DataError, EngineError, GpulstmError, NotFittedError
 from gpulstm.forecast.config import ForecasterConfig
 from gpulstm.forecast.forecaster import Forecaster
-from gpulstm.forecast.results import MODEL, NAIVE, SEASONAL
+from gpulstm.forecast.results import DRIFT, MODEL, NAIVE, SEASONAL, SEASONAL_DRIFT
 
 SMALL: dict[str, Any] = {
+    "members": ("network",),
     "horizon": 4,
     "context": 12,
     "hidden_size": 8,
@@ -166,7 +167,7 @@ def test_a_forecast_is_the_network_on_the_scaled_context(fitted: Forecaster) -> 
 
 def test_a_shorter_horizon_is_the_beginning_of_the_forecast(fitted: Forecaster) -> None:
     np.testing.assert_array_equal(fitted.predict(2).quantiles, fitted.predict().quantiles[:, :2])
-    with pytest.raises(ConfigError, match="made for 4 steps; a recursive one"):
+    with pytest.raises(ConfigError, match="made for 4 steps; a mixture or a recursive one"):
         fitted.predict(5)
     with pytest.raises(ConfigError, match="horizon is 0"):
         fitted.predict(0)
@@ -328,7 +329,7 @@ def test_a_backtest_of_many_series_weighs_them_by_their_scales() -> None:
         for index in (0, 1)
     ]
     assert result.metrics()[MODEL]["MASE"] == pytest.approx(np.mean(scaled))
-    assert set(result.forecasts) == {MODEL, SEASONAL, NAIVE}
+    assert set(result.forecasts) == {MODEL, SEASONAL, SEASONAL_DRIFT, NAIVE, DRIFT}
     assert set(result.columns()) >= {"series", "origin", "step", "time", "actual", "seasonal_naive", "q0.1"}
 
 
@@ -457,7 +458,7 @@ def test_tables_of_forecasts(fitted: Forecaster, tmp_path: Path) -> None:
     forecast = fitted.predict()
     forecast.to_csv(tmp_path / "f.csv")
     read = load_series(tmp_path / "f.csv", time="time")
-    assert read.columns == ("mean", "q0.1", "q0.5", "q0.9")
+    assert read.columns == ("median", "q0.1", "q0.5", "q0.9")
     np.testing.assert_array_equal(read.values[:, 1:], forecast.quantiles[0, :, 0])
     np.testing.assert_array_equal(read.time, forecast.index[0])
     for library in ("pandas", "polars", "pyarrow"):
@@ -472,7 +473,7 @@ def test_tables_of_forecasts(fitted: Forecaster, tmp_path: Path) -> None:
     result.to_csv(tmp_path / "b.csv")
     assert len(load_series(tmp_path / "b.csv", target="actual").values) == result.actual.size
     two = small(np.stack([wave(), wave(seed=1)], axis=1)).predict()
-    assert list(two.columns()) == ["time", "target", "mean", "q0.1", "q0.5", "q0.9"]
+    assert list(two.columns()) == ["time", "target", "median", "q0.1", "q0.5", "q0.9"]
     np.testing.assert_array_equal(two.columns()["target"][:2], ["0", "1"])
 
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpulstm.engines.spec import StackSpec, State, Task
+from gpulstm.engines.dispatch import choose
+from gpulstm.engines.spec import Call, Engine, StackSpec, State, Task
 
 # Relative to the norm of each array.  In float64 engines agree to 1e-12.  float32 and float16 are compared with the
 # reference computed in float64 on the same numbers.  float16 is storage with float32 arithmetic: each step stores
@@ -110,7 +110,7 @@ class EngineCase:
 
     def results(
         self,
-        engine: ModuleType,
+        engine: Engine,
         give: Callable[[np.ndarray], Any] = np.asarray,
         take: Callable[[Any], np.ndarray] = np.asarray,
         *,
@@ -136,6 +136,10 @@ class EngineCase:
             params={name: give(value) for name, value in self.task.params.items()},
             **{name: move(getattr(self.task, name)) for name in fields},
         )
+        if engine.name == "cuda":
+            steps, rows, _ = self.x.shape
+            call = Call(task.spec, "cuda:0", steps, rows, task.training, task.lengths is not None)
+            task.plan = choose(call, "cuda")
         y, end, tape = engine.forward(task, give(self.x), moved(self.start))
         found = {"y": y, "h": end.h, "c": end.c}
         assert (tape is not None) == self.task.training

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from variables import SetVariable
 
 import gpulstm as gl
 import hostgpu
@@ -72,10 +73,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("cell", CELLS)
-def test_a_time_step_is_one_product_and_one_kernel(cell: str, options: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_time_step_is_one_product_and_one_kernel(cell: str, options: str, set_variable: SetVariable) -> None:
     """In the first form, per layer and direction, both ways; what is around the cell adds no launch to a step."""
-    monkeypatch.setenv(planner.FORM, "first")
-    monkeypatch.setenv(planner.GRAPH, "0")
+    set_variable(planner.FORM, "first")
+    set_variable(planner.GRAPH, "0")
     layers = 4 if options == "deep" else 1
     short, long = count(cell, 5, **OPTIONS[options]), count(cell, 12, **OPTIONS[options])
     for few, many, name in zip(short, long, (f"gpulstm_{cell}", f"gpulstm_{cell}_backward"), strict=True):
@@ -85,10 +86,10 @@ def test_a_time_step_is_one_product_and_one_kernel(cell: str, options: str, monk
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_launches_of_a_training_step_around_the_time_steps(cell: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_launches_of_a_training_step_around_the_time_steps(cell: str, set_variable: SetVariable) -> None:
     """The input product forward; three whole-sequence products backward; a few copies and sums, however long T is."""
-    monkeypatch.setenv(planner.FORM, "first")
-    monkeypatch.setenv(planner.GRAPH, "0")
+    set_variable(planner.FORM, "first")
+    set_variable(planner.GRAPH, "0")
     forward, backward = count(cell, 5)
     assert forward["blas"] - 5 == 1
     assert backward["blas"] - 5 == 3

@@ -31,12 +31,18 @@ def x(*shape: int) -> np.ndarray:
 
 
 CONSTRUCTOR: dict[Callable[[], Any], Mistake] = {
-    lambda: gl.LSTM(0, HIDDEN, device="cpu"): (ConfigError, "input_size is 0, expected at least 1"),
-    lambda: gl.LSTM("2", HIDDEN, device="cpu"): (ConfigError, "input_size is '2', expected an integer"),
-    lambda: gl.LSTM(INPUTS, 2.5, device="cpu"): (ConfigError, "hidden_size is 2.5, expected an integer of at least 1"),
-    lambda: gl.GRU(INPUTS, -8, device="cpu"): (ConfigError, "hidden_size is -8, expected at least 1"),
-    lambda: gl.RNN(INPUTS, HIDDEN, 0, device="cpu"): (ConfigError, "num_layers is 0, expected at least 1"),
-    lambda: gl.RNN(INPUTS, HIDDEN, True, device="cpu"): (ConfigError, "num_layers is True, expected an integer"),
+    lambda: gl.LSTM(0, HIDDEN, device="cpu"): (ConfigError, "input_size is 0, expected a whole number of at least 1"),
+    lambda: gl.LSTM("2", HIDDEN, device="cpu"): (ConfigError, "input_size is '2', expected a whole number"),
+    lambda: gl.LSTM(INPUTS, 2.5, device="cpu"): (
+        ConfigError,
+        "hidden_size is 2.5, expected a whole number of at least 1",
+    ),
+    lambda: gl.GRU(INPUTS, -8, device="cpu"): (ConfigError, "hidden_size is -8, expected a whole number of at least 1"),
+    lambda: gl.RNN(INPUTS, HIDDEN, 0, device="cpu"): (
+        ConfigError,
+        "num_layers is 0, expected a whole number of at least 1",
+    ),
+    lambda: gl.RNN(INPUTS, HIDDEN, True, device="cpu"): (ConfigError, "num_layers is True, expected a whole number"),
     lambda: lstm(bidirectional="yes"): (ConfigError, "bidirectional is 'yes', expected True or False"),
     lambda: lstm(bias=0): (ConfigError, "bias is 0, expected True or False"),
     lambda: lstm(peepholes=None): (ConfigError, "peepholes is None, expected True or False"),
@@ -57,7 +63,7 @@ CONSTRUCTOR: dict[Callable[[], Any], Mistake] = {
     lambda: lstm(clip=0): (ConfigError, "clip is 0, expected a finite number above 0"),
     lambda: lstm(clip="off"): (ConfigError, "clip is 'off', expected a finite number above 0"),
     lambda: lstm(proj_size=HIDDEN): (ConfigError, r"proj_size is 5, expected less than hidden_size \(5\)"),
-    lambda: lstm(proj_size=-1): (ConfigError, "proj_size is -1, expected at least 0"),
+    lambda: lstm(proj_size=-1): (ConfigError, "proj_size is -1, expected a whole number of at least 0"),
     lambda: lstm(layer_norm=True, peepholes=True): (ConfigError, "layer_norm cannot be combined with peepholes"),
     lambda: lstm(layer_norm=True, coupled=True): (ConfigError, "layer_norm cannot be combined with .*coupled"),
     lambda: lstm(layer_norm=True, bias=False): (ConfigError, "layer_norm needs bias=True"),

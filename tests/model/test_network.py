@@ -116,7 +116,7 @@ def test_wrong_gradient_shape_is_refused() -> None:
 
 @pytest.mark.parametrize("name", ["horizon", "targets", "outputs"])
 def test_sizes_are_checked(name: str) -> None:
-    with pytest.raises(ConfigError, match=f"{name} is 0, expected an integer of at least 1"):
+    with pytest.raises(ConfigError, match=f"{name} is 0, expected a whole number of at least 1"):
         NetworkConfig(CONFIG.stack, **{name: 0})
 
 
@@ -137,7 +137,7 @@ def test_a_bound_on_memory_changes_no_bit(monkeypatch: pytest.MonkeyPatch, devic
         x, future, draw = inputs(network, generator)
         raw, state, tape = network.forward(x, future, lengths=[6, 0, 3], training=True, memory=memory)
         assert tape is not None
-        segments = len(tape.stack.chains[0][0].segments)
+        segments = len(tape.stack.scans[0][0].segments)
         assert (segments == 1) == (memory is None)
         results.append([to_host(part) for part in (raw, *state, network.backward(tape, draw).flat)])
     for whole, cut in zip(*results, strict=True):

@@ -106,13 +106,18 @@ COUNTERS = [
 ]
 
 
+def ask(monkeypatch: pytest.MonkeyPatch, barrier: str) -> None:
+    """Set the variable, for a test that reads variables anew."""
+    monkeypatch.setattr(persistent, "variables", lambda: {persistent.BARRIER: barrier})
+
+
 @pytest.mark.parametrize("case", COUNTERS, ids=str)
 def test_blocks_that_wait_for_their_group_alone(
     case: Case, toolkit: nvrtc.Toolkit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Several groups, blocks in random order, stores that come late unless released; the bits of the grid's barrier."""
     grid = run(case, toolkit).values
-    monkeypatch.setenv(persistent.BARRIER, "counters")
+    ask(monkeypatch, "counters")
     judge(case, toolkit)
     for name, value in run(dataclasses.replace(case, seed=7), toolkit).values.items():
         np.testing.assert_array_equal(np.asarray(value), np.asarray(grid[name]), name)
@@ -129,12 +134,12 @@ def test_blocks_that_wait_for_their_group_alone(
 def test_a_counter_that_orders_nothing_is_seen(
     old: str, new: str, toolkit: nvrtc.Toolkit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(persistent.BARRIER, "counters")
+    ask(monkeypatch, "counters")
     result = run(COUNTERS[0], toolkit, lambda text: text.replace(old, new))
     assert result.backend.faults.kinds & {faults.GRID_RACE, faults.SCOPE}
 
 
 def test_a_barrier_of_no_kind_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(persistent.BARRIER, "none")
+    ask(monkeypatch, "none")
     with pytest.raises(ConfigError, match="GPULSTM_CUDA_BARRIER is 'none', expected grid or counters"):
         persistent.counts_arrivals()

@@ -33,11 +33,12 @@ def judge(
     backend = PtxBackend(toolkit, capability, Settings())
     place, expected = backend.memory.array, (a.T if transa else a).astype("f8") @ (b.T if transb else b).astype("f8")
     kind = "TF32" if gemm.is_tensor(tile) and dtype == "float32" else dtype
-    with installed(backend), gemm.own_kernels(), pytest.MonkeyPatch.context() as patch:
+    with installed(backend), pytest.MonkeyPatch.context() as patch:
         patch.setattr(gemm, "choose_tile", lambda *_: tile)
         for start, accumulate in ((np.full_like(c, np.nan), False), (c, True)):
             out = place(start)
-            gemm.gemm(backend, place(a), place(b), out, transa=transa, transb=transb, accumulate=accumulate)  # type: ignore[arg-type]
+            factors = place(a), place(b)
+            gemm.gemm(backend, *factors, out, products="own", transa=transa, transb=transb, accumulate=accumulate)  # type: ignore[arg-type]
             error = np.abs(out.get().astype("f8") - expected - (c if accumulate else 0)).max()
             assert error <= TOLERANCE[kind] * np.abs(expected).max()
     assert not backend.faults, str(backend.faults)

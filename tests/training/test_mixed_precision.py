@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from runs import make, numbers, windows
+from variables import SetVariable
 
 import gpulstm
 import hostgpu
@@ -24,9 +25,9 @@ pytestmark = pytest.mark.cuda
 
 
 @pytest.fixture(params=["1", "0"], ids=["graph", "launched"])
-def graph(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+def graph(request: pytest.FixtureRequest, set_variable: SetVariable) -> str:
     """With passes replayed as graphs, and without."""
-    monkeypatch.setenv(planner.GRAPH, request.param)
+    set_variable(planner.GRAPH, request.param)
     return request.param
 
 
@@ -137,9 +138,9 @@ def test_a_run_goes_on_bit_for_bit(graph: str, tmp_path: Path) -> None:
         assert to_host(run.state.loss_scale.state).tobytes() == to_host(whole.state.loss_scale.state).tobytes()
 
 
-def test_a_warm_step_waits_for_nothing_and_makes_few_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_warm_step_waits_for_nothing_and_makes_few_calls(set_variable: SetVariable) -> None:
     """Counted by the simulator; a GPU has no such counters, and there the steps are only taken."""
-    monkeypatch.setenv(planner.GRAPH, "1")
+    set_variable(planner.GRAPH, "1")
     run = half(epochs=1, batch_size=4, log_every=1000)
     assert "graph of a whole training pass: replayed from the second pass of a shape on; 0 recorded" in run.explain(6)
     counted: list[dict[str, Any]] = []

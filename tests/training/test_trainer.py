@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from paths import TESTS
 from runs import SMALL, Call, interrupt, make, network, numbers, windows
+from variables import SetVariable
 
 from gpulstm import losses, optimizers, schedules
 from gpulstm.arrays import checkpoint
@@ -399,8 +400,8 @@ def test_the_step_log_latches(backend: Any) -> None:
     np.testing.assert_array_equal(host[2], [3] * 5)
 
 
-def test_a_bound_on_memory_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GPULSTM_ENGINE", "reference")
+def test_a_bound_on_memory_changes_no_bit(monkeypatch: pytest.MonkeyPatch, set_variable: SetVariable) -> None:
+    set_variable("GPULSTM_ENGINE", "reference")
     monkeypatch.setattr(reference, "BLOCK_ROWS", 8)  # a step is a block, so that six steps can be cut
     whole, bounded = make(epochs=2), make(epochs=2, memory="sqrt")
     whole.fit(windows(missing=True), windows())

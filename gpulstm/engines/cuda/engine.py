@@ -5,14 +5,23 @@ The forms and the planner are imported by the first call for a GPU: a process th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from gpulstm.arrays.backend import Array
-from gpulstm.engines.cells import Grads
-from gpulstm.engines.spec import Call, Footprint, StackSpec, State, Task
+from gpulstm.arrays.gemm import SIZE
+from gpulstm.engines.spec import (
+    Call,
+    Footprint,
+    Grads,
+    Layers,
+    Plan,
+    StackSpec,
+    State,
+    Steps,
+    Task,
+    plan_of,
+    unsupported,
+)
 
 if TYPE_CHECKING:
     from gpulstm.arrays.params import ParamDict
@@ -25,31 +34,28 @@ BLOCK_ROWS = 16384  # of a product over time and batch; see `Task.blocks`
 
 def supports(call: Call) -> str | None:
     """Why this engine cannot serve a call, or None when it can."""
-    spec = call.spec
     if not call.on_cuda:
         return "the model is on the CPU"
-    options = {
-        "peepholes": spec.peepholes,
-        "coupled gates": spec.coupled,
-        "layer_norm": spec.layer_norm,
-        "proj_size": bool(spec.proj_size),
-        "clip": spec.clip is not None,
-        "activations": bool(spec.activations),
-        "reset_after=False": not spec.reset_after,
-    }
-    used = [option for option, on in options.items() if on]
-    if used:
-        return f"no kernel for {', '.join(used)}"
+    options = unsupported(call.spec)
+    if options:
+        return f"no kernel for {', '.join(options)}"
     from gpulstm.engines.cuda import planner
 
     return planner.refusal(call)
 
 
-def describe(call: Call) -> str:
+def complete(plan: Plan) -> Plan:
+    """Form, graph and wavefront; see `Engine.complete`."""
+    from gpulstm.engines.cuda import planner
+
+    return planner.complete(plan)
+
+
+def describe(plan: Plan) -> str:
     """How a layer is computed, in a few words."""
     from gpulstm.engines.cuda import planner
 
-    return str(planner.plan(call))
+    return planner.describe(plan)
 
 
 def block_steps(batch: int) -> int:
@@ -61,8 +67,8 @@ def footprint(spec: StackSpec, layer: int, batch: int) -> Footprint:
     """What a layer takes in training, in the form that takes most."""
     from gpulstm.engines.cuda.tape import COMPUTE
 
-    size, gates, units = np.dtype(spec.dtype).itemsize, spec.gates * spec.hidden_size, spec.hidden_size
-    compute = np.dtype(COMPUTE[spec.dtype][1]).itemsize
+    size, gates, units = SIZE[spec.dtype], spec.gates * spec.hidden_size, spec.hidden_size
+    compute = SIZE[COMPUTE[spec.dtype]]
     saved = gates * size + units * size * (1 + bool(spec.recurrent_dropout) + (spec.cell == "gru"))
     saved += units * compute * spec.has_memory + units * ((spec.zoneout[0] > 0) + (spec.zoneout[1] > 0))
     fixed = units * (2 * size + 2 * compute)
@@ -71,57 +77,44 @@ def footprint(spec: StackSpec, layer: int, batch: int) -> Footprint:
 
 
 def forward(task: Task, x: Array, state: State) -> tuple[Array, State, Tape | None]:
-    """All time steps of one layer and direction; arguments and results as `reference.forward`."""
-    from gpulstm.engines.cuda import fused, persistent, planner, stepwise
+    """All time steps of one layer and direction, as the task's plan says; see `Engine.forward`."""
+    from gpulstm.engines.cuda import fused, persistent, stepwise
 
-    plan, block = planner.plan(planner.call_of(task, x)), block_steps(x.shape[1])
+    plan, block = plan_of(task), block_steps(x.shape[1])
     if plan.form == "first" or not x.shape[0]:
         return stepwise.forward(task, x, state, block)
     if plan.layout is not None:
         return persistent.forward(task, x, state, plan.layout, block)
-    return fused.forward(task, x, state, plan.forward_tile, block)
+    return fused.forward(task, x, state, plan.tiles[0], block)
 
 
 def backward(task: Task, tape: Tape, dy: Array, dstate: State, grads: Grads) -> tuple[Array, State]:
-    """The gradient of `forward`; arguments and results as `reference.backward`."""
-    from gpulstm.engines.cuda import fused, persistent, planner, stepwise
+    """The gradient of `forward`; see `Engine.backward`."""
+    from gpulstm.engines.cuda import fused, persistent, stepwise
 
-    plan, block = planner.plan(planner.call_of(task, tape.x)), block_steps(dy.shape[1])
+    plan, block = plan_of(task), block_steps(dy.shape[1])
     if plan.form == "first" or not dy.shape[0]:
         return stepwise.backward(task, tape, dy, dstate, grads, block)
     if plan.layout is not None:
         return persistent.backward(task, tape, dy, dstate, grads, plan.layout, block)
-    return fused.backward(task, tape, dy, dstate, grads, plan.backward_tile, block)
+    return fused.backward(task, tape, dy, dstate, grads, plan.tiles[1], block)
 
 
-def forward_layers(
-    tasks: Sequence[Task], masks: Sequence[Array | None], x: Array, states: Sequence[State], chunk: int
-) -> tuple[Array, list[State], list[Tape | None]]:
-    """Several layers of one direction as a wavefront in chunks of steps; see `wavefront.forward`."""
-    from gpulstm.engines.cuda import planner, wavefront
-
-    plan, block = planner.plan(planner.call_of(tasks[0], x)), block_steps(x.shape[1])
-    return wavefront.forward(tasks, masks, x, states, plan.forward_tile, block, chunk)
+def infer(spec: StackSpec, params: ParamDict) -> None:
+    """None: a stack is recorded as a graph where that helps."""
 
 
-def backward_layers(
-    tasks: Sequence[Task],
-    masks: Sequence[Array | None],
-    tapes: Sequence[Tape],
-    dy: Array,
-    dstates: Sequence[State],
-    grads: Sequence[Grads],
-    chunk: int,
-) -> tuple[Array, list[State]]:
-    """The gradient of `forward_layers`; see `wavefront.backward`."""
-    from gpulstm.engines.cuda import planner, wavefront
+def stream(plan: Plan, params: ParamDict) -> Steps | None:
+    """A stack of one direction that keeps its state on the device, or None; see `cuda/stream.py`."""
+    from gpulstm.engines.cuda.stream import stream as packed_stream
 
-    plan, block = planner.plan(planner.call_of(tasks[0], tapes[0].x)), block_steps(dy.shape[1])
-    return wavefront.backward(tasks, masks, tapes, dy, dstates, grads, plan.backward_tile, block, chunk)
+    return packed_stream(plan, params)
 
 
-def stream(spec: StackSpec, params: ParamDict, batch: int) -> Any:
-    """A stack of one direction that keeps its state on the device, or None; see `stepping.stream`."""
-    from gpulstm.engines.cuda.stream import stream as made
+def side_by_side(plan: Plan) -> Layers | None:
+    """The module `wavefront` where the plan has one, within a recording."""
+    if not plan.wavefront:
+        return None
+    from gpulstm.engines.cuda import graph, wavefront
 
-    return made(spec, params, batch)
+    return wavefront if graph.recording() else None

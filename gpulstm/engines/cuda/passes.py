@@ -13,9 +13,8 @@ import numpy as np
 from gpulstm.arrays.backend import Array
 from gpulstm.arrays.cupy_backend import CupyBackend
 from gpulstm.arrays.gemm import TYPES
-from gpulstm.engines.cells import Grads
 from gpulstm.engines.cuda.tape import COMPUTE, Tape, input_product, sequence_gradients
-from gpulstm.engines.spec import State, Task
+from gpulstm.engines.spec import Grads, State, Task
 
 CELLS = {"lstm": 0, "gru": 1, "rnn": 2}
 _THREADS = 256
@@ -40,14 +39,10 @@ def struct(fields: tuple[str, ...], values: dict[str, Any]) -> np.void:
     return record[0]
 
 
-BACKWARD_ONLY = (("GL_BACKWARD", "1"),)  # a program holds the forward kernel, or under this macro the backward one
-
-
-def defines(task: Task, dtype: str, kernel: str = "") -> tuple[tuple[str, str], ...]:
-    """The macros that every program of a pass is compiled with; `kernel` is the one wanted where there are two."""
+def defines(task: Task, dtype: str) -> tuple[tuple[str, str], ...]:
+    """The macros that every kernel of a pass is compiled with."""
     storage, compute = TYPES[dtype]
-    only = BACKWARD_ONLY if "backward" in kernel else ()
-    return ("GL_T", storage), ("GL_R", compute), ("GL_CELL", str(CELLS[task.spec.cell])), *only
+    return ("GL_T", storage), ("GL_R", compute), ("GL_CELL", str(CELLS[task.spec.cell]))
 
 
 def columns(task: Task) -> int:
@@ -55,9 +50,14 @@ def columns(task: Task) -> int:
     return task.spec.hidden_size * (1 if task.spec.cell == "rnn" else 4)
 
 
+def ceil_divide(value: int, step: int) -> int:
+    """How many of `step` cover `value`."""
+    return -(-value // step)
+
+
 def round_up(value: int, step: int) -> int:
     """The next multiple of `step`."""
-    return -(-value // step) * step
+    return ceil_divide(value, step) * step
 
 
 def packed_forward(backend: CupyBackend, task: Task, dtype: str) -> tuple[Array, int]:
@@ -70,7 +70,7 @@ def pack_forward(backend: CupyBackend, task: Task, dtype: str, packed: Array) ->
     """Pack the recurrent weights."""
     units, pitch = packed.shape
     kernel = _packing(backend, task, dtype, "gpulstm_pack_forward")
-    grid = (round_up(packed.size, _THREADS) // _THREADS,)
+    grid = (ceil_divide(packed.size, _THREADS),)
     kernel(grid, (_THREADS,), (task.params["W_h"], packed, units, pitch))
 
 
@@ -104,7 +104,7 @@ class ForwardPass:
         self.y = None if task.lengths is None else xp.empty((self.steps, *shape), dtype)
         self.cs = None
         if spec.has_memory:
-            self.cs = xp.empty((self.steps + 1 if slots else 1, *shape), COMPUTE[self.dtype][1])
+            self.cs = xp.empty((self.steps + 1 if slots else 1, *shape), COMPUTE[self.dtype])
         self.s = xp.empty((self.steps, *shape), dtype) if task.save and spec.cell == "gru" else None
         self.order = list(task.steps(0, self.steps))
         self.packed, pitch = packed_forward(backend, task, self.dtype)
@@ -144,7 +144,7 @@ class ForwardPass:
         vs = None if self.vs is None else self.vs[self.first]
         cs = None if self.cs is None else self.cs[self.first if self.slots else 0]
         kernel = _packing(self.backend, self.task, self.dtype, "gpulstm_begin")
-        grid = (round_up(size, _THREADS) // _THREADS,)
+        grid = (ceil_divide(size, _THREADS),)
         arrays = (h, c, self.task.recurrent_mask, self.hs[self.first], vs, cs)
         kernel(grid, (_THREADS,), (*(0 if array is None else array for array in arrays), size))
 
@@ -183,7 +183,7 @@ class BackwardPass:
         if dy.size and dy.strides[2] != dtype.itemsize:
             dy = xp.ascontiguousarray(dy)
         self.dy = dy
-        shape, compute = (self.rows, self.units), COMPUTE[self.dtype][1]
+        shape, compute = (self.rows, self.units), COMPUTE[self.dtype]
         self.dgates = xp.empty_like(tape.gates)
         self.du = xp.empty_like(tape.gates) if spec.cell == "gru" else self.dgates
         self.around = xp.empty(shape, compute)
@@ -224,7 +224,7 @@ class BackwardPass:
         width, pitch = self.task.spec.gates * self.units, round_up(self.units, 4)
         packed = self.backend.xp.empty((width, pitch), self.dtype)
         kernel = _packing(self.backend, self.task, self.dtype, "gpulstm_pack_backward")
-        grid = (round_up(pitch, 32) // 32, round_up(width, 32) // 32)
+        grid = (ceil_divide(pitch, 32), ceil_divide(width, 32))
         kernel(grid, (32, 8), (self.task.params["W_h"], packed, self.units, pitch))
         return packed, pitch
 
@@ -233,7 +233,7 @@ class BackwardPass:
         h = xp.ascontiguousarray(dstate.h)
         c = 0 if dstate.c is None else xp.ascontiguousarray(dstate.c)
         kernel = _packing(self.backend, self.task, self.dtype, "gpulstm_begin_backward")
-        grid = (round_up(size, _THREADS) // _THREADS,)
+        grid = (ceil_divide(size, _THREADS),)
         kernel(grid, (_THREADS,), (h, c, self.around, 0 if self.dc is None else self.dc, size))
 
     def results(self, grads: Grads, dx: Array | None = None) -> tuple[Array, State]:
@@ -243,4 +243,4 @@ class BackwardPass:
 
 
 def _packing(backend: CupyBackend, task: Task, dtype: str, name: str) -> Any:
-    return backend.module("cuda/pack.cu", defines(task, dtype)).get_function(name)
+    return backend.kernel("cuda/pack.cu", defines(task, dtype), name)

@@ -8,27 +8,30 @@ launch.  That needs all blocks on the card at once: one block a multiprocessor a
 from __future__ import annotations
 
 import functools
-import os
 from dataclasses import dataclass
 from typing import Any, cast
 
 from gpulstm.arrays.backend import Array
 from gpulstm.arrays.cupy_backend import CupyBackend
 from gpulstm.arrays.devices import backend_of
-from gpulstm.engines.cells import Grads
-from gpulstm.engines.cuda.passes import BackwardPass, ForwardPass, defines
+from gpulstm.arrays.gemm import SIZE
+from gpulstm.arrays.variables import variables
+from gpulstm.engines.cuda.passes import BackwardPass, ForwardPass, ceil_divide, defines, round_up
 from gpulstm.engines.cuda.tape import Tape
-from gpulstm.engines.spec import State, Task
+from gpulstm.engines.spec import Grads, State, Task
 from gpulstm.errors import ConfigError, EngineError
 
+FORWARD, BACKWARD = "gpulstm_forward_all", "gpulstm_backward_all"
+# what leaves the other pass of the file out, by the name of the kernel
+ONLY = {FORWARD: ("GL_ONLY_FORWARD", "1"), BACKWARD: ("GL_ONLY_BACKWARD", "1")}
+AT_ONCE = 1 << 14  # steps of a launch on a card that draws a screen too: the driver ends what runs for seconds
+BARRIER = "GPULSTM_CUDA_BARRIER"
 THREADS = 256  # of a block, at most
 WEIGHTS = 128  # registers of a thread for weights, at most
 WORKING = 127  # registers of a thread that are not for weights: sums, addresses, what is being loaded
-CHUNK = 16384  # bytes of h that are copied to shared memory at once, where two steps of the depth take no more
+COPIED = 16384  # bytes of h that are copied to shared memory at once, where two steps of the depth take no more
 ROWS = {False: (4, 8), True: (16, 32)}  # of a tile, by whether it is for tensor cores: few for a small batch
 UNITS = {False: (8, 12, 16, 32), True: (16, 32)}  # hidden units of a block
-BARRIER = "GPULSTM_CUDA_BARRIER"
-SIZE = {"float16": 2, "float32": 4}
 
 
 @dataclass(frozen=True)
@@ -66,30 +69,30 @@ class Shape:
 
     @property
     def work(self) -> int:
-        """Bytes of shared memory beside the weights: two chunks of h or the sums, then sums of sums."""
+        """Bytes of shared memory in addition to the weights: two chunks of h or the sums, then sums of sums."""
         pad = 16 // self.size
         chunks = 2 * self.rows * (self.depth * self.turns + pad) * self.size
         if self.tensor:
             sums = self.slices * self.rows * (self.columns + 4) * 4
             loading = self.columns * (self.depth + pad) * self.size
-            return _round_up(_round_up(max(chunks, sums, loading), 16) + self.threads * 16, 32)
+            return round_up(round_up(max(chunks, sums, loading), 16) + self.threads * 16, 32)
         sums = self.rows * (self.slices + 1) * self.columns * 4
-        return _round_up(max(chunks, sums), 16) + _round_up(self.threads * 16, 32)
+        return round_up(max(chunks, sums), 16) + round_up(self.threads * 16, 32)
 
     def bytes(self, inner: int) -> int:
         """Shared memory of a block whose weights have `inner` rows."""
-        spare = max(0, _blocks(inner, self.depth) - self.held) * self.depth
+        spare = max(0, ceil_divide(inner, self.depth) - self.held) * self.depth
         if self.tensor and spare:
             spare += 16 // self.size
         return self.work + spare * self.columns * self.size
 
     def share(self, inner: int) -> float:
         """The part of the weights that is in registers."""
-        return min(1.0, self.held / _blocks(inner, self.depth))
+        return min(1.0, self.held / ceil_divide(inner, self.depth))
 
     @property
     def macros(self) -> tuple[tuple[str, str], ...]:
-        """What the kernel is compiled with beside `steps.defines`."""
+        """What the kernel is compiled with in addition to `passes.defines`."""
         numbers = (
             self.rows,
             self.columns,
@@ -98,8 +101,8 @@ class Shape:
             self.turns,
             self.held,
         )
-        found = (("GL_SHAPE", ",".join(map(str, numbers))), ("GL_WORK", str(self.work)))
-        return (*found, ("GL_TENSOR", "1")) if self.tensor else found
+        macros = (("GL_SHAPE", ",".join(map(str, numbers))), ("GL_WORK", str(self.work)))
+        return (*macros, ("GL_TENSOR", "1")) if self.tensor else macros
 
 
 @dataclass(frozen=True)
@@ -150,26 +153,26 @@ def layout(
     for kind in kinds:
         few, many = ROWS[kind]
         for units in UNITS[kind]:
-            panels = _blocks(hidden, units)
+            panels = ceil_divide(hidden, units)
             if panels > processors:
                 continue
             fit = processors // panels
-            rows = few if _blocks(batch, few) <= fit else many
+            rows = few if ceil_divide(batch, few) <= fit else many
             forward = shape(rows, units * wide, SIZE[dtype], registers, kind)
             backward = shape(rows, units, SIZE[dtype], registers, kind)
             needs = forward.bytes(hidden), backward.bytes(gates * hidden)
             if max(needs) <= shared:
                 held = min(forward.share(hidden), backward.share(gates * hidden))
-                groups = max(1, min(_blocks(batch, rows), fit))
+                groups = max(1, min(ceil_divide(batch, rows), fit))
                 return Layout(units, panels, groups, forward, backward, *needs, held)
             if least is None or max(needs) < least[0]:
                 least = max(needs), forward
     if least is None:
         most = UNITS[tensor][-1]
-        return f"H={hidden} needs {_blocks(hidden, most)} blocks of {most} units at once, the card has {processors}"
+        return f"H={hidden} needs {ceil_divide(hidden, most)} blocks of {most} units at once, the card has {processors}"
     first = least[1]
-    beside = f" beside {first.held * first.depth * first.columns * first.size} of registers" if first.held else ""
-    return f"the weights of a block need {least[0]} bytes of shared memory{beside}, the card has {shared}"
+    in_registers = f" beside {first.held * first.depth * first.columns * first.size} of registers" if first.held else ""
+    return f"the weights of a block need {least[0]} bytes of shared memory{in_registers}, the card has {shared}"
 
 
 def shape(rows: int, columns: int, size: int, registers: int, tensor: bool) -> Shape:
@@ -191,7 +194,7 @@ def shape(rows: int, columns: int, size: int, registers: int, tensor: bool) -> S
     held = min(WEIGHTS, max(0, registers // THREADS - WORKING)) // of_step
     depth, turns = slices * _depth(tensor, size), 1
     # two at least: there is a copy of the loop that fetches h for every chunk held, and many of them take registers
-    while (turns == 1 or 2 * turns * depth * rows * size <= CHUNK) and 2 * turns <= (held or 8):
+    while (turns == 1 or 2 * turns * depth * rows * size <= COPIED) and 2 * turns <= (held or 8):
         turns *= 2
     return Shape(tensor, size, rows, columns, across, slices, turns, held // turns * turns)
 
@@ -200,29 +203,21 @@ def _depth(tensor: bool, size: int) -> int:
     return 32 // size if tensor else 4
 
 
-def _blocks(value: int, size: int) -> int:
-    return -(-value // size)
-
-
-def _round_up(value: int, step: int) -> int:
-    return _blocks(value, step) * step
-
-
 def forward(task: Task, x: Array, state: State, where: Layout, block: int) -> tuple[Array, State, Tape | None]:
-    """All time steps of one layer and direction in one launch; the rest as `reference.forward`."""
+    """All time steps of one layer and direction in one launch; the rest see `Engine.forward`."""
     backend = cast(CupyBackend, backend_of(x))
     work = ForwardPass(backend, task, x, state, block)
-    _launch(backend, "gpulstm_forward_all", where.forward, where.forward_bytes, where, work)
+    _launch(backend, FORWARD, where.forward, where.forward_bytes, where, work)
     return work.results()
 
 
 def backward(
     task: Task, tape: Tape, dy: Array, dstate: State, grads: Grads, where: Layout, block: int
 ) -> tuple[Array, State]:
-    """The gradient of `forward` in one launch; the rest as `reference.backward`."""
+    """The gradient of `forward` in one launch; the rest see `Engine.backward`."""
     backend = cast(CupyBackend, backend_of(dy))
     work = BackwardPass(backend, task, tape, dy, dstate, block)
-    _launch(backend, "gpulstm_backward_all", where.backward, where.backward_bytes, where, work)
+    _launch(backend, BACKWARD, where.backward, where.backward_bytes, where, work)
     return work.results(grads)
 
 
@@ -234,7 +229,7 @@ def counts_arrivals() -> bool:
     Raises:
         ConfigError: the variable is neither "grid" nor "counters".
     """
-    asked = os.environ.get(BARRIER) or "grid"
+    asked = variables().get(BARRIER) or "grid"
     if asked not in ("grid", "counters"):
         raise ConfigError(f"{BARRIER} is {asked!r}, expected grid or counters")
     return asked == "counters"
@@ -244,11 +239,19 @@ def _launch(
     backend: CupyBackend, name: str, shape: Shape, shared: int, where: Layout, work: ForwardPass | BackwardPass
 ) -> None:
     counters = counts_arrivals()
-    macros = (*defines(work.task, work.dtype, name), *shape.macros, *((("GL_COUNTERS", "1"),) if counters else ()))
+    counting = (("GL_COUNTERS", "1"),) if counters else ()
+    macros = (*defines(work.task, work.dtype), *shape.macros, ONLY[name], *counting)
+    if work.task.save and name == FORWARD:  # the other pass will want it soon
+        other = (*defines(work.task, work.dtype), *where.backward.macros, ONLY[BACKWARD], *counting)
+        backend.prepare("cuda/persistent.cu", other, BACKWARD, cooperative=True)
     kernel = _compiled(backend, macros, name, shape.threads, shared, where.panels * where.groups)
-    arrived = (backend.zeros((where.groups,), "uint32"),) if counters else ()
-    arguments = (work.arguments, work.steps, where.panels, where.groups, *arrived)
-    kernel((where.panels * where.groups,), (shape.threads,), arguments, shared_mem=shared)
+    total = work.steps + (name == BACKWARD)  # one more for the gradient of the initial state
+    at_once = AT_ONCE if backend.watched else total
+    for first in range(0, total, at_once):
+        last = min(first + at_once, total)
+        arrived = (backend.zeros((where.groups,), "uint32"),) if counters else ()
+        arguments = (work.arguments, work.steps, where.panels, where.groups, first, last, *arrived)
+        kernel((where.panels * where.groups,), (shape.threads,), arguments, shared_mem=shared)
 
 
 @functools.cache
@@ -256,7 +259,7 @@ def _compiled(
     backend: CupyBackend, macros: tuple[tuple[str, str], ...], name: str, block: int, shared: int, grid: int
 ) -> Any:
     """The kernel, once it is known that the card holds the whole grid at once."""
-    kernel = backend.module("cuda/persistent.cu", macros, cooperative=True).get_function(name)
+    kernel = backend.kernel("cuda/persistent.cu", macros, name, cooperative=True)
     # all that a block may have, not what this size needs: the kernel is shared by layers of all sizes
     kernel.max_dynamic_shared_size_bytes = backend.shared_memory
     driver = backend.xp.cuda.driver

@@ -1,102 +1,184 @@
-"""Which form of the CUDA engine serves a call: the one that the cost model finds fastest, unless the user names one.
+"""How the CUDA engine computes a call: in which form, as a graph or not, and with its layers side by side or not.
 
-`GPULSTM_CUDA_FORM`, `GPULSTM_CUDA_TILE` and `GPULSTM_CUDA_GRAPH` override the choice, and a tuning file goes before the
-cost model (`tuning.py`).  The choice is a function of the
-call and the card alone, so the same run takes the same path, and gives the same bits, every time.
+Three thresholds name up to three ways, the best guess first.  Which of them is right and fastest is found out on the
+card, once for a kind of problem (`verdicts.py`); where that is switched off, the best guess is taken.  So the same call
+takes the same path, and gives the same bits, as long as the card and its verdicts are the same.  `GPULSTM_CUDA_FORM`,
+`GPULSTM_CUDA_TILE`, `GPULSTM_CUDA_GRAPH` and `GPULSTM_CUDA_WAVEFRONT` go before both.
 """
 
 from __future__ import annotations
 
 import functools
-import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import cast
 
-from gpulstm.arrays.backend import Array
 from gpulstm.arrays.cupy_backend import CupyBackend
-from gpulstm.arrays.devices import backend_of, resolve
-from gpulstm.arrays.gemm import TENSOR_TILES, TILES, Tile, is_tensor, wants_tensor
-from gpulstm.engines.cuda import cost, persistent, tuning
-from gpulstm.engines.spec import Call, StackSpec, Task
+from gpulstm.arrays.devices import resolve
+from gpulstm.arrays.gemm import TENSOR_TILES, TILES, Tile, choose_tile, is_tensor, tensor_refusal, wants_tensor
+from gpulstm.arrays.variables import switch, variables
+from gpulstm.engines.cuda import engine, persistent, verdicts
+from gpulstm.engines.cuda.graph import capturing, recording
+from gpulstm.engines.cuda.verdicts import Way
+from gpulstm.engines.spec import Call, Plan, StackSpec
 from gpulstm.errors import ConfigError
 
 FORM = "GPULSTM_CUDA_FORM"
 TILE = "GPULSTM_CUDA_TILE"
 GRAPH = "GPULSTM_CUDA_GRAPH"
-FORMS = ("first", "fused", "persistent")
-MARGIN = 1.25  # a graph may be predicted to be slower by this factor: it leaves the host free for the next batch
-AROUND = {True: 20, False: 6}  # launches for each layer beside its products and steps: loss, head, sums, copies
 WAVEFRONT = "GPULSTM_CUDA_WAVEFRONT"
-SETTINGS = (  # what a choice depends on
-    *(FORM, TILE, GRAPH, WAVEFRONT, persistent.BARRIER, tuning.TUNING),
-    *("CUPY_TF32", "GPULSTM_ENGINE"),
-)
+FORMS = ("first", "fused", "persistent")
+CANDIDATES = 3
+
+# The thresholds.  None has been measured; each is where one kind of work would by count begin to outweigh another.
+PERSISTENT_ROWS = 64  # B up to which the persistent kernel is the best guess: more rows hide a launch in their products
+BLAS_NUMBERS = 1 << 16  # B * H from which a product of cuBLAS a step is: it fills the card, and outweighs its launch
+GRAPH_PRODUCTS = 1 << 36  # multiply-adds of a pass up to which a graph is: they are ours in it, and not cuBLAS's
+SLICES = 8  # of time, where the layers of a graph run side by side
 
 
 @dataclass(frozen=True)
-class CudaPlan:
-    """How a layer of a call is computed; print it.
+class Card:
+    """What the choice of a form depends on.
 
     Attributes:
-        form: "first", "fused" or "persistent".
-        forward_tile, backward_tile: tiles of the fused step (`kernels/cuda/tile.cuh`).
-        layout: of the persistent kernel, None for the other forms.
-        seconds: what the model predicts for the recurrence of the stack, by form.
-        declined: why there is no persistent kernel, if there is none.
-        tuned: the choice of a tuning file that is followed, or why the file is not, or None where none is named.
+        processors: multiprocessors.
+        shared: bytes of shared memory that a block may ask for.
+        registers: that a block may have.
+        capability: compute capability times ten.
+        cooperative: whether all blocks of a launch can be on the card at once.
     """
 
-    form: str
-    forward_tile: Tile
-    backward_tile: Tile
-    layout: persistent.Layout | None
-    seconds: tuple[tuple[str, float], ...]
-    declined: str | None
-    tuned: tuning.Tuned | str | None = None
-
-    def __str__(self) -> str:
-        if self.form == "first":
-            how = "a product and a fused gate kernel a step"
-        elif self.layout is not None:
-            how = f"all steps in one persistent kernel, {self.layout}"
-        else:
-            rows, columns = self.forward_tile[:2]
-            tensor = " on tensor cores" if is_tensor(self.forward_tile) else ""
-            how = f"one fused kernel a step, tiles {rows}x{columns}{tensor}"
-        others = ", ".join(f"{form} {1e3 * seconds:.3g} ms" for form, seconds in self.seconds)
-        declined = f"; not persistent: {self.declined}" if self.declined else ""
-        source = "" if self.tuned is None else f"; tuning file not used: {self.tuned}"
-        if isinstance(self.tuned, tuning.Tuned):
-            source = f"; chosen by the tuning file {self.tuned.path}"
-        return f"hoisted input product, then {how}; predicted for the recurrence: {others}{declined}{source}"
+    processors: int
+    shared: int
+    registers: int
+    capability: int
+    cooperative: bool = True
 
 
-def graph_refusal(call: Call, engine: str) -> str | None:
-    """Why a call is not replayed as a CUDA graph, or None where it is; GPULSTM_CUDA_GRAPH=0 or 1 overrides.
+@dataclass(frozen=True)
+class Forms:
+    """The forms that may serve a call.
 
-    A graph can hold no cuBLAS call, so where the products are large own kernels cost more than the launches saved.
+    Attributes:
+        tiles: of the fused step, forward and backward.
+        layout: of the persistent kernel, or why there is none.
     """
-    asked = os.environ.get(GRAPH)
-    if asked not in (None, "", "0", "1"):
-        raise ConfigError(f"{GRAPH} is {asked!r}, expected 0 or 1")
-    if asked == "0":
-        return f"{GRAPH} is 0"
-    if engine != "cuda":
-        return f"the {engine} engine's work cannot be recorded"
-    if asked == "1":
-        return None
-    found, card = plan(call), card_of(call.device)
-    if isinstance(found.tuned, tuning.Tuned):
-        return None if found.tuned.graph else f"the tuning file {found.tuned.path} says that launches are faster"
-    replayed, launched = graph_seconds(call.spec, call.steps, call.batch, found, card, call.training)
-    if replayed <= MARGIN * launched:
-        return None
-    return f"replayed as a graph it is predicted to take {1e3 * replayed:.3g} ms, launched {1e3 * launched:.3g} ms"
+
+    tiles: tuple[Tile, Tile]
+    layout: persistent.Layout | str
+
+    @property
+    def names(self) -> list[str]:
+        """Those that there are."""
+        return [name for name in FORMS if name != "persistent" or not isinstance(self.layout, str)]
 
 
-def call_of(task: Task, x: Array) -> Call:
-    """The call that a task belongs to."""
-    return Call(task.spec, backend_of(x).device, x.shape[0], x.shape[1], task.training, task.lengths is not None)
+def refusal(call: Call) -> str | None:
+    """Why the form that GPULSTM_CUDA_FORM asks for cannot serve a call, or None."""
+    forms = forms_of(call)
+    if variables().get(FORM) == "persistent" and isinstance(forms.layout, str):
+        return f"{FORM} is 'persistent', but {forms.layout}"
+    return None
+
+
+def complete(plan: Plan) -> Plan:
+    """The plan of a call with its form, its graph and its wavefront.
+
+    Outside training they do not depend on T, as the bits must not.
+    """
+    call = plan.call
+    forms = forms_of(call)
+    ways = candidates(call, forms)
+    plans = {way: planned(plan, way, forms) for way in ways}
+    remark = "by the thresholds"
+    backend = cast(CupyBackend, resolve(call.device))
+    if len(ways) > 1 and verdicts.mode() != "0" and not (recording() or capturing(backend)):
+        from gpulstm.engines.cuda.trial import trial_of
+
+        known, label = verdicts.of(backend), _label(call)
+        choice = known.choose(call, label, ways, trial_of(plans))
+        way, remark = choice
+        wrong = [f"{form} is not used: {why}" for form in FORMS if (why := known.refusal(form, call, label))]
+        remark = "; ".join([remark, *wrong])
+    else:
+        way = ways[0]
+    if isinstance(forms.layout, str):
+        remark += f"; not persistent: {forms.layout}"
+    return replace(plans[way] if way in plans else planned(plan, way, forms), remarks=remark)
+
+
+def describe(plan: Plan) -> str:
+    """How a layer is computed, in a few words."""
+    if plan.form == "first":
+        how = "a product and a fused gate kernel a step"
+    elif plan.layout is not None:
+        how = f"all steps in one persistent kernel, {plan.layout}"
+    else:
+        rows, columns = plan.tiles[0][:2]
+        tensor = " on tensor cores" if is_tensor(plan.tiles[0]) else ""
+        how = f"one fused kernel a step, tiles {rows}x{columns}{tensor}"
+    return f"hoisted input product, then {how}; {plan.remarks}"
+
+
+def candidates(call: Call, forms: Forms) -> list[Way]:
+    """The ways to try, the thresholds' guess first; one alone where the environment leaves no other."""
+    form, graph, wavefront = variables().get(FORM), switch(GRAPH), switch(WAVEFRONT)
+    guess, second = _order(call, forms)[:2]
+    if form:
+        guess = second = form
+    replayed = graph_guess(call) if graph is None else graph
+    side_by_side = wavefront is not False and no_wavefront(call) is None
+    ways = [Way(guess, replayed), Way(second, replayed), Way(guess, not replayed)]
+    if side_by_side and replayed and guess == "fused":
+        ways.insert(0 if wavefront else 1, Way(guess, graph=True, wavefront=True))
+    if wavefront:
+        ways = [way for way in ways if way.wavefront or not (side_by_side and way.form == "fused" and way.graph)]
+    if graph is not None:
+        ways = [way for way in ways if way.graph == graph]
+    ways = list(dict.fromkeys(ways))[:CANDIDATES]
+    return ways[:1] if form else ways  # a form that the user names is taken as it is
+
+
+def graph_guess(call: Call) -> bool:
+    """Whether a call is replayed as a graph by the threshold."""
+    spec, steps = call.spec, call.steps if call.training else engine.block_steps(call.batch)
+    widths = [spec.layer_input_size(layer) + spec.hidden_size for layer in range(spec.num_layers)]
+    products = steps * call.batch * spec.directions * spec.gates * spec.hidden_size * sum(widths)
+    return products * (3 if call.training else 1) <= GRAPH_PRODUCTS
+
+
+def no_wavefront(call: Call) -> str | None:
+    """Why the layers of a call cannot be computed side by side, or None."""
+    if call.spec.num_layers < 2:
+        return "there is one layer"
+    if call.spec.bidirectional:
+        return "a layer reads both directions of the one below to their ends"
+    if call.steps < 2:
+        return "there is one step"
+    return None
+
+
+def forms_of(call: Call) -> Forms:
+    """The forms that may serve a call on its device."""
+    return choose_forms(call.spec, call.batch, card_of(call.device), _tensor(call), variables().get(TILE))
+
+
+def wrong(call: Call, form: str) -> str | None:
+    """Why a form is not used on the call's device, as far as it is known, or None."""
+    if verdicts.mode() == "0":
+        return None
+    return verdicts.of(cast(CupyBackend, resolve(call.device))).refusal(form, call, _label(call))
+
+
+def memory_of(call: Call) -> int:
+    """Bytes of memory of the call's device."""
+    return cast(CupyBackend, resolve(call.device)).memory_total
+
+
+def graph_asked() -> bool:
+    """Whether GPULSTM_CUDA_GRAPH=1 asks for graphs whatever else is found."""
+    return switch(GRAPH) is True
 
 
 def never(form: str, cell: str, dtype: str) -> str | None:
@@ -106,38 +188,18 @@ def never(form: str, cell: str, dtype: str) -> str | None:
     return None
 
 
-def refusal(call: Call) -> str | None:
-    """Why the form that GPULSTM_CUDA_FORM asks for cannot serve a call, or None."""
-    found = plan(call)
-    if os.environ.get(FORM) == "persistent" and found.layout is None:
-        return f"{FORM} is 'persistent', but {found.declined}"
-    return None
-
-
-def plan(call: Call) -> CudaPlan:
-    """The form for a call."""
-    form, tile = os.environ.get(FORM) or None, os.environ.get(TILE) or None
-    tensor, card = wants_tensor(cast(CupyBackend, resolve(call.device)), call.spec.dtype), card_of(call.device)
-    tuned = None if form else tuning.find(call, card.name)
-    asked = tuned.form if isinstance(tuned, tuning.Tuned) else form
-    found = _plan(call.spec, call.steps, call.batch, call.training, card, tensor, asked, tile)
-    if isinstance(tuned, tuning.Tuned) and found.form == "persistent" and found.layout is None:
-        tuned = f"it asks for the persistent form, but {found.declined}"
-        found = _plan(call.spec, call.steps, call.batch, call.training, card, tensor, None, tile)
-    return found if tuned is None else replace(found, tuned=tuned)
-
-
 @functools.cache
-def card_of(device: str) -> cost.Card:
-    """What the cost model knows of a device."""
-    return cost.card(cast(CupyBackend, resolve(device)))
-
-
-def plan_for(
-    spec: StackSpec, steps: int, batch: int, training: bool, card: cost.Card, tensor: bool = False
-) -> CudaPlan:
-    """The plan that a card would get, which need not be there."""
-    return _plan(spec, steps, batch, training, card, tensor, None, None)
+def card_of(device: str) -> Card:
+    """A device as the driver describes it."""
+    backend = cast(CupyBackend, resolve(device))
+    attributes: Mapping[str, int] = backend.xp.cuda.Device(backend.index).attributes
+    return Card(
+        backend.processors,
+        backend.shared_memory,
+        attributes["MaxRegistersPerBlock"],
+        backend.capability,
+        bool(attributes["CooperativeLaunch"]),
+    )
 
 
 def tiles_of(dtype: str) -> tuple[Tile, ...]:
@@ -145,122 +207,68 @@ def tiles_of(dtype: str) -> tuple[Tile, ...]:
     return TILES if dtype == "float64" else TILES + TENSOR_TILES
 
 
-def layers(spec: StackSpec, steps: int, batch: int) -> list[cost.Layer]:
-    """Every layer and direction of a stack, as the cost model sees them."""
-    sizes = [spec.layer_input_size(layer) for layer in range(spec.num_layers) for _ in range(spec.directions)]
-    return [cost.Layer(steps, batch, inputs, spec.hidden_size, spec.gates, spec.dtype) for inputs in sizes]
-
-
-def graph_asked() -> bool:
-    """Whether GPULSTM_CUDA_GRAPH=1 asks for graphs whatever is predicted."""
-    return os.environ.get(GRAPH) == "1"
-
-
-def graph_switched_off() -> bool:
-    """Whether GPULSTM_CUDA_GRAPH=0 forbids graphs."""
-    return os.environ.get(GRAPH) == "0"
-
-
-def settings() -> tuple[str | None, ...]:
-    """The variables of the environment that a choice depends on, as they are now."""
-    return tuple(map(os.environ.get, SETTINGS))
-
-
-def graph_seconds(
-    spec: StackSpec, steps: int, batch: int, plan: CudaPlan, card: cost.Card, training: bool = True
-) -> tuple[float, float]:
-    """(replayed as a graph, launched piece by piece): predicted seconds of a pass through the stack."""
-    replayed = launched = 0.0
-    tensor = is_tensor(plan.forward_tile)
-    for layer in layers(spec, steps, batch):
-        device, host = cost.around(card, layer, training=training, own=False, tensor=tensor)
-        steps_launched = _recurrence(card, layer, plan, training=training, recorded=False)
-        launched += max(device, host) + steps_launched + AROUND[training] * cost.HOST_KERNEL
-        device, _ = cost.around(card, layer, training=training, own=True, tensor=tensor)
-        replayed += device + _recurrence(card, layer, plan, training, recorded=True) + AROUND[training] * cost.GAP
-    return replayed, launched
-
-
-def _recurrence(card: cost.Card, layer: cost.Layer, plan: CudaPlan, training: bool, recorded: bool) -> float:
-    """Predicted seconds of the steps of one layer and direction."""
-    total = 0.0
-    for backward in (False, True)[: 1 + training]:
-        if plan.form == "first":
-            step = cost.step_first(card, layer, backward)
-        elif plan.layout is not None:
-            step = cost.step_persistent(card, layer, plan.layout, backward)
-        else:
-            tile = plan.backward_tile if backward else plan.forward_tile
-            step = cost.step_fused(card, layer, tile, backward, recorded)
-        total += layer.steps * step
-    return total
-
-
 @functools.lru_cache(maxsize=1024)
-def _cached(
-    spec: StackSpec, steps: int, batch: int, training: bool, card_name: str, tensor: bool, form: str, tile: str
-) -> CudaPlan:
-    return _decide(spec, steps, batch, training, _CARDS[card_name], tensor, form or None, tile or None)
+def choose_forms(spec: StackSpec, batch: int, card: Card, tensor: bool, tile: str | None = None) -> Forms:
+    """The forms for a stack on a card, which need not be there.
 
+    Args:
+        spec, batch: the stack and B.
+        card: the card.
+        tensor: whether the products are for tensor cores.
+        tile: number of the fused step's tile as the user names it, or None for the one that is expected to be fastest.
 
-_CARDS: dict[str, cost.Card] = {}
-
-
-def _plan(
-    spec: StackSpec,
-    steps: int,
-    batch: int,
-    training: bool,
-    card: cost.Card,
-    tensor: bool,
-    form: str | None,
-    tile: str | None,
-) -> CudaPlan:
-    _CARDS.setdefault(card.name, card)  # a card holds a dict and cannot be a key itself
-    return _cached(spec, steps, batch, training, card.name, tensor, form or "", tile or "")
-
-
-def _decide(
-    spec: StackSpec,
-    steps: int,
-    batch: int,
-    training: bool,
-    card: cost.Card,
-    tensor: bool,
-    form: str | None,
-    tile: str | None,
-) -> CudaPlan:
+    Raises:
+        ConfigError: there is no form, or no tile, as is asked for.
+    """
+    form, tiles = variables().get(FORM), tiles_of(spec.dtype)
     if form and form not in FORMS:
         raise ConfigError(f"{FORM} is {form!r}, expected one of {', '.join(FORMS)}")
-    all_layers, tiles = layers(spec, steps, batch), tiles_of(spec.dtype)
-    choice: tuple[Tile, ...]
-    if tile is not None:
+    if tile is None:
+        width = spec.hidden_size * (1 if spec.gates == 1 else 4)
+        forward = choose_tile(batch, width, card.processors, tensor)
+        backward = choose_tile(batch, spec.hidden_size, card.processors, tensor)
+    else:
         if not tile.isdigit() or int(tile) >= len(tiles):
             raise ConfigError(f"{TILE} is {tile!r}, expected 0 to {len(tiles) - 1} for {spec.dtype}")
-        choice = (tiles[int(tile)],)
-    else:
-        choice = TENSOR_TILES if tensor else TILES
-    best = [
-        min(choice, key=lambda shape: cost.step_fused(card, all_layers[0], shape, backward, recorded=True))
-        for backward in (False, True)
-    ]
-    found: persistent.Layout | str
+        forward = backward = tiles[int(tile)]
+        refused = tensor_refusal(spec.dtype, card.capability) if is_tensor(forward) else None
+        if refused:
+            raise ConfigError(f"{TILE} is {tile!r}, but {refused}")
+    layout: persistent.Layout | str = "the card cannot launch cooperatively"
     if card.cooperative:
         limits = card.processors, card.shared, card.registers
-        found = persistent.layout(spec.cell, spec.dtype, batch, spec.hidden_size, *limits, tensor)
-    else:
-        found = "the card cannot launch cooperatively"
-    where = None if isinstance(found, str) else found
+        layout = persistent.layout(spec.cell, spec.dtype, batch, spec.hidden_size, *limits, tensor)
+    return Forms((forward, backward), layout)
 
-    def candidate(name: str) -> CudaPlan:
-        return CudaPlan(name, best[0], best[1], where if name == "persistent" else None, (), None)
 
-    names = [name for name in FORMS if name != "persistent" or where is not None]
-    seconds = {
-        name: sum(_recurrence(card, layer, candidate(name), training, recorded=False) for layer in all_layers)
-        for name in names
-    }
-    chosen = form or min(names, key=lambda name: seconds[name])
-    declined = found if isinstance(found, str) else None
-    layout = where if chosen == "persistent" else None
-    return CudaPlan(chosen, best[0], best[1], layout, tuple(seconds.items()), declined)
+def _order(call: Call, forms: Forms) -> list[str]:
+    """The forms that there are, the thresholds' guess first."""
+    names = forms.names
+    large = call.batch * call.spec.hidden_size >= BLAS_NUMBERS
+    guess = "persistent" if "persistent" in names and call.batch <= PERSISTENT_ROWS else "first" if large else "fused"
+    rest = ("first", "fused", "persistent") if large else ("fused", "persistent", "first")
+    return [guess, *(name for name in rest if name in names and name != guess)]
+
+
+def planned(plan: Plan, way: Way, forms: Forms) -> Plan:
+    """The plan of a call in one way."""
+    layout = None if isinstance(forms.layout, str) or way.form != "persistent" else forms.layout
+    no_graph = None if way.graph else f"{GRAPH} is 0" if switch(GRAPH) is False else "launches are faster"
+    plan = replace(plan, form=way.form, tiles=forms.tiles, layout=layout, no_graph=no_graph)
+    if way.graph:
+        plan = replace(plan, products="own")
+    if way.wavefront:
+        return replace(plan, wavefront=-(-plan.call.steps // min(SLICES, plan.call.steps)))
+    reason = no_wavefront(plan.call)
+    if reason is None and way.form != "fused":
+        reason = f"in the form {way.form!r} the steps of a layer stay together"
+    return replace(plan, no_wavefront=reason or (f"{WAVEFRONT} is 0" if switch(WAVEFRONT) is False else "it is slower"))
+
+
+def _tensor(call: Call) -> bool:
+    return wants_tensor(cast(CupyBackend, resolve(call.device)), call.spec.dtype)
+
+
+def _label(call: Call) -> str:
+    """The dtype as the products take it."""
+    return "float32 (TF32)" if call.spec.dtype == "float32" and _tensor(call) else call.spec.dtype

@@ -19,10 +19,9 @@ import numpy as np
 from gpulstm.arrays.backend import Array
 from gpulstm.arrays.cupy_backend import CupyBackend
 from gpulstm.arrays.devices import backend_of
-from gpulstm.arrays.gemm import gemm
-from gpulstm.engines.cells import Grads
+from gpulstm.arrays.gemm import TYPES, gemm
 from gpulstm.engines.cuda.tape import COMPUTE, Tape, input_product, sequence_gradients
-from gpulstm.engines.spec import State, Task
+from gpulstm.engines.spec import Grads, State, Task, plan_of
 
 _PLACE = "GlPlace p = gl_place(i, rows, units, t, reverse);"
 _BODIES = {
@@ -39,7 +38,7 @@ _TYPES = {"lengths": "int64", "keep_h": "bool", "keep_c": "bool", "cs": "{C}", "
 
 
 def forward(task: Task, x: Array, state: State, block: int) -> tuple[Array, State, Tape | None]:
-    """All time steps of one layer and direction, products by `block` steps; the rest as `reference.forward`."""
+    """All time steps of one layer and direction, products by `block` steps; see `Engine.forward`."""
     backend, spec, params = cast(CupyBackend, backend_of(x)), task.spec, task.params
     steps, rows, units, width = x.shape[0], x.shape[1], spec.hidden_size, spec.gates * spec.hidden_size
     xp, dtype = backend.xp, x.dtype
@@ -56,7 +55,7 @@ def forward(task: Task, x: Array, state: State, block: int) -> tuple[Array, Stat
     slots = task.save and spec.has_memory
     cs = None
     if spec.has_memory:
-        cs = xp.empty((steps + 1 if slots else 1, rows, units), COMPUTE[dtype.name][1])
+        cs = xp.empty((steps + 1 if slots else 1, rows, units), COMPUTE[dtype.name])
         cs[first if slots else 0] = state.c
     apart = spec.cell == "gru" or dtype == np.float16  # the recurrent product in a buffer of its own
     arrays: dict[str, Array | None] = {
@@ -72,13 +71,13 @@ def forward(task: Task, x: Array, state: State, block: int) -> tuple[Array, Stat
     }
     kernel, operands = _kernel(backend, spec.cell, dtype.name, spec.nonlinearity == "relu", arrays)
     hold = (0.0, 0.0) if task.training else spec.zoneout
-    u, w_h = arrays["u"], params["W_h"]
+    u, w_h, products = arrays["u"], params["W_h"], plan_of(task).products
     for t in task.steps(0, steps):
         v = vs[t + 1 if task.reverse else t]
         if u is None:
-            gemm(backend, v, w_h, gates[t], accumulate=True)
+            gemm(backend, v, w_h, gates[t], products=products, accumulate=True)
         else:
-            gemm(backend, v, w_h, u)
+            gemm(backend, v, w_h, u, products=products)
         kernel(rows, units, t, task.reverse, slots, *hold, *operands, size=rows * units)
     outputs = hs[:steps] if task.reverse else hs[1:]
     final = State(hs[last].copy(), None if cs is None else cs[last if slots else 0].astype(dtype))
@@ -87,7 +86,7 @@ def forward(task: Task, x: Array, state: State, block: int) -> tuple[Array, Stat
 
 
 def backward(task: Task, tape: Tape, dy: Array, dstate: State, grads: Grads, block: int) -> tuple[Array, State]:
-    """The gradient of `forward`; the rest as `reference.backward`.
+    """The gradient of `forward`; see `Engine.backward`.
 
     The gates saved in the tape are copied, not overwritten, so that a tape can be used again.
     """
@@ -105,17 +104,18 @@ def backward(task: Task, tape: Tape, dy: Array, dstate: State, grads: Grads, blo
         "dh": dh,
         "dv": xp.zeros((rows, units), dtype) if apart else None,
         "dy": xp.ascontiguousarray(dy),
-        "dc": None if dstate.c is None else xp.array(dstate.c, COMPUTE[dtype.name][1]),
+        "dc": None if dstate.c is None else xp.array(dstate.c, COMPUTE[dtype.name]),
     }
     kernel, operands = _kernel(backend, f"{spec.cell} backward", dtype.name, spec.nonlinearity == "relu", arrays)
-    products = dgates if arrays["du"] is None else arrays["du"]  # gradient of v W_h, per step
-    dv, w_h = arrays["dv"], params["W_h"]
+    du = dgates if arrays["du"] is None else arrays["du"]  # gradient of v W_h, per step
+    dv, w_h, products = arrays["dv"], params["W_h"], plan_of(task).products
     for t in reversed(task.steps(0, steps)):
         kernel(rows, units, t, task.reverse, True, 0.0, 0.0, *operands, size=rows * units)
-        gemm(backend, products[t], w_h, dh if dv is None else dv, transb=True, accumulate=dv is None)
+        dh_or_dv = dh if dv is None else dv
+        gemm(backend, du[t], w_h, dh_or_dv, products=products, transb=True, accumulate=dv is None)
     if dv is not None:
         dh += dv if task.recurrent_mask is None else dv * task.recurrent_mask
-    dx = sequence_gradients(backend, task, tape, dgates, products, grads, block)
+    dx = sequence_gradients(backend, task, tape, dgates, du, grads, block)
     return dx, State(dh, None if arrays["dc"] is None else arrays["dc"].astype(dtype))
 
 
@@ -138,7 +138,7 @@ def _kernel(
 
 @functools.cache
 def _compiled(backend: CupyBackend, step: str, dtype: str, relu: bool, names: tuple[str, ...]) -> Any:
-    compute, compute_dtype = COMPUTE[dtype]
+    compute, compute_dtype = TYPES[dtype][1], COMPUTE[dtype]
     pointers = {array: f"&{array}[0]" if array in names else "nullptr" for array in _ALL}
     body = _BODIES[step].format(R=compute, relu=str(relu).lower(), **pointers)
     options = "GlOptions<T> o = {{{lengths}, {keep_h}, {keep_c}, hold_h, hold_c, {mask}}};".format(**pointers)

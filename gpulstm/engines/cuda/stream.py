@@ -12,29 +12,33 @@ import numpy as np
 
 from gpulstm.arrays.backend import Array
 from gpulstm.arrays.cupy_backend import CupyBackend
-from gpulstm.arrays.gemm import affine, blocks, own_kernels, threads
+from gpulstm.arrays.gemm import affine, blocks, threads
 from gpulstm.arrays.params import ParamDict
+from gpulstm.arrays.variables import switch
 from gpulstm.engines.cuda import fused, passes, planner
-from gpulstm.engines.cuda.graph import Order, Recording, capturing
+from gpulstm.engines.cuda.graph import Order, Recording, RecordingFailed, capturing
 from gpulstm.engines.cuda.tape import COMPUTE
-from gpulstm.engines.spec import Call, StackSpec, Task
+from gpulstm.engines.spec import Plan, Task
 
 
 class PackedStream:
-    """The engine's part of `Stream`; made by `stream`, arguments as there."""
+    """The engine's part of `Stream`; made by `stream`, arguments as there.
 
-    def __init__(self, spec: StackSpec, params: ParamDict, batch: int) -> None:
+    Args:
+        no_graph: why a step is not replayed as a graph; None where it is.
+    """
+
+    def __init__(self, plan: Plan, params: ParamDict, no_graph: str | None) -> None:
         self.backend = backend = cast(CupyBackend, params.backend)
+        spec, batch, shape = plan.call.spec, plan.call.batch, plan.tiles[0]
         xp, units = backend.xp, spec.hidden_size
-        self.spec, self._params = spec, params
-        self.refusal = planner.graph_refusal(Call(spec, backend.device, 1, batch), "cuda")
-        shape = planner.plan(Call(spec, backend.device, 1, batch)).forward_tile
+        self.spec, self._params, self.no_graph = spec, params, no_graph
         self._recording: Recording | None = None
         self._order = Order(backend)
         with backend.activate():
             self._weights = params.over(xp.empty_like(params.flat))
             self._hs = xp.zeros((spec.num_layers, 2, batch, units), spec.dtype)
-            self._cs = xp.zeros((spec.num_layers, batch, units), COMPUTE[spec.dtype][1]) if spec.has_memory else None
+            self._cs = xp.zeros((spec.num_layers, batch, units), COMPUTE[spec.dtype]) if spec.has_memory else None
             self._gates = xp.empty((1, batch, spec.gates * units), spec.dtype)
             self._layers = [self._layer(layer) for layer in range(spec.num_layers)]
             task = self._layers[0][0]
@@ -87,16 +91,19 @@ class PackedStream:
             return out
 
         with self.backend.activate():
-            if self.refusal is not None or capturing(self.backend):
-                with self._order.turn(), own_kernels():
-                    return take(self._step(self.backend.xp.ascontiguousarray(x)))
-            if self._recording is None:
-                self._record(x)
-            assert self._recording is not None
-            return self._recording({"x": x}, take)
+            if self.no_graph is None and not capturing(self.backend):
+                try:
+                    if self._recording is None:
+                        self._record(x)
+                    return self._recording({"x": x}, take)  # type: ignore[misc]
+                except (MemoryError, RecordingFailed) as error:
+                    self._recording = None
+                    self.no_graph = f"CUDA could not record or launch it: {str(error) or 'no memory'}"
+            with self._order.turn():
+                return take(self._step(self.backend.xp.ascontiguousarray(x)))
 
     def __str__(self) -> str:
-        graph = "as one graph" if self.refusal is None else f"launched one by one ({self.refusal})"
+        graph = "as one graph" if self.no_graph is None else f"launched one by one ({self.no_graph})"
         return f"packed weights; a step is {2 * self.spec.num_layers + 1} pieces of work, {graph}"
 
     @property
@@ -118,7 +125,7 @@ class PackedStream:
         """The work of a step; the state moves on."""
         part = x[None]
         for layer, (task, _, arguments) in enumerate(self._layers):
-            affine(self.backend, part, task.params["W_x"], task.params.get("b"), self._gates)
+            affine(self.backend, part, task.params["W_x"], task.params.get("b"), self._gates, "own")
             self._kernel(self._grid, self._block, (arguments, np.int64(0)))
             part = self._hs[layer, 1][None]
         self._hs[:, 0] = self._hs[:, 1]
@@ -127,16 +134,19 @@ class PackedStream:
     def _record(self, x: Array) -> None:
         """Record a step; what it does to the state on the way is taken back."""
         state = self.state
-        self._recording = Recording(self.backend, self._step, {"x": x}, self._order)
-        self.state = state
+        try:
+            self._recording = Recording(self.backend, self._step, {"x": x}, self._order)
+        finally:
+            self.state = state
 
 
-def stream(spec: StackSpec, params: ParamDict, batch: int) -> PackedStream | None:
+def stream(plan: Plan, params: ParamDict) -> PackedStream | None:
     """A stack of one direction, its weights as they are now, from the state of zeros.
 
-    None where the cost model finds that a product by cuBLAS is worth its launch: large layers and batches.
+    None where a product by cuBLAS is taken to be worth its launch, for large layers and batches, and where the fused
+    kernel has been found wrong on this card.
     """
-    call = Call(spec, params.backend.device, 1, batch)
-    if planner.graph_refusal(call, "cuda") is not None and not planner.graph_switched_off():
+    asked = switch(planner.GRAPH)
+    if (asked is None and not planner.graph_guess(plan.call)) or planner.wrong(plan.call, "fused"):
         return None
-    return PackedStream(spec, params, batch)
+    return PackedStream(plan, params, f"{planner.GRAPH} is 0" if asked is False else None)

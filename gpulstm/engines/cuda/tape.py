@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from gpulstm.arrays.backend import Array
 from gpulstm.arrays.cupy_backend import CupyBackend
 from gpulstm.arrays.gemm import affine, gemm
-from gpulstm.engines.cells import Grads
-from gpulstm.engines.spec import Task
+from gpulstm.engines.spec import Grads, Task, plan_of
 
-COMPUTE = {"float16": ("float", "float32"), "float32": ("float", "float32"), "float64": ("double", "float64")}
+COMPUTE = {"float16": "float32", "float32": "float32", "float64": "float64"}  # dtype of c and of sums, by that of x
 
 
 @dataclass
@@ -28,7 +27,9 @@ class Tape:
 def input_product(backend: CupyBackend, task: Task, x: Array, out: Array, block: int) -> None:
     """out = x W_x + b `(T, B, G*H)`, in blocks of `block` steps."""
     for start, stop in task.blocks(x.shape[0], block):
-        affine(backend, x[start:stop], task.params["W_x"], task.params.get("b"), out[start:stop])
+        affine(
+            backend, x[start:stop], task.params["W_x"], task.params.get("b"), out[start:stop], plan_of(task).products
+        )
 
 
 def sequence_gradients(
@@ -36,7 +37,7 @@ def sequence_gradients(
     task: Task,
     tape: Tape,
     da: Array,
-    products: Array,
+    drecurrent: Array,
     grads: Grads,
     block: int,
     dx: Array | None = None,
@@ -48,25 +49,25 @@ def sequence_gradients(
         task: the layer; gradients are added to `grads`.
         tape: of its forward pass.
         da: `(T, B, G*H)`, gradient of the input product.
-        products: `(T, B, G*H)`, gradient of the recurrent product.
+        drecurrent: `(T, B, G*H)`, gradient of the recurrent product.
         grads: added to.
         block: time steps of a product, see `Task.blocks`.
-        dx: where that is there already.
+        dx: None computes it; given, it has been computed already.
     """
     steps, batch, _ = da.shape
-    there = dx is not None
+    has_dx, products = dx is not None, plan_of(task).products
     dx = backend.xp.empty_like(tape.x) if dx is None else dx
     v = tape.vs[1:] if task.reverse else tape.vs[:steps]
     for start, stop in reversed(task.blocks(steps, block)):
-        x_rows, v_rows, da_rows, product_rows, dx_rows = (
-            array[start:stop].reshape((stop - start) * batch, -1) for array in (tape.x, v, da, products, dx)
+        x_rows, v_rows, da_rows, drecurrent_rows, dx_rows = (
+            array[start:stop].reshape((stop - start) * batch, -1) for array in (tape.x, v, da, drecurrent, dx)
         )
-        gemm(backend, x_rows, da_rows, grads["W_x"], transa=True, accumulate=True)
-        gemm(backend, v_rows, product_rows, grads["W_h"], transa=True, accumulate=True)
-        if not there:
-            gemm(backend, da_rows, task.params["W_x"], dx_rows, transb=True)
+        gemm(backend, x_rows, da_rows, grads["W_x"], products=products, transa=True, accumulate=True)
+        gemm(backend, v_rows, drecurrent_rows, grads["W_h"], products=products, transa=True, accumulate=True)
+        if not has_dx:
+            gemm(backend, da_rows, task.params["W_x"], dx_rows, products=products, transb=True)
         if "b" in grads:
             grads["b"] += da_rows.sum(axis=0)
         if "b_hn" in grads:
-            grads["b_hn"] += product_rows[:, 2 * task.spec.hidden_size :].sum(axis=0)
+            grads["b_hn"] += drecurrent_rows[:, 2 * task.spec.hidden_size :].sum(axis=0)
     return dx

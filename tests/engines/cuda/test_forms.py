@@ -8,6 +8,7 @@ import sys
 
 import cuda_forms
 import pytest
+from variables import SetVariable
 
 import gpulstm
 import hostgpu
@@ -45,22 +46,22 @@ def test_every_form_in_every_mode_of_the_simulator(mode: str) -> None:
 
 
 @pytest.mark.cuda
-def test_an_override_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_override_that_is_none_is_refused(set_variable: SetVariable) -> None:
     layer = gpulstm.LSTM(2, 3, device="cuda")
     for name in (planner.FORM, planner.TILE):
-        with monkeypatch.context() as patch:
-            patch.setenv(name, "quick")
-            with pytest.raises(ConfigError, match=f"{name} is 'quick', expected"):
-                layer.explain(2, 2)
+        set_variable(name, "quick")
+        with pytest.raises(ConfigError, match=f"{name} is 'quick', expected"):
+            layer.explain(2, 2)
+        set_variable(name, None)
 
 
 @pytest.mark.cuda
-def test_a_step_is_one_launch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_is_one_launch(set_variable: SetVariable) -> None:
     """Counted by the simulator; on a GPU there is no counter, and the kernels' own count is not looked at."""
     if not hostgpu.simulated():
         return
-    monkeypatch.setenv(planner.FORM, "fused")
-    monkeypatch.setenv(planner.GRAPH, "0")
+    set_variable(planner.FORM, "fused")
+    set_variable(planner.GRAPH, "0")
     layer = gpulstm.LSTM(2, 3, device="cuda")
     x = resolve("cuda").xp.ones((7, 2, 2), "f")
     y, _, tape = layer.forward(x)
@@ -74,8 +75,8 @@ def test_a_step_is_one_launch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.cuda
-def test_the_persistent_form_says_why_it_declines(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(planner.FORM, "persistent")
+def test_the_persistent_form_says_why_it_declines(set_variable: SetVariable) -> None:
+    set_variable(planner.FORM, "persistent")
     for options, why in (
         ({"dtype": "float64"}, "the persistent kernel has no float64"),
         ({"hidden_size": 60000}, "needs 1875 blocks of 32 units at once"),
@@ -171,9 +172,9 @@ def test_a_grid_that_came_out_smaller_stops_instead_of_computing_a_part() -> Non
 
 
 @pytest.mark.cuda
-def test_layers_of_several_sizes_share_a_persistent_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_layers_of_several_sizes_share_a_persistent_kernel(set_variable: SetVariable) -> None:
     """What one size asks of the kernel, its shared memory above all, must not stand in the way of another."""
-    monkeypatch.setenv(planner.FORM, "persistent")
+    set_variable(planner.FORM, "persistent")
     ones = resolve("cuda").xp.ones
     layers = [gpulstm.LSTM(2, size, device="cuda", seed=1) for size in (24, 8, 24)]
     outputs = [layer(ones((3, 2, 2), "f"))[0] for layer in layers]

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 from paths import CUDA_PROGRAMS, DOCS
+from variables import SetVariable
 
 import hostgpu
 from gpulstm.arrays.devices import resolve, to_host
@@ -33,9 +34,9 @@ pytestmark = pytest.mark.cuda
 
 
 @pytest.fixture(autouse=True)
-def always(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Passes are replayed whatever the cost model finds."""
-    monkeypatch.setenv(planner.GRAPH, "1")
+def always(set_variable: SetVariable) -> None:
+    """Passes are replayed whatever the planner finds."""
+    set_variable(planner.GRAPH, "1")
 
 
 def child(program: str, settings: dict[str, str]) -> str:
@@ -79,7 +80,7 @@ def test_old_recordings_are_given_up() -> None:
         _, data = small(batch)
         values = [float(gradients(**data).value) for _ in range(2)]
         assert values[0] == values[1]
-    assert len(gradients._kept) <= KEPT
+    assert len(gradients._recordings) <= KEPT
 
 
 def test_a_function_that_waits_cannot_be_recorded_and_leaves_the_stream_usable() -> None:
@@ -96,12 +97,12 @@ def test_a_function_that_waits_cannot_be_recorded_and_leaves_the_stream_usable()
     assert to_host(x + 1).tolist() == [2, 2, 2]
 
 
-def test_the_switch_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_switch_is_checked(set_variable: SetVariable) -> None:
     gradients, _ = small()
     assert gradients.refusal(5, 4) is None
-    monkeypatch.setenv(planner.GRAPH, "0")
+    set_variable(planner.GRAPH, "0")
     assert gradients.refusal(5, 4) == "GPULSTM_CUDA_GRAPH is 0"
-    monkeypatch.setenv(planner.GRAPH, "yes")
+    set_variable(planner.GRAPH, "yes")
     with pytest.raises(ConfigError, match="GPULSTM_CUDA_GRAPH is 'yes', expected 0 or 1"):
         gradients.refusal(5, 4)
 

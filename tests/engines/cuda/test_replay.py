@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 from paths import CUDA_PROGRAMS, TESTS
+from variables import SetVariable
 
 import gpulstm
 import hostgpu
@@ -48,9 +49,9 @@ pytestmark = pytest.mark.cuda
 
 
 @pytest.fixture(autouse=True)
-def always(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Calls are replayed whatever the cost model finds."""
-    monkeypatch.setenv(planner.GRAPH, "1")
+def always(set_variable: SetVariable) -> None:
+    """Calls are replayed whatever the planner finds."""
+    set_variable(planner.GRAPH, "1")
 
 
 def bits(*values: Any) -> list[bytes]:
@@ -103,7 +104,7 @@ def test_without_memory_for_a_recording_the_work_is_done_piece_by_piece(monkeypa
 
     layer, x = small()
     passes = [layer.forward(x) for _ in range(2)]
-    assert passes[1][2].replay is not None
+    assert passes[1][2].recording is not None
     monkeypatch.setattr(graph, "_recording", full)
     results = [layer.backward(tape, y) for y, _, tape in passes for _ in range(2)]
     assert len({bits(dx, grads.flat)[1] for dx, _, grads in results}) == len(tried) == 1
@@ -141,7 +142,7 @@ def test_as_many_tapes_as_are_asked_for() -> None:
     layer, x = small()
     passes = [layer.forward((number + 1) * x) for number in range(TAPES + 3)]
     assert len(layer._replays.tapes) == TAPES
-    replayed = [tape.replay is not None for _, _, tape in passes]
+    replayed = [tape.recording is not None for _, _, tape in passes]
     assert replayed == [False, True, True, False, False]
     fresh, _ = small()
     for number, (y, _, tape) in reversed(list(enumerate(passes))):
@@ -150,7 +151,7 @@ def test_as_many_tapes_as_are_asked_for() -> None:
         assert bits(mine[0], mine[2].flat) == bits(theirs[0], theirs[2].flat)
         del whole
     del passes, tape
-    assert layer.forward(x)[2].replay is not None
+    assert layer.forward(x)[2].recording is not None
 
 
 def test_old_shapes_are_given_up_and_a_layer_takes_its_recordings_along() -> None:
@@ -184,7 +185,7 @@ def test_a_graph_of_the_callers_own() -> None:
         outputs, _ = layer(x)
         one = step(x[0])
         graph = stream.end_capture()
-    assert tape.replay is None
+    assert tape.recording is None
     graph.launch(stream)
     stream.synchronize()
     assert bits(outputs) == wanted[0] == wanted[1]
@@ -193,9 +194,9 @@ def test_a_graph_of_the_callers_own() -> None:
     assert bits(gradients[0]) == bits(layer.backward(tape, y)[0])
 
 
-def test_the_switch_and_what_explain_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_switch_and_what_explain_says(set_variable: SetVariable) -> None:
     layer, x = small()
-    monkeypatch.setenv(planner.GRAPH, "0")
+    set_variable(planner.GRAPH, "0")
     for _ in range(3):
         layer(x)
     assert "graph: none: GPULSTM_CUDA_GRAPH is 0" in str(layer.explain(6, 4))
@@ -203,7 +204,7 @@ def test_the_switch_and_what_explain_says(monkeypatch: pytest.MonkeyPatch) -> No
     plain = [bits(step(x[t])) for t in range(6)]
     assert "launched one by one (GPULSTM_CUDA_GRAPH is 0)" in step.explain()
     assert layer._replays.bytes_held == 0
-    monkeypatch.setenv(planner.GRAPH, "1")
+    set_variable(planner.GRAPH, "1")
     step = layer.stream(4)
     assert "5 pieces of work, as one graph" in step.explain()
     assert [bits(step(x[t])) for t in range(6)] == plain
@@ -212,11 +213,13 @@ def test_the_switch_and_what_explain_says(monkeypatch: pytest.MonkeyPatch) -> No
     assert "graph" not in str(gpulstm.LSTM(3, 8, device="cpu").explain(6, 4))
 
 
-def test_a_large_training_pass_is_not_kept_between_calls_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_training_pass_is_not_kept_between_calls_unless_asked(
+    monkeypatch: pytest.MonkeyPatch, set_variable: SetVariable
+) -> None:
     monkeypatch.setattr("gpulstm.model.plan.LARGEST", 1000)
     layer, _ = small()
     assert "graph: replayed" in str(layer.explain(6, 4, training=True))
-    monkeypatch.delenv(planner.GRAPH)
+    set_variable(planner.GRAPH, None)
     layer, _ = small()
     said = str(layer.explain(6, 4, training=True))
     assert "graph: none: a training pass of" in said
@@ -226,7 +229,7 @@ def test_a_large_training_pass_is_not_kept_between_calls_unless_asked(monkeypatc
 def test_the_weights_of_a_stream_count_from_its_reset_on() -> None:
     layer, x = small()
     step = layer.stream(4)
-    assert isinstance(step._packed, PackedStream)
+    assert isinstance(step._steps, PackedStream)
     first = bits(step(x[0]))
     layer.params.flat[...] *= 0.5
     step.state = (0 * step.state[0], 0 * step.state[1])
@@ -328,9 +331,9 @@ def test_a_loss_of_the_users_own_is_recorded_where_it_says_that_it_may_be() -> N
 
 
 @pytest.mark.parametrize("memory", [None, "sqrt"])
-@pytest.mark.parametrize("carry", [None, 6, 3])
+@pytest.mark.parametrize("state_at", [None, 6, 3])
 def test_every_kind_of_training_step_is_replayed_with_the_bits_of_its_pieces(
-    memory: str | None, carry: int | None, monkeypatch: pytest.MonkeyPatch
+    memory: str | None, state_at: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Segments within a bound of memory, truncated steps that carry the state on, dropout in all of them."""
     monkeypatch.setattr("gpulstm.engines.cuda.engine.BLOCK_ROWS", 4)  # a step is a block, so that six steps can be cut
@@ -344,21 +347,21 @@ def test_every_kind_of_training_step_is_replayed_with_the_bits_of_its_pieces(
             gradients = GradientPass(network, MSE(), network.params.like(), 0.5, memory)
             optimizer, state, seen = Adam(), None, []
             optimizer.init(network.params)
-            read = None if carry is None else 3
+            read = None if state_at is None else 3
             rng, place = np.random.default_rng(0), network.backend.from_host
             states = []
             for _ in range(5):
                 x = place(rng.normal(size=(6, 4, 3)).astype("f"))
                 target = place(rng.normal(size=(4 * (read or 1), 1, 1)).astype("f"))
-                result = gradients(x, target, state=state, read=read, carry=carry)
+                result = gradients(x, target, state=state, read=read, state_at=state_at)
                 optimizer.step(network.params, gradients.grads, rate=0.01, scale=result.scale)
                 state = result.state
                 states.append(state)
                 seen.append(bits(result.value, result.norm, network.params.flat, *(state or ())))
-            assert network.calls == 5 * (2 if carry == 3 else 1)
-            if carry is not None:  # earlier states keep their values
+            assert network.calls == 5 * (2 if state_at == 3 else 1)
+            if state_at is not None:  # earlier states keep their values
                 assert [bits(*one) for one in states] == [one[3:] for one in seen]
-            assert (len(gradients._kept) == 1) == (find is None)
+            assert (len(gradients._recordings) == 1) == (find is None)
             assert ("1 recorded" if find is None else "0 recorded") in gradients.explain(6, 4)
             return seen
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import numpy as np
 import pytest
+from variables import SetVariable
 
 import gpulstm
 import hostgpu
 from gpulstm.arrays.devices import to_host
-from gpulstm.engines.cuda import cost, planner, wavefront
-from gpulstm.engines.spec import Call, StackSpec
+from gpulstm.engines.cuda import planner, wavefront
 from gpulstm.errors import ConfigError
 
 STEPS, BATCH = 13, 3
@@ -49,15 +48,15 @@ def results(lengths: bool, memory: str | None, cell: Any = gpulstm.LSTM, **optio
 @pytest.mark.parametrize("lengths", [False, True])
 @pytest.mark.parametrize("case", CASES)
 def test_the_bits_are_those_of_one_layer_after_the_other(
-    case: str, lengths: bool, monkeypatch: pytest.MonkeyPatch
+    case: str, lengths: bool, monkeypatch: pytest.MonkeyPatch, set_variable: SetVariable
 ) -> None:
-    monkeypatch.setenv(planner.GRAPH, "1")
-    monkeypatch.setenv(planner.FORM, "fused")
+    set_variable(planner.GRAPH, "1")
+    set_variable(planner.FORM, "fused")
     monkeypatch.setattr("gpulstm.engines.cuda.engine.BLOCK_ROWS", 5 * BATCH)  # products of five steps, cut up further
-    monkeypatch.setattr(wavefront, "COUNTS", (4,))
+    monkeypatch.setattr(planner, "SLICES", 4)
     found = {}
     for way in ("0", "1"):
-        monkeypatch.setenv(planner.WAVEFRONT, way)
+        set_variable(planner.WAVEFRONT, way)
         found[way] = results(lengths, None, **CASES[case])
     assert found["0"][0] == found["1"][0]
     if hostgpu.simulated():
@@ -65,44 +64,28 @@ def test_the_bits_are_those_of_one_layer_after_the_other(
 
 
 @pytest.mark.cuda
-def test_explain_and_the_switch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(planner.GRAPH, "1")
-    monkeypatch.setenv(planner.FORM, "fused")
-    monkeypatch.setenv(planner.WAVEFRONT, "1")
+def test_explain_and_the_switch(set_variable: SetVariable) -> None:
+    set_variable(planner.GRAPH, "1")
+    set_variable(planner.FORM, "fused")
+    set_variable(planner.WAVEFRONT, "1")
     layer = gpulstm.LSTM(2, 9, 2, device="cuda")
-    assert "; wavefront over the layers: in chunks of " in str(layer.explain(64, 3))
+    assert "; wavefront over the layers: in slices of " in str(layer.explain(64, 3))
     assert "none, as there is one step" in str(layer.explain(1, 3))
     assert "wavefront" not in str(gpulstm.LSTM(2, 9, device="cuda").explain(64, 3))
     both = gpulstm.LSTM(2, 9, 2, bidirectional=True, device="cuda")
     assert "none, as a layer reads both directions of the one below" in str(both.explain(64, 3))
-    monkeypatch.setenv(planner.FORM, "first")
+    set_variable(planner.FORM, "first")
     assert "none, as in the form 'first' the steps of a layer stay together" in str(layer.explain(64, 3))
-    monkeypatch.setenv(planner.FORM, "fused")
-    monkeypatch.setenv(planner.WAVEFRONT, "0")
+    set_variable(planner.FORM, "fused")
+    set_variable(planner.WAVEFRONT, "0")
     assert "none, as GPULSTM_CUDA_WAVEFRONT is 0" in str(layer.explain(64, 3))
-    monkeypatch.setenv(planner.WAVEFRONT, "yes")
+    set_variable(planner.WAVEFRONT, "yes")
     with pytest.raises(ConfigError, match="GPULSTM_CUDA_WAVEFRONT is 'yes', expected 0 or 1"):
         layer.explain(64, 3)
 
 
-def predicted(batch: int, hidden: int, layers: int, steps: int = 100) -> dict[int, float]:
-    """What the model predicts for an H100, by the number of chunks."""
-    spec = StackSpec("lstm", 64, hidden, layers, dtype="float64")
-    plan = dataclasses.replace(planner.plan_for(spec, steps, batch, True, cost.H100), form="fused")
-    return wavefront.seconds(Call(spec, "cuda:0", steps, batch, training=True), plan, cost.H100)
-
-
-def test_it_is_for_layers_that_do_not_fill_the_card() -> None:
-    small, large = predicted(4, 128, 2), predicted(512, 2048, 2)
-    assert min(small.values()) < 0.7 * small[1]
-    assert min(large.values()) > 0.95 * large[1]
-    four = predicted(4, 128, 4)
-    assert min(four.values()) / four[1] < min(small.values()) / small[1]
-    assert predicted(4, 128, 2, steps=3).keys() == {1, 2}
-
-
-def test_chunks_cover_all_steps_and_stay_within_blocks() -> None:
-    found = wavefront.chunks(23, 2, 10, 4)
+def test_slices_cover_all_steps_and_stay_within_blocks() -> None:
+    found = wavefront.slices(23, 2, 10, 4)
     assert [part[:2] for part in found] == [(0, 4), (4, 8), (8, 10), (10, 14), (14, 18), (18, 20), (20, 23)]
     assert [part[2] for part in found] == [20] * 6 + [6]
-    assert wavefront.chunks(3, 2, 10, 16) == [(0, 3, 6)]
+    assert wavefront.slices(3, 2, 10, 16) == [(0, 3, 6)]

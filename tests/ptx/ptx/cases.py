@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import nvrtc
 
-from gpulstm.arrays.gemm import TENSOR_TILES, TILES, is_tensor, own_kernels
+from gpulstm.arrays.gemm import TENSOR_TILES, TILES, is_tensor
 from gpulstm.engines import reference
 from gpulstm.engines.cuda import fused, persistent, stepwise
-from gpulstm.engines.spec import StackSpec, State, Task
+from gpulstm.engines.spec import Call, Engine, Plan, StackSpec, State, Task
 from ptx.device import PtxBackend, installed
 from ptx.machine import Settings
 
@@ -89,7 +88,7 @@ def launch(case: Case, backend: PtxBackend) -> dict[str, Any]:
     """Run a case on a device; all results by name."""
     for name, value in case.limits:
         setattr(backend, name, value)
-    with installed(backend), own_kernels() if case.own else contextlib.nullcontext():
+    with installed(backend):
         return _pass(case, _place(_host(case), backend.memory.array), backend, _engine(case, backend))
 
 
@@ -170,6 +169,8 @@ def _pass(case: Case, arrays: dict[str, Any], backend: PtxBackend | None, engine
     task.lengths, task.valid, task.recurrent_mask = (arrays.get(name) for name in ("lengths", "valid", "mask"))
     task.keep_h, task.keep_c = arrays.get("keep_h"), arrays.get("keep_c") if case.cell == "lstm" else None
     pair = case.cell == "lstm"
+    call = Call(spec, "cuda:0", case.sizes[0], case.sizes[1], not case.hold, case.lengths)
+    task.plan = Plan(call, cast(Engine, reference), products="own" if case.own else "cublas")
     forward, backward = engine
     y, end, tape = forward(task, arrays["x"], State(arrays["h"], arrays["c"] if pair else None))
     results = {"y": y, "end h": end.h} | ({"end c": end.c} if pair else {})

@@ -106,6 +106,8 @@ class PtxBackend:
     device: str = "cuda:0"
     device_name: str = "PTX interpreter"
     is_cuda: bool = True
+    uses_tf32: bool = False
+    watched: bool = False
 
     def __post_init__(self) -> None:
         self.memory = GlobalMemory(self.size)
@@ -144,6 +146,13 @@ class PtxBackend:
         found = self.kernels(source)
         self.sources |= {id(kernel): source for kernel in found.values()}
         return SimpleNamespace(get_function=lambda name: _Function(self, found[name]))
+
+    def kernel(self, file: str, defines: tuple[tuple[str, str], ...], name: str, *, cooperative: bool = False) -> Any:
+        """A kernel of a file, as `CupyBackend` gives it."""
+        return self.module(file, defines).get_function(name)
+
+    def prepare(self, file: str, defines: tuple[tuple[str, str], ...], name: str, *, cooperative: bool = False) -> None:
+        """Compiled when it is asked for."""
 
     def kernels(self, source: str) -> dict[str, Kernel]:
         """The kernels of a source, mutated where a test wants that."""

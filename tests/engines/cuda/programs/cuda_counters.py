@@ -23,6 +23,7 @@ from gpulstm.engines.spec import StackSpec
 from gpulstm.losses import MSE
 from gpulstm.model.layers import LSTM
 from gpulstm.model.network import Network, NetworkConfig
+from gpulstm.model.plan import forget_plans
 from gpulstm.optimizers import Adam
 from gpulstm.training.gradients import GradientPass
 
@@ -40,6 +41,7 @@ COLUMNS = ("launches", "blas", "graph_launches", "graph_nodes", "copies", "syncs
 def measure(settings: dict[str, str], shape: tuple[int, int, int, int, int], repeats: int) -> dict[str, Any]:
     """Counters of one warm step (forward, loss, backward, clipping, Adam) and the host's milliseconds for it."""
     os.environ.update(settings)
+    forget_plans()
     steps, batch, inputs, hidden, layers = shape
     network = Network(NetworkConfig(StackSpec("lstm", inputs, hidden, layers)), device="cuda", seed=0)
     grads = network.params.like()
@@ -71,6 +73,7 @@ def counted(step: Callable[[], Any], repeats: int) -> dict[str, Any]:
     kinds = ("h2d", "d2h", "d2d", "p2p", "h2h")
     count["copies"] = sum(count[f"copies_{kind}"] for kind in kinds)
     count["syncs"] = sum(count[f"sync_{kind}"] for kind in ("stream", "device", "event", "implicit"))
+    count["launches"] += count["lib"]  # CUB's reductions, which are kernels on a GPU
     count["mallocs"] += count["mallocs_async"]
     return {**{column: count[column] for column in COLUMNS}, "host ms": statistics.median(times)}
 
@@ -96,7 +99,7 @@ def calls() -> dict[str, Callable[[], Any]]:
         target = place(np.zeros((steps // 2 * batch, 1, 1), "f"))
 
         def train() -> None:
-            result = gradients(x, target, state=states[0], read=steps // 2, carry=steps // 2)
+            result = gradients(x, target, state=states[0], read=steps // 2, state_at=steps // 2)
             states[0] = result.state
             optimizer.step(network.params, grads, rate=1e-3, scale=result.scale)
 
@@ -119,6 +122,7 @@ def main() -> None:
         numbers = " | ".join(str(row[column]) for column in COLUMNS)
         print(f"| {form} | {numbers} | {row['host ms']:.2f} |")
     os.environ.update(FORMS["persistent, graph"])
+    forget_plans()
     for name, call in calls().items():
         for _ in range(4):
             call()

@@ -22,6 +22,7 @@ import numpy as np
 import gpulstm
 from gpulstm.arrays.devices import resolve, to_host
 from gpulstm.engines.cuda import planner
+from gpulstm.model.plan import forget_plans
 
 CELLS = {"lstm": gpulstm.LSTM, "gru": gpulstm.GRU, "rnn": gpulstm.RNN}
 TOLERANCE = {"float64": 1e-12, "float32": 1e-4, "float16": 5e-3}  # relative to the largest value of an array
@@ -129,7 +130,7 @@ def pretended(case: Case) -> ExitStack:
     """A context in which the planner sees the limits that a case asks for."""
     stack = ExitStack()
     if case.card:
-        card = replace(planner.card_of("cuda:0"), name=f"one with {case.card}", **case.card)  # type: ignore[arg-type]
+        card = replace(planner.card_of("cuda:0"), **case.card)  # type: ignore[arg-type]
         stack.enter_context(mock.patch.object(planner, "card_of", return_value=card))
     if case.tensor is not None:
         stack.enter_context(mock.patch.object(planner, "wants_tensor", return_value=case.tensor))
@@ -153,6 +154,7 @@ def compare(case: Case) -> tuple[float, str]:
     os.environ.pop(planner.TILE, None)
     if case.tile:
         os.environ[planner.TILE] = case.tile
+    forget_plans()
     try:
         with pretended(case):
             got, again = (run(case, values, "cuda", case.dtype, "cuda") for _ in range(2))
@@ -161,6 +163,7 @@ def compare(case: Case) -> tuple[float, str]:
             os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
+        forget_plans()
     worst, place = 0.0, "nothing"
     for name, want in wanted.items():
         assert got[name].shape == want.shape, (name, got[name].shape, want.shape)

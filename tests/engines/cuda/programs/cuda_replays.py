@@ -61,7 +61,7 @@ class Run:
 
 def main() -> int:
     """Compare; the number of runs that differ."""
-    os.environ[planner.GRAPH] = "1"  # whatever the cost model finds
+    os.environ[planner.GRAPH] = "1"  # whatever the planner finds
     failed = 0
     for kind in KINDS:
         wanted = []

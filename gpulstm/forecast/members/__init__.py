@@ -1,0 +1,1 @@
+"""Who forecasts: simple forecasts, a ridge, and small networks, behind one protocol."""

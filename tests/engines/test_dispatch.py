@@ -1,0 +1,38 @@
+"""Engines satisfy one protocol, and an engine that computes nothing of its own can be put in front."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+import gpulstm as gl
+from gpulstm.engines import dispatch, spec
+from gpulstm.engines.spec import Call, Engine, StackSpec
+
+MEMBERS = [name for name, value in vars(Engine).items() if inspect.isfunction(value) and not name.startswith("_")]
+
+
+@pytest.mark.parametrize("engine", dispatch.ENGINES, ids=lambda engine: engine.name)
+def test_an_engine_has_what_the_protocol_asks_for(engine: Engine) -> None:
+    """The types are mypy's matter, which checks `ENGINES`; here the arguments' names, which it does not."""
+    assert isinstance(engine.name, str)
+    assert len(MEMBERS) == 10
+    for name in MEMBERS:
+        asked = list(inspect.signature(getattr(Engine, name)).parameters)[1:]
+        assert list(inspect.signature(getattr(engine, name)).parameters) == asked, name
+
+
+def test_optional_capabilities_answer_none() -> None:
+    stack = gl.LSTM(2, 3, 2, device="cpu", engine="reference")
+    plan = stack.plan(4, 1)
+    assert plan.engine.infer(stack.spec, stack.params) is None
+    assert plan.engine.stream(plan, stack.params) is None
+    assert plan.engine.side_by_side(plan) is None
+
+
+def test_a_plan_names_its_engine_and_why_no_faster_one() -> None:
+    plan = dispatch.choose(Call(StackSpec("lstm", 2, 3, peepholes=True), "cpu", 4, 1))
+    assert plan.engine is dispatch.by_name("reference")
+    assert [name for name, _ in plan.refused] == ["cuda", "cpu"]
+    assert spec.unsupported(plan.call.spec) == ["peepholes"]

@@ -1,0 +1,121 @@
+"""Nothing at or behind an origin is seen: backtest, stream and forecast from the rows before agree."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gpulstm.forecast.forecaster import Forecaster
+from gpulstm.forecast.results import MODEL
+
+ROWS, H = 150, 5
+ORIGINS = (96, 111, 130)
+RULES = ("refuse", "interpolate", "forward", "mask")
+COVARIATES = ("none", "past", "future", "calendar", "all")
+
+
+def table(rule: str, kind: str, seed: int = 0) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Columns of a table, and their roles."""
+    rng = np.random.default_rng(seed)
+    steps = np.arange(ROWS)
+    columns: dict[str, np.ndarray] = {
+        "day": np.datetime64("2023-01-02", "D") + steps,
+        "y": 20 + 4 * np.sin(2 * np.pi * steps / 7) + rng.normal(size=ROWS),
+        "z": 30 + 0.1 * steps + rng.normal(size=ROWS),
+    }
+    roles: dict[str, Any] = {"target": ["y", "z"], "time": "day", "missing": rule, "calendar": "auto"}
+    if kind in ("past", "all"):
+        columns["p"] = rng.normal(size=ROWS)
+        roles["past"] = ["p"]
+    if kind in ("future", "all"):
+        columns["k"] = np.cos(steps / 3)
+        roles["future"] = ["k"]
+    if kind in ("calendar", "all"):
+        roles["calendar"] = ["weekly"]
+    if rule != "refuse":
+        for name in set(columns) & {"y", "z", "p"}:
+            columns[name][rng.random(ROWS) < 0.25] = np.nan
+            columns[name][0] = 1.0
+        columns["y"][ORIGINS[0] - 2 : ORIGINS[0] + 3] = np.nan  # a gap across an origin
+    return columns, roles
+
+
+def upto(columns: dict[str, np.ndarray], stop: int, start: int = 0) -> dict[str, np.ndarray]:
+    return {name: values[start:stop] for name, values in columns.items()}
+
+
+def ahead(columns: dict[str, np.ndarray], roles: dict[str, Any], origin: int) -> np.ndarray | None:
+    return columns["k"][origin : origin + H, None] if "future" in roles else None
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("kind", COVARIATES)
+@pytest.mark.parametrize("members", ["auto", ("network",)])
+def test_a_backtest_is_what_would_have_been_forecast(rule: str, kind: str, members: Any) -> None:
+    columns, roles = table(rule, kind)
+    model = Forecaster(H, members=members, device="cpu", epochs=1, hidden_size=8, test=50)
+    model.fit(columns, **roles, progress=False)
+    result = model.backtest(origins=ORIGINS)
+    exact = {"rtol": 0, "atol": 1e-12 * 50} if members == "auto" else {"rtol": 1e-6, "atol": 1e-5}
+    for index, origin in enumerate(ORIGINS):
+        alone = model.predict(data=upto(columns, origin), future=ahead(columns, roles, origin))
+        np.testing.assert_allclose(alone.median[0], result.forecasts[MODEL][index], **exact)
+        assert alone.quantiles is not None and result.quantiles is not None
+        np.testing.assert_allclose(alone.quantiles[0], result.quantiles[index], **exact)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("kind", COVARIATES)
+def test_a_stream_says_what_a_forecast_says(rule: str, kind: str) -> None:
+    columns, roles = table(rule, kind)
+    model = Forecaster(H, device="cpu", epochs=1, hidden_size=8, test=50).fit(columns, **roles, progress=False)
+    names = [name for name in columns if name != "day"]
+    stream = model.stream(data=upto(columns, ORIGINS[0]), future=ahead(columns, roles, ORIGINS[0]))
+    for before, origin in pairwise(ORIGINS):
+        for row in range(before, origin):
+            rows = np.array([[columns[name][row] for name in names]])
+            stream.update(rows, future=ahead(columns, roles, row + 1))
+        alone = model.predict(data=upto(columns, origin), future=ahead(columns, roles, origin))
+        np.testing.assert_allclose(stream.forecast.median, alone.median, rtol=0, atol=1e-12 * 50)
+
+
+@pytest.mark.parametrize("members", ["auto", ("network",)])
+def test_lines_through_gaps_teach_nothing_about_noise(members: Any) -> None:
+    """White noise cannot be forecast: no error at validation, nor afterwards, may lie well below its own size."""
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=600)
+    noise[rng.random(600) < 0.5] = np.nan
+    noise[0] = 0.0
+    model = Forecaster(1, members=members, device="cpu", test=150, season=1, epochs=4)
+    model.fit({"y": noise}, missing="interpolate", progress=False)
+    result = model.backtest(stride=1)
+    error = np.nanmean((result.actual - result.forecasts[MODEL]) ** 2)
+    assert error > 0.8 * np.nanvar(noise)
+    if members != "auto":
+        losses = [row["validation_loss"] for row in model.history.rows]
+        loss = model.fitted.loss
+        floor = float(np.mean([loss_of_noise(noise, level) for level in loss.levels]))
+        scale = float(model.fitted.scaler.scale.ravel()[0])
+        assert min(losses) > 0.8 * floor / scale
+
+
+def loss_of_noise(noise: np.ndarray, level: float) -> float:
+    """The pinball loss of the best constant."""
+    values = noise[~np.isnan(noise)]
+    error = values - np.quantile(values, level)
+    return float(np.maximum(level * error, (level - 1) * error).mean())
+
+
+def test_a_forecast_from_a_file_is_that_of_the_whole_series(tmp_path: Any) -> None:
+    for rule in RULES:
+        columns, roles = table(rule, "all")
+        model = Forecaster(H, device="cpu", epochs=1, hidden_size=8).fit(columns, **roles, progress=False)
+        model.save(tmp_path / "m.safetensors")
+        future = np.ones((H, 1))
+        loaded = Forecaster.load(tmp_path / "m.safetensors", "cpu").predict(future=future)
+        whole = model.predict(data=columns, future=future)
+        np.testing.assert_allclose(loaded.quantiles, whole.quantiles, rtol=1e-12)
+        np.testing.assert_allclose(loaded.mean, whole.mean, rtol=1e-12)
