@@ -68,6 +68,11 @@ class Variant(NamedTuple):
     shared: int  # dynamic shared memory at H = 256
 
     @property
+    def cell(self) -> str | None:
+        """The cell that it computes, None for products."""
+        return None if self.file == "cuda/gemm.cu" else self.label.split()[0]
+
+    @property
     def needs(self) -> int:
         """The least compute capability."""
         values = dict(self.macros)
@@ -182,6 +187,9 @@ def main() -> int:
     parser.add_argument("--arch", type=int, action="append", help="a compute capability times ten; all by default")
     parser.add_argument("--newest", type=int, action="append", help="the same for the newest toolkit")
     parser.add_argument("--oldest-only", action="store_true", help="leave the newest toolkit out")
+    parser.add_argument(
+        "--cell", action="append", choices=CELLS, help="kernels of a cell, and the products; all by default"
+    )
     parser.add_argument("--jobs", type=int, default=2, help="compilations at once")
     parser.add_argument("--check", action="store_true", help="compile and judge, write nothing")
     arguments = parser.parse_args()
@@ -192,7 +200,8 @@ def main() -> int:
     targets = {toolkits[0]: sorted(arguments.arch or CARDS), toolkits[-1]: sorted(arguments.newest or NEWEST)}
     if arguments.oldest_only:
         del targets[toolkits[-1]]
-    chosen = list(variants())
+    cells = arguments.cell or list(CELLS)
+    chosen = [one for one in variants() if one.cell in (*cells, None)]
     jobs = [
         (variant, arch, toolkit)
         for toolkit, archs in targets.items()
@@ -207,12 +216,13 @@ def main() -> int:
     for (version, arch, variant, name), spills in spilling.items():
         print(f"CUDA {version}, sm_{arch}: {name} ({variant.label}) uses {spills} bytes of local memory")
     if not arguments.check:
-        PAGE.write_text(page(chosen, found, {kit.version: archs for kit, archs in targets.items()}), encoding="utf-8")
+        versions = {kit.version: archs for kit, archs in targets.items()}
+        PAGE.write_text(page(chosen, found, versions, cells), encoding="utf-8")
     print(f"{len(found)} kernels compiled, {len(spilling)} spill")
     return 1 if spilling else 0
 
 
-def page(chosen: list[Variant], found: Found, targets: dict[str, list[int]]) -> str:
+def page(chosen: list[Variant], found: Found, targets: dict[str, list[int]], cells: list[str]) -> str:
     """The Markdown page; the numbers are those of the first toolkit."""
     version, archs = next(iter(targets.items()))
     others = "; ".join(
@@ -229,6 +239,8 @@ def page(chosen: list[Variant], found: Found, targets: dict[str, list[int]]) -> 
         "block limits let it hold. `-`: not there, or too large for a block. No kernel spills registers or uses local",
         "memory, unless its cell says so. Nothing here was run on a GPU. A persistent kernel is meant to have a",
         "multiprocessor for itself: most of its registers hold weights.",
+        "",
+        f"Cells: {', '.join(cells)}.",
         "",
         f"Digest of the sources and variants: `{digest()}`",
         "",
