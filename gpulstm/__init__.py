@@ -6,14 +6,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from gpulstm import errors
-from gpulstm.arrays.devices import to_device, to_host
-from gpulstm.arrays.threads import get_num_threads, set_num_threads
-from gpulstm.model.layers import GRU, LSTM, RNN, Dense
 
 if TYPE_CHECKING:
     from gpulstm import interop
+    from gpulstm.arrays.devices import to_device, to_host
+    from gpulstm.arrays.threads import get_num_threads, set_num_threads
     from gpulstm.data import datasets
     from gpulstm.forecast.forecaster import Forecaster
+    from gpulstm.model.layers import GRU, LSTM, RNN, Dense
     from gpulstm.model.network import Network, NetworkConfig
     from gpulstm.training.trainer import Trainer
 
@@ -38,21 +38,27 @@ __all__ = [
 ]
 
 _PACKAGES = {"interop": "gpulstm.interop", "datasets": "gpulstm.data.datasets"}
-_CLASSES = {
+_NAMES = {
     "Forecaster": "gpulstm.forecast.forecaster",
     "Network": "gpulstm.model.network",
     "NetworkConfig": "gpulstm.model.network",
     "Trainer": "gpulstm.training.trainer",
+    **dict.fromkeys(("GRU", "LSTM", "RNN", "Dense"), "gpulstm.model.layers"),
+    **dict.fromkeys(("get_num_threads", "set_num_threads"), "gpulstm.arrays.threads"),
+    **dict.fromkeys(("to_device", "to_host"), "gpulstm.arrays.devices"),
 }
 
 
 def __getattr__(name: str) -> Any:
-    """What is imported when first asked for: who uses layers alone does not wait for the rest."""
+    """What is imported when first asked for: who uses a part does not wait for the rest, the program least of all."""
     if name in _PACKAGES:
-        return importlib.import_module(_PACKAGES[name])
-    if name in _CLASSES:
-        return getattr(importlib.import_module(_CLASSES[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        found = importlib.import_module(_PACKAGES[name])
+    elif name in _NAMES:
+        found = getattr(importlib.import_module(_NAMES[name]), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = found
+    return found
 
 
 def __dir__() -> list[str]:

@@ -5,9 +5,30 @@ Every class also derives from the built-in error that a NumPy user would expect,
 
 from __future__ import annotations
 
+import contextlib
+import re
+from collections.abc import Iterator
+
+MESSAGE = 300  # characters of a message: what a file says of itself may be megabytes
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")  # line ends, and what a terminal would obey
+
 
 class GpulstmError(Exception):
-    """Base of every error raised on purpose by this package; the CLI prints these without a traceback."""
+    """Base of every error raised on purpose by this package; the CLI prints these without a traceback.
+
+    A message is one line of at most 300 characters: of a longer one the middle is left out.
+    """
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(one_line(arg) if isinstance(arg, str) else arg for arg in args))
+
+
+def one_line(text: str) -> str:
+    """`text` without control characters, and without its middle where it is longer than `MESSAGE`."""
+    text = _CONTROL.sub(" ", text)
+    if len(text) <= MESSAGE:
+        return text
+    return f"{text[: MESSAGE - 105]} ... {text[-100:]}"
 
 
 class ConfigError(GpulstmError, ValueError):
@@ -54,6 +75,34 @@ class MissingExtraError(GpulstmError, ImportError):
     """An optional library is not installed; the message names the extra that brings it."""
 
 
-def missing_extra(package: str, extra: str, purpose: str) -> MissingExtraError:
+_speaks_options = False  # whether messages name options as the command line has them
+
+
+@contextlib.contextmanager
+def speaking_options() -> Iterator[None]:
+    """Within the block messages name options as `--missing zero`, for a person at a command line."""
+    global _speaks_options
+    before, _speaks_options = _speaks_options, True
+    try:
+        yield
+    finally:
+        _speaks_options = before
+
+
+def option(name: str, value: object = None) -> str:
+    """How to name an option to the user: `missing='zero'` in Python, `--missing zero` on the command line.
+
+    Args:
+        value: the value to recommend; `...` for one that only the user knows, None for the bare name.
+    """
+    if not _speaks_options:
+        return name if value is None else f"{name}=..." if value is ... else f"{name}={value!r}"
+    flag = f"--{name.replace('_', '-')}"
+    if isinstance(value, bool):
+        return flag if value else f"--no-{flag[2:]}"
+    return flag if value is None or value is ... else f"{flag} {value}"
+
+
+def missing_extra(package: str, purpose: str) -> MissingExtraError:
     """The error for an optional library that is not there: what needs it, and the command that installs it."""
-    return MissingExtraError(f"{purpose} needs {package}, which is not installed; run: pip install 'gpulstm[{extra}]'")
+    return MissingExtraError(f"{purpose} needs {package}, which is not installed; run: pip install {package}")

@@ -38,7 +38,10 @@ def mae(actual: Any, forecast: Any, weight: Any = None) -> float:
 def rmse(actual: Any, forecast: Any, weight: Any = None) -> float:
     """Root mean squared error, in the unit of the series.  Arguments as in `mae`."""
     actual, forecast, weight = _prepare(actual, forecast, weight)
-    return float(np.sqrt(_mean((forecast - actual) ** 2, weight)))
+    error = np.abs(forecast - actual)
+    largest = float(error.max(initial=0.0))  # squares of 1e300 are infinite, of 1e-300 zero
+    unit = largest if np.isfinite(largest) and largest > 0 and not 1e-100 < largest < 1e100 else 1.0
+    return float(np.sqrt(_mean((error / unit) ** 2, weight))) * unit
 
 
 def mape(actual: Any, forecast: Any, weight: Any = None) -> float:
@@ -157,6 +160,56 @@ def seasonal_naive(history: Any, horizon: int, season: int) -> np.ndarray:
         part[...] = np.where(np.isnan(part), earlier, part)
         back -= season
     return last[np.arange(horizon) % season]
+
+
+def seasonal_naive_from(
+    values: np.ndarray, starts: np.ndarray, origins: np.ndarray, horizon: int, season: int
+) -> np.ndarray:
+    """`seasonal_naive` from many origins at once; the last value again where a series is shorter than a season.
+
+    Args:
+        values: `(rows, targets)` float64 of all series, NaN where missing.
+        starts, origins: `(N,)` int: the first row of each forecast's series, and the row at which it begins.
+
+    Returns:
+        `(N, horizon, targets)` float64; NaN where nothing was observed.
+    """
+    long = origins - starts >= season
+    phase = np.arange(horizon) % season
+    rows = origins[:, None] - season + phase[None, :]
+    rows = np.where(long[:, None], rows, origins[:, None] - 1)
+    back = np.where(long, season, 1)[:, None]
+    first = starts[:, None]
+    result = np.full((*rows.shape, values.shape[1]), np.nan)
+    for target in range(values.shape[1]):
+        cells = values[:, target]
+        row = rows.copy()
+        found = np.where(row >= first, cells[np.maximum(row, 0)], np.nan)
+        open_ = np.isnan(found) & (row - back >= first)
+        while open_.any():
+            row = np.where(open_, row - back, row)
+            found = np.where(open_, cells[np.maximum(row, 0)], found)
+            open_ = np.isnan(found) & (row - back >= first)
+        result[:, :, target] = found
+    return result
+
+
+def seasonal_scales(values: np.ndarray, starts: np.ndarray, stops: np.ndarray, season: int) -> np.ndarray:
+    """`seasonal_scale` of the rows from `starts` to `stops` `(series,)` of each series and target, `(series, targets)`.
+
+    NaN where a series is too short for it, or no two of its rows a season apart are observed.
+    """
+    counts = np.maximum(stops - starts - season, 0)
+    series = np.repeat(np.arange(len(starts)), counts)
+    rows = np.arange(int(counts.sum())) + np.repeat(starts + season - (np.cumsum(counts) - counts), counts)
+    result = np.full((len(starts), values.shape[1]), np.nan)
+    for target in range(values.shape[1]):
+        steps = np.abs(values[rows, target] - values[rows - season, target])
+        seen = ~np.isnan(steps)
+        number = np.bincount(series[seen], minlength=len(starts))
+        total = np.bincount(series[seen], weights=steps[seen], minlength=len(starts))
+        result[:, target] = np.where(number > 0, total / np.maximum(number, 1), np.nan)
+    return result
 
 
 def _prepare(actual: Any, forecast: Any, weight: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -43,11 +43,10 @@ class Schedule(ABC):
         Raises:
             CheckpointError: they are those of another schedule.
         """
-        if scalars.keys() != self.scalars().keys():
-            raise CheckpointError(
-                f"the schedule {self.name!r} keeps {sorted(self.scalars()) or 'nothing'}, the checkpoint has "
-                f"{sorted(scalars) or 'nothing'}"
-            )
+        try:
+            validate.scalars(f"the state of the schedule {self.name!r}", scalars, self.scalars())
+        except ConfigError as error:
+            raise CheckpointError(str(error)) from None
 
     def config(self) -> dict[str, Any]:
         """Name and options, as a checkpoint keeps them; `from_config` takes them back."""

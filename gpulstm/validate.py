@@ -14,6 +14,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
+import numpy as np
+
 from gpulstm.errors import ConfigError
 
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
@@ -86,9 +88,9 @@ def count(name: str, value: Any, *, at_least: int = 1) -> int:
 
 def flag(name: str, value: Any) -> bool:
     """`value` as a bool."""
-    if not isinstance(value, bool):
+    if not isinstance(value, (bool, np.bool_)):
         raise ConfigError(f"{name} is {value!r}, expected True or False")
-    return value
+    return bool(value)
 
 
 def levels(name: str, value: Any) -> tuple[float, ...]:
@@ -98,6 +100,36 @@ def levels(name: str, value: Any) -> tuple[float, ...]:
     found = tuple(real(f"{name}[{index}]", level, above=0, below=1) for index, level in enumerate(value))
     if any(later <= earlier for earlier, later in itertools.pairwise(found)):
         raise ConfigError(f"{name} is {found}, expected levels that rise strictly")
+    return found
+
+
+def plain_numbers(options: Any) -> None:
+    """Put Python's numbers in the place of NumPy's in a dataclass of options: a checkpoint holds plain ones."""
+    for one in dataclasses.fields(options):
+        value = getattr(options, one.name)
+        if isinstance(value, (np.number, np.bool_)):
+            object.__setattr__(options, one.name, value.item())
+
+
+def mapping(name: str, value: Any) -> Mapping[str, Any]:
+    """`value` as named values, as a JSON object gives them."""
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise ConfigError(f"{name} is a {type(value).__name__}, expected named values")
+    return value
+
+
+def scalars(name: str, value: Any, now: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Saved numbers of the same names as `now`, each a number like the one there is, or None or a number for None."""
+    found = mapping(name, value)
+    if found.keys() != now.keys():
+        raise ConfigError(f"{name} has the entries {sorted(found) or 'none'}, expected {sorted(now) or 'none'}")
+    for key, entry in found.items():
+        if isinstance(now[key], bool):
+            flag(f"{name}.{key}", entry)
+        elif isinstance(now[key], int):
+            count(f"{name}.{key}", entry, at_least=0)
+        elif entry is not None:
+            real(f"{name}.{key}", entry)
     return found
 
 

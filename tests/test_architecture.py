@@ -10,11 +10,12 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from paths import CHECKOUT
+from paths import CHECKOUT, TESTS
 
 import gpulstm
 
@@ -177,3 +178,116 @@ def public_methods(owner: type) -> list[str]:
         if not name.startswith("_")
         and (isinstance(member, kinds) or (inspect.isfunction(member) and not member.__name__.startswith("_")))
     ]
+
+
+LIMIT = 8  # parameters of a function; an object of options counts as the object that it is
+MORE_PARAMETERS = {  # and why; constructors of classes and commands of the command line may have more besides
+    "gpulstm.data.loading.load_series": "makes a SeriesSet of a table, as a constructor does",
+    "gpulstm.forecast.fitting.learn": "takes all that the data decided",
+    "gpulstm.forecast.forecaster.Forecaster.fit": "takes the options of a table",
+    "gpulstm.interop.onnx.recurrent.Layer.run": "takes the inputs of ONNX's operators",
+    "gpulstm.interop.torch.from_torch": "makes a network, as a constructor does",
+}
+
+
+def definitions(name: str, path: Path) -> Iterator[tuple[str, ast.FunctionDef | ast.ClassDef]]:
+    """All functions and classes of a module by their dotted names."""
+
+    def below(prefix: str, node: ast.AST) -> Iterator[tuple[str, ast.FunctionDef | ast.ClassDef]]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, (ast.FunctionDef, ast.ClassDef)):
+                yield f"{prefix}.{child.name}", child
+                yield from below(f"{prefix}.{child.name}", child)
+            else:
+                yield from below(prefix, child)
+
+    return below(name, ast.parse(path.read_text(encoding="utf-8")))
+
+
+def parameters(function: ast.FunctionDef) -> list[str]:
+    """Names of a function's parameters but for the object or class that a method belongs to."""
+    arguments = function.args
+    names = [one.arg for one in [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]]
+    return [name for name in names if name not in ("self", "cls")]
+
+
+def test_functions_have_few_parameters() -> None:
+    long = set()
+    for module, path in modules().items():
+        for name, node in definitions(module, path):
+            if isinstance(node, ast.ClassDef) or len(parameters(node)) <= LIMIT or node.name == "__init__":
+                continue
+            if not any(isinstance(one, ast.Name) and one.id == "polite" for one in node.decorator_list):
+                long.add(name)
+    assert long == set(MORE_PARAMETERS)
+
+
+LONGER = {"gpulstm.forecast.forecaster.Forecaster"}  # what people call, most of it docstrings
+
+
+def test_classes_have_at_most_300_lines() -> None:
+    lengths = {
+        name: node.end_lineno - node.lineno + 1
+        for module, path in modules().items()
+        for name, node in definitions(module, path)
+        if isinstance(node, ast.ClassDef) and node.end_lineno
+    }
+    assert {name for name, lines in lengths.items() if lines > 300} == LONGER
+
+
+FORMS = "engines/cuda/test_forms.py"  # one test compares every form of the CUDA engine with the reference
+TESTED_WITH = {  # by the test file that a module would have: the one that tests it together with its neighbors
+    "cli/test_long.py": "bench/test_long_sequences.py",
+    "cli/test_other_libraries.py": "cli/test_convert.py",
+    "data/test_cells.py": "data/test_loading.py",
+    "data/test_columns.py": "data/test_long_tables.py",
+    "data/test_options.py": "cli/test_options.py",
+    "data/test_readers.py": "data/test_loading.py",
+    "engines/cuda/test_fused.py": FORMS,
+    "engines/cuda/test_passes.py": FORMS,
+    "engines/cuda/test_stepwise.py": FORMS,
+    "engines/cuda/test_stream.py": "engines/cuda/test_replay.py",
+    "engines/cuda/test_tape.py": FORMS,
+    "engines/test_spec.py": "model/test_layer_mistakes.py",
+    "forecast/test_baselines.py": "forecast/test_automatic.py",
+    "forecast/test_ensemble.py": "forecast/test_automatic.py",
+    "forecast/test_features.py": "forecast/test_automatic.py",
+    "forecast/test_fitting.py": "forecast/test_automatic.py",
+    "forecast/test_mixed.py": "forecast/test_automatic.py",
+    "forecast/test_setup.py": "forecast/test_automatic.py",
+    "forecast/members/test_network.py": "forecast/test_automatic.py",
+    "forecast/members/test_space.py": "forecast/test_automatic.py",
+    "forecast/members/test_training.py": "forecast/test_automatic.py",
+    "interop/keras/test_files.py": "interop/keras/test_convert.py",
+    "interop/keras/test_net.py": "interop/keras/test_convert.py",
+    "interop/onnx/test_backend.py": "peers/test_onnx_backend.py",
+    "interop/onnx/test_net.py": "interop/onnx/test_export.py",
+    "interop/onnx/test_operators.py": "interop/onnx/test_graph.py",
+    "interop/onnx/test_proto.py": "interop/onnx/test_graph.py",
+    "interop/onnx/test_recurrent.py": "interop/onnx/test_export.py",
+    "interop/onnx/test_shape_operators.py": "interop/onnx/test_graph.py",
+    "interop/onnx/test_stack_import.py": "interop/onnx/test_export.py",
+    "model/test_layers.py": "model/test_layer_mistakes.py",
+    "model/test_scan.py": "model/test_memory.py",
+    "model/test_stream.py": "model/test_stack.py",
+}
+
+
+UNTESTED = {  # no test names these
+    "bench/test_forecasts.py",
+    "cli/test_forecasts.py",
+    "cli/test_warmup.py",
+    "engines/cuda/test_trial.py",
+    "plots/test_axes.py",
+}
+
+
+def test_every_module_has_its_test_file() -> None:
+    """`gpulstm/<folder>/<module>.py` has `tests/<folder>/test_<module>.py`, or shares one named above."""
+    named = {
+        str(path.relative_to(PACKAGE).with_name(f"test_{path.name}"))
+        for path in PACKAGE.rglob("*.py")
+        if path.name not in ("__init__.py", "__main__.py")
+    }
+    assert {name for name in named if not (TESTS / name).is_file()} == set(TESTED_WITH) | UNTESTED
+    assert not [file for file in TESTED_WITH.values() if not (TESTS / file).is_file()]

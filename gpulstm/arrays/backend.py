@@ -121,11 +121,13 @@ class NumpyBackend(Backend):
                     f"{name} lives on {where} but the model is on cpu; move it with gpulstm.to_host({name})"
                 )
             try:
-                value = np.from_dlpack(value) if hasattr(value, "__dlpack__") else np.asarray(value)
+                value = _shared(value, name) if hasattr(value, "__dlpack__") else np.asarray(value)
             except ValueError as error:
                 raise ShapeError(
                     f"{name} is a {type(value).__name__} whose parts differ in length, expected an array"
                 ) from error
+        elif isinstance(value, np.ma.MaskedArray):
+            value = unmasked(value, name)
         if value.dtype.kind not in "fiub":
             raise DTypeError(f"{name} has dtype {value.dtype}, expected real numbers")
         return value if dtype is None else value.astype(dtype, copy=False)
@@ -151,6 +153,32 @@ class NumpyBackend(Backend):
 
     def activate(self) -> contextlib.AbstractContextManager[Any]:
         return contextlib.nullcontext()
+
+
+def unmasked(value: np.ma.MaskedArray, name: str) -> np.ndarray:
+    """The values of a masked array in which nothing is masked.
+
+    Raises:
+        DTypeError: something is, for which an array has no place.
+    """
+    if np.ma.is_masked(value):
+        raise DTypeError(
+            f"{name} is a masked array with {int(np.ma.getmaskarray(value).sum())} masked values; fill them first, as "
+            f"{name}.filled(numpy.nan)"
+        )
+    return value.data
+
+
+def _shared(value: Any, name: str) -> np.ndarray:
+    """An array of another library as a NumPy array; one of PyTorch may have a gradient, or a dtype NumPy has not."""
+    if hasattr(value, "detach"):
+        value = value.detach()
+        if "bfloat16" in str(value.dtype) or "float8" in str(value.dtype):
+            value = value.float()
+    try:
+        return np.from_dlpack(value)
+    except (RuntimeError, BufferError, TypeError) as error:
+        raise DTypeError(f"{name} has dtype {getattr(value, 'dtype', '?')}, which NumPy does not have") from error
 
 
 _HOST_KINDS = (1, 3)  # of DLPack: kDLCPU, kDLCUDAHost

@@ -14,18 +14,18 @@ Weights that are not finite are saved as they are: what a broken run leaves behi
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import struct
 import sys
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from gpulstm.arrays import files
 from gpulstm.arrays.devices import to_host
 from gpulstm.errors import CheckpointError
 
@@ -56,7 +56,7 @@ def save(path: str | os.PathLike[str], arrays: Mapping[str, Any], meta: Mapping[
     host = {name: np.asarray(to_host(value), order="C") for name, value in arrays.items()}
     try:
         text = json.dumps(dict(meta), allow_nan=False)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"the metadata of {path} cannot be written as JSON: {error}") from error
     header = {
         "format": FORMAT,
@@ -65,7 +65,7 @@ def save(path: str | os.PathLike[str], arrays: Mapping[str, Any], meta: Mapping[
         "meta": text,
         "crc32": _checksum(host, text),
     }
-    write_atomically(path, to_bytes(host, header))
+    files.write(path, to_bytes(host, header))
 
 
 def load(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -79,82 +79,30 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str,
     from safetensors.numpy import load as from_bytes
 
     path = Path(path)
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise CheckpointError(f"there is no file {path}") from None
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+    data = files.read(path, CheckpointError)
     header = _header(path, data)
     if header.get("format") != FORMAT:
         raise CheckpointError(
             f"{path} is a safetensors file but no checkpoint of gpulstm: its metadata does not say format '{FORMAT}'"
         )
     version = header.get("format_version", "")
-    if not version.isdecimal() or int(version) > FORMAT_VERSION:
+    if not (version.isascii() and version.isdecimal()) or len(version) > 9 or int(version) > FORMAT_VERSION:
         raise CheckpointError(
             f"{path} has format version {version!r}, written by gpulstm {header.get('library_version', '?')}; this is "
             f"gpulstm {_version()}, which reads up to {FORMAT_VERSION}: upgrade it"
         )
+    text = header.get("meta", "")
     try:
         arrays = from_bytes(data)
-    except SafetensorError as error:
+        checksum = _checksum(arrays, text)
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:  # the last three: dtypes, text, extents
         raise CheckpointError(f"{path} is cut short or damaged: {error}") from error
-    text = header.get("meta", "")
-    if header.get("crc32") != _checksum(arrays, text):
+    if header.get("crc32") != checksum:
         raise CheckpointError(f"{path} is damaged: its contents do not have the checksum they were written with")
-    try:
-        meta = json.loads(text)
-    except ValueError as error:
-        raise CheckpointError(f"{path} is damaged: its metadata is no JSON ({error})") from error
+    meta = files.parse_json(text, f"the metadata of {path}", CheckpointError)
+    if not isinstance(meta, dict):
+        raise CheckpointError(f"the metadata of {path} is a {type(meta).__name__}, expected named values")
     return arrays, meta
-
-
-def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a file so that it is there whole or as it was before: a temporary one beside it, synced, then renamed.
-
-    Raises:
-        CheckpointError: the folder is not there or cannot be written to.
-    """
-    import tempfile  # here, because reading a checkpoint does without
-
-    path = Path(path)
-    with _reported(path):
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    try:
-        with _reported(path), os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fchmod(file.fileno(), _mode(path))
-            os.fsync(file.fileno())
-        with _reported(path):
-            os.replace(temporary, path)
-    except BaseException:  # Ctrl-C too: nothing half-written stays behind
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)  # the rename itself reaches the disk with its folder
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-@contextlib.contextmanager
-def _reported(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be written: {error.strerror}") from error
-
-
-def _mode(path: Path) -> int:
-    """The permissions of the file that is replaced, or those that a new file would have."""
-    if path.exists():
-        return path.stat().st_mode & 0o777
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask
 
 
 def _header(path: Path, data: bytes) -> dict[str, str]:
@@ -169,10 +117,7 @@ def _header(path: Path, data: bytes) -> dict[str, str]:
     (length,) = struct.unpack("<Q", data[:8])
     if length > len(data) - 8:
         raise CheckpointError(f"{path} is cut short: its header of {length} bytes goes past the end of the file")
-    try:
-        header = json.loads(data[8 : 8 + length])
-    except ValueError as error:
-        raise CheckpointError(f"{path} is damaged: its header is no JSON ({error})") from error
+    header = files.parse_json(data[8 : 8 + length], f"the header of {path}", CheckpointError)
     found = header.get("__metadata__", {}) if isinstance(header, dict) else {}
     return {key: str(value) for key, value in found.items()} if isinstance(found, dict) else {}
 

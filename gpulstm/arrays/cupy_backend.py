@@ -293,7 +293,7 @@ def _elementwise(name: str, inputs: str, outputs: str, body: str, headers: tuple
 def cuda_missing() -> str | None:
     """Why CUDA cannot be used here, in one sentence, or None when it can."""
     if importlib.util.find_spec("cupy") is None:
-        return "CuPy is not installed; run: pip install 'gpulstm[cuda12]' (or cuda13, to match the driver)"
+        return "CuPy is not installed; run: pip install 'cupy-cuda12x[ctk]' (or cupy-cuda13x, to match the driver)"
     cupy = _cupy()
     try:
         count = cupy.cuda.runtime.getDeviceCount()
@@ -314,7 +314,7 @@ def _cupy() -> Any:
     try:
         import cupy
     except ImportError as error:
-        raise missing_extra("CuPy", "cuda12", "a CUDA device") from error
+        raise missing_extra("'cupy-cuda12x[ctk]'", "a CUDA device") from error
     return cupy
 
 
@@ -325,7 +325,7 @@ def _libraries_missing() -> str | None:
         import cupy.cublas  # noqa: F401
     except ImportError as error:
         reason = str(error).splitlines()[0]
-        return f"CuPy is installed without the libraries of CUDA ({reason}); run: pip install 'gpulstm[cuda12]'"
+        return f"CuPy is installed without the libraries of CUDA ({reason}); run: pip install 'cupy-cuda12x[ctk]'"
     return None
 
 

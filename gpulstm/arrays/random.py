@@ -45,7 +45,6 @@ class Purpose(IntEnum):
     RECURRENT = 1
     ZONEOUT_H = 2
     ZONEOUT_C = 3
-    HEAD = 4
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -16,6 +17,7 @@ import numpy as np
 from gpulstm.errors import ConfigError
 
 VARIABLE = "GPULSTM_NUM_THREADS"
+MOST = 1024  # more than any machine serves well, and few enough that starting them fails nowhere
 
 _chosen: int | None = None
 
@@ -32,22 +34,22 @@ def set_num_threads(count: int | None) -> None:
     """Let native code use `count` threads from the next call on; None goes back to the default.
 
     Raises:
-        ConfigError: `count` is not an integer of at least 1.
+        ConfigError: `count` is not an integer from 1 to 1024.
     """
     global _chosen
     if count is None:
         _chosen = None
         return
-    if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 1:
-        raise ConfigError(f"count is {count!r}, expected an integer of at least 1, or None for the default")
+    if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or not 1 <= count <= MOST:
+        raise ConfigError(f"count is {count!r}, expected an integer of 1 to {MOST}, or None for the default")
     _chosen = int(count)
 
 
 def _default() -> int:
     text = os.environ.get(VARIABLE)
     if text:
-        if not text.strip().isdecimal() or int(text) < 1:
-            raise ConfigError(f"{VARIABLE} is {text!r}, expected an integer of at least 1")
+        if not re.fullmatch(r"\s*[0-9]{1,9}\s*", text) or not 1 <= int(text) <= MOST:
+            raise ConfigError(f"{VARIABLE} is {text!r}, expected an integer of 1 to {MOST}")
         return int(text)
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = cpu_quota()

@@ -56,9 +56,7 @@ def torch(task: dict[str, Any]) -> tuple[Call, str]:
     try:
         import torch
     except ImportError as error:
-        raise RuntimeError(
-            f"PyTorch is not installed for {sys.executable}; run: pip install 'gpulstm[peers]'"
-        ) from error
+        raise RuntimeError(f"PyTorch is not installed for {sys.executable}; run: pip install torch") from error
 
     case = task["case"]
     if task["threads"]:

@@ -43,7 +43,7 @@ def nothing() -> None:
 
 def missing(library: str) -> RuntimeError:
     """The error of a peer that is not installed."""
-    return RuntimeError(f"{library} is not installed for {sys.executable}; run: pip install 'gpulstm[peers]'")
+    return RuntimeError(f"{library} is not installed for {sys.executable}; run: pip install {library}")
 
 
 # -- PyTorch ---------------------------------------------------------------------------------------------------------

@@ -135,7 +135,7 @@ def main() -> int:
     try:
         import numpy as np
     except ImportError:
-        answer({"reason": f"NumPy is not installed for {sys.executable}; run: pip install 'gpulstm[peers]'"})
+        answer({"reason": f"NumPy is not installed for {sys.executable}; run: pip install numpy"})
         return 0
     with np.load(task["problem"], allow_pickle=False) as file:
         arrays = dict(file)

@@ -1,4 +1,4 @@
-"""The command line: `gpulstm demo | train | forecast | backtest | convert | info | bench | warmup`."""
+"""The command line: `gpulstm demo | train | forecast | backtest | tune | convert | info | bench | warmup`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from gpulstm.cli import bench, convert, demo, forecaster, info, warmup
+from gpulstm.cli import bench, convert, demo, forecaster, info, tune, warmup
 
 HELP = """Stacked LSTMs for time series, on the CPU and on NVIDIA GPUs.
 
@@ -18,8 +18,8 @@ First result: gpulstm demo.  Own data: gpulstm train DATA.csv --target COLUMN --
 app = typer.Typer(name="gpulstm", help=HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(asked: bool) -> None:
+    if asked:
         print(f"gpulstm {version('gpulstm')}")
         raise typer.Exit
 
@@ -37,6 +37,7 @@ app.command()(demo.demo)
 app.command()(forecaster.train)
 app.command()(forecaster.forecast)
 app.command()(forecaster.backtest)
+app.command()(tune.tune)
 app.command()(convert.convert)
 app.command()(info.info)
 app.command()(bench.bench)
@@ -44,7 +45,7 @@ app.command()(warmup.warmup)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and leave with its status: 0, 2 for a mistake of the user, 130 for Ctrl-C.
+    """Run the command line and leave with its status: 0, 2 for a mistake of the user, 128 + n for signal n.
 
     Args:
         arguments: without the program's name; those of the process if None.

@@ -1,4 +1,4 @@
-"""The command `bench`: this package beside its peers on this machine, as tables, JSON and pictures."""
+"""The command `bench`: this package and its peers on this machine, as tables, JSON and pictures."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from typing import Annotated, Any
 import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from gpulstm.arrays import files
 from gpulstm.bench import cases, report, runner
 from gpulstm.bench.cases import KINDS, Case, Result
 from gpulstm.bench.long_sequences import KIND
 from gpulstm.cli.console import aside, can_draw, console, new_files, number, polite, say, table
 from gpulstm.cli.forecasts import FORECAST, bench_forecasts
 from gpulstm.cli.long import bench_long
+from gpulstm.errors import ConfigError
 from gpulstm.plots import figures
 
 WRONG = 1  # exit code: a contender computed something else
@@ -64,7 +66,7 @@ def bench(
     output: Annotated[Path | None, typer.Option(help="Folder for bench.json and a picture of each kind.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the files of an earlier run there.")] = False,
 ) -> None:
-    """Time this package beside its peers: each alone in its process, in turn, compared with the reference first.
+    """Time this package and its peers: each alone in its process, in turn, compared with the reference first.
 
     The suite "long" takes training steps on sequences of 250 to 16000 steps and measures their peak memory too.
 
@@ -79,8 +81,8 @@ def bench(
     chosen = cases.cases(suite, kind or (), shape or ())
     who = cases.contenders(suite, peers_python, contender or ())
     kinds = list(dict.fromkeys(case.kind for case in chosen))
-    files = ["bench.json", *(f"{name}.png" for name in kinds)]
-    paths = [] if output is None else new_files(output, files, force)
+    names = ["bench.json", *(f"{name}.png" for name in kinds)]
+    paths = [] if output is None else new_files(output, names, force)
     count = THREADS[suite] if threads is None else threads
     facts = report.machine(suite)
     if facts["load"] > 0.3:
@@ -98,16 +100,18 @@ def bench(
 
         settings: Any = {"rounds": number_of_rounds, "seconds": seconds, "threads": count}
         limited = suite == "cpu" and any(name in report.COMPUTED for name in kinds)
-        found = [runner.measured_limits(count, 3 * min(seconds, 1.0))] if limited else []
+        measured_limits = [runner.measured_limits(count, 3 * min(seconds, 1.0))] if limited else []
         results = runner.run(suite, chosen, who, **settings, report=shown)
-        if found:  # a machine may slow down under load, so its limits are taken before and after, and the better holds
-            found.append(runner.measured_limits(count, 3 * min(seconds, 1.0)))
-    limits = report.best_of(found)
+        if (
+            measured_limits
+        ):  # a machine may slow down under load, so its limits are taken before and after, and the better holds
+            measured_limits.append(runner.measured_limits(count, 3 * min(seconds, 1.0)))
+    limits = report.best_of(measured_limits)
     show(kinds, results, facts, limits)
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
         text = report.as_json(suite, results, facts=facts, limits=limits, settings=settings)
-        paths[0].write_text(text, encoding="utf-8")
+        files.write(paths[0], text.encode(), ConfigError)
         written = paths[:1]
         if can_draw():
             for name, path in zip(kinds, paths[1:], strict=True):
@@ -170,7 +174,7 @@ def times_table(kind: str, results: Sequence[Result]) -> Any:
 
 
 def rates_table(kind: str, results: Sequence[Result], limits: Mapping[str, float]) -> Any:
-    """What each engine of this package reaches, beside the best peer and the machine's matrix product."""
+    """What each engine of this package reaches, next to the best peer and the machine's matrix product."""
     faster = report.speedups(results)
     rows = [
         [

@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 import numpy as np
 import typer
@@ -16,17 +16,23 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from gpulstm.errors import ConfigError, GpulstmError
+from gpulstm.errors import ConfigError, GpulstmError, speaking_options
 from gpulstm.forecast.results import METRICS, Backtest
+from gpulstm.training import interrupts
 
-MISTAKE, INTERRUPTED = 2, 130  # exit codes: of a wrong command line, and of Ctrl-C in a shell
+MISTAKE = 2  # exit status of a wrong command line
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
 
 def console() -> Console:
     """Where results go: as wide as the terminal, or wide enough for every table where it is none."""
-    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)
+    return Console(highlight=False, markup=False, width=None if is_terminal(sys.stdout) else 160)
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether a person looks at a standard stream; a service has none of them."""
+    return stream is not None and stream.isatty()
 
 
 def aside() -> Console:
@@ -42,25 +48,32 @@ def say(text: str) -> None:
 def polite(command: Command) -> Command:
     """Let a command end with one sentence instead of a traceback where the fault is not in the program.
 
-    Mistakes that the package names (`GpulstmError`) and files that cannot be read or written give status 2, Ctrl-C
-    gives 130.  Everything else is a fault of the program and keeps its traceback.
+    Mistakes that the package names (`GpulstmError`), files that cannot be read or written and too little memory give
+    status 2, a signal n that asks the process to end gives 128 + n: Ctrl-C, SIGTERM, and SIGHUP unless it is ignored.
+    Everything else is a fault of the program and keeps its traceback.
     """
 
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
         try:
-            command(*args, **kwargs)
+            interrupts.handle(interrupts.interrupt)
+            with speaking_options():
+                command(*args, **kwargs)
+            interrupts.handle(interrupts.leave)
         except GpulstmError as error:
             say(f"gpulstm: {error}")
             raise typer.Exit(MISTAKE) from None
         except BrokenPipeError:
             raise  # the reader of a pipe has gone; the framework ends quietly
         except OSError as error:
-            say(f"gpulstm: {error.filename or 'file'}: {error.strerror or error}")
+            say(f"gpulstm: {error.filename or 'standard output'}: {error.strerror or error}")
+            raise typer.Exit(MISTAKE) from None
+        except MemoryError as error:
+            say(f"gpulstm: {error or 'there is not enough memory'}; a smaller batch or --memory takes less")
             raise typer.Exit(MISTAKE) from None
         except KeyboardInterrupt:
             say("gpulstm: interrupted")
-            raise typer.Exit(INTERRUPTED) from None
+            raise typer.Exit(interrupts.status()) from None
 
     return run  # type: ignore[return-value]
 
@@ -70,8 +83,8 @@ def table(
 ) -> Group:
     """A table whose first `text` columns are words and whose others are numbers; only column `wrap` may be broken."""
     drawn = Table(header_style="bold")
-    for place, name in enumerate(columns):
-        drawn.add_column(name, justify="left" if place < text else "right", no_wrap=place != wrap, overflow="fold")
+    for index, name in enumerate(columns):
+        drawn.add_column(name, justify="left" if index < text else "right", no_wrap=index != wrap, overflow="fold")
     for row in rows:
         drawn.add_row(*row)
     return Group(Text(title, style="bold"), drawn) if title else Group(drawn)  # a table's own title would be broken
@@ -93,20 +106,20 @@ def new_files(folder: Path, names: Sequence[str], force: bool) -> list[Path]:
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"--output {folder} is a file, expected a folder")
     paths = [folder / name for name in names]
-    there = [path.name for path in paths if path.exists()]
-    if there and not force:
+    existing = [path.name for path in paths if path.exists()]
+    if existing and not force:
         raise ConfigError(
-            f"{folder} already holds {', '.join(there)}; name another --output, or overwrite with --force"
+            f"{folder} already holds {', '.join(existing)}; name another --output, or overwrite with --force"
         )
     return paths
 
 
 def can_draw() -> bool:
     """Whether matplotlib is there; where it is not, that is said once, and the numbers are written all the same."""
-    there = importlib.util.find_spec("matplotlib") is not None
-    if not there:
-        say("no picture: it needs matplotlib; run: pip install 'gpulstm[plots]'")
-    return there
+    installed = importlib.util.find_spec("matplotlib") is not None
+    if not installed:
+        say("no picture: it needs matplotlib; run: pip install matplotlib")
+    return installed
 
 
 def names_of(kind: str, series: Sequence[str], targets: Sequence[str], most: int) -> dict[tuple[int, int], str]:
@@ -120,7 +133,8 @@ def names_of(kind: str, series: Sequence[str], targets: Sequence[str], most: int
                 return names
             parts = [kind, *([one] if len(series) > 1 else []), *([target] if len(targets) > 1 else [])]
             name = "-".join(re.sub(r"[^\w.]+", "_", part) for part in parts)
-            taken = f"{name}.png" in names.values()
+            name = name.encode()[:100].decode(errors="ignore")  # of any length; file systems hold 255 bytes
+            taken = f"{name}.png".lower() in {other.lower() for other in names.values()}
             names[row, column] = f"{name}-{row}-{column}.png" if taken else f"{name}.png"
     return names
 
@@ -151,14 +165,14 @@ def metrics_table(result: Backtest) -> Group:
     heads = {"MAPE": "MAPE %", "sMAPE": "sMAPE %", "coverage": "coverage %"}
     if len(result.levels) > 1:
         heads["coverage"] = f"coverage % (of {100 * (result.levels[-1] - result.levels[0]):.0f})"
-    found = result.metrics()
-    shown = [name for name in METRICS if any(name in errors for errors in found.values())]
+    metrics = result.metrics()
+    shown = [name for name in METRICS if any(name in errors for errors in metrics.values())]
     rows = [
         [forecaster, *(number(errors.get(name, np.nan) * (100 if name == "coverage" else 1)) for name in shown)]
-        for forecaster, errors in found.items()
+        for forecaster, errors in metrics.items()
     ]
     count, horizon = result.index.shape
     judged = "errors of the median, RMSE of the mean" if result.mean is not None else "errors of the point forecast"
-    title = f"{count} forecasts of {horizon} steps, season {result.season} (MASE below 1: better than repeating it); "
-    title += judged
+    seasons = " and ".join(str(season) for season in result.seasons or (result.season,))
+    title = f"{count} forecasts of {horizon} steps, season {seasons} (MASE below 1: better than repeating it); {judged}"
     return table(["forecaster", *(heads.get(name, name) for name in shown)], rows, title=title)

@@ -9,11 +9,11 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from gpulstm.arrays import checkpoint
+from gpulstm.arrays import checkpoint, files
 from gpulstm.cli import other_libraries
 from gpulstm.cli.console import console, polite, say, table
 from gpulstm.engines.spec import StackSpec
-from gpulstm.errors import ConfigError, InteropError
+from gpulstm.errors import CheckpointError, ConfigError, InteropError
 from gpulstm.interop import KerasNet, from_keras, from_torch, stack_from_onnx, to_keras, to_onnx, to_torch
 from gpulstm.interop.arrays import read_safetensors
 from gpulstm.interop.onnx.stack_import import difference
@@ -114,9 +114,13 @@ def _read_safetensors(
             return _member(path, arrays, meta["mixture"]), []
         if "network" not in meta:
             raise InteropError(f"{path} is a file of gpulstm that holds no network")
-        network = Network(NetworkConfig.from_dict(meta["network"]), device="cpu", initial=False)
         start = "weights."
-        network.params.load({name.removeprefix(start): a for name, a in arrays.items() if name.startswith(start)})
+        with files.damaged(f"{path} is no whole forecaster", CheckpointError):
+            config = NetworkConfig.from_dict(meta["network"])
+            values = {name.removeprefix(start): a for name, a in arrays.items() if name.startswith(start)}
+            config.check_weights(values)
+            network = Network(config, device="cpu", initial=False)
+            network.params.load(values)
         return network, []
     model = from_torch(weights, device="cpu", **options)  # type: ignore[arg-type]
     if not check:
@@ -146,18 +150,18 @@ def _member(path: Path, arrays: Mapping[str, Any], meta: Mapping[str, Any]) -> N
 
 def _named(weights: Mapping[str, np.ndarray], model: Any, options: Mapping[str, str | None]) -> dict[str, np.ndarray]:
     """The weights of a state_dict that were taken, under the names `rnn.*` and `head.*`."""
-    found, ends = {}, to_torch(model.rnn if isinstance(model, Network) else model)
+    named, ends = {}, to_torch(model.rnn if isinstance(model, Network) else model)
     prefix = options["prefix"]
     for name, value in weights.items():
         start, _, short = name.rpartition(".")
         start = f"{start}." if start else ""
         if (short if short in ends else f"{short}_l0") in ends and prefix in (None, start):
-            found[f"rnn.{short if short in ends else f'{short}_l0'}"] = value
+            named[f"rnn.{short if short in ends else f'{short}_l0'}"] = value
         elif isinstance(model, Network) and short in ("weight", "bias") and options["head"] in (None, start):
-            found[f"head.{short}"] = value
+            named[f"head.{short}"] = value
     if isinstance(model, Network):
-        found.setdefault("head.bias", np.zeros(model.config.head_outputs, model.config.stack.dtype))
-    return found
+        named.setdefault("head.bias", np.zeros(model.config.head_outputs, model.config.stack.dtype))
+    return named
 
 
 # -- writing ---------------------------------------------------------------------------------------------------------

@@ -16,14 +16,17 @@ from typing import Annotated
 
 import typer
 
-from gpulstm.cli.console import INTERRUPTED, can_draw, console, members_table, metrics_table, new_files, polite, say
+from gpulstm.arrays import files
+from gpulstm.cli.console import can_draw, console, is_terminal, members_table, metrics_table, new_files, polite, say
 from gpulstm.cli.forecaster import EpochLines
 from gpulstm.data import datasets
+from gpulstm.errors import ConfigError
 from gpulstm.forecast import pictures
 from gpulstm.forecast.config import AUTO
 from gpulstm.forecast.forecaster import Forecaster
 from gpulstm.forecast.results import Backtest, Forecast
 from gpulstm.plots import figures
+from gpulstm.training import interrupts
 from gpulstm.training.callbacks import Callback
 
 UNIT = "carbon dioxide (ppm)"
@@ -122,9 +125,10 @@ def demo(
     """
     can_draw()
     new_files(output, list(file_names().values()), force)
-    bar = not quiet and sys.stderr.isatty()
+    bar = not quiet and is_terminal(sys.stderr)
     lines = [] if quiet or bar else [EpochLines()]
-    made = run(output, quiet=not bar, device=device, seed=seed, epochs=epochs or AUTO, callbacks=lines)
+    with files.locked(output, ConfigError):
+        made = run(output, quiet=not bar, device=device, seed=seed, epochs=epochs or AUTO, callbacks=lines)
     members = made.forecaster.members
     if members is not None:
         console().print(members_table(members))
@@ -136,4 +140,4 @@ def demo(
         say(f"the forecast: {made.files['forecast picture'].resolve()}")
     if made.forecaster.history.stopped == "interrupted":
         say("interrupted: these are the results of the training until then")
-        raise typer.Exit(INTERRUPTED)
+        raise typer.Exit(interrupts.status())

@@ -6,16 +6,17 @@ import sys
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
 
+from gpulstm.arrays import files
 from gpulstm.arrays.devices import resolve
 from gpulstm.cli.console import (
-    INTERRUPTED,
     can_draw,
     console,
+    is_terminal,
     members_table,
     metrics_table,
     names_of,
@@ -26,11 +27,12 @@ from gpulstm.cli.console import (
 )
 from gpulstm.cli.console import table as words
 from gpulstm.cli.options import with_options
+from gpulstm.cli.summary import summary
 from gpulstm.data import datasets
-from gpulstm.data.calendars import format_time
 from gpulstm.data.loading import load_series
 from gpulstm.data.options import TableOptions
 from gpulstm.data.series import SeriesSet
+from gpulstm.data.times import TimeForm
 from gpulstm.engines.dispatch import choose
 from gpulstm.engines.spec import Call
 from gpulstm.errors import ConfigError
@@ -38,6 +40,7 @@ from gpulstm.forecast.config import AUTO, NETWORK, ForecasterConfig
 from gpulstm.forecast.forecaster import Forecaster
 from gpulstm.forecast.pictures import draw_backtest, draw_forecast
 from gpulstm.plots import figures
+from gpulstm.training import interrupts
 from gpulstm.training.callbacks import Callback, HistoryCSV, Run, TensorBoard
 from gpulstm.training.history import Row
 
@@ -74,6 +77,14 @@ def train(
     resume: Annotated[
         bool, typer.Option(help="Go on with the run in --output that was interrupted.", rich_help_panel=FILES)
     ] = False,
+    go_on: Annotated[
+        Path | None,
+        typer.Option(
+            "--continue",
+            help="A model to start from: its options and weights, this table's rows.",
+            rich_help_panel=FILES,
+        ),
+    ] = None,
     tensorboard: Annotated[
         Path | None, typer.Option(help="Folder for TensorBoard's event files.", rich_help_panel=FILES)
     ] = None,
@@ -87,22 +98,31 @@ def train(
     all rows.  Writes model.safetensors (what forecast and backtest take), and for networks history.csv, history.png
     and run.safetensors, from which an interrupted run goes on with --resume.  Ctrl-C stops after the present step.
     """
-    series = load_series(table_path(data), **vars(table))
+    if go_on is not None:
+        started = Forecaster.load(go_on, config.device)
+        series = started.read(table_path(data))
+        Job(output, force, quiet, tensorboard).fit(started, series, RUN, False, warm_start=True)
+        say(f"next: gpulstm forecast {output / MODEL}")
+        return
+    series = load_series(table_path(data), table, guess=True)
     if resume and not any((output / name).is_file() for name in (RUN, FINAL)):
         raise ConfigError(f"--resume finds no {RUN} in {output}; name the --output of the interrupted run")
     if metrics is not None:
         new_files(metrics.parent, [metrics.name], force or resume)
+    for line in summary(series, Forecaster.of(config).planned(series)):
+        say(line)
     job = Job(output, force or resume, quiet, tensorboard)
     forecaster = Forecaster.of(config)
     going_on = resume and (output / FINAL).is_file()  # the comparison was over
-    if not going_on:
-        job.fit(forecaster, series, RUN, resume)
-    whole = Forecaster.of(replace(config, test=0))
-    if not going_on and compare(forecaster, series, metrics) and config.test == AUTO:
-        say("fitted again on all rows, the newest included")
-        job.fit(whole, series, FINAL, False)
-    elif going_on:
-        job.fit(whole, series, FINAL, True)
+    with files.locked(output, ConfigError):
+        if not going_on:
+            job.fit(forecaster, series, RUN, resume)
+        whole = Forecaster.of(replace(config, test=0))
+        if not going_on and compare(forecaster, series, metrics) and config.test == AUTO:
+            say("fitted again on all rows, the newest included")
+            job.fit(whole, series, FINAL, False)
+        elif going_on:
+            job.fit(whole, series, FINAL, True)
     say(f"next: gpulstm forecast {output / MODEL}")
 
 
@@ -113,7 +133,7 @@ def compare(forecaster: Forecaster, series: SeriesSet, metrics: Path | None) -> 
         if forecaster.config.test == AUTO:
             say("the series are too short to keep rows for a comparison with the simple forecasts")
         return False
-    result = forecaster.backtest(series)
+    result = forecaster.backtest(series, automatic=True)
     console().print(metrics_table(result))
     console().print(result.verdict())
     if metrics is not None:
@@ -138,32 +158,42 @@ class Job:
     quiet: bool = False
     tensorboard: Path | None = None
 
-    def fit(self, forecaster: Forecaster, series: SeriesSet, checkpoint: str, resume: bool) -> None:
+    def fit(
+        self, forecaster: Forecaster, series: SeriesSet, checkpoint: str, resume: bool, warm_start: bool = False
+    ) -> None:
         """Train, and leave behind the model, the history, its picture, and the run to go on from.
 
         Raises:
-            typer.Exit: 130, where Ctrl-C stopped the training; what was reached is written.
+            typer.Exit: 128 + n, where signal n stopped the training; what was reached is written.
         """
         names = [MODEL, HISTORY, *(["history.png"] if can_draw() else []), checkpoint]
         model, history, *picture, run = new_files(self.output, names, self.force or checkpoint == FINAL)
         config = forecaster.config
         task = Call(config.stack(1), resolve(config.device).device, 8, 32, True, False)
-        choose(task, config.engine)  # an engine that is forced and cannot serve is found before anything is written
-        bar = not self.quiet and sys.stderr.isatty()
+        choose(task, config.engine)  # a forced engine that cannot serve is refused before anything is written
+        bar = not self.quiet and is_terminal(sys.stderr)
         watchers: list[Callback] = [_Folder(self.output), HistoryCSV(history)]
         if not self.quiet and not bar:
             watchers.append(EpochLines())
         if self.tensorboard is not None:
             watchers.append(TensorBoard(self.tensorboard))
-        forecaster.fit(series, progress=bar, callbacks=watchers, checkpoint=run, resume=run if resume else None)
+        forecaster.fit(
+            series,
+            progress=bar,
+            callbacks=watchers,
+            checkpoint=run,
+            resume=run if resume else None,
+            warm_start=warm_start,
+        )
         for note in forecaster.notes:
-            say(note)
+            if note not in series.notes:  # those were said before the fit
+                say(note)
         self.output.mkdir(parents=True, exist_ok=True)
         trained, members = forecaster.history, forecaster.members
         interrupted = trained.stopped == "interrupted"
         if interrupted and not trained.rows:
             say(f"interrupted before the first epoch was over; go on with --resume, from {run}")
-            raise typer.Exit(INTERRUPTED)
+            raise typer.Exit(interrupts.status())
         forecaster.save(model)
         written = [model]
         if trained.rows:
@@ -181,7 +211,7 @@ class Job:
         say(f"written: {', '.join(str(path) for path in written)}")
         if interrupted:
             say("interrupted: the best epoch so far is kept; go on with --resume")
-            raise typer.Exit(INTERRUPTED)
+            raise typer.Exit(interrupts.status())
 
 
 class _Folder(Callback):
@@ -235,10 +265,14 @@ def forecast(
         draw_forecast(path, result, past, series=series, target=target, label=unit)
     out = console()
     columns = result.columns()
-    shown = [[cell(values[row]) for values in columns.values()] for row in range(min(10, len(columns["time"])))]
+    rows = next(iter(columns.values())).size
+    shown = [[cell(values[row], result.labels.form) for values in columns.values()] for row in range(min(10, rows))]
     out.print(words(list(columns), shown))
-    if len(columns["time"]) > 10:
-        out.print(f"... {len(columns['time'])} rows in all")
+    if rows > 10:
+        out.print(f"... {rows} rows in all")
+    for note in forecaster.notes:
+        if note.startswith("simple forecasts"):
+            say(note)
     say(f"written: {', '.join(str(path) for path in (table, *paths))}")
 
 
@@ -263,7 +297,7 @@ def backtest(
     """
     forecaster = Forecaster.load(model, device)
     series = forecaster.read(table_path(data))
-    result = forecaster.backtest(series, origins=origins or None, stride=stride or None)
+    result = forecaster.backtest(series, origins=origins or None, stride=stride or None, automatic=True)
     drawn = names_of("backtest", result.names, result.targets, pictures) if can_draw() else {}
     table, *paths = new_files(output, ["backtest.csv", *drawn.values()], force)
     output.mkdir(parents=True, exist_ok=True)
@@ -286,8 +320,10 @@ def table_path(data: Path) -> Path:
     return datasets.path(str(data)) if str(data) in datasets.NAMES and not data.exists() else data
 
 
-def cell(value: np.generic) -> str:
+def cell(value: Any, form: TimeForm) -> str:
     """A value of a result's column for a table."""
+    if not isinstance(value, np.generic):
+        return str(value)
     if value.dtype.kind == "M":
-        return format_time(value)
+        return form.texts(np.array([value]))[0]
     return number(float(value), 6) if value.dtype.kind == "f" else str(value)

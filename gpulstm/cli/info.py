@@ -69,7 +69,7 @@ def info(
 
 
 def machine_facts() -> dict[str, Any]:
-    """What `info` shows besides the plan."""
+    """What `info` shows in addition to the plan."""
     import numpy
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

@@ -8,10 +8,12 @@ from typing import Any
 
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from gpulstm.arrays import files
 from gpulstm.bench import long_sequences
 from gpulstm.bench.long_sequences import Measured
 from gpulstm.bench.report import machine
 from gpulstm.cli.console import aside, console, new_files, number, say, table
+from gpulstm.errors import ConfigError
 from gpulstm.plots import figures
 
 
@@ -42,7 +44,7 @@ def bench_long(
         say(f"not measured: {contender}: {reason}")
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
-        paths[0].write_text(long_sequences.as_json(results), encoding="utf-8")
+        files.write(paths[0], long_sequences.as_json(results).encode(), ConfigError)
         draw(paths[1], results)
         say(f"written: {', '.join(map(str, paths))}")
 
@@ -52,8 +54,8 @@ def results_table(results: Sequence[Measured]) -> Any:
     names = list(dict.fromkeys(result.contender for result in results if result.seconds))
     rows = []
     for case in dict.fromkeys(result.case for result in results):
-        found = {result.contender: result for result in results if result.case == case}
-        cells = [f"{number(found[name].mebibytes)} / {number(found[name].median, 3)}" for name in names]
+        by_name = {result.contender: result for result in results if result.case == case}
+        cells = [f"{number(by_name[name].mebibytes)} / {number(by_name[name].median, 3)}" for name in names]
         rows.append([case.name.rpartition(" ")[0], *cells])
     title = "One training step, loss on the last output: peak MiB over the start / seconds"
     return table(["T,B,I,H,L", *names], rows, title=title)

@@ -69,18 +69,18 @@ def keras_model(model: Recurrent | Network, path: Path) -> Any:
         return None  # their names in Keras are the reader's matter; the arrays are the same
     kinds = {"lstm": keras.layers.LSTM, "gru": keras.layers.GRU, "rnn": keras.layers.SimpleRNN}
     layers: list[Any] = [keras.Input((None, spec.input_size))]
-    for place in range(spec.num_layers):
+    for index in range(spec.num_layers):
         options: dict[str, Any] = {"use_bias": spec.bias, "dtype": spec.dtype}
-        options["return_sequences"] = not isinstance(model, Network) or place < spec.num_layers - 1
+        options["return_sequences"] = not isinstance(model, Network) or index < spec.num_layers - 1
         if spec.cell == "gru":
             options["reset_after"] = spec.reset_after
         layer = kinds[spec.cell](spec.hidden_size, **options)
         layers.append(keras.layers.Bidirectional(layer) if spec.bidirectional else layer)
     if isinstance(model, Network):
         layers.append(keras.layers.Dense(model.config.head_outputs, dtype=spec.dtype))
-    found = keras.Sequential(layers)
-    found.load_weights(path)
-    return found
+    other = keras.Sequential(layers)
+    other.load_weights(path)
+    return other
 
 
 def onnx_outputs(path: Path, x: np.ndarray) -> tuple[str, np.ndarray]:
@@ -105,12 +105,12 @@ def outputs(model: Any, x: np.ndarray) -> np.ndarray:
     return np.asarray(model(x)[0])
 
 
-def largest(found: np.ndarray, expected: np.ndarray) -> float:
+def largest(result: np.ndarray, expected: np.ndarray) -> float:
     """The largest difference of two results of one shape."""
-    found = found.reshape(expected.shape) if found.size == expected.size else found
-    if found.shape != expected.shape:
-        raise InteropError(f"the other library gives a result of shape {found.shape}, expected {expected.shape}")
-    return float(np.abs(found - expected).max(initial=0.0))
+    result = result.reshape(expected.shape) if result.size == expected.size else result
+    if result.shape != expected.shape:
+        raise InteropError(f"the other library gives a result of shape {result.shape}, expected {expected.shape}")
+    return float(np.abs(result - expected).max(initial=0.0))
 
 
 def _choose_keras_backend() -> None:

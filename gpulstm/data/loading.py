@@ -1,250 +1,481 @@
-"""From a table to a `SeriesSet`: which column plays which role, and what is refused."""
+"""From a file, frame or array to series: roles, order, duplicates, missing rows, categories, and what dates make."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpulstm.data.calendars import calendar_columns, calendar_names, continue_time, format_time
-from gpulstm.data.columns import Columns
-from gpulstm.data.options import Names
-from gpulstm.data.series import SeriesSet
-from gpulstm.errors import ConfigError, DataError
+from gpulstm.data import gaps
+from gpulstm.data.arrays_of import from_array, is_array
+from gpulstm.data.axis import Axis, Labels
+from gpulstm.data.covariates import made_names
+from gpulstm.data.options import TableOptions
+from gpulstm.data.series import Ahead, Origin, SeriesSet, spans
+from gpulstm.data.time_axis import Step, given_step, infer_step, month_days
+from gpulstm.data.times import TimeForm, format_time
+from gpulstm.errors import ConfigError, DataError, option
 
 if TYPE_CHECKING:
-    from gpulstm.data.readers import Source
+    from gpulstm.data.collect import Collected
+    from gpulstm.data.frames import Source
+    from gpulstm.data.roles import Roles
 
-RULES = ("refuse", "interpolate", "forward", "mask")
+_MOST_GAPS = 0.5  # share of rows that may be missing where no rule was chosen
+_MOST_ROWS = 100  # rows put in for each row there is, at most, under any rule
 
 
 def load_series(
     data: Any,
+    options: TableOptions | None = None,
     *,
-    target: Names | None = None,
-    past: Names = (),
-    future: Names = (),
-    time: str | int | None = None,
-    series: str | int | None = None,
-    calendar: str | Sequence[str] = (),
-    missing: str = "refuse",
-    delimiter: str | None = None,
+    like: SeriesSet | None = None,
+    guess: bool = False,
+    **named: Any,
 ) -> SeriesSet:
-    """Read series from a CSV or Parquet path, a frame, a dict of columns or an array.
+    """Read series from a file, a frame, a dict of columns or an array.
 
     Args:
         data: the table; several series stand below one another (long format) with a column of their names, or come as
             an array `(series, time, features)`; arrays `(time,)` and `(time, features)` are one series, and their
-            columns are numbered from 0.  A pandas frame with a time index needs no `time`.
-        target: the column or columns to forecast; by default all that have no other role.
-        past: covariates known up to now.
-        future: covariates known ahead.
-        time: the column of times: numbers, or ISO 8601 dates, strictly increasing within each series.
-        series: the column that names each row's series.
-        calendar: covariates made from the dates: `"yearly"`, `"monthly"`, `"weekly"`, `"daily"`.
-        missing: `"refuse"`, `"interpolate"`, `"forward"` or `"mask"`; see `SeriesSet.filled`.  Rows that are absent
-            from the table are not noticed here: a missing week is a missing row only if its date is there.
-        delimiter: of a CSV; by default the most frequent of comma, semicolon, tab and bar in its first row.
+            columns are numbered from 0.  A path may be `"-"` for standard input.
+        options: how the table is to be read; or its fields by name, as `target=` or `missing=`.
+        like: series that were read before, in whose roles, categories and step this table is read.
+        guess: take the column that plainly tells the series apart, and say so, where none was named.
 
     Raises:
         DataError: a file, column, cell or time that cannot be used; the message names it.
         ConfigError: roles or rules that no table can have.
     """
     if isinstance(data, SeriesSet):
-        if target is not None or past or future or time is not None or series is not None or calendar:
+        if options is not None or named:
             raise ConfigError("the series were read already; roles of columns are given when they are read")
         return data
-    from gpulstm.data.readers import need, open_source  # here: a forecaster that was loaded reads no table
+    options = TableOptions(**named) if options is None else replace(options, **named)
+    if like is not None:
+        options = as_before(options, like)
+    if is_array(data):
+        return _finish_array(data, options, like)
+    return Loader(data, options, like, guess).load()
 
-    if missing not in RULES:
-        raise ConfigError(f"missing is {missing!r}, expected any of {', '.join(map(repr, RULES))}")
-    calendar = (calendar,) if isinstance(calendar, str) else tuple(calendar)
-    made = calendar_names(calendar)
-    source = open_source(data, delimiter=delimiter)
-    time_name = getattr(source, "index", None) if time is None else str(time)
-    series_name = None if series is None else str(series)
-    for name in (time_name, series_name):
-        if name is not None:
-            need(name, source.names, source.label)
-    targets, pasts, futures = _roles(source, target, past, future, time_name, series_name, made)
-    if calendar and time_name is None:
-        raise ConfigError("calendar needs a time column; give its name as time")
-    columns = source.read([*targets, *pasts, *futures], time_name, series_name)
-    order = _grouping(columns)
-    _check_values(columns, source.label, missing, futures)
-    values = columns.together([*targets, *pasts, *futures])
-    times, codes = columns.time, columns.codes
-    if times is not None:
-        _check_times(columns, order, str(time_name), source.label)
-    if order is not None and codes is not None:
-        values, codes = values[order], codes[order]
-        times = None if times is None else times[order]
-    if calendar and times is not None:
-        values = np.concatenate([values, calendar_columns(times, calendar)], axis=1)
-    counts = np.array([len(values)]) if codes is None else np.bincount(codes, minlength=len(columns.labels))
-    return SeriesSet(
-        values=np.ascontiguousarray(values),
-        offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-        columns=(*targets, *pasts, *futures, *made),
-        targets=len(targets),
-        past=len(pasts),
-        future=len(futures) + len(made),
-        time=times,
-        names=tuple(columns.labels) if codes is not None else ("series",),
-        calendar=calendar,
-        missing=missing,
-        time_name=time_name,
-        series_name=series_name,
+
+def as_before(options: TableOptions, like: SeriesSet) -> TableOptions:
+    roles = like.origin.roles
+    return replace(
+        options,
+        target=roles.get("target", like.target_names),
+        past=roles.get("past", ()),
+        future=roles.get("future", ()),
+        static=roles.get("static", ()),
+        time=like.origin.time,
+        series=like.origin.series,
+        calendar=like.calendar,
+        holidays=like.holidays,
+        missing=like.missing,
+        embedding=like.origin.embedding,
     )
 
 
-def known_ahead(past: SeriesSet, count: int, future: Any) -> np.ndarray | None:
-    """`(series, count, columns)`: future covariates of the rows after the last; None without any.
+@dataclass
+class Loader:
+    """One table on its way to a set."""
 
-    Args:
-        past: the series that are to be continued.
-        count: rows.
-        future: a table with the future covariates (and the columns of time and series, where `past` has them; its times
-            must be the ones that follow), or an array `(count, columns)` or `(series, count, columns)`; needed where
-            `past` has future covariates besides the calendar's.
+    data: Any
+    options: TableOptions
+    like: SeriesSet | None
+    guess: bool
+    ahead: bool = False  # whether the table holds future covariates alone
 
-    Raises:
-        DataError: the future covariates are missing, of another length, or at other times.
-    """
-    own = past.future - 2 * len(past.calendar)
-    if not own:
-        if future is not None:
-            raise DataError("future was given, but the series have no future covariates besides the calendar's")
-        return None
-    first = past.targets + past.past
-    names = past.columns[first : first + own]
-    if future is None:
-        listed = ", ".join(names)
-        raise DataError(
-            f"future is missing: the forecast needs the next {count} rows of the future covariates {listed}"
-        )
-    if isinstance(future, (np.ndarray, list, tuple)):
-        array = np.asarray(future, dtype=np.float64)
-        if array.ndim == 1 and own == 1:
-            array = array[:, None]
-        if array.ndim == 2:
-            array = array[None]
-        if array.ndim != 3 or array.shape[0] != len(past) or array.shape[1] < count or array.shape[2] != own:
-            raise DataError(
-                f"future has shape {np.shape(future)}, expected ({len(past)}, {count}, {own}): "
-                f"series, steps, columns {', '.join(names)}"
-            )
-        array = array[:, :count]
-    else:
-        table = load_series(future, target=names, time=past.time_name, series=past.series_name)
-        array = np.empty((len(past), count, own))
-        for index, name in enumerate(past.names):
-            if name not in table.names:
-                raise DataError(f"future has no rows for series {name!r}")
-            other = table.names.index(name)
-            if table.lengths[other] < count:
-                raise DataError(
-                    f"future has {table.lengths[other]} rows for series {name!r}, the forecast needs {count}"
+    def load(self) -> SeriesSet:
+        """The set."""
+        from gpulstm.data.collect import collect
+        from gpulstm.data.roles import decide
+        from gpulstm.data.sources import open_source
+
+        options = self.options
+        made = made_names(options.calendar, options.holidays)
+        source = open_source(self.data, options)
+        roles = decide(source, options, made, need_target=not self.ahead)
+        if made and roles.time is None:
+            raise ConfigError(f"{option('calendar')} needs a time column; give its name as {option('time', ...)}")
+        levels = {} if self.like is None else self.like.origin.levels
+        table = collect(source, roles, options, levels)
+        return self._set(source, roles, table)
+
+    def _set(self, source: Source, roles: Roles, table: Collected) -> SeriesSet:
+        options, label = self.options, source.label
+
+        def where(row: int) -> str:
+            return f"{source.word} {source.first + row} of {label}"
+
+        notes = [*roles.notes, *table.notes]
+        if roles.ignored and options.target is None:
+            notes.append(f"columns ignored, which hold no numbers: {some(roles.ignored)}")
+        form = table.form
+        names = _names(table.keys)
+        _finite(table, roles, where)
+        rows = gaps.grouped(table.values, table.time, table.codes, max(len(names), 1))
+        notes += [_sorted_note(rows.backwards, source)] if rows.backwards else []
+        names = names or ("series",)
+        axis, new = Axis(form=form), None
+        if rows.time is not None:
+            panel = self._duplicates(source, roles, rows, form, where, names)
+            if panel is not None:
+                return panel
+            axis = self._axis(rows, form)
+            new = self._regular(rows, axis, where, label, names, notes)
+        return self._finished(roles, table, rows, axis, new, names, notes, where)
+
+    # -- times -------------------------------------------------------------------------------------------------------
+    def _duplicates(
+        self,
+        source: Source,
+        roles: Roles,
+        rows: gaps.Rows,
+        form: TimeForm,
+        where: Callable[[int], str],
+        names: Sequence[str],
+    ) -> SeriesSet | None:
+        """Refuse or merge rows with the same time; the set by another column where that tells series apart."""
+        from gpulstm.data.roles import guess_series
+
+        equal = gaps.equal_times(rows)
+        if not equal.any():
+            return None
+        assert rows.time is not None
+        first = int(np.argmax(equal))
+        before, row = sorted((rows.number(first), rows.number(first + 1)))
+        if not roles.series and self.options.duplicates == "refuse":
+            found = [roles.names[at] for at in guess_series(source, roles)]
+            if found and self.guess:
+                again = replace(self, options=replace(self.options, series=tuple(found))).load()
+                note = (
+                    f"times repeat, and {' and '.join(found)} tells the series apart: taken as {option('series', ...)}"
                 )
-            if past.time is not None and past.time_name is not None:
-                expected, came = continue_time(past.time_of(index), count), table.time_of(other)[:count]
-                wrong = np.flatnonzero(expected != came)
-                if wrong.size:
-                    raise DataError(
-                        f"future row {wrong[0] + 1} of series {name!r} is at {format_time(came[wrong[0]])}, "
-                        f"expected {format_time(expected[wrong[0]])}, the time that follows the series"
-                    )
-            array[index] = table.series(other)[:count]
-    if not np.isfinite(array).all():
+                return replace(again, notes=(note, *again.notes))
+            if found:
+                raise DataError(
+                    f"{where(row)} has the time {format_time(rows.time[first], form)} of {where(before)}, and column "
+                    f"{' with '.join(map(repr, found))} tells the series apart; say "
+                    f"{option('series', found[0] if len(found) == 1 else found)}"
+                )
+        if self.options.duplicates != "refuse":
+            count = int(equal.sum())
+            gaps.merge_duplicates(rows, equal, self.options.duplicates)
+            rows.notes.append(f"{count} rows repeat a time: {self.options.duplicates} kept")
+            return None
+        series = int(np.searchsorted(rows.offsets, first, side="right") - 1)
+        of = f" of series {names[series]!r}" if roles.series else ""
+        hint = "" if roles.series else f", or name the column of the series as {option('series', ...)}"
         raise DataError(
-            f"future holds values that are missing or not finite; "
-            f"{', '.join(names)} must be known for all {count} steps"
+            f"{where(row)}{of} has the time {format_time(rows.time[first], form)} of {where(before)} "
+            f"({int(equal.sum())} such); keep one with {option('duplicates', 'first')} (or last, mean, sum){hint}"
         )
-    return array
 
+    def _axis(self, rows: gaps.Rows, form: TimeForm) -> Axis:
+        assert rows.time is not None
+        freq = self.options.freq
+        like = self.like
+        if like is not None and like.has_times:
+            _same_clock(form, like.axis.form, rows.time, like.time)
+            step = like.axis.step
+            if step.kind == "none":
+                step = infer_step(rows.time, rows.offsets, form)
+        elif freq is None or (isinstance(freq, str) and freq == "auto"):
+            step = infer_step(rows.time, rows.offsets, form)
+        else:
+            step = given_step(freq, rows.time, form)
+        return Axis(step, form, _days(step, rows, form))
 
-def _roles(
-    source: Source,
-    target: Names | None,
-    past: Names,
-    future: Names,
-    time: str | None,
-    series: str | None,
-    made: tuple[str, ...],
-) -> tuple[list[str], list[str], list[str]]:
-    """The names of the target, past and future columns, each there and each in one role."""
-    from gpulstm.data.readers import need
-
-    pasts, futures = _names(past), _names(future)
-    given = [*pasts, *futures, *(name for name in (time, series) if name is not None)]
-    targets = [name for name in source.names if name not in given] if target is None else _names(target)
-    if not targets:
-        raise DataError(f"{source.label} has no column left to forecast; give the target column")
-    used: set[str] = set()
-    for name in [*targets, *given]:
-        need(name, source.names, source.label)
-        if name in used:
-            raise ConfigError(f"column {name!r} is given two roles among target, past, future, time and series")
-        if name in made:
-            raise ConfigError(f"column {name!r} has the name of a calendar covariate; rename it")
-        used.add(name)
-    return targets, pasts, futures
-
-
-def _names(names: Names) -> list[str]:
-    return [str(names)] if isinstance(names, (str, int)) else [str(name) for name in names]
-
-
-def _grouping(columns: Columns) -> np.ndarray | None:
-    """The order that puts the rows of each series together, or None where they are."""
-    if columns.codes is None or np.all(np.diff(columns.codes) >= 0):
-        return None
-    return np.argsort(columns.codes, kind="stable")
-
-
-def _check_values(columns: Columns, label: str, missing: str, futures: Sequence[str]) -> None:
-    """Refuse infinities, and missing values where the rule does."""
-    for name, values in columns.numbers.items():
-        infinite = np.flatnonzero(np.isinf(values))
-        if infinite.size:
+    def _regular(
+        self,
+        rows: gaps.Rows,
+        axis: Axis,
+        where: Callable[[int], str],
+        label: str,
+        names: Sequence[str],
+        notes: list[str],
+    ) -> np.ndarray | None:
+        """Put in the rows that are missing; which rows those are."""
+        own = self.like is not None or self.options.freq not in (None, "auto")
+        place = gaps.check_axis(rows, axis, where, own)
+        lengths = np.diff(rows.offsets)
+        ends = place[rows.offsets[1:][lengths > 0] - 1] + 1
+        total, present = int(ends.sum()), len(place)
+        share = 1 - present / total
+        rule = self.options.missing
+        if (share > _MOST_GAPS and rule == "auto") or total > _MOST_ROWS * present + 1000:
+            assert rows.time is not None
             raise DataError(
-                f"column {name!r}, {columns.where(infinite[0])} of {label} is infinite ({infinite.size} such)"
+                f"{label} is mostly gaps: its {present} rows are {100 * present / total:.2g} % of those at the step "
+                f"{axis.step.freq} that holds them all; name a wider step as {option('freq', ...)}, say "
+                f"{option('missing', 'zero')} where an absent row means that nothing happened, or leave the time "
+                "column out to number the rows"
             )
-        absent = np.flatnonzero(np.isnan(values))
-        if absent.size and missing == "refuse":
-            raise DataError(
-                f"column {name!r} of {label} has {absent.size} missing value{'s' if absent.size > 1 else ''}, "
-                f"the first in {columns.where(absent[0])}; fill the cells, or choose "
-                "missing='interpolate', 'forward' or 'mask'"
-            )
-        if absent.size and missing == "mask" and name in futures:
-            raise DataError(
-                f"future covariate {name!r} of {label} has no value in {columns.where(absent[0])}; "
-                "missing='mask' covers targets and past covariates only"
-            )
+        if not axis.step.even:
+            notes.append(f"rows are not evenly spaced; they are taken as rows {_about(axis.step)} apart")
+        new = gaps.put_in(rows, axis, place)
+        if new is not None:
+            assert rows.time is not None
+            text = gaps.describe_gaps(new, rows.time, rows.offsets, names, axis)
+            if rule == "refuse":
+                raise DataError(f"{label}: {text}; {option('missing', 'auto')} would mask them")
+            notes.append(text)
+        return new
+
+    # -- features ----------------------------------------------------------------------------------------------------
+    def _finished(
+        self,
+        roles: Roles,
+        table: Collected,
+        rows: gaps.Rows,
+        axis: Axis,
+        new: np.ndarray | None,
+        names: tuple[str, ...],
+        notes: list[str],
+        where: Callable[[int], str],
+    ) -> SeriesSet:
+        options = self.options
+        values = rows.values
+        targets = len(roles.targets)
+        first_static = len(roles.numbers) - len(roles.static)
+        if roles.static:
+            _same_within(values, rows.offsets, first_static, [roles.names[at] for at in roles.static], names)
+        columns, parts, counts, coded, flags = _features(values, roles, table, options.embedding)
+        made = made_names(options.calendar, options.holidays)
+        origin = Origin(
+            roles={
+                "target": tuple(roles.names[at] for at in roles.targets),
+                "past": tuple(roles.names[at] for at in roles.past),
+                "future": tuple(roles.names[at] for at in roles.future),
+                "static": tuple(roles.names[at] for at in roles.static),
+            },
+            levels={roles.names[at]: table.levels[at] for at in table.levels},
+            embedding=options.embedding,
+            time=None if roles.time is None else roles.names[roles.time],
+            series=tuple(roles.names[at] for at in roles.series),
+        )
+        named = not isinstance(self.data, Mapping)  # the columns of a dict are arrays that came without names
+        labels = Labels(
+            origin.series if origin.series and (named or len(origin.series) > 1) else ("series",),
+            tuple(table.ids),
+            origin.time if named and origin.time is not None else "time",
+            axis.form,
+        )
+        series = SeriesSet(
+            values=parts,
+            offsets=rows.offsets,
+            columns=tuple(columns),
+            targets=targets,
+            past=counts["past"],
+            future=counts["future"] + counts["static"],
+            static=counts["static"],
+            time=rows.time,
+            names=names,
+            missing=options.missing,
+            axis=axis,
+            labels=labels,
+            origin=origin,
+            embedding=coded,
+            flags=flags,
+            notes=(*notes, *rows.notes),
+        )
+        if not self.ahead:
+            series = _cut_ahead(series)
+            series = _check_missing(series, new, rows, where, options.missing)
+        if made:
+            assert series.time is not None
+            series = replace(series, calendar=options.calendar, holidays=options.holidays)
+            together = np.concatenate([series.values, series.made_of(series.time)], axis=1)
+            future = series.future + len(made)
+            series = replace(series, values=together, columns=(*series.columns, *made), future=future)
+        return series
 
 
-def _check_times(columns: Columns, order: np.ndarray | None, name: str, label: str) -> None:
-    """Refuse times that are missing, equal to or before the time of the row before, series by series."""
-    assert columns.time is not None
-    absent = np.flatnonzero(np.isnat(columns.time) if columns.time.dtype.kind == "M" else ~np.isfinite(columns.time))
-    if absent.size:
-        raise DataError(f"time column {name!r}, {columns.where(absent[0])} of {label} is missing or not finite")
-    time = columns.time if order is None else columns.time[order]
-    later = time[1:] > time[:-1]
-    if columns.codes is not None:
-        codes = columns.codes if order is None else columns.codes[order]
-        later |= codes[1:] != codes[:-1]
-    wrong = np.flatnonzero(~later)
-    if not wrong.size:
-        return
-    before, row = (int(index if order is None else order[index]) for index in (wrong[0], wrong[0] + 1))
-    old, new = format_time(columns.time[before]), format_time(columns.time[row])
-    of = "" if columns.codes is None else f" of series {columns.labels[columns.codes[row]]!r}"
-    problem = "repeats" if old == new else "is earlier than"
-    hint = "; name the column of the series with series=..." if columns.codes is None else ""
-    raise DataError(
-        f"time column {name!r}, {columns.where(row)} of {label}{of} holds {new}, which {problem} {old} in "
-        f"{columns.where(before)}; times must increase strictly{hint}"
+def _finish_array(data: Any, options: TableOptions, like: SeriesSet | None) -> SeriesSet:
+    for name in ("time", "series", "holidays"):
+        if getattr(options, name) and like is None:
+            raise ConfigError(f"{option(name)} names a column, and the table is an array, whose columns have no names")
+    if options.calendar:
+        raise ConfigError(f"{option('calendar')} needs a time column; an array has none")
+    series = from_array(data, options)
+    if np.isinf(series.values).any():
+        row, column = np.argwhere(np.isinf(series.values))[0]
+        raise DataError(f"column {series.columns[column]!r}, position {row} of the array is infinite")
+    return _check_missing(series, None, None, lambda row: f"position {row} of the array", options.missing)
+
+
+def _names(keys: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    from gpulstm.data.cells import joined
+
+    return joined(keys)
+
+
+def some(names: Sequence[str]) -> str:
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+
+
+def _about(step: Step) -> str:
+    return f"about {step.amount / 1e9:.6g} s" if step.kind == "fixed" else f"about {step.amount:.6g}"
+
+
+def _sorted_note(backwards: tuple[int, int], source: Source) -> str:
+    first, count = backwards
+    return (
+        f"rows were not in the order of time and are sorted: {source.word} {source.first + first} is the first that "
+        f"is earlier than the row before it ({count} such)"
     )
+
+
+def _days(step: Step, rows: gaps.Rows, form: TimeForm) -> np.ndarray | None:
+    if step.kind != "months":
+        return None
+    assert rows.time is not None
+    return month_days(step, rows.time, rows.offsets, form)
+
+
+def _same_clock(one: TimeForm, other: TimeForm, time: np.ndarray, before: np.ndarray | None) -> None:
+    """Refuse times without a zone where the series have one, and the reverse, and numbers for dates."""
+    kinds = [one.clock(time) is not None, before is not None and other.clock(before) is not None]
+    if kinds[0] != kinds[1]:
+        words = ["dates" if kind else "numbers" for kind in kinds]
+        raise DataError(f"the table's times are {words[0]}, those of the fitted series are {words[1]}")
+    if (one.zone is None) != (other.zone is None):
+        zones = [zone or "no zone" for zone in (one.zone, other.zone)]
+        raise DataError(
+            f"the table's times have {zones[0]}, those of the fitted series have {zones[1]}; make them alike"
+        )
+
+
+def _finite(table: Collected, roles: Roles, where: Callable[[int], str]) -> None:
+    total = np.add.reduce(table.values, axis=0)  # infinite or NaN where a cell is, without an array as large
+    for column in np.flatnonzero(~np.isfinite(total)):
+        infinite = np.isinf(table.values[:, column])
+        if infinite.any():
+            name = roles.names[roles.numbers[column]]
+            raise DataError(
+                f"column {name!r}, {where(int(np.argmax(infinite)))} is infinite ({int(infinite.sum())} such)"
+            )
+
+
+def _same_within(
+    values: np.ndarray, offsets: np.ndarray, first: int, columns: Sequence[str], names: Sequence[str]
+) -> None:
+    """Put each series' value into all rows of its static columns, or refuse where it has several."""
+    starts, lengths = offsets[:-1], np.diff(offsets)
+    for column, name in enumerate(columns, start=first):
+        low, high = (ufunc.reduceat(values[:, column], starts) for ufunc in (np.fmin, np.fmax))
+        changing = np.flatnonzero(low < high)
+        if changing.size:
+            raise DataError(
+                f"static column {name!r} changes within series {names[int(changing[0])]!r} "
+                f"({changing.size} such); give it as {option('past', ...)} or {option('future')}"
+            )
+        mean = float(np.nanmean(low)) if not np.isnan(low).all() else 0.0
+        values[:, column] = np.repeat(np.where(np.isnan(low), mean, low), lengths)
+
+
+def _features(
+    values: np.ndarray, roles: Roles, table: Collected, embedding: int
+) -> tuple[list[str], np.ndarray, dict[str, int], dict[int, int], tuple[int, ...]]:
+    """Features of the columns: categories become one column a value, or stay codes where they are learned."""
+    names: list[str]
+    if not table.levels:
+        names = [roles.names[at] for at in roles.numbers]
+        counts = {"past": len(roles.past), "future": len(roles.future), "static": len(roles.static)}
+        return names, np.ascontiguousarray(values), counts, {}, ()
+    parts: list[np.ndarray] = []
+    coded: dict[int, int] = {}
+    flags: list[int] = []
+    names = []
+    counts = {"target": 0, "past": 0, "future": 0, "static": 0}
+    groups = (("target", roles.targets), ("past", roles.past), ("future", roles.future), ("static", roles.static))
+    column = 0
+    for role, positions_of in groups:
+        for at in positions_of:
+            cells, name = values[:, column], roles.names[at]
+            column += 1
+            levels = table.levels.get(at)
+            if levels is None:
+                names.append(name)
+                parts.append(cells[:, None])
+            elif embedding and len(levels) >= embedding:
+                coded[len(names)] = len(levels) + 1  # 0 stands for every value that is not known
+                names.append(name)
+                parts.append(np.where(np.isnan(cells), 0.0, cells + 1)[:, None])
+            else:
+                flags += range(len(names), len(names) + len(levels))
+                names += [f"{name}={level}" for level in levels]
+                parts.append((cells[:, None] == np.arange(len(levels))).astype(np.float64))
+            counts[role] = counts[role] + parts[-1].shape[1]
+    return names, np.concatenate(parts, axis=1), counts, coded, tuple(flags)
+
+
+def _cut_ahead(series: SeriesSet) -> SeriesSet:
+    """Take the last rows off whose target is empty and whose known covariates are not: they are the future table."""
+    if not series.known:
+        return series
+    first = series.targets + series.past
+    known = series.values[:, first : first + series.known]
+    empty = np.isnan(series.values[:, : series.targets]).all(axis=1) & np.isfinite(known).all(axis=1)
+    rows = np.arange(series.rows)
+    lengths = series.lengths
+    last = np.maximum.reduceat(np.where(empty, -1, rows), series.offsets[:-1])
+    last = np.where((lengths > 0) & (last >= series.offsets[:-1]), last, series.offsets[1:] - 1)
+    if np.array_equal(last, series.offsets[1:] - 1):
+        return series
+    keep, offsets = spans(series.offsets[:-1], last + 1)
+    later, ahead_offsets = spans(last + 1, series.offsets[1:])
+    assert series.time is not None or len(later)
+    note = (
+        f"the last rows with known covariates and an empty target ({len(later)} in all) are the future table of the "
+        "forecast"
+    )
+    return replace(
+        series,
+        values=series.values[keep],
+        offsets=offsets,
+        time=None if series.time is None else series.time[keep],
+        ahead=Ahead(known[later], ahead_offsets),
+        notes=(*series.notes, note),
+    )
+
+
+def _check_missing(
+    series: SeriesSet, new: np.ndarray | None, rows: gaps.Rows | None, where: Callable[[int], str], rule: str
+) -> SeriesSet:
+    """Refuse missing values where the rule does, or say how many there are."""
+    absent = np.isnan(series.values)
+    if not absent.any():
+        return series
+    if rule == "refuse":
+        row, column = (int(at) for at in np.argwhere(absent)[0])
+        column = int(np.flatnonzero(absent.any(axis=0))[0])
+        row = int(np.argmax(absent[:, column]))
+        count = int(absent[:, column].sum())
+        at = row if rows is None else rows.number(row)
+        raise DataError(
+            f"column {series.columns[column]!r} has {count} missing value{'s' if count > 1 else ''}, the first in "
+            f"{where(at)}; fill the cells, or choose {option('missing', 'auto')}, forward, interpolate, mask or zero"
+        )
+    cells = absent[:, : series.targets]
+    share = float(cells.mean()) if cells.size else 0.0
+    if rule == "auto" and share > _MOST_GAPS:
+        raise DataError(
+            f"the table is mostly gaps: {100 * share:.3g} % of the values of {', '.join(series.target_names[:5])} are "
+            f"missing; say {option('missing', 'zero')} where no value means that nothing happened, or choose "
+            f"{option('missing', 'forward')}, interpolate or mask"
+        )
+    if rule == "auto":
+        before = 0 if new is None or len(new) != series.rows else int(new.sum())
+        count = int(absent.any(axis=1).sum())
+        extra = count - before
+        text = f"{count} rows with missing values: carried forward in the input, masked in the loss"
+        if count == 1:
+            text = "1 row with missing values: carried forward in the input, masked in the loss"
+        if extra or not before:
+            return replace(series, notes=(*series.notes, text))
+        return replace(series, notes=(*series.notes, "missing rows: carried forward in the input, masked in the loss"))
+    return series

@@ -7,12 +7,13 @@ al., ICLR 2022, without its learned part).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from gpulstm.arrays.backend import Array
+from gpulstm.data.statistics import by_series
 from gpulstm.errors import ConfigError, DataError, ShapeError
 
 KINDS = ("standard", "minmax", "robust", "none")
@@ -24,13 +25,14 @@ class Scaler:
     """`(value - location) / scale` per series and column.
 
     Kinds: `"standard"` (mean, standard deviation), `"minmax"` (smallest value, range), `"robust"` (median,
-    interquartile range), `"none"`.  A column that does not vary gets scale 1 and is listed in `constant`.
+    interquartile range; the standard deviation where half of the values are one), `"none"`.  A column that does not
+    vary gets scale 1 and is listed in `constant`.
 
     Attributes:
         kind: one of the four.
         location, scale: `(series, features)` float64.
         names, columns: what the rows and columns of those two belong to.
-        constant: `(series, column)` names of what did not vary in the training rows.
+        constant, empty: `(series, column)` names of what did not vary, or had no value, in the training rows.
     """
 
     def __init__(self, kind: str = "standard") -> None:
@@ -42,6 +44,7 @@ class Scaler:
         self.names: tuple[str, ...] = ()
         self.columns: tuple[str, ...] = ()
         self.constant: list[tuple[str, str]] = []
+        self.empty: list[tuple[str, str]] = []
 
     def fit(
         self,
@@ -52,6 +55,8 @@ class Scaler:
         names: Sequence[str],
         columns: Sequence[str],
         skip: int = 0,
+        shared: Collection[int] = (),
+        kept: Collection[int] = (),
     ) -> Scaler:
         """Take the statistics of the rows `offsets[s]` to `stops[s]` of every series; NaNs are left out.
 
@@ -60,50 +65,69 @@ class Scaler:
             offsets: `(series + 1,)` int.
             stops: `(series,)` int: first row after the training rows of each series.
             names, columns: of the series and features.
-            skip: how many of the last columns keep their values (calendar covariates).
+            skip: how many of the last columns keep their values (those made from the times).
+            shared: columns that stay the same within a series, whose statistics are those over all series.
+            kept: further columns that keep their values (categories).
 
         Raises:
-            DataError: a series has no training rows, or a column no value in them.
+            DataError: no series has training rows.
         """
         self.names, self.columns = tuple(names), tuple(columns)
         count, width = len(self.names), len(self.columns)
         self.location, self.scale, self.constant = np.zeros((count, width)), np.ones((count, width)), []
+        self.empty = []
         if self.kind == "none":
             return self
-        for series in range(count):
-            rows = values[offsets[series] : stops[series]]
-            if not len(rows):
-                raise DataError(f"series {self.names[series]!r} has no training rows to fit the scaling on")
-            for column in range(width - skip):
-                cells = np.ascontiguousarray(rows[:, column])
-                absent = np.isnan(cells)
-                cells = cells[~absent] if absent.any() else cells
-                del absent  # a long series is held few times at once
-                if not cells.size:
-                    raise DataError(
-                        f"column {self.columns[column]!r} has no value in the training rows "
-                        f"of series {self.names[series]!r}"
-                    )
-                location, scale = _statistics(self.kind, cells)
-                if scale <= 1e-12 * max(abs(location), abs(cells.min()), abs(cells.max())):
-                    self.constant.append((self.names[series], self.columns[column]))
-                    scale = 1.0
-                self.location[series, column], self.scale[series, column] = location, scale
+        starts, stops = np.asarray(offsets[:-1]), np.maximum(stops, offsets[:-1])
+        if not (stops > starts).any():
+            raise DataError("no series has training rows to fit the scaling on")
+        for column in range(width - skip):
+            if column in kept:
+                continue
+            if column in shared:  # one value a series: what varies is from series to series
+                each = values[offsets[:-1][offsets[1:] > offsets[:-1]], column]
+                found = np.repeat(by_series(self.kind, each, np.array([0]), np.array([len(each)])), count, axis=1)
+            else:
+                found = by_series(self.kind, values[:, column], starts, stops)
+            self._take(column, found, whole=column in shared)
         return self
 
+    def _take(self, column: int, found: np.ndarray, whole: bool) -> None:
+        """Location and scale of a column from what `by_series` found; those of all series where one has no value."""
+        location, scale, low, high = found
+        absent = np.isnan(location)
+        if absent.any():
+            self.empty += [(self.names[series], self.columns[column]) for series in np.flatnonzero(absent)]
+            known = not absent.all()
+            location = np.where(absent, location[~absent].mean() if known else 0.0, location)
+            scale = np.where(absent, scale[~absent].mean() if known else 1.0, scale)
+        flat = ~(scale > 1e-12 * np.fmax(np.fmax(np.abs(location), np.abs(low)), np.abs(high)))
+        if not whole:
+            self.constant += [(self.names[series], self.columns[column]) for series in np.flatnonzero(flat & ~absent)]
+        self.location[:, column], self.scale[:, column] = location, np.where(flat, 1.0, scale)
+
     def notes(self) -> list[str]:
-        """A sentence for each column that did not vary."""
+        """A sentence for each column that did not vary, or had no value, in the training rows of some series."""
         return [
-            f"column {column!r} of series {series!r} does not vary in the training rows; it is centred and not scaled"
-            for series, column in self.constant
+            *_sentences(self.constant, "does not vary in the training rows", "centered and not scaled"),
+            *_sentences(self.empty, "has no value in the training rows", "scaled as the other series are"),
         ]
 
     def transform(self, values: np.ndarray, offsets: np.ndarray, dtype: Any = np.float64) -> np.ndarray:
-        """The scaled copy of `(rows, features)` values, computed in float64 and stored as `dtype`."""
+        """The scaled copy of `(rows, features)` values, computed in float64 and stored as `dtype`.
+
+        Raises:
+            DataError: a value is too large for `dtype`, as without scaling it may be.
+        """
         self._check(values, offsets)
         result = np.empty(values.shape, dtype)
-        for series, part in self._pieces(offsets):
-            result[part] = (values[part] - self.location[series]) / self.scale[series]
+        with np.errstate(over="ignore"):
+            for series, part in self._pieces(offsets):
+                result[part] = (values[part] - self.location[series]) / self.scale[series]
+        if self.kind == "none" and np.isinf(result.sum(axis=0, dtype=np.float64)).any() and np.isinf(result).any():
+            raise DataError(
+                f"scaling='none' leaves values that {np.dtype(dtype).name} cannot hold; choose another scaling"
+            )
         return result
 
     def inverse(self, values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
@@ -145,6 +169,7 @@ class Scaler:
 
         Raises:
             ShapeError: the arrays do not fit the names.
+            DataError: a location is not finite, or a scale not positive.
         """
         scaler = cls(scalars["kind"])
         scaler.names, scaler.columns = tuple(scalars["names"]), tuple(scalars["columns"])
@@ -155,13 +180,20 @@ class Scaler:
             if array.shape != expected:
                 raise ShapeError(f"{name} of the scaler has shape {array.shape}, expected {expected}: series, columns")
             setattr(scaler, name, array)
+        if not np.isfinite([scaler.location, scaler.scale]).all() or not (scaler.scale > 0).all():
+            raise DataError("the scaler has a location that is not finite, or a scale that is not positive")
         return scaler
 
-    def _pieces(self, offsets: np.ndarray) -> Iterator[tuple[int, slice]]:
-        """Each series in pieces, small enough that what is computed of one lies in the cache."""
-        for series in range(len(self.names)):
-            for start in range(int(offsets[series]), int(offsets[series + 1]), _PIECE):
-                yield series, slice(start, min(start + _PIECE, int(offsets[series + 1])))
+    def _pieces(self, offsets: np.ndarray) -> Iterator[tuple[Any, slice]]:
+        """All rows in pieces small enough for the cache, each with the series of its rows."""
+        for start in range(0, int(offsets[-1]), _PIECE):
+            stop = min(start + _PIECE, int(offsets[-1]))
+            first, last = np.searchsorted(offsets, [start, stop - 1], side="right") - 1
+            if first == last:
+                yield int(first), slice(start, stop)
+            else:
+                inside = np.clip(offsets[first : last + 2], start, stop)
+                yield np.repeat(np.arange(first, last + 1), np.diff(inside)), slice(start, stop)
 
     def _check(self, values: np.ndarray, offsets: np.ndarray) -> None:
         if values.shape[1:] != (len(self.columns),) or len(offsets) != len(self.names) + 1:
@@ -171,13 +203,19 @@ class Scaler:
             )
 
 
-def _statistics(kind: str, cells: np.ndarray) -> tuple[float, float]:
-    if kind == "standard":
-        return float(cells.mean()), float(cells.std())
-    if kind == "minmax":
-        return float(cells.min()), float(np.ptp(cells))
-    low, middle, high = np.quantile(cells, (0.25, 0.5, 0.75))
-    return float(middle), float(high - low)
+def _sentences(pairs: Sequence[tuple[str, str]], what: str, done: str) -> list[str]:
+    """One sentence a column on the series that share something."""
+    by_column: dict[str, list[str]] = {}
+    for series, column in pairs:
+        by_column.setdefault(column, []).append(series)
+    sentences = []
+    for column, series_names in by_column.items():
+        if len(series_names) == 1:
+            sentences.append(f"column {column!r} of series {series_names[0]!r} {what}; it is {done}")
+        else:
+            few = ", ".join(series_names[:5]) + (", ..." if len(series_names) > 5 else "")
+            sentences.append(f"column {column!r} of {len(series_names)} series ({few}) {what}; it is {done}")
+    return sentences
 
 
 def check_window_kind(kind: str) -> str:

@@ -6,14 +6,52 @@ windows of any of them are index arithmetic on one array that is uploaded to a G
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
-from gpulstm.data.calendars import calendar_columns, continue_time
-from gpulstm.errors import DataError
+from gpulstm import validate
+from gpulstm.data.axis import Axis, Labels
+from gpulstm.data.covariates import made_columns, made_names
+from gpulstm.data.filling import fill
+from gpulstm.errors import DataError, ShapeError
+
+LATEST = 2.0**63  # what a time is below, a number or a count of its unit from 1970
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What another table of the same kind is read by.
+
+    Attributes:
+        roles: names of the table's columns by role: "target", "past", "future", "static".
+        levels: the values of each category, by its column's name.
+        embedding: from how many values on a category is learned; 0 for never.
+        time: the column of times, or None where the table had none and rows are numbered.
+        series: names of the columns with ids; empty where there were none.
+    """
+
+    roles: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    levels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    embedding: int = 0
+    time: str | None = None
+    series: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """The future covariates of rows after the last, which a table had at its end.
+
+    Attributes:
+        values: `(rows, columns)` float64.
+        offsets: `(series + 1,)` int64.
+    """
+
+    values: np.ndarray
+    offsets: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -22,15 +60,23 @@ class SeriesSet:
 
     Attributes:
         values: `(rows, features)` float64, NaN where a cell is missing; the columns are targets, then past covariates
-            (known up to now), then future covariates (known ahead; calendar covariates are the last of them).
+            (known up to now), then future covariates: those that a user knows ahead, those that stay the same within a
+            series (`static` of them), and those made from the times.
         offsets: `(series + 1,)` int64; series s lies in the rows `offsets[s]` to `offsets[s + 1]`.
         columns: names of the features.
         targets, past, future: how many columns play each role.
-        time: `(rows,)` datetime64[us] or float64, or None.
+        static: how many of the future columns stay the same within a series.
+        time: `(rows,)` `datetime64` in UTC, int64 or float64, or None.
         names: names of the series.
-        calendar: the calendar covariates among the future ones.
+        calendar, holidays: what the last of the future columns are made of.
         missing: the rule that `filled` applies.
-        time_name, series_name: the columns that times and names came from, or None.
+        axis: how the times go on, and how they are written.
+        labels: what names rows in outputs.
+        origin: what another table is read by.
+        embedding: columns that hold codes, and how many values each has.
+        flags: columns that are 1 for one value of a category and 0 for the others.
+        ahead: future covariates that are known already, or None.
+        notes: sentences on what was done to the table.
     """
 
     values: np.ndarray
@@ -39,12 +85,19 @@ class SeriesSet:
     targets: int
     past: int = 0
     future: int = 0
+    static: int = 0
     time: np.ndarray | None = None
     names: tuple[str, ...] = ("series",)
     calendar: tuple[str, ...] = ()
-    missing: str = "refuse"
-    time_name: str | None = None
-    series_name: str | None = None
+    holidays: str | None = None
+    missing: str = "auto"
+    axis: Axis = field(default_factory=Axis)
+    labels: Labels = field(default_factory=Labels)
+    origin: Origin = field(default_factory=Origin)
+    embedding: Mapping[int, int] = field(default_factory=dict)
+    flags: tuple[int, ...] = ()
+    ahead: Ahead | None = None
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -60,14 +113,94 @@ class SeriesSet:
         return np.diff(self.offsets)
 
     @property
+    def made(self) -> int:
+        """How many of the last columns are made from the times."""
+        return len(made_names(self.calendar, self.holidays))
+
+    @property
+    def has_times(self) -> bool:
+        """Whether the table had times; rows are numbered where it had none."""
+        return self.origin.time is not None
+
+    @property
+    def known(self) -> int:
+        """How many of the future columns a user knows ahead and has to give."""
+        return self.future - self.static - self.made
+
+    @property
+    def kept(self) -> set[int]:
+        """Columns that keep their values when others are scaled: categories, as codes or as one column a value."""
+        return {*self.embedding, *self.flags}
+
+    @property
+    def shared(self) -> set[int]:
+        """Columns that stay the same within a series, and are scaled over all series."""
+        first = self.targets + self.past + self.known
+        return set(range(first, first + self.static)) - self.kept
+
+    @property
     def target_names(self) -> tuple[str, ...]:
         """Names of the target columns."""
         return self.columns[: self.targets]
 
     @property
+    def known_names(self) -> tuple[str, ...]:
+        """Names of the future columns that a user gives."""
+        first = self.targets + self.past
+        return self.columns[first : first + self.known]
+
+    @property
     def has_missing(self) -> bool:
         """Whether any cell is missing."""
         return bool(np.isnan(self.values).any())
+
+    def identity(self) -> dict[str, Any]:
+        """What tells these series from others: roles of columns, names, and a hash of all values and times."""
+        digest = hashlib.blake2b(digest_size=16)
+        for array in (self.values, self.offsets, self.time):
+            if array is not None:
+                digest.update(np.ascontiguousarray(array).view(np.uint8).data)
+        names = ("columns", "targets", "past", "future", "calendar", "missing")
+        return {**{name: getattr(self, name) for name in names}, "hash of the data": digest.hexdigest()}
+
+    def check(self) -> None:
+        """Raise unless all parts fit each other; for series that a file describes, since readers make whole ones.
+
+        Raises:
+            ShapeError, ConfigError, DataError: names the first part that does not fit.
+        """
+        counts = [validate.count(name, getattr(self, name), at_least=0) for name in ("targets", "past", "future")]
+        for name in ("columns", "names", "calendar"):
+            texts = getattr(self, name)
+            if not isinstance(texts, tuple) or not all(isinstance(text, str) for text in texts):
+                raise DataError(f"{name} of the series is {texts!r}, expected names")
+            if len(set(texts)) != len(texts):
+                raise DataError(f"{name} of the series has a name twice")
+        if not self.targets or sum(counts) != len(self.columns):
+            raise DataError(f"the series have {len(self.columns)} columns, but roles for {sum(counts)}")
+        if self.static + self.made > self.future:
+            raise DataError(
+                f"the series have {self.future} future columns, but {self.static + self.made} of other kinds"
+            )
+        if self.values.dtype != np.float64 or self.values.ndim != 2 or self.values.shape[1] != len(self.columns):
+            raise ShapeError(
+                f"values of the series are {self.values.dtype} {self.values.shape}, expected float64 (rows, "
+                f"{len(self.columns)})"
+            )
+        if np.isinf(self.values).any():
+            raise DataError("the series have infinite values")
+        whole = self.offsets.dtype == np.int64 and self.offsets.shape == (len(self.names) + 1,)
+        if not whole or self.offsets[0] or self.offsets[-1] != self.rows or (self.lengths < 1).any():
+            raise ShapeError(f"the offsets of the series do not cut {self.rows} rows into {len(self.names)}")
+        if self.time is not None:
+            if self.time.shape != (self.rows,) or self.time.dtype.kind not in "Mfi":
+                raise ShapeError(f"times of the series are {self.time.dtype} {self.time.shape}, expected {self.rows}")
+            if not (np.isfinite(self.time).all() and (np.abs(self.time.astype(np.float64)) < LATEST).all()):
+                raise DataError("the series have a time that is missing or out of range")
+            within = np.ones(max(self.rows - 1, 0), dtype=bool)
+            within[self.offsets[1:-1] - 1] = False
+            if not (self.time[1:] > self.time[:-1])[within].all():
+                raise DataError("times of the series do not rise")
 
     def series(self, index: int) -> np.ndarray:
         """The `(rows, features)` view of one series."""
@@ -79,42 +212,45 @@ class SeriesSet:
             return np.arange(self.lengths[index], dtype=np.float64)
         return self.time[self.offsets[index] : self.offsets[index + 1]]
 
+    @property
+    def times(self) -> np.ndarray:
+        """`(rows,)`: the times of all series; row numbers of each series from 0 where there is no time column."""
+        if self.time is not None:
+            return self.time
+        return (np.arange(self.rows) - np.repeat(self.offsets[:-1], self.lengths)).astype(np.float64)
+
     def filled(self, cuts: Sequence[np.ndarray] = ()) -> np.ndarray:
         """The values with gaps filled by the rule `missing`; the same array where nothing is missing.
 
-        `"interpolate"` draws a straight line between the neighbours of a gap and carries the nearest value outward at
-        the ends; `"forward"` carries the last value on (and the first one back to the start of its series, where
-        nothing precedes it); `"mask"` puts the last value, which the network is told not to trust.
+        See `filling.fill` for the rules.
 
         Args:
-            cuts: arrays `(series,)` of rows, absolute as `offsets`.  No value before a cut is made from rows after it:
-                the part of a gap that lies before a cut is filled forward.
-
-        Raises:
-            DataError: a column has no value at all in a series.
+            cuts: arrays `(series,)` of rows, absolute as `offsets`, that no value is filled across from behind.
         """
-        missing = np.isnan(self.values)
-        if not missing.any():
+        if not self.has_missing:
             return self.values
-        values = self.values.copy()
-        for index in range(len(self)):
-            start, stop = int(self.offsets[index]), int(self.offsets[index + 1])
-            edges = sorted({start, stop, *(int(np.clip(cut[index], start, stop)) for cut in cuts)})
-            for column in np.flatnonzero(missing[start:stop].any(axis=0)):
-                if missing[start:stop, column].all():
-                    raise DataError(
-                        f"column {self.columns[column]!r} of series {self.names[index]!r} has no value at all"
-                    )
-                for first, last in pairwise(edges):
-                    before = values[first - 1, column] if first > start else np.nan
-                    _fill(values[first:last, column], before, self.missing)
-        if np.isnan(values).any():
-            row, column = np.argwhere(np.isnan(values))[0]
-            raise DataError(
-                f"column {self.columns[column]!r} has no value in the training rows of series "
-                f"{self.names[int(np.searchsorted(self.offsets, row, side='right')) - 1]!r}"
-            )
-        return values
+        return fill(self.values, self.offsets, self.missing, cuts)[0]
+
+    @property
+    def observed(self) -> np.ndarray | None:
+        """`(rows, features)` bool: which cells count; None where all do."""
+        if self.missing == "zero" or not self.has_missing:
+            return None
+        return ~np.isnan(self.values)
+
+    def select(self, index: int) -> SeriesSet:
+        """One series as a set of its own, over the same memory."""
+        start, stop = self.offsets[index], self.offsets[index + 1]
+        return replace(
+            self,
+            values=self.values[start:stop],
+            offsets=np.array([0, stop - start], dtype=np.int64),
+            time=None if self.time is None else self.time[start:stop],
+            names=(self.names[index],),
+            axis=self.axis.select([index]),
+            labels=self.labels.select([index]),
+            ahead=None if self.ahead is None else _part(self.ahead, np.array([index])),
+        )
 
     def tail(self, starts: np.ndarray) -> SeriesSet:
         """The rows of each series from the absolute row `starts[s]` on; where there are no times, they become row
@@ -123,53 +259,149 @@ class SeriesSet:
         Row numbers count from the first row of the whole series, so that what follows the tail is still numbered
         rightly.
         """
-        parts = [slice(int(start), int(stop)) for start, stop in zip(starts, self.offsets[1:], strict=True)]
-        times = [self.time_of(index)[part.start - self.offsets[index] :] for index, part in enumerate(parts)]
-        return replace(
-            self,
-            values=np.concatenate([self.values[part] for part in parts]),
-            offsets=np.concatenate([[0], np.cumsum([part.stop - part.start for part in parts])]).astype(np.int64),
-            time=np.concatenate(times),
-        )
+        rows, offsets = spans(np.asarray(starts, dtype=np.int64), self.offsets[1:])
+        return replace(self, values=self.values[rows], offsets=offsets, time=self.times[rows])
 
     def extended(self, count: int, known: np.ndarray | None = None) -> SeriesSet:
         """The set with `count` more rows a series: targets and past covariates missing, times continued.
 
         Args:
-            known: `(series, count, columns)` values of the future covariates in those rows, but for the calendar's, as
+            known: `(series, count, columns)` values of the future covariates that a user knows in those rows, as
                 `loading.known_ahead` gives them; None where the set has none.
+
+        Raises:
+            DataError: a series has no row.
         """
-        own = self.future - 2 * len(self.calendar)
-        known = np.empty((len(self), count, 0)) if known is None else known
-        values, times = [], []
-        for index in range(len(self)):
-            tail = np.full((count, self.values.shape[1]), np.nan)
-            tail[:, self.targets + self.past : self.targets + self.past + own] = known[index]
-            if self.time is not None:
-                after = continue_time(self.time_of(index), count)
-                tail[:, self.targets + self.past + own :] = (
-                    calendar_columns(after, self.calendar) if self.calendar else 0
-                )
-                times += [self.time_of(index), after]
-            values += [self.series(index), tail]
+        short = np.flatnonzero(self.lengths == 0)
+        if short.size:
+            raise DataError(f"series {self.names[int(short[0])]!r} has no row")
+        width = self.values.shape[1]
+        first = self.targets + self.past
+        tail = np.full((len(self), count, width), np.nan)
+        if known is not None:
+            tail[:, :, first : first + self.known] = known
+        if self.static:
+            columns = slice(first + self.known, first + self.known + self.static)
+            tail[:, :, columns] = self.values[self.offsets[1:] - 1, columns][:, None, :]
+        after = self.after(count)
+        if self.made:
+            tail[:, :, width - self.made :] = self.made_of(after.ravel()).reshape(len(self), count, self.made)
+        return self.grown(tail, after)
+
+    def after(self, count: int) -> np.ndarray:
+        """`(series, count)`: the times that follow each series; row numbers where it has no times."""
+        if self.axis.step.kind == "none" and not self.has_times:
+            last = self.times[self.offsets[1:] - 1]
+            return last[:, None] + np.arange(1, count + 1)
+        assert self.time is not None
+        return self.axis.after(self.time[self.offsets[1:] - 1], count)
+
+    def made_of(self, time: np.ndarray) -> np.ndarray:
+        """`(rows, made)`: the covariates made from some times."""
+        seconds = self.axis.step.seconds
+        days = max(1, round(seconds / 86400)) if np.isfinite(seconds) else 1
+        return made_columns(self.axis.clock(time), self.calendar, self.holidays, days)
+
+    def grown(self, rows: np.ndarray, time: np.ndarray) -> SeriesSet:
+        """The set with rows `(series, count, features)` at times `(series, count)` put at the end of every series."""
+        count = rows.shape[1]
         offsets = self.offsets + count * np.arange(len(self) + 1)
-        time = None if self.time is None else np.concatenate(times)
-        return replace(self, values=np.concatenate(values), offsets=offsets, time=time)
+        new = np.zeros(int(offsets[-1]), bool)
+        ends = (offsets[1:, None] - count + np.arange(count)).ravel()
+        new[ends] = True
+        values = np.empty((len(new), self.values.shape[1]))
+        values[new], values[~new] = rows.reshape(-1, rows.shape[2]), self.values
+        times = self.times
+        together = np.empty(len(new), np.result_type(times.dtype, time.dtype))
+        together[new], together[~new] = time.ravel(), times
+        return replace(self, values=values, offsets=offsets, time=None if self.time is None else together)
 
 
-def _fill(column: np.ndarray, before: float, rule: str) -> None:
-    """Fill the NaNs of a `(rows,)` view in place; `before` is the value of the row ahead of it, or NaN."""
-    present = np.flatnonzero(~np.isnan(column))
-    rows = np.arange(len(column))
-    if not present.size:
-        column[:] = before
-        return
-    if rule == "interpolate" and np.isnan(before):
-        column[:] = np.interp(rows, present, column[present])
-        return
-    if rule == "interpolate":
-        column[:] = np.interp(rows, np.concatenate([[-1], present]), np.concatenate([[before], column[present]]))
-        return
-    last = np.maximum.accumulate(np.where(np.isnan(column), -1, rows))
-    start = column[present[0]] if np.isnan(before) else before
-    column[:] = np.where(last >= 0, column[np.maximum(last, 0)], start)
+def spans(starts: np.ndarray, stops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The rows from each start to each stop, one span after another, and the offsets of the spans."""
+    lengths = np.maximum(stops - starts, 0)
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    return np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths), offsets
+
+
+def end_of(series: SeriesSet, context: int) -> SeriesSet:
+    """The end of each series: the context, and before it back to a row without gaps, so that gaps are filled alike."""
+    starts = series.offsets[:-1]
+    start = np.maximum(starts, series.offsets[1:] - context)
+    if series.has_missing and len(series.values):
+        whole = ~np.isnan(series.values).any(axis=1)
+        last = np.maximum.accumulate(np.where(whole, np.arange(series.rows), -1))
+        start = np.maximum(starts, last[np.minimum(start, series.rows - 1)])
+    return series.tail(start)
+
+
+def _part(ahead: Ahead, series: np.ndarray) -> Ahead:
+    rows, offsets = spans(ahead.offsets[series], ahead.offsets[series + 1])
+    return Ahead(ahead.values[rows], offsets)
+
+
+def save_series(tail: SeriesSet) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """What a checkpoint keeps of a set whose times are not None: arrays, and the rest as JSON."""
+    assert tail.time is not None
+    time = tail.time
+    plain = time.view(np.int64) if time.dtype.kind == "M" else time
+    arrays = {"values": tail.values, "offsets": tail.offsets, "time": np.ascontiguousarray(plain)}
+    if tail.ahead is not None:
+        arrays |= {"ahead.values": tail.ahead.values, "ahead.offsets": tail.ahead.offsets}
+    kept = ("columns", "targets", "past", "future", "static", "names", "calendar", "holidays", "missing")
+    meta: dict[str, Any] = {name: getattr(tail, name) for name in kept}
+    origin = {
+        "roles": {role: list(names) for role, names in tail.origin.roles.items()},
+        "levels": {name: list(levels) for name, levels in tail.origin.levels.items()},
+        "embedding": tail.origin.embedding,
+        "time": tail.origin.time,
+        "series": list(tail.origin.series),
+    }
+    meta |= {
+        "axis": tail.axis.to_dict(),
+        "labels": tail.labels.to_dict(),
+        "origin": origin,
+        "embedding": [[column, count] for column, count in tail.embedding.items()],
+        "flags": list(tail.flags),
+        "dtype": str(time.dtype),
+    }
+    return arrays, meta
+
+
+def restore_series(arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> SeriesSet:
+    """The set that `save_series` took apart.
+
+    Raises:
+        KeyError, TypeError, ValueError: they do not hold a set.
+    """
+    axis = Axis.from_dict(meta["axis"])
+    origin = dict(meta["origin"])
+    dtype = np.dtype(meta["dtype"])
+    time = np.asarray(arrays["time"])
+    ahead = Ahead(arrays["ahead.values"], arrays["ahead.offsets"]) if "ahead.values" in arrays else None
+    return SeriesSet(
+        values=arrays["values"],
+        offsets=arrays["offsets"],
+        columns=tuple(meta["columns"]),
+        targets=meta["targets"],
+        past=meta["past"],
+        future=meta["future"],
+        static=meta["static"],
+        time=time.view(dtype) if dtype.kind == "M" else time.astype(dtype),
+        names=tuple(meta["names"]),
+        calendar=tuple(meta["calendar"]),
+        holidays=meta["holidays"],
+        missing=meta["missing"],
+        axis=axis,
+        labels=Labels.from_dict(meta["labels"], axis.form),
+        origin=Origin(
+            {role: tuple(names) for role, names in origin["roles"].items()},
+            {name: tuple(levels) for name, levels in origin["levels"].items()},
+            origin["embedding"],
+            origin["time"],
+            tuple(origin["series"]),
+        ),
+        embedding=dict(meta["embedding"]),
+        flags=tuple(meta["flags"]),
+        ahead=ahead,
+    )

@@ -7,8 +7,8 @@ from datetime import date
 
 import numpy as np
 
-from gpulstm.data.cells import TIME
 from gpulstm.data.series import SeriesSet
+from gpulstm.data.times import TIME, to_utc
 from gpulstm.errors import ConfigError
 
 
@@ -36,17 +36,16 @@ def chronological_cuts(series: SeriesSet, validation: Amount = 0.0, test: Amount
             the time at which it begins (ISO date, `date`, `datetime64`).
 
     Raises:
-        ConfigError: an amount that is neither, or parts that leave no training rows.
+        ConfigError: an amount that is neither, or parts that leave no training rows in any series.
     """
     stop = series.offsets[1:].astype(np.int64)
     validation_stop = _cut(series, stop, test, "test")
     train_stop = _cut(series, validation_stop, validation, "validation")
-    for index in range(len(series)):
-        if train_stop[index] <= series.offsets[index]:
-            raise ConfigError(
-                f"validation={validation!r} and test={test!r} leave no training rows of the {series.lengths[index]} "
-                f"rows of series {series.names[index]!r}"
-            )
+    if not (train_stop > series.offsets[:-1]).any():
+        raise ConfigError(
+            f"validation={validation!r} and test={test!r} leave no training rows of any series; the longest has "
+            f"{series.lengths.max()} rows"
+        )
     return Cuts(train_stop, validation_stop)
 
 
@@ -75,11 +74,14 @@ def _cut(series: SeriesSet, stop: np.ndarray, amount: Amount, name: str) -> np.n
                 f"{name} is {amount}, expected a fraction of at least 0 and below 1, or a whole number of rows"
             )
         return stop - np.round(amount * series.lengths).astype(np.int64)
-    if series.time is None or series.time.dtype.kind != "M":
+    clock = None if series.time is None else series.axis.form.clock(series.time)
+    if clock is None:
         raise ConfigError(f"{name} is the date {amount!s}, but the series have no column of dates")
     try:
         moment = np.datetime64(amount).astype(TIME)
     except ValueError:
         raise ConfigError(f"{name} is {amount!r}, expected a fraction, a number of rows or an ISO date") from None
-    starts = [series.offsets[index] + np.searchsorted(series.time_of(index), moment) for index in range(len(series))]
-    return np.minimum(stop, np.array(starts, dtype=np.int64))
+    moment = to_utc(moment[None], series.axis.form.zone)[0]
+    earlier = np.concatenate([[0], np.cumsum(clock < moment)])  # rows before the moment, up to each row
+    before = earlier[series.offsets[1:]] - earlier[series.offsets[:-1]]
+    return np.minimum(stop, series.offsets[:-1] + before)

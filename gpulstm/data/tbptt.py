@@ -1,6 +1,6 @@
 """Truncated backpropagation through time: long series read once, in parallel lanes, with the state carried on.
 
-A window of `context` rows knows nothing of what lies before it, and neighbouring windows compute the same rows again.
+A window of `context` rows knows nothing of what lies before it, and neighboring windows compute the same rows again.
 Here the series are cut into as many lanes as a batch has rows, and a training step moves every lane on by `chunk` rows:
 the network goes on from the state that the step before left, and gradients flow back through the last `reach` rows
 (Williams & Peng 1990, "An efficient gradient-based algorithm for on-line training of recurrent network trajectories",
@@ -17,6 +17,7 @@ import numpy as np
 
 from gpulstm import validate
 from gpulstm.arrays.backend import Backend
+from gpulstm.data.series import spans
 from gpulstm.data.windows import Batch, WindowSet
 from gpulstm.errors import ConfigError, DataError
 
@@ -60,16 +61,12 @@ class Lanes:
                 f"window_scaling is {windows.window_scaling!r}, expected 'none': lanes have no windows of their own"
             )
         self.borders = borders
-        starts, first = [], []
-        self.skipped: list[str] = []
-        for name, start, stop in zip(windows.names, windows.offsets[:-1], stops, strict=True):
-            last = int(stop) - windows.horizon  # after the last row whose whole horizon is known
-            count = max(0, last - int(start) - (self.reach - self.chunk)) // self.chunk
-            if not count:
-                self.skipped.append(name)
-            starts.append(last - self.reach - self.chunk * np.arange(count - 1, -1, -1, dtype=np.int64))
-            first.append(np.arange(count) == 0)
-        self.starts, self.first = np.concatenate(starts), np.concatenate(first)
+        begin, last = windows.offsets[:-1], np.asarray(stops) - windows.horizon  # after the last row with a horizon
+        counts = np.maximum(last - begin - (self.reach - self.chunk), 0) // self.chunk
+        self.skipped: list[str] = [windows.names[series] for series in np.flatnonzero(counts == 0)]
+        place, _ = spans(np.zeros_like(counts), counts)
+        self.first = place == 0
+        self.starts = np.repeat(last - self.reach - self.chunk * (counts - 1), counts) + self.chunk * place
         if len(self) < 2 * self.lanes:
             raise DataError(
                 f"the training rows make {len(self)} chunks of {self.chunk} rows, fewer than two for each of "

@@ -14,7 +14,7 @@ import numpy as np
 
 from gpulstm.arrays.backend import Array, Backend
 from gpulstm.data.scaling import check_window_kind, window_statistics
-from gpulstm.data.series import SeriesSet
+from gpulstm.data.series import SeriesSet, spans
 from gpulstm.data.splits import Cuts
 from gpulstm.errors import ConfigError, DataError, ShapeError
 from gpulstm.validate import count
@@ -67,6 +67,8 @@ class WindowSet:
         mask: whether x also tells, for each target and past covariate, whether it was observed (1) or not (0).
         last: `(rows, targets + past)` int64, the last observed row up to each row, where gaps are filled by lines to
             later values: a window then sees, in a gap that reaches its origin, that row's value instead.
+        least: rows that a series has to have before an origin, where it is too short for a whole context; the rows
+            before its first one are then its first one again, and count as missing.  0: a whole context.
         names: of the series, by default their numbers.
         origins: `(N,)` rows, where not all windows are asked for.
         resident: values and `observed` by device, once a batch was gathered there; shared by all parts.
@@ -90,6 +92,7 @@ class WindowSet:
     scale_lag: int = 0
     mask: bool = False
     last: np.ndarray | None = None
+    least: int = 0
     names: Sequence[str] = ()
     origins: np.ndarray = None  # type: ignore[assignment] # an array once it is made
     resident: dict[str, tuple[Array, Array | None]] = field(default_factory=dict, repr=False)
@@ -110,25 +113,31 @@ class WindowSet:
         self.scale_lag = count("scale_lag", self.scale_lag, at_least=0)
         if self.scale_lag >= self.context:
             raise ConfigError(f"scale_lag is {self.scale_lag}, expected less than the context of {self.context}")
+        self.least = min(count("min_context", self.least, at_least=0) or self.context, self.context)
         self.names = tuple(self.names) or tuple(map(str, range(len(self.offsets) - 1)))
         self.origins = self._all_origins() if self.origins is None else np.asarray(self.origins, dtype=np.int64)
 
     def _all_origins(self) -> np.ndarray:
         """Origins of all whole windows with something to learn from, `stride` apart in each series."""
-        parts = [
-            np.arange(start + self.context, stop - self.horizon + 1, self.stride, dtype=np.int64)
-            for start, stop in zip(self.offsets[:-1], self.offsets[1:], strict=True)
-        ]
-        origins = np.concatenate(parts)
+        first, last = self._firsts(), self.offsets[1:] - self.horizon
+        sizes = np.maximum((last - first) // self.stride + 1, 0)
+        place, _ = spans(np.zeros_like(sizes), sizes)
+        origins = np.repeat(first, sizes) + self.stride * place
         self._check_length()
         origins = self._informative(origins)
         if not origins.size:
             raise DataError("no window has an observed target both in its context and in its horizon")
         return origins
 
+    def _firsts(self) -> np.ndarray:
+        """`(series,)`: the first origin of each series: after a whole context, or after `least` rows of a short one."""
+        starts, lengths = self.offsets[:-1], np.diff(self.offsets)
+        short = lengths < self.context + self.horizon
+        return starts + np.where(short, self.least, self.context)
+
     def _check_length(self) -> None:
         longest = int(np.diff(self.offsets).max())
-        if longest < self.context + self.horizon:
+        if longest < self.least + self.horizon:
             raise DataError(
                 f"the longest series has {longest} rows, but a window needs {self.context + self.horizon}: "
                 f"context {self.context} + horizon {self.horizon}"
@@ -142,7 +151,8 @@ class WindowSet:
         before = np.concatenate([[0], np.cumsum(seen, dtype=np.int64)])  # observed rows before each row
         useful = before[origins + self.horizon] > before[origins]
         if self.mask:
-            useful &= before[origins] > before[origins - self.context]
+            starts = self.offsets[np.searchsorted(self.offsets, origins, side="right") - 1]
+            useful &= before[origins] > before[np.maximum(origins - self.context, starts)]
         return origins[useful]
 
     def __len__(self) -> int:
@@ -161,7 +171,7 @@ class WindowSet:
     @property
     def skipped(self) -> list[str]:
         """Names of the series that are too short for a window."""
-        short = np.diff(self.offsets) < self.context + self.horizon
+        short = np.diff(self.offsets) < self.least + self.horizon
         return [name for name, is_short in zip(self.names, short, strict=True) if is_short]
 
     def series_of(self, indices: Any = slice(None)) -> np.ndarray:
@@ -174,16 +184,12 @@ class WindowSet:
         Contexts may reach back before `begin`.  What lies on a device is shared.  Only the origins of these windows are
         made, every `stride`-th of them, so that a part of a long series costs what it holds.
         """
-        parts, before, step = [], 0, stride if self.observed is None else 1
-        for start, first, stop in zip(self.offsets[:-1], begin, end, strict=True):
-            origins = np.arange(max(start + self.context, first), stop - self.horizon + 1, dtype=np.int64)
-            parts.append(origins if step == 1 else origins[-before % step :: step].copy())
-            before += len(origins)
-            del origins
-        origins = parts.pop() if len(parts) == 1 else np.concatenate(parts)
-        if self.observed is not None:
-            origins = self._informative(origins)[::stride].copy()
-        return replace(self, origins=origins)
+        first, last = np.maximum(self._firsts(), begin), np.asarray(end) - self.horizon + 1
+        if len(first) == 1 and self.observed is None:
+            return replace(self, origins=np.arange(int(first[0]), int(last[0]), stride, dtype=np.int64))
+        origins, _ = spans(first, last)
+        origins = origins if self.observed is None else self._informative(origins)
+        return replace(self, origins=origins[::stride].copy() if stride > 1 else origins)
 
     def check_training(self, train: WindowSet, cuts: Cuts) -> None:
         """Refuse an empty training part.
@@ -219,12 +225,18 @@ class WindowSet:
         with backend.activate():
             origins = backend.from_host(np.atleast_1d(self.origins[indices]))
             back = origins[None, :] + xp.arange(-self.context, 0)[:, None]  # (T, B)
+            inside = self._inside(indices, back, backend)
+            if inside is not None:
+                back = xp.maximum(back, inside[1][None, :])
             ahead = origins[:, None] + xp.arange(self.horizon)[None, :]  # (B, horizon)
             batch, seen = self.take(back, ahead, backend)
             if self.last is not None:
                 self._hide(
                     batch.x, back, backend.from_host(self.last[np.atleast_1d(self.origins[indices]) - 1]), backend
                 )
+            if inside is not None:
+                here = xp.broadcast_to(inside[0][:, :, None], (*back.shape, self.targets + self.past))
+                seen = here if seen is None else seen & here
             if self.window_scaling != "none":
                 x = batch.x
                 known = None if seen is None else seen[..., : self.targets]
@@ -244,6 +256,17 @@ class WindowSet:
         values, _ = self._on(backend)
         known = xp.take_along_axis(values[:, :width], last, axis=0)
         x[..., :width] = xp.where(back[:, :, None] > last[None], known[None], x[..., :width])
+
+    def _inside(self, indices: Any, back: Array, backend: Backend) -> tuple[Array, Array] | None:
+        """Which rows of the contexts lie in their series, `(T, B)` bool, and where those begin; None if all do."""
+        if self.least == self.context:
+            return None
+        origins = np.atleast_1d(self.origins[indices])
+        starts = self.offsets[np.searchsorted(self.offsets, origins, side="right") - 1]
+        if not (origins - self.context < starts).any():
+            return None
+        first = backend.from_host(starts)
+        return back >= first[None, :], first
 
     def take(self, back: Array, ahead: Array, backend: Backend) -> tuple[Batch, Array | None]:
         """The values at rows `back` `(T, B)` as x and at rows `ahead` `(N, horizon)` as targets and future covariates.
@@ -298,6 +321,7 @@ def window_set(
     window_scaling: str = "none",
     dtype: Any = np.float32,
     origins: np.ndarray | None = None,
+    least: int = 0,
 ) -> WindowSet:
     """Fill, scale and window a set of series.
 
@@ -312,9 +336,9 @@ def window_set(
         DataError: a window would reach over the ends of its series.
     """
     if origins is not None:
-        _check_origins(series, origins, context, horizon)
+        _check_origins(series, origins, least or context, horizon)
     values = series.filled() if cuts is None else series.filled((cuts.train, cuts.validation))
-    observed = ~np.isnan(series.values) if series.has_missing else None
+    observed = series.observed
     return WindowSet(
         scale(values, series.offsets, dtype),
         series.offsets,
@@ -327,6 +351,7 @@ def window_set(
         window_scaling=window_scaling,
         mask=series.missing == "mask",
         last=last_observed(series) if series.missing == "interpolate" and observed is not None else None,
+        least=least,
         names=series.names,
         origins=origins,  # type: ignore[arg-type] # None: all of them
     )

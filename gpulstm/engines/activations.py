@@ -46,13 +46,13 @@ class Tanh(Sigmoid):
 
 
 class Relu(Sigmoid):
-    """max(z, 0)."""
+    """max(z, 0); NaN stays NaN."""
 
     def __call__(self, xp: Any, z: Array) -> Array:
-        return xp.where(z > 0, z, xp.zeros_like(z))
+        return xp.where(z <= 0, xp.zeros_like(z), z)
 
     def slope(self, xp: Any, y: Array) -> Array:
-        return xp.where(y > 0, xp.ones_like(y), xp.zeros_like(y))
+        return xp.where(y <= 0, xp.zeros_like(y), xp.ones_like(y))
 
 
 class Softsign(Sigmoid):
@@ -69,7 +69,7 @@ class Softplus(Sigmoid):
     """log(1 + exp(z)), computed as max(z, 0) + log(1 + exp(-|z|)), which cannot overflow."""
 
     def __call__(self, xp: Any, z: Array) -> Array:
-        return xp.where(z > 0, z, xp.zeros_like(z)) + xp.log1p(xp.exp(-xp.abs(z)))
+        return xp.where(z <= 0, xp.zeros_like(z), z) + xp.log1p(xp.exp(-xp.abs(z)))
 
     def slope(self, xp: Any, y: Array) -> Array:
         return -xp.expm1(-y)
@@ -118,7 +118,7 @@ class ThresholdedRelu(Scaled):
     alpha, takes = 1.0, ("alpha",)
 
     def __call__(self, xp: Any, z: Array) -> Array:
-        return xp.where(z > self.alpha, z, xp.zeros_like(z))
+        return xp.where(z <= self.alpha, xp.zeros_like(z), z)
 
     def slope(self, xp: Any, y: Array) -> Array:
         self.rising()
@@ -208,12 +208,12 @@ def check(cell: str, activations: Sequence[Any]) -> tuple[Named, ...]:
     Raises:
         ConfigError: a wrong number of them, or one that there is not.
     """
-    found = tuple(named(*entry) if isinstance(entry, (tuple, list)) else named(entry) for entry in activations)
-    if found and len(found) != COUNT[cell]:
+    entries = tuple(named(*entry) if isinstance(entry, (tuple, list)) else named(entry) for entry in activations)
+    if entries and len(entries) != COUNT[cell]:
         raise ConfigError(
-            f"activations has {len(found)} entries, expected {COUNT[cell]} for the {cell.upper()}, or none"
+            f"activations has {len(entries)} entries, expected {COUNT[cell]} for the {cell.upper()}, or none"
         )
-    return () if tuple(entry[0] for entry in found) == DEFAULTS[cell] else found
+    return () if tuple(entry[0] for entry in entries) == DEFAULTS[cell] else entries
 
 
 def make(entry: Named) -> Sigmoid:

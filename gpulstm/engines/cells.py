@@ -310,13 +310,13 @@ class GRUResetBefore(Cell):
 
 
 class LayerNorm:
-    """Layer normalisation of rows: (x - mean) / sqrt(variance + epsilon), times a gain (Ba, Kiros & Hinton 2016)."""
+    """Layer normalization of rows: (x - mean) / sqrt(variance + epsilon), times a gain (Ba, Kiros & Hinton 2016)."""
 
     def __init__(self, xp: Any) -> None:
         self.xp = xp
 
     def __call__(self, x: Array, gain: Array) -> tuple[Array, Saved]:
-        """Normalises the last axis; returns the value and what the gradient needs."""
+        """Normalizes the last axis; returns the value and what the gradient needs."""
         xp = self.xp
         centred = x - xp.mean(x, axis=-1, keepdims=True)
         inverse = 1.0 / xp.sqrt(xp.mean(centred * centred, axis=-1, keepdims=True) + LAYER_NORM_EPSILON)
@@ -333,8 +333,8 @@ class LayerNorm:
         return (dnormal - mean - normal * product) * inverse, dgain
 
 
-class NormalisedProducts(Cell):
-    """Mix-in: both products pass through layer normalisation, a = LN(x W_x) * gain_x + b and u = LN(h W_h) * gain_h."""
+class NormalizedProducts(Cell):
+    """Mix-in: both products pass through layer normalization, a = LN(x W_x) * gain_x + b and u = LN(h W_h) * gain_h."""
 
     def __init__(self, xp: Any, spec: StackSpec) -> None:
         super().__init__(xp, spec)
@@ -360,16 +360,16 @@ class NormalisedProducts(Cell):
         return self.xp.matmul(dproduct, self.xp.matrix_transpose(p["W_h"])), dproduct
 
 
-class LayerNormRNN(NormalisedProducts, RNN):
-    """RNN with normalised products."""
+class LayerNormRNN(NormalizedProducts, RNN):
+    """RNN with normalized products."""
 
 
-class LayerNormGRU(NormalisedProducts, GRU):
-    """GRU (reset after the product) with normalised products."""
+class LayerNormGRU(NormalizedProducts, GRU):
+    """GRU (reset after the product) with normalized products."""
 
 
-class LayerNormLSTM(NormalisedProducts, LSTM):
-    """LSTM with normalised products that reads tanh(LN(c) * gain_c + b_c) (Ba et al. 2016, eq. 20-22)."""
+class LayerNormLSTM(NormalizedProducts, LSTM):
+    """LSTM with normalized products that reads tanh(LN(c) * gain_c + b_c) (Ba et al. 2016, eq. 20-22)."""
 
     def read(self, p: Params, c: Array) -> tuple[Array, Saved]:
         y, saved = self.norm(c, p["gain_c"])

@@ -10,24 +10,27 @@ Results do not depend on the number of threads, bit for bit.
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from gpulstm.arrays.backend import Array
-from gpulstm.arrays.native import MISSING
 from gpulstm.arrays.native import load as _native
+from gpulstm.arrays.native import missing
 from gpulstm.arrays.params import ParamDict
 from gpulstm.arrays.threads import get_num_threads
 from gpulstm.engines.spec import Call, Footprint, Grads, Plan, StackSpec, State, Task, unsupported
 from gpulstm.errors import ConfigError, ShapeError
+from gpulstm.validate import format_bytes
 
 name = "cpu"
 SPLITS = {"automatic": 0, "rows": 1, "units": 2}  # for tests: the results are the same
 
+_HELP = "a smaller batch, or in training a smaller batch_size or memory=, takes less"
 SMALL = 64 << 10  # bytes; smaller arrays are allocated by NumPy
 PROBE = 4096  # steps; beyond a few hundred, workspace is linear in T
 BLOCK_ROWS = 1024  # GRADIENT_BLOCK in kernels/cpu/gradients.h
@@ -43,7 +46,7 @@ def supports(call: Call) -> str | None:
     options = ["zoneout"] * any(spec.zoneout) + unsupported(spec)
     if options:
         return f"no native code for {', '.join(options)}"
-    return None if _native() else MISSING
+    return None if _native() else missing()
 
 
 def complete(plan: Plan) -> Plan:
@@ -94,7 +97,25 @@ def _empty(shape: tuple[int, ...], dtype: Any) -> Array:
     if math.prod(shape) * dtype.itemsize < SMALL:
         return np.empty(shape, dtype)
     native = _module()
-    return (native.empty_double if dtype == np.float64 else native.empty_float)(shape)
+    try:
+        return (native.empty_double if dtype == np.float64 else native.empty_float)(shape)
+    except MemoryError:
+        size = format_bytes(math.prod(shape) * dtype.itemsize)
+        raise MemoryError(f"no memory for {size}, an array of shape {shape}; {_HELP}") from None
+
+
+@contextlib.contextmanager
+def _room(spec: StackSpec, inputs: int, steps: int, rows: int) -> Iterator[None]:
+    """Say what native code had no memory for, and what would help."""
+    try:
+        yield
+    except MemoryError:
+        double = spec.dtype == "float64"
+        size = _module().working_room(_cell(spec), steps, rows, inputs, spec.hidden_size, double, get_num_threads())
+        raise MemoryError(
+            f"no memory for {format_bytes(size)}, the working space of a layer of {spec.hidden_size} units over "
+            f"{steps} steps of {rows} rows; {_HELP}"
+        ) from None
 
 
 def forward(task: Task, x: Array, state: State) -> tuple[Array, State, _Tape | None]:
@@ -110,11 +131,12 @@ def forward(task: Task, x: Array, state: State) -> tuple[Array, State, _Tape | N
         gates = _empty((steps, rows, width), x.dtype)
         cells = _empty((steps, rows, padded), x.dtype) if spec.has_memory else None
     run = native.forward_double if double else native.forward_float
-    run(
-        *(cell, task.reverse, x, *_weights(task), _contiguous(p.get("b")), _contiguous(p.get("b_hn")), *state),
-        *(_contiguous(task.recurrent_mask), _contiguous(task.lengths), y, *end, gates, cells),
-        *(get_num_threads(), SPLITS[split]),
-    )
+    with _room(spec, x.shape[2], steps, rows):
+        run(
+            *(cell, task.reverse, x, *_weights(task), _contiguous(p.get("b")), _contiguous(p.get("b_hn")), *state),
+            *(_contiguous(task.recurrent_mask), _contiguous(task.lengths), y, *end, gates, cells),
+            *(get_num_threads(), SPLITS[split]),
+        )
     return y, end, _Tape(x, state, y, gates, cells) if task.save else None
 
 
@@ -124,13 +146,14 @@ def backward(task: Task, tape: _Tape, dy: Array, dstate: State, grads: Grads) ->
     dx = _empty(tape.x.shape, tape.x.dtype)
     dstart = State(np.empty_like(dstate.h), None if dstate.c is None else np.empty_like(dstate.c))
     run = native.backward_double if double else native.backward_float
-    run(
-        *(_cell(spec), task.reverse, tape.x, *_weights(task), *tape.state),
-        *(_contiguous(task.recurrent_mask), _contiguous(task.lengths), tape.y, tape.gates, tape.cells),
-        *(np.ascontiguousarray(dy), *(_contiguous(part) for part in dstate), dx, *dstart),
-        *(grads["W_x"], grads["W_h"], grads.get("b"), grads.get("b_hn")),
-        *(get_num_threads(), SPLITS[split]),
-    )
+    with _room(spec, tape.x.shape[2], *tape.x.shape[:2]):
+        run(
+            *(_cell(spec), task.reverse, tape.x, *_weights(task), *tape.state),
+            *(_contiguous(task.recurrent_mask), _contiguous(task.lengths), tape.y, tape.gates, tape.cells),
+            *(np.ascontiguousarray(dy), *(_contiguous(part) for part in dstate), dx, *dstart),
+            *(grads["W_x"], grads["W_h"], grads.get("b"), grads.get("b_hn")),
+            *(get_num_threads(), SPLITS[split]),
+        )
     return dx, dstart
 
 
@@ -155,7 +178,8 @@ class Whole:
         h_end = np.empty((spec.num_layers, batch, spec.hidden_size), x.dtype)
         c_end = np.empty_like(h_end) if spec.has_memory else None
         x = x if x.flags.c_contiguous else np.ascontiguousarray(x)
-        self._stack.forward(x, _contiguous(h), _contiguous(c), lengths, y, h_end, c_end, get_num_threads())
+        with _room(spec, spec.input_size, steps, batch):
+            self._stack.forward(x, _contiguous(h), _contiguous(c), lengths, y, h_end, c_end, get_num_threads())
         return y, h_end, c_end
 
 
@@ -244,5 +268,5 @@ def _cell(spec: StackSpec) -> int:
 def _module() -> Any:
     native = _native()
     if native is None:  # `supports` has said so before
-        raise ConfigError(MISSING)
+        raise ConfigError(missing())
     return native

@@ -78,6 +78,7 @@ class StackSpec:
     activations: tuple[activations.Named, ...] = ()
 
     def __post_init__(self) -> None:
+        validate.plain_numbers(self)
         if self.cell not in ("lstm", "gru", "rnn"):
             raise ConfigError(f"cell is {self.cell!r}, expected 'lstm', 'gru' or 'rnn'")
         for name in ("input_size", "hidden_size", "num_layers"):

@@ -24,7 +24,7 @@ YEARS = {52: 52.1775, 7: 365.25, 5: 260.9, 24: 365.25}  # rows (days for hours) 
 
 
 def fit_mixture(
-    config: ForecasterConfig, series: SeriesSet, stops: np.ndarray, season: int, calendar: bool, runs: Runs
+    config: ForecasterConfig, series: SeriesSet, stops: np.ndarray, season: int, runs: Runs
 ) -> tuple[Mixed, list[str]]:
     """Fit the mixture.
 
@@ -33,7 +33,6 @@ def fit_mixture(
         series: in their own units.
         stops: `(series,)` first absolute row after those that may be seen.
         season: rows in a season of the time step.
-        calendar: whether ridges and networks may read the calendar where it helps.
         runs: the networks' runs, which are added to.
 
     Returns:
@@ -53,7 +52,10 @@ def fit_mixture(
     if m != season:
         notes.append(f"the series are shorter than a season of {season} rows, so no season is looked for")
     horizon = automatic_horizon(m, typical) if config.horizon == AUTO else config.horizon
+    day = series.axis.step.seconds / 86400 if panel.time is not None else 0.0
     seasons = seasons_of(m, typical, YEARS.get(m, 0.0) if panel.time is not None else 0.0)
+    if m == 24 and panel.time is not None and abs(day * 24 - 1) > 1e-6:
+        seasons = Seasons(m)  # no hours: a day of their steps, but no week of 168
     nonnegative, note = _nonnegative(panel, every, config.nonnegative)
     notes += note
     if int(rows.max()) < horizon + max(2 * m, 8):
@@ -75,10 +77,15 @@ def fit_mixture(
         panel,
         every,
         Setup.of(horizon, seasons, rows[rows > 0], kept, context),
-        Features(known=panel.known is not None, past=panel.past is not None, back=min(m, 24)),
+        Features(
+            known=panel.known is not None,
+            past=panel.past is not None,
+            static=panel.static is not None,
+            back=min(m, 24),
+        ),
         seed=config.seed,
         amount=amount,
-        calendar=calendar and panel.time is not None and m in (5, 7, 24),
+        calendar=panel.time is not None and (m in (5, 7) or bool(seasons.long)),
         networks=training_of(config) if config.members == AUTO or "network" in config.members else None,
         runs=runs,
         ridges=config.members == AUTO or "ridge" in config.members,

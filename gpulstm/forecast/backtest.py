@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from gpulstm import metrics, validate
-from gpulstm.data.series import SeriesSet
-from gpulstm.errors import ConfigError, DataError
-from gpulstm.forecast.baselines import baselines, naive2
+from gpulstm.data.series import SeriesSet, spans
+from gpulstm.errors import ConfigError, DataError, option
+from gpulstm.forecast.baselines import automatic_baselines, baselines, naive2
 from gpulstm.forecast.mixed import Mixed
 from gpulstm.forecast.predictor import Predictor
 from gpulstm.forecast.results import MODEL, Backtest
@@ -21,56 +21,74 @@ from gpulstm.forecast.results import MODEL, Backtest
 
 def backtest_origins(
     series: SeriesSet,
-    context: int,
-    horizon: int,
+    needs: tuple[int, int, int],
     origins: int | Sequence[int] | np.ndarray | None,
     stride: int,
     tests: np.ndarray | None,
 ) -> np.ndarray:
     """The rows, absolute as `series.offsets`, at which the forecasts of a backtest begin.
 
+    Series that are too short for one of them have none.
+
     Args:
+        needs: rows that a forecast sees before it, rows that it needs at least, and its horizon.
         origins: a number (that many in each series, the last of them a horizon before its end), rows (the same in each
             series, counted from its first), or None for all of the test part.
-        stride: rows between neighbouring origins; not used where rows are given.
+        stride: rows between neighboring origins; not used where rows are given.
         tests: `(series,)` first absolute row of the test part, or None where there is none.
 
     Raises:
         ConfigError: neither origins nor a test part.
-        DataError: a series is too short.
+        DataError: every series is too short.
     """
-    all_rows = []
-    for index, name in enumerate(series.names):
-        start, stop = int(series.offsets[index]), int(series.offsets[index + 1])
-        first, last = start + context, stop - horizon
-        if origins is None:
-            if tests is None:
-                raise ConfigError("there is no test part to backtest on; give origins, or fit with test=...")
-            rows = np.arange(max(int(tests[index]), first), last + 1, stride)
-            room = f"its test part has {stop - int(tests[index])} rows"
-        elif isinstance(origins, (int, np.integer)):
-            count = validate.count("origins", origins)
-            rows = last - stride * np.arange(count - 1, -1, -1)
-            room = f"{count} origins {stride} apart, context {context} and horizon {horizon} need "
-            room += f"{context + horizon + stride * (count - 1)} rows"
-        else:
-            rows = start + np.array([validate.count("origins", row, at_least=0) for row in origins], dtype=np.int64)
-            room = f"its origins may lie in the rows {context} to {stop - start - horizon}"
-        if not rows.size or rows.min() < first or rows.max() > last:
-            raise DataError(f"series {name!r} has {stop - start} rows, too few for this backtest: {room}")
-        all_rows.append(rows)
-    return np.concatenate(all_rows).astype(np.int64)
+    context, least, horizon = needs
+    starts, stops = series.offsets[:-1], series.offsets[1:]
+    short = series.lengths < context + horizon
+    first, last = starts + np.where(short, least, context), stops - horizon
+    longest = int(series.lengths.max())
+    if origins is None:
+        if tests is None:
+            raise ConfigError(
+                f"there is no test part to backtest on; give {option('origins', ...)}, or fit with "
+                + option("test", ...)
+            )
+        begin = np.maximum(tests, first)
+        counts = np.maximum((last - begin) // stride + 1, 0)
+        room = f"the longest test part has {int((stops - tests).max())} rows"
+    elif isinstance(origins, (int, np.integer)):
+        asked = validate.count("origins", origins)
+        begin = last - stride * (asked - 1)
+        counts = np.where(begin >= first, asked, 0)
+        room = f"{asked} origins {stride} apart, context {context} and horizon {horizon} need "
+        room += f"{context + horizon + stride * (asked - 1)} rows"
+    else:
+        rows = np.array([validate.count("origins", row, at_least=0) for row in origins], dtype=np.int64)
+        absolute = starts[:, None] + rows[None, :]
+        inside = ((absolute >= first[:, None]) & (absolute <= last[:, None])).all(axis=1) & (len(rows) > 0)
+        if not inside.any():
+            raise DataError(
+                f"every series is too short for this backtest: its origins may lie in the rows {context} to "
+                f"{longest - horizon} of the longest"
+            )
+        return absolute[inside].ravel()
+    place, _ = spans(np.zeros_like(counts), counts)
+    if not len(place):
+        raise DataError(f"every series is too short for this backtest, the longest has {longest} rows: {room}")
+    return np.repeat(begin, counts) + stride * place
 
 
-def run_backtest(model: Predictor | Mixed, series: SeriesSet, origins: np.ndarray, season: int) -> Backtest:
+def run_backtest(
+    model: Predictor | Mixed, series: SeriesSet, origins: np.ndarray, seasons: tuple[int, ...], automatic: bool = False
+) -> Backtest:
     """Forecast from every origin, by the model and by the simple forecasts.
 
     Args:
         model: what forecasts; a predictor with a row of its scaler for each series.
         origins: absolute rows.
-        season: of the seasonal-naive forecast and of MASE.
+        seasons: the shortest is that of the seasonal-naive forecast and of MASE.
+        automatic: compare with automatic models of statsforecast, too.
     """
-    horizon, mean = model.horizon, None
+    horizon, season, mean = model.horizon, seasons[0], None
     quantiles: np.ndarray | None
     if isinstance(model, Mixed):
         said = model.forecast(series, origins)
@@ -81,25 +99,34 @@ def run_backtest(model: Predictor | Mixed, series: SeriesSet, origins: np.ndarra
     which = np.searchsorted(series.offsets, origins, side="right") - 1
     targets = series.values[:, : series.targets]
     rows = origins[:, None] + np.arange(horizon)
-    scales = np.empty((len(series), series.targets))
-    for index in range(len(series)):
-        start, first = series.offsets[index], origins[which == index].min()
-        for target in range(series.targets):
-            apart = season if first - start > season else 1
-            scales[index, target] = metrics.seasonal_scale(targets[start:first, target], apart)
-    time = np.concatenate([series.time_of(index) for index in range(len(series))])
+    first = series.offsets[:-1].copy()  # before the first origin of each series; nothing where it has none
+    order = np.argsort(origins, kind="stable")[::-1]
+    first[which[order]] = origins[order]
+    scales = metrics.seasonal_scales(targets, series.offsets[:-1], first, season)
+    short = first - series.offsets[:-1] <= season
+    if short.any():
+        scales[short] = metrics.seasonal_scales(targets, series.offsets[:-1], first, 1)[short]
+    simple = baselines(series, origins, horizon, season)
+    if automatic:
+        simple |= automatic_baselines(series, origins, horizon, season)
     return Backtest(
         names=series.names,
         targets=series.target_names,
         series=which,
         origins=origins - series.offsets[which],
-        index=time[rows],
+        index=series.times[rows],
         actual=targets[rows],
-        forecasts={MODEL: point, **baselines(series, origins, horizon, season)},
+        forecasts={
+            MODEL: point,
+            **simple,
+            **(automatic_baselines(series, origins, horizon, season) if automatic else {}),
+        },
         levels=levels,
         quantiles=quantiles,
         season=season,
         scales=scales,
+        seasons=seasons,
+        labels=series.labels,
         mean=mean,
         second=naive2(targets, series.offsets, origins, horizon, season),
     )

@@ -15,7 +15,7 @@ from gpulstm.data.splits import Amount, parse_amount
 from gpulstm.data.tbptt import BORDERS, check_reach
 from gpulstm.engines.spec import DTYPES, StackSpec
 from gpulstm.errors import ConfigError
-from gpulstm.losses import MSE, GaussianNLL, Loss, Pinball
+from gpulstm.losses import LOSSES, MSE, GaussianNLL, Loss, Pinball, from_config
 from gpulstm.model.initializers import check_chrono
 from gpulstm.model.memory import Memory, check_memory
 from gpulstm.validate import described, documented
@@ -36,6 +36,7 @@ ALONE = ("network",)
 KINDS_OF_MEMBERS = ("simple", "ridge", "network")
 AutoCount = Any  # a whole number, or "auto"
 AutoNumber = Any  # a number, or "auto"
+Likelihood = Any  # a name of `LIKELIHOODS`, or a `Loss`
 AUTOMATIC = ("horizon", "context", "num_layers", "batch_size", "epochs")
 SINGLE = {  # what "auto" means for a single network
     "num_layers": 2,
@@ -47,6 +48,7 @@ SINGLE = {  # what "auto" means for a single network
 }
 LONGEST_HORIZON = 240  # steps of a horizon that the data choose
 
+FREE = ("epochs", "patience", "memory", "engine", "draws")  # what may be another when a run goes on
 RENAMED = {"carry": "stream_rows"}  # options of older checkpoints, by what they are called now
 
 
@@ -138,10 +140,12 @@ class ForecasterConfig:
         None, "keep forecasts and bands at zero or above; by default for counts and sales", TASK
     )
     cell: str = described("lstm", "kind of recurrent layer: lstm, gru or rnn", NETWORK)
-    likelihood: str = described(
+    likelihood: Likelihood = described(
         "quantile",
-        "quantile (pinball loss), gaussian (mean and scale by likelihood) or point (squared error)",
+        "quantile (pinball loss), gaussian (mean and scale by likelihood) or point (squared error); in Python also a "
+        "loss of your own, an object of a class of gpulstm.losses.Loss",
         TASK,
+        parse=str,
     )
     strategy: str = described(
         "direct",
@@ -226,6 +230,12 @@ class ForecasterConfig:
         "states; 0 starts over at each update, which forecasts a little better",
         TASK,
     )
+    min_context: int | None = described(
+        None,
+        "rows that a series too short for a whole context has to have, to be padded on the left; shorter ones get "
+        "simple forecasts; None for a quarter of the context",
+        TASK,
+    )
     memory: Memory = described(
         None,
         "bound on what a training step takes in addition to the parameters: bytes, 256MiB or the like, or sqrt; the "
@@ -252,6 +262,7 @@ class ForecasterConfig:
     )
 
     def __post_init__(self) -> None:
+        validate.plain_numbers(self)
         self._set("members", check_members(self.members))
         for name in ("horizon", "context", "hidden_size", "num_layers", "batch_size", "epochs", "stride", "draws"):
             if name not in AUTOMATIC or getattr(self, name) != AUTO:
@@ -262,10 +273,16 @@ class ForecasterConfig:
             self._set(name, validate.count(name, getattr(self, name), at_least=0))
         if self.context != AUTO and self.stream_rows >= self.context:
             raise ConfigError(f"stream_rows is {self.stream_rows}, expected less than the context of {self.context}")
-        for name in ("season", "patience"):
+        for name in ("season", "patience", "min_context"):
             if getattr(self, name) is not None and (name, getattr(self, name)) != ("patience", AUTO):
                 self._set(name, validate.count(name, getattr(self, name)))
         check_memory(self.memory)
+        for name in ("memory", "validation", "test"):
+            if isinstance(getattr(self, name), np.generic) and not isinstance(getattr(self, name), np.datetime64):
+                self._set(name, getattr(self, name).item())
+        for name in ("dropout", "recurrent_dropout"):
+            self._set(name, validate.real(name, getattr(self, name), at_least=0, below=1))
+        self._set("layer_norm", validate.flag("layer_norm", self.layer_norm))
         self._set("quantiles", validate.levels("quantiles", self.quantiles))
         check_window_kind(self.window_scaling)
         for name, choices in (
@@ -278,7 +295,7 @@ class ForecasterConfig:
             ("borders", BORDERS),
             ("dtype", DTYPES),
         ):
-            if getattr(self, name) not in choices:
+            if getattr(self, name) not in choices and not (name == "likelihood" and isinstance(self.likelihood, Loss)):
                 raise ConfigError(f"{name} is {getattr(self, name)!r}, expected any of {', '.join(map(repr, choices))}")
         chunk, reach = check_reach(self.chunk, self.chunk if self.reach is None else self.reach)
         self._set("chunk", chunk)
@@ -345,6 +362,8 @@ class ForecasterConfig:
         """The options as JSON holds them; the device is not among them."""
         options = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "device"}
         options["quantiles"] = list(self.quantiles)
+        if isinstance(self.likelihood, Loss):
+            options["likelihood"] = self.likelihood.config()
         options["members"] = self.members if isinstance(self.members, str) else list(self.members)
         for name in ("validation", "test"):
             amount = options[name]
@@ -352,19 +371,38 @@ class ForecasterConfig:
                 options[name] = amount.item() if isinstance(amount, (np.integer, np.floating)) else str(amount)
         return options
 
+    def identity(self) -> dict[str, Any]:
+        """The options that a training run cannot go on with others of; those left out change no number of it."""
+        return {name: value for name, value in self.to_dict().items() if name not in FREE}
+
     @classmethod
-    def from_dict(cls, options: dict[str, Any], device: str) -> ForecasterConfig:
+    def from_dict(cls, options: dict[str, Any], device: str, likelihood: Loss | None = None) -> ForecasterConfig:
         """The options that `to_dict` gave, also those of an older version.
+
+        Half precision is for CUDA: on another device its weights are used in float32.
 
         Raises:
             ConfigError: an option out of range.
             TypeError: there is no such option.
         """
         older = {} if "members" in options else {"members": ALONE}  # files of 0.1.0 hold a single network
-        return cls(**{**older, **{RENAMED.get(name, name): value for name, value in options.items()}}, device=device)
+        own = options.get("likelihood")
+        if isinstance(own, dict):
+            known = own.get("name") in {loss.name for loss in LOSSES}
+            if not known and (likelihood is None or likelihood.name != own.get("name")):
+                raise ConfigError(
+                    f"it was fitted with the loss {own.get('name')!r} of its own; give it: load(path, likelihood=...)"
+                )
+            options = {**options, "likelihood": from_config(own) if likelihood is None else likelihood}
+        named = {**older, **{RENAMED.get(name, name): value for name, value in options.items()}}
+        if named.get("dtype") == "float16" and not resolve(device).is_cuda:
+            named["dtype"] = "float32"
+        return cls(**named, device=device)
 
     def loss(self) -> Loss:
         """What the likelihood and the quantiles mean."""
+        if isinstance(self.likelihood, Loss):
+            return self.likelihood
         if self.likelihood == "point":
             return MSE()
         levels = tuple(self.quantiles)
@@ -390,6 +428,11 @@ class ForecasterConfig:
             recurrent_dropout=self.recurrent_dropout,
             layer_norm=self.layer_norm,
         )
+
+    @property
+    def least(self) -> int:
+        """Rows that a series has to have for the network to forecast it."""
+        return max(1, self.context // 4) if self.min_context is None else min(self.min_context, self.context)
 
     @property
     def training_horizon(self) -> int:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from gpulstm.arrays import checkpoint
+from gpulstm import validate
+from gpulstm.arrays import checkpoint, files
 from gpulstm.data.scaling import Scaler
-from gpulstm.data.series import SeriesSet
-from gpulstm.errors import CheckpointError, ConfigError, ShapeError
+from gpulstm.data.series import SeriesSet, restore_series, save_series
+from gpulstm.errors import CheckpointError, ShapeError
 from gpulstm.forecast.config import ForecasterConfig
+from gpulstm.forecast.members.network import Residual
 from gpulstm.forecast.mixed import Mixed
 from gpulstm.losses import Loss
 from gpulstm.model.network import Network, NetworkConfig
@@ -29,7 +31,7 @@ class Fitted:
         network, loss, scaler: as trained.
         tail: the last rows of every series, from which forecasts go on; its times are never None.
         until: `(series,)` time of the last row that training or validation saw.
-        season: rows in a season.
+        seasons: rows in each season, the shortest first; (1,) where there is none.
     """
 
     config: ForecasterConfig
@@ -38,7 +40,7 @@ class Fitted:
     scaler: Scaler
     tail: SeriesSet
     until: np.ndarray
-    season: int
+    seasons: tuple[int, ...]
 
     @property
     def horizon(self) -> int:
@@ -47,8 +49,13 @@ class Fitted:
 
     @property
     def context(self) -> int:
-        """Rows that a forecast needs before it."""
+        """Rows that a forecast sees before it."""
         return self.config.context
+
+    @property
+    def least(self) -> int:
+        """Rows that a forecast needs before it."""
+        return self.config.least
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -77,15 +84,15 @@ class FittedMixture:
         mixed: the mixture.
         tail: the last rows of every series, from which forecasts go on; its times are never None.
         until: `(series,)` time of the last row that training or validation saw.
-        season: rows in a season.
+        seasons: rows in each season, the shortest first; (1,) where there is none.
     """
 
     mixed: Mixed
     tail: SeriesSet
     until: np.ndarray
-    season: int
+    seasons: tuple[int, ...]
 
-    context = 1  # rows that a forecast needs before it
+    context = least = 1  # rows that a forecast needs before it
 
     @property
     def horizon(self) -> int:
@@ -96,6 +103,26 @@ class FittedMixture:
     def names(self) -> tuple[str, ...]:
         """Names of the series of the fit."""
         return self.mixed.names
+
+    def weights(self) -> dict[str, dict[str, np.ndarray]]:
+        """The networks' weights on the host, by what each starts from, for a fit that goes on from them."""
+        members = [member for member in self.mixed.ensemble.members if isinstance(member, Residual)]
+        return {
+            one.warm_key: {name: one.network.backend.to_host(value) for name, value in one.network.params.items()}
+            for one in members
+        }
+
+    def summary(self, notes: list[str]) -> str:
+        """Lines of text: members with their errors and weights, and `notes`."""
+        report = self.mixed.ensemble.report
+        lines = [f"horizon {self.horizon}, season {self.seasons[0]}; errors relative to {report['reference']}"]
+        for one in sorted(report["members"], key=lambda one: -one["weight"]):
+            error = "" if one["error"] is None else f"{one['error']:.4f}"
+            lines.append(f"{100 * one['weight']:5.1f} %  {error:>8}  {one['name']}")
+        if report["error"] is not None:
+            lines.append(f"         {report['error']:8.4f}  the mixture")
+            lines.append(f"         {report['without_networks']:8.4f}  the mixture without networks")
+        return "\n".join([*lines, *notes])
 
     def save(
         self, path: str | os.PathLike[str], options: Mapping[str, Any], history: History, notes: list[str]
@@ -112,25 +139,16 @@ def _save(
     fitted: Fitted | FittedMixture, path: str | os.PathLike[str], arrays: dict[str, Any], meta: dict[str, Any]
 ) -> None:
     """Write the arrays and the rest, and the end of the series."""
-    tail = fitted.tail
-    assert tail.time is not None
-    arrays |= {
-        "tail.values": tail.values,
-        "tail.offsets": tail.offsets,
-        "tail.time": _plain_time(tail.time),
-        "until": _plain_time(fitted.until),
-    }
-    meta |= {
-        "kind": "forecaster",
-        "season": fitted.season,
-        "dates": tail.time.dtype.kind == "M",
-        "series": {name: getattr(tail, name) for name in _SERIES_FIELDS},
-    }
+    parts, described = save_series(fitted.tail)
+    arrays |= {f"tail.{name}": value for name, value in parts.items()}
+    until = fitted.until
+    arrays["until"] = until.view(np.int64) if until.dtype.kind == "M" else until
+    meta |= {"kind": "forecaster", "seasons": list(fitted.seasons), "series": described}
     checkpoint.save(path, arrays, meta)
 
 
 def load(
-    path: str | os.PathLike[str], device: str
+    path: str | os.PathLike[str], device: str, likelihood: Loss | None = None
 ) -> tuple[ForecasterConfig, Fitted | FittedMixture, History, list[str]]:
     """Read what `save` wrote: the options, with `device`, what was fitted, its history and its notes.
 
@@ -141,49 +159,52 @@ def load(
     arrays, meta = checkpoint.load(path)
     if meta.get("kind") != "forecaster":
         raise CheckpointError(f"{path} holds {meta.get('kind')!r}, expected a forecaster")
-    try:
-        config = ForecasterConfig.from_dict(meta["options"], device)
-        dates = meta["dates"]
-        described: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in meta["series"].items()
-        }
-        tail = SeriesSet(
-            values=arrays["tail.values"],
-            offsets=arrays["tail.offsets"],
-            time=_real_time(arrays["tail.time"], dates),
-            **described,
-        )
-        until, season = _real_time(arrays["until"], dates), int(meta["season"])
-        history, notes = History(**meta["history"]), list(meta["notes"])
+    with files.damaged(f"{path} is no whole forecaster", CheckpointError):
+        config = ForecasterConfig.from_dict(meta["options"], device, likelihood)
+        parts = {name.removeprefix("tail."): value for name, value in arrays.items() if name.startswith("tail.")}
+        tail = restore_series(parts, meta["series"])
+        tail.check()
+        until, seasons = np.asarray(arrays["until"]), tuple(validate.count("seasons", one) for one in meta["seasons"])
+        until = until.view(tail.times.dtype) if tail.times.dtype.kind == "M" else until
+        history, notes = History.restore(meta["history"]), [str(note) for note in meta["notes"]]
         if "mixture" in meta:
             own = {name.removeprefix("mixture."): value for name, value in arrays.items()}
             mixed = Mixed.restore(own, meta["mixture"], device, config.engine)
-            return config, FittedMixture(mixed, tail, until, season), history, notes
+            _check_until(until, mixed.names)
+            return config, FittedMixture(mixed, tail, until, seasons), history, notes
         scaler = Scaler.restore({name: arrays[f"scaler.{name}"] for name in ("location", "scale")}, meta["scaler"])
+        if scaler.columns != tail.columns:
+            raise CheckpointError(f"{path} is no whole forecaster: its scaler is of other columns than its series")
+        _check_until(until, scaler.names)
+        resolved = ForecasterConfig.from_dict(meta.get("resolved", meta["options"]), device, likelihood)
         layout = NetworkConfig.from_dict(meta["network"])
+        weights = {
+            name.removeprefix("weights."): value for name, value in arrays.items() if name.startswith("weights.")
+        }
+        layout.check_weights(weights)
+        _check_parts(resolved, layout, tail)
+        if layout.stack.dtype != config.dtype:  # half precision, read where it cannot be computed with
+            layout = replace(layout, stack=replace(layout.stack, dtype=config.dtype))
         network = Network(layout, device=device, seed=config.seed, engine=config.engine, initial=False)
-        network.params.load(
-            {name.removeprefix("weights."): value for name, value in arrays.items() if name.startswith("weights.")}
-        )
-        resolved = ForecasterConfig.from_dict(meta.get("resolved", meta["options"]), device)
-        return config, Fitted(resolved, network, resolved.loss(), scaler, tail, until, season), history, notes
-    except (KeyError, TypeError, ConfigError, ShapeError) as error:
-        raise CheckpointError(f"{path} is no whole forecaster: {error}") from error
+        network.params.load(weights)
+        return config, Fitted(resolved, network, resolved.loss(), scaler, tail, until, seasons), history, notes
 
 
-_SERIES_FIELDS = ("columns", "targets", "past", "future", "names", "calendar", "missing", "time_name", "series_name")
+def _check_until(until: np.ndarray, names: tuple[str, ...]) -> None:
+    if until.shape != (len(names),):
+        raise ShapeError(f"until has shape {until.shape}, expected {(len(names),)}")
 
 
-def end_of(series: SeriesSet, context: int) -> SeriesSet:
-    """The end of each series: the context, and before it back to a row without gaps, so that gaps are filled alike."""
-    starts = []
-    for index in range(len(series)):
-        first, stop = int(series.offsets[index]), int(series.offsets[index + 1])
-        start = max(first, stop - max(context, 36))  # 36 rows tell month ends from other steps
-        whole = ~np.isnan(series.values[first : start + 1]).any(axis=1)
-        rows = np.flatnonzero(whole)
-        starts.append(first + int(rows[-1]) if rows.size else first)
-    return series.tail(np.array(starts))
+def _check_parts(config: ForecasterConfig, layout: NetworkConfig, tail: SeriesSet) -> None:
+    """Raise unless network, options and series belong together."""
+    horizon = config.horizon if config.strategy == "direct" else 1
+    for name, value, expected in (
+        ("horizon", layout.horizon, horizon),
+        ("targets", layout.targets, tail.targets),
+        ("outputs", layout.outputs, config.loss().outputs),
+    ):
+        if value != expected:
+            raise ShapeError(f"{name} of the network is {value}, but options and series ask for {expected}")
 
 
 def new_scaler(config: ForecasterConfig, series: SeriesSet, stops: np.ndarray) -> Scaler:
@@ -194,13 +215,7 @@ def new_scaler(config: ForecasterConfig, series: SeriesSet, stops: np.ndarray) -
         stops,
         names=series.names,
         columns=series.columns,
-        skip=2 * len(series.calendar),
+        skip=series.made,
+        shared=series.shared,
+        kept=series.kept,
     )
-
-
-def _plain_time(time: np.ndarray) -> np.ndarray:
-    return time.astype("datetime64[us]").astype(np.int64) if time.dtype.kind == "M" else time
-
-
-def _real_time(values: np.ndarray, dates: bool) -> np.ndarray:
-    return values.astype("datetime64[us]") if dates else values

@@ -13,6 +13,7 @@ Methods import what only training, backtests and streams need: this keeps a load
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
@@ -21,22 +22,25 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 import numpy as np
 
 from gpulstm import validate
-from gpulstm.data.loading import known_ahead, load_series
-from gpulstm.data.options import Names
-from gpulstm.data.series import SeriesSet
-from gpulstm.data.splits import Cuts, chronological_cuts
-from gpulstm.errors import ConfigError, DataError, NotFittedError
+from gpulstm.data.options import TableOptions
+from gpulstm.data.seasons import seasons_of
+from gpulstm.data.series import SeriesSet, end_of
+from gpulstm.data.splits import chronological_cuts
+from gpulstm.errors import ConfigError, DataError, NotFittedError, option
 from gpulstm.forecast import fitted as artifacts
 from gpulstm.forecast.config import AUTO, ForecasterConfig, automatic_test
-from gpulstm.forecast.fitted import Fitted, FittedMixture, end_of, new_scaler
+from gpulstm.forecast.fitted import Fitted, FittedMixture, new_scaler
 from gpulstm.forecast.mixed import mixture_forecast
-from gpulstm.forecast.predictor import Predictor, point_of
+from gpulstm.forecast.predictor import Predictor
 from gpulstm.forecast.results import Backtest, Forecast
 from gpulstm.training.history import History
 
 if TYPE_CHECKING:
     from gpulstm.forecast.streaming import ForecastStream, MixtureStream
+    from gpulstm.losses import Loss
     from gpulstm.training.callbacks import Callback
+
+LOG = logging.getLogger("gpulstm")  # silent unless the program asks for it
 
 _P = ParamSpec("_P")
 
@@ -48,6 +52,21 @@ def _arguments_of(options: Callable[_P, Any]) -> Callable[[Callable[..., None]],
         signature = inspect.signature(options)
         own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
         method.__signature__ = signature.replace(parameters=[own, *signature.parameters.values()])  # type: ignore[attr-defined]
+        return method
+
+    return decorate
+
+
+def _with_options_of(options: type) -> Callable[[Any], Any]:
+    """Give a method with `**table` the names of a class of options in its signature, for `help` and editors."""
+
+    def decorate(method: Any) -> Any:
+        signature = inspect.signature(method)
+        own = [one for one in signature.parameters.values() if one.kind is not inspect.Parameter.VAR_KEYWORD]
+        more = [
+            one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in inspect.signature(options).parameters.values()
+        ]
+        method.__signature__ = signature.replace(parameters=[*own, *more])
         return method
 
     return decorate
@@ -97,35 +116,31 @@ class Forecaster:
         return self._fitted
 
     # -- fitting -----------------------------------------------------------------------------------------------------
+    @_with_options_of(TableOptions)
     def fit(
         self,
         data: Any,
         *,
-        target: Names | None = None,
-        past: Names = (),
-        future: Names = (),
-        time: str | int | None = None,
-        series: str | int | None = None,
-        calendar: str | Sequence[str] = "auto",
-        missing: str = "refuse",
-        delimiter: str | None = None,
         progress: bool = True,
         callbacks: Sequence[Callback] = (),
         checkpoint: str | os.PathLike[str] | None = None,
         resume: str | os.PathLike[str] | None = None,
+        warm_start: bool = False,
+        **table: Any,
     ) -> Forecaster:
         """Learn from one or many series.
 
         Args:
             data: a path, frame, dict or array with the roles of its columns, as `load_series` takes them; or a
                 `SeriesSet`.
-            target, past, future, time, series, missing, delimiter: of the table; see `load_series`.
-            calendar: covariates made from dates, as `load_series` takes them; "auto" lets the ridge and the networks of
-                a mixture read weekday, hour and day of the year of the origin, where validation says that it helps.
             progress: a bar on stderr.
-            callbacks: further callbacks of the training run.
+            callbacks: further callbacks of the training run; of a mixture's networks, of the first one's.
             checkpoint: a file to which the present training run is saved after every epoch.
             resume: such a file, to go on from: with the same data and options the fit continues bit for bit.
+            warm_start: go on from the weights of the last fit, or of the loaded model, for more epochs or with new
+                rows; a single network keeps its scaling, too, and a mixture judges its members again.
+            table: how the table is read, by the names of `TableOptions`: target, past, future, static, time, series,
+                calendar, holidays, freq, missing, duplicates and others.
 
         Returns:
             this forecaster.
@@ -134,36 +149,39 @@ class Forecaster:
             DataError: a table that cannot be used, or too short a series.
             TrainingError, CheckpointError: as `Trainer`.
         """
+        from gpulstm.data.loading import load_series
         from gpulstm.forecast.automatic import fit_mixture
-        from gpulstm.forecast.learning import fit_network, last_times, season_in, uneven_rows
+        from gpulstm.forecast.learning import fit_network, last_times
         from gpulstm.forecast.members.training import Runs
 
-        config = self.config
-        automatic = calendar == "auto"
-        read = load_series(
-            data,
-            target=target,
-            past=past,
-            future=future,
-            time=time,
-            series=series,
-            calendar=() if automatic else calendar,
-            missing=missing,
-            delimiter=delimiter,
-        )
-        runs, season = Runs(callbacks, progress, checkpoint, resume), season_in(config, read)
-        if config.single:
-            resolved = self._with_test(read, season).resolved(season, int(np.median(read.lengths)))
-            self._fitted, self.history, notes = fit_network(resolved, read, season, runs)
-            notes = config.single_notes() + notes
+        if table.get("calendar") in ("auto", ["auto"], ("auto",)):  # a mixture looks at the calendar by itself
+            del table["calendar"]
+        earlier = self.fitted if warm_start else None
+        read = load_series(data, **(table if earlier is None or table else {"like": earlier.tail}))
+        config, seasons = self.planned(read), self._seasons(read)
+        weights = earlier.weights() if isinstance(earlier, FittedMixture) else None
+        identity = {**config.identity(), **read.identity()}
+        runs = Runs(callbacks, progress, checkpoint, resume, weights, identity)
+        if config.single or read.embedding:
+            resolved = config.resolved(seasons[0], int(np.median(read.lengths)))
+            self._fitted, self.history, notes = fit_network(
+                resolved, read, seasons, runs, earlier if isinstance(earlier, Fitted) else None
+            )
+            notes = self.config.single_notes() + notes
+            if not config.single:
+                notes.insert(0, "categories that are learned as vectors take a single network: members=('network',)")
         else:
-            stops = chronological_cuts(read, 0, self._with_test(read, season).test).validation
-            mixed, notes = fit_mixture(self._with_test(read, season), read, stops, season, automatic, runs)
+            stops = chronological_cuts(read, 0, config.test).validation
+            mixed, notes = fit_mixture(config, read, stops, seasons[0], runs)
             self.history = runs.histories[0] if runs.histories else History()
-            tail = end_of(read, max(mixed.reach, 36))
-            self._fitted = FittedMixture(mixed, tail, last_times(read, stops), season)
-        self.notes = notes + uneven_rows(read)
+            self._fitted = FittedMixture(mixed, end_of(read, mixed.reach), last_times(read, stops), seasons)
+        self.notes = [*read.notes, *notes]
+        step = read.axis.step
+        if config.season is None and seasons == (1,) and step.seconds >= 1:
+            self.notes.append(f"no season of the step {step.freq} fits the series; name it as {option('season', ...)}")
         self._series = read
+        for line in self.summary().splitlines():
+            LOG.info(line)
         return self
 
     # -- forecasting -------------------------------------------------------------------------------------------------
@@ -184,28 +202,29 @@ class Forecaster:
         """
         fitted = self.fitted
         steps = fitted.horizon if horizon is None else validate.count("horizon", horizon)
-        if isinstance(fitted, FittedMixture):
-            past = self._past(data)
-            length = max(steps, fitted.horizon)
-            known = past.extended(length, known_ahead(past, length, future))
-            whole = mixture_forecast(fitted.mixed, known, length)
-            return whole.first(steps)
-        config = fitted.config
-        if config.strategy == "direct" and steps > config.horizon:
+        direct = isinstance(fitted, FittedMixture) or fitted.config.strategy == "direct"
+        if isinstance(fitted, Fitted) and direct and steps > fitted.horizon:
             raise ConfigError(
-                f"horizon is {steps}, but this direct forecaster was made for {config.horizon} steps; a mixture or a "
+                f"horizon is {steps}, but this direct forecaster was made for {fitted.horizon} steps; a mixture or a "
                 "recursive one (strategy='recursive') forecasts any number"
             )
-        length = config.horizon if config.strategy == "direct" else steps
-        past = self._past(data)
-        known = past.extended(length, known_ahead(past, length, future))
-        origins = known.offsets[1:] - length
+        length = max(steps, fitted.horizon) if direct else steps
+        past, ahead = self._past(data), None
+        if past.known or future is not None:
+            from gpulstm.data.following import known_ahead
+
+            ahead = known_ahead(past, length, future)
+        known = past.extended(length, ahead)
+        if isinstance(fitted, FittedMixture):
+            return mixture_forecast(fitted.mixed, known, length).first(steps)
+        from gpulstm.forecast.short import forecast_all, listed
+
         predictor = self._predictor(past, past.offsets[1:])
-        windows = predictor.windows(known, origins, horizon=length, cuts=Cuts(origins, origins))
-        mean, quantiles = predictor.forecast(windows)
-        index = np.stack([known.time_of(row)[-length:] for row in range(len(known))])
-        levels, point = fitted.loss.levels, point_of(fitted.loss)
-        return Forecast(known.names, known.target_names, index, mean, levels, quantiles, point=point).first(steps)
+        forecast, short = forecast_all(predictor, known, length, fitted.seasons[0])
+        self.notes = [note for note in self.notes if not note.startswith("simple forecasts, ")]
+        if short:
+            self.notes.append(f"simple forecasts, for fewer than {fitted.config.least} rows: {listed(short)}")
+        return forecast.first(steps)
 
     def stream(self, data: Any = None, future: Any = None) -> ForecastStream | MixtureStream:
         """Start a forecast that follows the series row by row; see `ForecastStream` and `MixtureStream`.
@@ -222,7 +241,12 @@ class Forecaster:
         return ForecastStream(self._predictor(past, past.offsets[1:]), past, future)
 
     def backtest(
-        self, data: Any = None, *, origins: int | Sequence[int] | np.ndarray | None = None, stride: int | None = None
+        self,
+        data: Any = None,
+        *,
+        origins: int | Sequence[int] | np.ndarray | None = None,
+        stride: int | None = None,
+        automatic: bool = False,
     ) -> Backtest:
         """Forecast from many origins in the past, and compare with what came and with the naive forecasts.
 
@@ -231,6 +255,8 @@ class Forecaster:
             origins: a number of origins in each series, the last of them a horizon before its end; or row numbers; None
                 for all of the test part (`test`), `stride` apart.
             stride: rows between neighboring origins, a quarter of the horizon by default.
+            automatic: compare with AutoETS and AutoTheta, too, where statsforecast is installed; see
+                `baselines.automatic_baselines`.
 
         Returns:
             forecasts and metrics; `seen` tells whether some of the rows took part in training.
@@ -247,28 +273,30 @@ class Forecaster:
             raise DataError("data is missing: a forecaster that was loaded has only the end of its series; give them")
         series = self._series if data is None else self.read(data)
         assert series is not None
-        tests, amount = None, self._with_test(series, fitted.season).test
+        tests, amount = None, self._with_test(series).test
         if isinstance(amount, str) or amount != 0:
             tests = chronological_cuts(series, 0, amount).validation
         step = max(1, fitted.horizon // 4) if stride is None else validate.count("stride", stride)
-        rows = backtest_origins(series, fitted.context, fitted.horizon, origins, step, tests)
+        rows = backtest_origins(series, (fitted.context, fitted.least, fitted.horizon), origins, step, tests)
         which = np.searchsorted(series.offsets, rows, side="right") - 1
-        if isinstance(fitted, FittedMixture):
-            result = run_backtest(fitted.mixed, series, rows, fitted.season)
-        else:
-            firsts = np.array([rows[which == index].min() for index in range(len(series))])
-            result = run_backtest(self._predictor(series, firsts), series, rows, fitted.season)
-        known = dict(zip(fitted.names, fitted.until, strict=True))
-        starts = result.index[:, 0]
-        seen = any(
-            name in known and bool((starts[result.series == index] <= known[name]).any())
-            for index, name in enumerate(series.names)
-        )
+        firsts = series.offsets[1:].copy()
+        np.minimum.at(firsts, which, rows)
+        seasons = fitted.seasons if self.config.season is not None or data is None else self._seasons(series)
+        model = fitted.mixed if isinstance(fitted, FittedMixture) else self._predictor(series, firsts)
+        result = run_backtest(model, series, rows, seasons, automatic)
+        known = {name: at for at, name in enumerate(fitted.names)}
+        place = np.array([known.get(name, -1) for name in series.names])[result.series]
+        seen = bool((result.index[place >= 0, 0] <= fitted.until[place[place >= 0]]).any())
         return replace(result, seen=seen)
+
+    def planned(self, series: SeriesSet) -> ForecasterConfig:
+        """The options with what is automatic decided for `series`, as far as that is known before the fit."""
+        config = self._with_test(series)
+        return config.resolved(self._seasons(series)[0], int(np.median(series.lengths))) if config.single else config
 
     def tests(self, series: SeriesSet) -> bool:
         """Whether rows of `series` are kept for a backtest."""
-        amount = self._with_test(series, self.fitted.season).test
+        amount = self._with_test(series).test
         return isinstance(amount, str) or amount != 0
 
     @property
@@ -284,21 +312,64 @@ class Forecaster:
 
     def summary(self) -> str:
         """What was fitted, in lines of text: members with their errors and weights, or the network."""
-        report = self.members
-        if report is None:
-            fitted = self.fitted
-            assert isinstance(fitted, Fitted)
-            return "\n".join([f"{fitted.network!r}, horizon {fitted.horizon}, context {fitted.context}", *self.notes])
-        lines = [
-            f"horizon {self.fitted.horizon}, season {self.fitted.season}; errors relative to {report['reference']}"
-        ]
-        for one in sorted(report["members"], key=lambda one: -one["weight"]):
-            error = "" if one["error"] is None else f"{one['error']:.4f}"
-            lines.append(f"{100 * one['weight']:5.1f} %  {error:>8}  {one['name']}")
-        if report["error"] is not None:
-            lines.append(f"         {report['error']:8.4f}  the mixture")
-            lines.append(f"         {report['without_networks']:8.4f}  the mixture without networks")
-        return "\n".join([*lines, *self.notes])
+        fitted = self.fitted
+        if isinstance(fitted, FittedMixture):
+            return fitted.summary(self.notes)
+        return "\n".join([f"{fitted.network!r}, horizon {fitted.horizon}, context {fitted.context}", *self.notes])
+
+    def tune(self, data: Any, *, trials: int = 20, timeout: float | None = None, **search: Any) -> Any:
+        """Search for options with optuna, and take the best; what was fitted is forgotten.
+
+        Args:
+            data: the series, as `fit` takes them; roles of columns are given to `load_series` before.
+            trials, timeout, search: as `tune.tune`: `space`, `storage`, `name`.
+
+        Returns:
+            optuna's study.
+        """
+        from gpulstm.data.loading import load_series
+        from gpulstm.forecast.tune import tune
+
+        config, study = tune(self.config, load_series(data), trials=trials, timeout=timeout, **search)
+        self.config, self._fitted, self._series = config, None, None
+        return study
+
+    # -- the protocol of scikit-learn --------------------------------------------------------------------------------
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The options by name, as scikit-learn asks for them."""
+        return {one.name: getattr(self.config, one.name) for one in fields(self.config)}
+
+    def set_params(self, **params: Any) -> Forecaster:
+        """Change options; what was fitted is forgotten.
+
+        Raises:
+            ConfigError: there is no such option, or it is out of range.
+        """
+        unknown = sorted(params.keys() - self.get_params().keys())
+        if unknown:
+            raise ConfigError(f"a forecaster has no option {unknown[0]!r}")
+        self.config, self._fitted, self._series = replace(self.config, **params), None, None
+        return self
+
+    def score(self, data: Any, y: Any = None) -> float:
+        """Minus the MASE of forecasts of the rows of `data` that the fit has not seen, every origin of them: larger is
+        better.
+
+        Args:
+            data: the series of the fit with the rows that came after it, as `backtest` takes it; without such rows the
+                last horizon is forecast.
+            y: not looked at.
+        """
+        series, fitted = self.read(data), self.fitted
+        seen = series.times <= np.max(fitted.until)
+        rows = np.arange(series.rows) - np.repeat(series.offsets[:-1], series.lengths)
+        first = int(rows[seen].max(initial=-1)) + 1
+        last = int(series.lengths.min()) - fitted.horizon
+        origins = range(min(first, last), last + 1) if last >= 0 else []
+        return -self.backtest(series, origins=list(origins)).metrics()["model"]["MASE"]
+
+    def __sklearn_clone__(self) -> Forecaster:
+        return Forecaster.of(self.config)
 
     # -- series ------------------------------------------------------------------------------------------------------
     @property
@@ -313,22 +384,10 @@ class Forecaster:
             NotFittedError: before `fit`.
             DataError: as `load_series`, or the columns are not those of the fit.
         """
+        from gpulstm.data.loading import load_series
+
         tail = self.fitted.tail
-        own = len(tail.columns) - 2 * len(tail.calendar)
-        series = (
-            data
-            if isinstance(data, SeriesSet)
-            else load_series(
-                data,
-                target=tail.columns[: tail.targets],
-                past=tail.columns[tail.targets : tail.targets + tail.past],
-                future=tail.columns[tail.targets + tail.past : own],
-                time=tail.time_name,
-                series=tail.series_name,
-                calendar=tail.calendar,
-                missing=tail.missing,
-            )
-        )
+        series = load_series(data) if isinstance(data, SeriesSet) else load_series(data, like=tail)
         if (series.columns, series.targets, series.past) != (tail.columns, tail.targets, tail.past):
             raise DataError(
                 f"the series have the columns {', '.join(series.columns)} in other roles or order than those "
@@ -347,35 +406,41 @@ class Forecaster:
         self.fitted.save(path, self.config.to_dict(), self.history, self.notes)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], device: str = "auto") -> Forecaster:
+    def load(cls, path: str | os.PathLike[str], device: str = "auto", *, likelihood: Loss | None = None) -> Forecaster:
         """The forecaster that `save` wrote, on `device`: its forecasts are the same bit for bit on the same device.
+
+        Args:
+            likelihood: the loss of your own that it was fitted with, which a file cannot hold.
 
         Raises:
             CheckpointError: there is no such file, it is damaged, or holds something else.
             DeviceError: the device is not there.
         """
-        config, fitted, history, notes = artifacts.load(path, device)
+        config, fitted, history, notes = artifacts.load(path, device, likelihood)
         forecaster = cls.of(config)
         forecaster._fitted, forecaster.history, forecaster.notes = fitted, history, notes
         return forecaster
 
     # -- parts -------------------------------------------------------------------------------------------------------
-    def _with_test(self, series: SeriesSet, season: int) -> ForecasterConfig:
+    def _seasons(self, series: SeriesSet) -> tuple[int, ...]:
+        if self.config.season is not None:
+            return (self.config.season,)
+        return seasons_of(series.axis.step, int(series.lengths.max())) or (1,)
+
+    def _with_test(self, series: SeriesSet) -> ForecasterConfig:
         """The options with `test="auto"` as a number of rows."""
         if self.config.test != AUTO:
             return self.config
-        return replace(self.config, test=automatic_test(self.config.horizon, season, int(series.lengths.min())))
+        season, rows = self._seasons(series)[0], int(series.lengths.min())
+        return replace(self.config, test=automatic_test(self.config.horizon, season, rows))
 
     def _past(self, data: Any) -> SeriesSet:
         """The end of the fitted series, or of other series."""
         fitted = self.fitted
-        series = fitted.tail if data is None else self.read(data)
-        for name, rows in zip(series.names, series.lengths, strict=True):
-            if rows < fitted.context:
-                raise DataError(f"series {name!r} has {rows} rows, fewer than the context of {fitted.context}")
         if data is None:
-            return series
-        return end_of(series, max(fitted.mixed.reach, 36) if isinstance(fitted, FittedMixture) else fitted.context)
+            return fitted.tail
+        rows = fitted.mixed.reach if isinstance(fitted, FittedMixture) else fitted.context
+        return end_of(self.read(data), rows)
 
     def _predictor(self, series: SeriesSet, stops: np.ndarray) -> Predictor:
         """What forecasts `series`: scaled as at the fit where they were fitted, else by their rows before `stops`."""
@@ -384,8 +449,8 @@ class Forecaster:
         scaler, names = fitted.scaler, fitted.scaler.names
         if series.names != names:
             scaler = new_scaler(fitted.config, series, stops)
-            for index, name in enumerate(series.names):
-                if name in names:
-                    scaler.location[index] = fitted.scaler.location[names.index(name)]
-                    scaler.scale[index] = fitted.scaler.scale[names.index(name)]
+            known = {name: at for at, name in enumerate(names)}
+            place = np.array([known.get(name, -1) for name in series.names])
+            scaler.location[place >= 0] = fitted.scaler.location[place[place >= 0]]
+            scaler.scale[place >= 0] = fitted.scaler.scale[place[place >= 0]]
         return Predictor(fitted.network, fitted.loss, scaler, fitted.config)

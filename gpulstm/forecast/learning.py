@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from gpulstm.arrays.devices import resolve
-from gpulstm.data.calendars import season_of, step_of
 from gpulstm.data.scaling import Scaler
-from gpulstm.data.series import SeriesSet
+from gpulstm.data.series import SeriesSet, end_of
 from gpulstm.data.splits import Cuts, chronological_cuts
 from gpulstm.data.tbptt import Lanes
 from gpulstm.data.windows import WindowSet, window_set
-from gpulstm.errors import ConfigError
+from gpulstm.errors import ConfigError, option
 from gpulstm.forecast.config import ForecasterConfig
-from gpulstm.forecast.fitted import Fitted, end_of, new_scaler
+from gpulstm.forecast.fitted import Fitted, new_scaler
 from gpulstm.forecast.members.training import Runs
+from gpulstm.forecast.short import listed
 from gpulstm.model.network import Network, NetworkConfig
 from gpulstm.optimizers import AdamW
 from gpulstm.training.callbacks import Callback, CheckpointEvery, EarlyStopping, Progress
@@ -26,15 +27,16 @@ from gpulstm.training.trainer import Trainer
 
 
 def fit_network(
-    config: ForecasterConfig, series: SeriesSet, season: int, runs: Runs
+    config: ForecasterConfig, series: SeriesSet, seasons: tuple[int, ...], runs: Runs, warm: Fitted | None = None
 ) -> tuple[Fitted, History, list[str]]:
     """Train a single network.
 
     Args:
         config: with everything decided that was automatic.
         series: in their own units.
-        season: rows in a season.
+        seasons: rows in each season.
         runs: callbacks, checkpoint and what to resume.
+        warm: an earlier fit, whose weights the run starts from, and whose scaling stays.
 
     Returns:
         what was fitted, the run's history, and sentences on what the data made necessary.
@@ -49,28 +51,46 @@ def fit_network(
         )
     cuts = chronological_cuts(series, config.validation, config.test)
     scaler = new_scaler(config, series, cuts.train)
+    if warm is not None and warm.names == series.names:
+        scaler = warm.scaler
     train, judge = training_parts(config, series, scaler, cuts)
     watchers: list[Callback] = [Progress(runs.progress), *runs.callbacks]
     if config.patience is not None:
         watchers.append(EarlyStopping(config.patience))
     if runs.checkpoint is not None:
         watchers.append(CheckpointEvery(runs.checkpoint, epochs=1))
-    trainer = new_trainer(config, train, watchers)
+    trainer = new_trainer(config, train, watchers, runs.identity)
+    if warm is not None:
+        if warm.network.config != trainer.network.config:
+            raise ConfigError(
+                "warm_start needs the options and columns of the fit before: its network has other shapes"
+            )
+        host = warm.network.backend.to_host
+        trainer.network.params.load({name: host(value) for name, value in warm.network.params.items()})
     if runs.resume is not None:
         trainer.restore(runs.resume)
     notes = scaler.notes()
     if train.skipped:
-        notes.append(f"too short to learn from: {', '.join(train.skipped)}")
+        notes.append(f"too short to learn from: {listed(train.skipped)}")
+    lengths = series.lengths
+    padded = (lengths < config.context + config.training_horizon) & (lengths >= config.least)
+    if padded.any():
+        short = [series.names[at] for at in np.flatnonzero(padded)]
+        notes.append(f"shorter than a window, and padded on the left: {listed(short)}")
     history = trainer.fit(train, judge)
     until = last_times(series, cuts.validation)
     tail = end_of(series, config.context)
-    return Fitted(config, trainer.network, trainer.state.loss, scaler, tail, until, season), history, notes
+    return Fitted(config, trainer.network, trainer.state.loss, scaler, tail, until, seasons), history, notes
 
 
 def last_times(series: SeriesSet, stops: np.ndarray) -> np.ndarray:
-    """The time of the last row before `stops` `(series,)` of each series; its first one where that has none."""
-    rows = np.maximum(stops - 1 - series.offsets[:-1], 0)
-    return np.array([series.time_of(index)[row] for index, row in enumerate(rows)])
+    """`(series,)`: the time of the last row before `stops`; before all others where there is none."""
+    times = series.times
+    last = times[np.maximum(stops - 1, series.offsets[:-1])]
+    none = stops <= series.offsets[:-1]
+    if none.any():
+        last[none] = np.datetime64("NaT") if times.dtype.kind == "M" else times.min() - 1
+    return last
 
 
 def training_parts(
@@ -97,6 +117,7 @@ def training_parts(
         window_scaling=config.window_scaling,
         dtype=config.stack(1).data_dtype,
         origins=np.zeros(0, np.int64),
+        least=config.least,
     )
     windows = replace(windows, scale_lag=config.scale_lag)
     judge = windows.within(cuts.train, cuts.validation, config.stride)
@@ -109,6 +130,11 @@ def training_parts(
     else:
         train = windows.within(series.offsets[:-1], cuts.train, config.stride)
         windows.check_training(train, cuts)
+    if rows >= windows.horizon and not len(judge):
+        raise ConfigError(
+            f"{option('validation', config.validation)} keeps up to {rows} rows of a series, and no target is observed "
+            f"in them within {windows.horizon} steps of an origin; keep others, or none with {option('validation', 0)}"
+        )
     if rows and not len(judge):
         raise ConfigError(
             f"validation={config.validation!r} keeps {rows} rows, fewer than the horizon of "
@@ -117,7 +143,12 @@ def training_parts(
     return train, judge if len(judge) else None
 
 
-def new_trainer(config: ForecasterConfig, train: WindowSet | Lanes, callbacks: Sequence[Callback]) -> Trainer:
+def new_trainer(
+    config: ForecasterConfig,
+    train: WindowSet | Lanes,
+    callbacks: Sequence[Callback],
+    identity: Mapping[str, Any] | None = None,
+) -> Trainer:
     """A trainer of a new network for these windows."""
     loss = config.loss()
     layout = NetworkConfig(
@@ -140,25 +171,5 @@ def new_trainer(config: ForecasterConfig, train: WindowSet | Lanes, callbacks: S
         memory=config.memory,
         callbacks=callbacks,
         extra={"forecaster": config.to_dict()},
+        identity=identity,
     )
-
-
-def season_in(config: ForecasterConfig, series: SeriesSet) -> int:
-    """Rows in a season: those of the options, else those of the time step, else 1."""
-    if config.season is not None:
-        return config.season
-    return 1 if series.time is None or series.lengths[0] < 2 else season_of(step_of(series.time_of(0)))
-
-
-def uneven_rows(series: SeriesSet) -> list[str]:
-    """A sentence on series whose rows are not evenly spaced in time."""
-    if series.time is None:
-        return []
-    names = [
-        name
-        for index, name in enumerate(series.names)
-        if series.lengths[index] > 1 and not step_of(series.time_of(index)).regular
-    ]
-    if not names:
-        return []
-    return [f"rows not evenly spaced, so that forecasts are dated by the most frequent step: {', '.join(names)}"]

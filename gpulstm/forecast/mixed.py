@@ -52,16 +52,18 @@ def panel_of(series: SeriesSet) -> Panel:
     values = series.values[:, :targets].T.reshape(-1)
     offsets = np.concatenate([[0], (series.offsets[1:] + rows * np.arange(targets)[:, None]).ravel()])
     shared = _carried(series.values[:, targets:], series.offsets)
+    first, last = series.past + series.known, series.past + series.known + series.static
     past = np.tile(shared[:, : series.past], (targets, 1)) if series.past else None
-    known = np.tile(shared[:, series.past :], (targets, 1)) if series.future else None
-    time = None
-    if series.time is not None and series.time.dtype.kind == "M":
-        time = np.tile(series.time, targets)
+    ahead = np.concatenate([shared[:, series.past : first], shared[:, last:]], axis=1)
+    known = np.tile(ahead, (targets, 1)) if ahead.shape[1] else None
+    static = np.tile(shared[series.offsets[:-1], first:last], (targets, 1)) if series.static else None
+    clock = None if series.time is None else series.axis.clock(series.time)
+    time = None if clock is None else np.tile(clock, targets)
     empty = np.add.reduceat(~np.isnan(values), offsets[:-1]) == 0
     if empty.any():
         target, row = divmod(int(np.flatnonzero(empty)[0]), count)
         raise DataError(f"column {series.columns[target]!r} of series {series.names[row]!r} has no value at all")
-    return Panel.of(values, offsets, series.missing, known=known, past=past, time=time)
+    return Panel.of(values, offsets, series.missing, known=known, past=past, static=static, time=time)
 
 
 def _carried(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
@@ -264,9 +266,11 @@ class Mixed:
                 members.append(ridge)
                 continue
             config = NetworkConfig.from_dict(entry["network"])
-            network = Network(config, device=device, seed=entry["seed"], engine=engine, initial=False)
             prefix = f"member.{number}.network."
-            network.params.load({n.removeprefix(prefix): v for n, v in arrays.items() if n.startswith(prefix)})
+            weights = {name.removeprefix(prefix): one for name, one in arrays.items() if name.startswith(prefix)}
+            config.check_weights(weights)
+            network = Network(config, device=device, seed=entry["seed"], engine=engine, initial=False)
+            network.params.load(weights)
             members.append(Residual(space, ridge, network, entry["epochs"], entry["start"]))
         if len(members) != len(arrays["weights"]):
             raise CheckpointError(f"the file has {len(arrays['weights'])} weights for {len(members)} members")

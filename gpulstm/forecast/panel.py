@@ -74,10 +74,13 @@ class Panel:
         """Fill the gaps of `values` `(rows,)`.
 
         Args:
-            rule: "interpolate" draws lines between the neighbours of a gap; with any other the last value stays.
+            rule: "interpolate" draws lines between the neighbours of a gap, "zero" puts 0, which counts as observed;
+                with any other the last value stays.
         """
         values = np.array(values, dtype=np.float64)
         offsets = np.asarray(offsets, dtype=np.int64)
+        if rule == "zero":
+            values = np.nan_to_num(values)
         observed = ~np.isnan(values)
         if observed.all():
             return cls(values, offsets, observed, offsets[:-1].copy(), **columns)
@@ -199,9 +202,14 @@ class View:
         rows = self.origins[:, None] - np.minimum(lags[None, :], self.rows[:, None])
         return self.take(rows), have
 
-    def groups(self, limit: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Origins that have equally many rows, up to `limit`: their indices `(k,)` and windows `(k, rows)`."""
+    def groups(self, limit: int, multiple: int = 1) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Origins that have equally many rows, up to `limit`: their indices `(k,)` and windows `(k, rows)`.
+
+        Args:
+            multiple: windows of more rows than that have a multiple of it, so that there are fewer lengths.
+        """
         length = np.minimum(self.rows, limit)
+        length = np.where((length < limit) & (length > multiple), length - length % multiple, length)
         for rows in np.unique(length):
             index = np.flatnonzero(length == rows)
             step = max(1, (1 << 20) // int(rows))

@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -16,48 +16,11 @@ from gpulstm.plots import axes as drawing
 from gpulstm.plots import figures
 from gpulstm.plots.figures import Fan
 
+Forecast = Any  # `results.Forecast` and `results.Backtest`, whose methods draw with this module
+Backtest = Any
 MODEL = "model"  # whose forecasts of a backtest are drawn
 SHOWN = 3  # horizons of the past that a forecast is shown with
 ORIGINS = 8  # at most so many forecasts are drawn over one series
-
-
-class Forecast(Protocol):
-    """What is drawn of a `results.Forecast`."""
-
-    names: tuple[str, ...]
-    targets: tuple[str, ...]
-    index: np.ndarray
-    levels: tuple[float, ...]
-    quantiles: np.ndarray | None
-    middle: np.ndarray | None
-
-    @property
-    def median(self) -> np.ndarray:
-        """`(series, horizon, targets)`."""
-
-
-class Backtest(Protocol):
-    """What is drawn of a `results.Backtest`."""
-
-    names: tuple[str, ...]
-    targets: tuple[str, ...]
-    series: np.ndarray
-    origins: np.ndarray
-    index: np.ndarray
-    actual: np.ndarray
-    forecasts: Mapping[str, np.ndarray]
-    levels: tuple[float, ...]
-    quantiles: np.ndarray | None
-
-    @property
-    def target_coverage(self) -> float | None:
-        """What the outermost band ought to cover."""
-
-    def errors(self, series: int | None = None, target: int | None = None) -> dict[str, dict[str, float]]:
-        """Errors by forecaster and name."""
-
-    def errors_by_step(self, series: int | None = None, target: int | None = None) -> dict[str, np.ndarray]:
-        """Errors of each step by forecaster."""
 
 
 def draw_forecast(
@@ -80,16 +43,34 @@ def draw_forecast(
         title: the headline; by default the names and the horizon.
         label: the vertical axis, by default the target's name.
     """
-    horizon = forecast.index.shape[1]
-    rows = slice(-max(SHOWN * horizon, 30), None)
-    fan = _fan(forecast, forecast.index, forecast.median, series, target)
-    time, observed = past.time_of(series)[rows], past.series(series)[rows, target]
-    if past.time is None:  # a forecast without times counts its steps from the first row
-        time = time + fan.time[0] - past.lengths[series]
-    title = title or f"{_name(forecast, series, target)}: {horizon} steps ahead"
+    fan, time, observed, title = _shown(forecast, past, series, target, title)
     return figures.forecast(
         path, fan, time=time, observed=observed, title=title, label=label or forecast.targets[target]
     )
+
+
+def forecast_axes(
+    forecast: Forecast, past: SeriesSet | None, *, series: int = 0, target: int = 0, title: str = "", label: str = ""
+) -> Any:
+    """As `draw_forecast`, as matplotlib's axes; without `past` the forecast alone."""
+    fan, time, observed, title = _shown(forecast, past, series, target, title)
+    return figures.forecast_axes(fan, time, observed, title=title, label=label or forecast.targets[target])
+
+
+def _shown(
+    forecast: Forecast, past: SeriesSet | None, series: int, target: int, title: str
+) -> tuple[Fan, np.ndarray, np.ndarray, str]:
+    """The forecast, times and values of the end of the series, and the headline."""
+    horizon = forecast.index.shape[1]
+    fan = _fan(forecast, forecast.index, forecast.median, series, target)
+    title = title or f"{_name(forecast, series, target)}: {horizon} steps ahead"
+    if past is None:
+        return fan, fan.time[:0], np.zeros(0), title
+    rows = slice(-max(SHOWN * horizon, 30), None)
+    time, observed = past.time_of(series)[rows], past.series(series)[rows, target]
+    if past.time is None:  # a forecast without times counts its steps from the first row
+        time = time + fan.time[0] - past.lengths[series]
+    return fan, time, observed, title
 
 
 def draw_backtest(
@@ -108,7 +89,7 @@ def draw_backtest(
     """
     count, horizon = int((result.series == series).sum()), result.index.shape[1]
     chosen = _apart(result, series)
-    fans = [_fan(result, result.index, result.forecasts[MODEL], place, target) for place in chosen]
+    fans = [_fan(result, result.index, result.forecasts[MODEL], row, target) for row in chosen]
     rows = slice(max(0, int(result.origins[chosen[0]]) - horizon), int(result.origins[chosen[-1]]) + horizon)
     return figures.backtest(
         path,
@@ -117,7 +98,8 @@ def draw_backtest(
         observed=data.series(series)[rows, target],
         errors=result.errors_by_step(series, target),
         scores={name: errors["MASE"] for name, errors in result.errors(series, target).items()},
-        title=title or f"{_name(result, series, target)}: {count} forecasts of {horizon} steps from rolling origins",
+        title=(title or f"{_name(result, series, target)}: {count} forecasts of {horizon} steps from rolling origins")
+        + _covered(result, series, target),
         label=label or result.targets[target],
     )
 
@@ -146,25 +128,31 @@ def plot_backtest(result: Backtest, data: SeriesSet | None, *, series: int, targ
         rows = slice(max(0, int(result.origins[chosen[0]]) - horizon), int(result.origins[chosen[-1]]) + horizon)
         time, observed = data.time_of(series)[rows], data.series(series)[rows, target]
     axes = drawing.fans_on(axes, fans, time=time, observed=observed, label=_name(result, series, target))
-    covered = result.errors(series, target)[MODEL].get("coverage")
-    if covered is not None and result.target_coverage is not None:
-        axes.set_title(f"the band of {100 * result.target_coverage:.0f} % covers {100 * covered:.0f} %")
+    axes.set_title(_covered(result, series, target).lstrip("; "))
     return axes
+
+
+def _covered(result: Backtest, series: int, target: int) -> str:
+    """What the outermost band covers next to what it ought to; nothing without a band."""
+    covered = result.errors(series, target)[MODEL].get("coverage")
+    if covered is None or result.target_coverage is None:
+        return ""
+    return f"; the band of {100 * result.target_coverage:.0f} % covers {100 * covered:.0f} %"
 
 
 def _apart(result: Backtest, series: int) -> list[int]:
     """The latest forecasts of a series of which none lies over another, in the order of time."""
     horizon = result.index.shape[1]
     chosen: list[int] = []
-    for place in reversed(np.flatnonzero(result.series == series)):
-        if len(chosen) < ORIGINS and (not chosen or result.origins[place] + horizon <= result.origins[chosen[-1]]):
-            chosen.append(int(place))
+    for row in reversed(np.flatnonzero(result.series == series)):
+        if len(chosen) < ORIGINS and (not chosen or result.origins[row] + horizon <= result.origins[chosen[-1]]):
+            chosen.append(int(row))
     return chosen[::-1]
 
 
 def _fan(result: Forecast | Backtest, index: np.ndarray, mean: np.ndarray, row: int, target: int) -> Fan:
     levels: Sequence[float] = () if result.quantiles is None else result.levels
-    bands = {level: result.quantiles[row, :, target, at] for at, level in enumerate(levels)}  # type: ignore[index]
+    bands = {level: result.quantiles[row, :, target, at] for at, level in enumerate(levels)}
     middle = getattr(result, "middle", None)
     if middle is not None:
         bands.setdefault(0.5, middle[row, :, target])

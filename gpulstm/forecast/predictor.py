@@ -105,6 +105,7 @@ class Predictor:
             window_scaling=config.window_scaling if window_scaling is None else window_scaling,
             dtype=self.network.config.stack.data_dtype,
             origins=origins,
+            least=config.least,
         )
 
     def forecast(self, windows: WindowSet) -> Predicted:
@@ -221,7 +222,7 @@ def _draw(xp: Any, loss: Loss, raw: Array, numbers: Array | None) -> Array:
 
 
 def _level(quantiles: Array, levels: tuple[float, ...], level: float) -> Array:
-    """The quantile `level` by a straight line between its neighbours; the nearest one beyond the ends."""
+    """The quantile `level` by a straight line between its neighbors; the nearest one beyond the ends."""
     right = int(np.searchsorted(levels, level))
     if right == len(levels) or levels[right] == level or right == 0:
         return quantiles[..., min(right, len(levels) - 1)]

@@ -1,27 +1,24 @@
-"""What a forecaster gives back: a forecast, and a backtest with its metrics beside those of the naive forecasts."""
+"""What a forecaster gives back: a forecast, and a backtest with its metrics and those of the naive forecasts."""
 
 from __future__ import annotations
 
-import csv
-import html
-import io
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from gpulstm import metrics
-from gpulstm.arrays.checkpoint import write_atomically
-from gpulstm.data.calendars import format_time
-from gpulstm.errors import ConfigError, missing_extra
+from gpulstm.arrays import files
+from gpulstm.data.axis import Labels
+from gpulstm.errors import ConfigError
+from gpulstm.forecast.tables import add_column, frame_of, html_table, write_csv
 
 MODEL, SEASONAL, NAIVE, DRIFT = "model", "seasonal naive", "naive", "drift"
 SEASONAL_DRIFT = "seasonal naive with drift"
 METRICS = ("MAE", "RMSE", "MAPE", "sMAPE", "MASE", "OWA", "pinball", "coverage")
-LIBRARIES = ("pandas", "polars", "pyarrow")
 
 
 @dataclass(frozen=True)
@@ -47,6 +44,7 @@ class Forecast:
     quantiles: np.ndarray | None = None
     middle: np.ndarray | None = None
     point: str = "mean"
+    labels: Labels = field(default_factory=Labels)
 
     @property
     def median(self) -> np.ndarray:
@@ -80,43 +78,26 @@ class Forecast:
     def columns(self) -> dict[str, np.ndarray]:
         """The forecast as a table in long format: series, time, target, mean, median and one column a quantile.
 
-        The columns `series` and `target` are left out where there is only one of them, `mean` and `median` where they
-        are not known.
+        Ids and times stand under the names that they came with, `series` and `time` where they had none.  The column
+        `target`, and that of a series without an id, are left out where there is only one, `mean` and `median` where
+        they are not known.
         """
         count, horizon, width = self.mean.shape
-        table: dict[str, np.ndarray] = {}
-        if count > 1:
-            table["series"] = np.repeat(np.array(self.names), horizon * width)
-        table["time"] = np.repeat(self.index.ravel(), width)
+        rows = np.repeat(np.arange(count), horizon * width)
+        table = self.labels.id_columns(self.names, rows) if self.labels.shown(count) else {}
+        add_column(table, self.labels.time_name, np.repeat(self.index.ravel(), width))
         if width > 1:
-            table["target"] = np.tile(np.array(self.targets), count * horizon)
-        table[self.point] = self.mean.ravel()
+            add_column(table, "target", np.tile(np.array(self.targets), count * horizon))
+        add_column(table, self.point, self.mean.ravel())
         if self.middle is not None:
-            table["median"] = self.middle.ravel()
+            add_column(table, "median", self.middle.ravel())
         if self.quantiles is not None:
-            table |= {f"q{level:g}": self.quantiles[..., place].ravel() for place, level in enumerate(self.levels)}
+            for at, level in enumerate(self.levels):
+                add_column(table, f"q{level!r}", self.quantiles[..., at].ravel())
         return table
 
-    def plot(self, past: Any = None, *, series: int = 0, target: int = 0, axes: Any = None) -> Any:
-        """Draw one series and target on matplotlib axes.
-
-        Args:
-            past: the `SeriesSet` that it follows, whose end is drawn before it; None draws the forecast alone.
-            series, target: which, by number.
-            axes: to draw on; None makes some.
-
-        Returns:
-            the axes.
-
-        Raises:
-            MissingExtraError: matplotlib is not installed.
-        """
-        from gpulstm.forecast.pictures import plot_forecast
-
-        return plot_forecast(self, past, series=series, target=target, axes=axes)
-
     def _repr_html_(self) -> str:
-        return html_table(self.columns())
+        return html_table(self.columns(), self.labels)
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write `columns` as a CSV; the file is replaced in one step.
@@ -124,7 +105,23 @@ class Forecast:
         Raises:
             CheckpointError: the file cannot be written.
         """
-        _write_csv(path, self.columns())
+        write_csv(path, self.columns(), self.labels)
+
+    def plot(self, past: Any = None, *, series: int = 0, target: int = 0, title: str = "", label: str = "") -> Any:
+        """One series and target as matplotlib's axes; `plot().figure.savefig(path)` writes them.
+
+        Args:
+            past: the `SeriesSet` that the forecast follows, whose end is drawn too.
+            series, target: which, by number.
+            title: the headline; by default the names and the horizon.
+            label: the vertical axis, by default the target's name.
+
+        Raises:
+            MissingExtraError: matplotlib is not installed.
+        """
+        from gpulstm.forecast.pictures import forecast_axes
+
+        return forecast_axes(self, past, series=series, target=target, title=title, label=label)
 
     def to_frame(self, library: str = "pandas") -> Any:
         """`columns` as a frame of `"pandas"`, `"polars"` or `"pyarrow"`.
@@ -133,7 +130,7 @@ class Forecast:
             ConfigError: another library.
             MissingExtraError: the library is not installed.
         """
-        return _frame(self.columns(), library)
+        return frame_of(self.columns(), library, self.labels)
 
 
 @dataclass(frozen=True)
@@ -150,13 +147,22 @@ class Backtest:
         actual: `(N, horizon, K)` float64, NaN where missing.
         forecasts: `(N, horizon, K)` by forecaster: `"model"` (its median where it knows one), `"seasonal naive"` and
             `"seasonal naive with drift"` (where the season is above 1), `"naive"`, `"drift"`.
-        levels, quantiles: of the model, as in `Forecast`; `(N, horizon, K, levels)`.
+        levels: quantile levels of the model, rising.
+        quantiles: of the model, `(N, horizon, K, levels)` float64, or None.
         season: rows in a season.
         scales: `(series, K)` denominators of MASE: the seasonal-naive error over the rows before the first origin.
         seen: whether the model was trained or chosen on some of the rows that it forecasts here, so that the figures
             flatter it.
         mean: `(N, horizon, K)` the model's means, where it knows them in addition to medians.
         second: `(N, horizon, K)` the forecast that OWA compares with (`baselines.naive2`), or None.
+        forecasts: `(N, horizon, K)` by forecaster: `"model"`, `"seasonal naive"` (where the season is above 1),
+        `"naive"`. levels, quantiles: of the model, as in `Forecast`; `(N, horizon, K, levels)`.
+        season: rows in the shortest season, by which MASE and the seasonal-naive forecast go.
+        scales: `(series, K)` denominators of MASE: the seasonal-naive error over the rows before the first origin.
+        seen: whether the model was trained or chosen on some of the rows that it forecasts here, so that the figures
+            flatter it.
+        seasons: rows in all seasons of the time step.
+        labels: as in `Forecast`.
     """
 
     names: tuple[str, ...]
@@ -178,6 +184,9 @@ class Backtest:
     def target_coverage(self) -> float | None:
         """What the band between the outermost quantiles ought to cover, or None where there is none."""
         return self.levels[-1] - self.levels[0] if self.quantiles is not None and len(self.levels) > 1 else None
+
+    seasons: tuple[int, ...] = ()
+    labels: Labels = field(default_factory=Labels)
 
     def metrics(self) -> dict[str, dict[str, float]]:
         """The errors over all forecasts, by forecaster and then by name (`METRICS`).
@@ -251,7 +260,7 @@ class Backtest:
         """
         columns = self.table()
         if not str(path).endswith(".json"):
-            _write_csv(path, columns)
+            write_csv(path, columns)
             return
         rows = [
             {name: None if isinstance(value, float) and np.isnan(value) else value for name, value in row.items()}
@@ -260,7 +269,7 @@ class Backtest:
                 for cells in zip(*(values.tolist() for values in columns.values()), strict=True)
             )
         ]
-        write_atomically(path, json.dumps(rows, indent=1).encode())
+        files.write(path, json.dumps(rows, indent=1).encode())
 
     def verdict(self) -> str:
         """One sentence: whether the model beats the simple forecasts by MASE, and which not."""
@@ -322,20 +331,21 @@ class Backtest:
     def columns(self) -> dict[str, np.ndarray]:
         """All forecasts as a table in long format, one row per forecast, step and target."""
         count, horizon, width = self.actual.shape
-        table: dict[str, np.ndarray] = {}
-        if len(self.names) > 1:
-            table["series"] = np.repeat(np.array(self.names)[self.series], horizon * width)
-        table["origin"] = np.repeat(self.origins, horizon * width)
-        table["step"] = np.tile(np.repeat(np.arange(1, horizon + 1), width), count)
-        table["time"] = np.repeat(self.index.ravel(), width)
+        rows = np.repeat(self.series, horizon * width)
+        table = self.labels.id_columns(self.names, rows) if self.labels.shown(len(self.names)) else {}
+        add_column(table, "origin", np.repeat(self.origins, horizon * width))
+        add_column(table, "step", np.tile(np.repeat(np.arange(1, horizon + 1), width), count))
+        add_column(table, self.labels.time_name, np.repeat(self.index.ravel(), width))
         if width > 1:
-            table["target"] = np.tile(np.array(self.targets), count * horizon)
-        table["actual"] = self.actual.ravel()
-        table |= {name.replace(" ", "_"): forecast.ravel() for name, forecast in self.forecasts.items()}
+            add_column(table, "target", np.tile(np.array(self.targets), count * horizon))
+        add_column(table, "actual", self.actual.ravel())
+        for name, forecast in self.forecasts.items():
+            add_column(table, name.replace(" ", "_"), forecast.ravel())
         if self.mean is not None:
-            table["model_mean"] = self.mean.ravel()
+            add_column(table, "model_mean", self.mean.ravel())
         if self.quantiles is not None:
-            table |= {f"q{level:g}": self.quantiles[..., place].ravel() for place, level in enumerate(self.levels)}
+            for at, level in enumerate(self.levels):
+                add_column(table, f"q{level!r}", self.quantiles[..., at].ravel())
         return table
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
@@ -344,11 +354,11 @@ class Backtest:
         Raises:
             CheckpointError: the file cannot be written.
         """
-        _write_csv(path, self.columns())
+        write_csv(path, self.columns(), self.labels)
 
     def to_frame(self, library: str = "pandas") -> Any:
         """`columns` as a frame of `"pandas"`, `"polars"` or `"pyarrow"`; errors as in `Forecast.to_frame`."""
-        return _frame(self.columns(), library)
+        return frame_of(self.columns(), library, self.labels)
 
 
 def _errors(
@@ -368,51 +378,3 @@ def _errors(
 
 def _ratio(value: float, reference: float) -> float:
     return value / reference if reference > 0 else np.nan
-
-
-def html_table(columns: Mapping[str, np.ndarray], most: int = 20) -> str:
-    """Columns as an HTML table of at most `most` rows, for notebooks."""
-    cells = [_cells(name, values[:most]) for name, values in columns.items()]
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in columns)
-    rows = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(_short(cell))}</td>" for cell in row) + "</tr>"
-        for row in zip(*cells, strict=True)
-    )
-    count = len(next(iter(columns.values())))
-    more = f"<p>{count} rows in all</p>" if count > most else ""
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{more}"
-
-
-def _short(cell: Any) -> str:
-    try:
-        return f"{float(cell):.5g}"
-    except (TypeError, ValueError):
-        return str(cell)
-
-
-def _write_csv(path: str | os.PathLike[str], columns: Mapping[str, np.ndarray]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(zip(*(_cells(name, values) for name, values in columns.items()), strict=True))
-    write_atomically(path, text.getvalue().encode())
-
-
-def _cells(name: str, values: np.ndarray) -> list[Any]:
-    if name == "time":
-        return [format_time(value) for value in values]
-    if values.dtype.kind == "f":  # shortest text that reads back as the same number; an empty cell where missing
-        return ["" if np.isnan(value) else repr(value) for value in values.tolist()]
-    return values.tolist()
-
-
-def _frame(columns: Mapping[str, np.ndarray], library: str) -> Any:
-    if library not in LIBRARIES:
-        raise ConfigError(f"library is {library!r}, expected any of {', '.join(map(repr, LIBRARIES))}")
-    import narwhals
-
-    try:
-        table = narwhals.from_dict(dict(columns), backend=library)  # type: ignore[arg-type] # one of LIBRARIES
-        return table.to_native()
-    except ImportError as error:
-        raise missing_extra(library, "tables", "a frame") from error

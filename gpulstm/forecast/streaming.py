@@ -6,18 +6,16 @@ alone and reads the next forecast from it, so the cost of an update does not dep
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from gpulstm.arrays.backend import Array
-from gpulstm.data.calendars import calendar_columns, continue_time, format_time
-from gpulstm.data.loading import known_ahead, load_series
-from gpulstm.data.series import SeriesSet
+from gpulstm.data.following import known_ahead, new_rows
+from gpulstm.data.series import SeriesSet, end_of
 from gpulstm.data.windows import Batch
 from gpulstm.errors import DataError
-from gpulstm.forecast.fitted import FittedMixture, end_of
+from gpulstm.forecast.fitted import FittedMixture
 from gpulstm.forecast.mixed import mixture_forecast
 from gpulstm.forecast.predictor import Predictor
 from gpulstm.forecast.results import Forecast
@@ -46,7 +44,7 @@ class ForecastStream:
     def __init__(self, predictor: Predictor, series: SeriesSet, future: Any = None) -> None:
         self._predictor = predictor
         self._context, self._horizon = predictor.config.context, predictor.config.horizon
-        self._series = _last_rows(series, self._context)
+        self._series = end_of(series, self._context)
         self._state: Any = None
         self._statistics: tuple[Array, Array] | None = None  # location and scale of the context
         self._since = 0  # rows since the last start
@@ -65,9 +63,9 @@ class ForecastStream:
         Raises:
             DataError: rows of another shape, at times that do not follow, or with values that are not finite.
         """
-        grown, count = Growing(self._series).by(rows)
+        grown, count = grown_by(self._series, rows)
         known = self._extended(grown, future)  # refuses a bad `future` before anything changes
-        self._series = _last_rows(grown, self._context)
+        self._series = end_of(grown, self._context)
         self.rows += count
         self._since += count
         if self._statistics is not None and self._since > self._predictor.config.stream_rows:
@@ -110,8 +108,9 @@ class ForecastStream:
 
     def _step(self, batch: Batch, known: SeriesSet) -> Forecast:
         predicted, self._state = self._predictor.forecast_batch(batch, np.arange(len(known)), self._state)
-        index = np.stack([known.time_of(row)[-self._horizon :] for row in range(len(known))])
-        return Forecast(known.names, known.target_names, index, predicted[0], self._predictor.loss.levels, predicted[1])
+        index = known.times[known.offsets[1:, None] - self._horizon + np.arange(self._horizon)]
+        levels = self._predictor.loss.levels
+        return Forecast(known.names, known.target_names, index, predicted[0], levels, predicted[1], labels=known.labels)
 
 
 class MixtureStream:
@@ -133,7 +132,7 @@ class MixtureStream:
     """
 
     def __init__(self, fitted: FittedMixture, series: SeriesSet, future: Any = None) -> None:
-        self._mixed, self._reach = fitted.mixed, max(fitted.mixed.reach, 36)
+        self._mixed, self._reach = fitted.mixed, fitted.mixed.reach
         self._series = end_of(series, self._reach)
         self.rows = 0
         self.spread = np.ones(len(self._mixed.levels))
@@ -141,7 +140,7 @@ class MixtureStream:
 
     def update(self, rows: Any, future: Any = None) -> Forecast:
         """Read new rows and forecast what follows them; arguments and errors as of `ForecastStream.update`."""
-        grown, count = Growing(self._series).by(rows)
+        grown, count = grown_by(self._series, rows)
         known = grown.extended(self._mixed.horizon, known_ahead(grown, self._mixed.horizon, future))
         self._adapt(grown, count)
         self._series = end_of(grown, self._reach)
@@ -177,81 +176,11 @@ class MixtureStream:
         return mixture_forecast(self._mixed, known, self._mixed.horizon, self.spread)
 
 
-class Growing:
-    """Series to which rows are added.
-
-    Args:
-        series: what came so far.
-    """
-
-    def __init__(self, series: SeriesSet) -> None:
-        self._series = series
-
-    def by(self, rows: Any) -> tuple[SeriesSet, int]:
-        """The series with new rows at their ends, and how many there are in each."""
-        series = self._series
-        own = series.values.shape[1] - 2 * len(series.calendar)
-        if isinstance(rows, (np.ndarray, list, tuple)):
-            fresh, times = self._from_array(np.asarray(rows, dtype=np.float64), own)
-        else:
-            fresh, times = self._from_table(rows, own)
-        if np.isinf(fresh).any():
-            raise DataError("rows holds infinite values")
-        if series.missing == "refuse" and np.isnan(fresh).any():
-            raise DataError("rows holds missing values, and the rule is missing='refuse'")
-        values, time = [], []
-        for row in range(len(series)):
-            block = fresh[row]
-            if series.calendar:
-                block = np.concatenate([block, calendar_columns(times[row], series.calendar)], axis=1)
-            values += [series.series(row), block]
-            time += [series.time_of(row), times[row]]
-        count = fresh.shape[1]
-        grown = replace(
-            series,
-            values=np.concatenate(values),
-            offsets=series.offsets + count * np.arange(len(series) + 1),
-            time=np.concatenate(time),
-        )
-        return grown, count
-
-    def _from_array(self, array: np.ndarray, own: int) -> tuple[np.ndarray, list[np.ndarray]]:
-        series = self._series
-        came = array.shape
-        if array.ndim == 1 and own == 1:
-            array = array[:, None]
-        if array.ndim == 2:
-            array = array[None]
-        if array.ndim != 3 or array.shape[0] != len(series) or array.shape[1] < 1 or array.shape[2] != own:
-            names = ", ".join(series.columns[:own])
-            raise DataError(f"rows has shape {came}, expected ({len(series)}, n, {own}): series, rows, columns {names}")
-        return array, [continue_time(series.time_of(row), array.shape[1]) for row in range(len(series))]
-
-    def _from_table(self, rows: Any, own: int) -> tuple[np.ndarray, list[np.ndarray]]:
-        series = self._series
-        table = load_series(
-            rows,
-            target=series.columns[:own],
-            time=series.time_name,
-            series=series.series_name,
-            missing="forward" if series.missing == "refuse" else series.missing,  # it is refused by name later
-        )
-        if set(table.names) != set(series.names):
-            raise DataError(f"rows are of the series {', '.join(table.names)}, expected {', '.join(series.names)}")
-        order = [table.names.index(name) for name in series.names]
-        if len(set(table.lengths.tolist())) > 1:
-            raise DataError(f"rows has {table.lengths.tolist()} rows for its series, expected as many for each")
-        times = []
-        for row, other in enumerate(order):
-            expected = continue_time(series.time_of(row), int(table.lengths[other]))
-            times.append(expected if series.time_name is None else table.time_of(other))
-            if times[-1][0] <= series.time_of(row)[-1]:
-                raise DataError(
-                    f"rows begin at {format_time(times[-1][0])} in series {series.names[row]!r}, "
-                    f"expected a time after {format_time(series.time_of(row)[-1])}"
-                )
-        return np.stack([table.series(other) for other in order]), times
-
-
-def _last_rows(series: SeriesSet, count: int) -> SeriesSet:
-    return series.tail(series.offsets[1:] - count)
+def grown_by(series: SeriesSet, rows: Any) -> tuple[SeriesSet, int]:
+    """The series with new rows at their ends, and how many there are in each."""
+    fresh, times = new_rows(series, rows)
+    if np.isinf(fresh).any():
+        raise DataError("rows holds infinite values")
+    if series.missing == "refuse" and np.isnan(fresh[:, :, : series.targets + series.past + series.known]).any():
+        raise DataError("rows holds missing values, and the rule is missing='refuse'")
+    return series.grown(fresh, times), fresh.shape[1]

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from gpulstm.arrays import files
 from gpulstm.arrays.devices import backend_of, resolve
 from gpulstm.engines.spec import DTYPES, StackSpec
 from gpulstm.errors import ConfigError, DTypeError, InteropError, ShapeError
@@ -92,28 +93,29 @@ def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray
         InteropError: the file is a pickle, damaged, or holds a dtype that NumPy does not have.
         ConfigError: there is no such file.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
 
-    path = Path(path)
-    refuse_pickle(path)
-    try:
-        with safe_open(path, framework="numpy") as file:
-            for name in file.keys():  # noqa: SIM118
-                dtype = file.get_slice(name).get_dtype()
-                if dtype not in _KNOWN:
-                    raise InteropError(f"{name} in {path} has dtype {dtype}, which NumPy does not have")
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except SafetensorError as error:
-        raise InteropError(f"{path} is not a whole .safetensors file: {error}") from error
+    data = files.read(path, InteropError, missing=ConfigError)
+    _refuse_pickle(path, data[:4])
+    size = int.from_bytes(data[:8], "little")
+    if len(data) < 8 or size > len(data) - 8:
+        raise InteropError(f"{path} is not a whole .safetensors file: its header goes past its end")
+    header = files.parse_json(data[8 : 8 + size], f"the header of {path}", InteropError)
+    with files.damaged(f"{path} is not a whole .safetensors file", InteropError):
+        metadata = header.pop("__metadata__", {})
+        for name, entry in header.items():
+            if entry["dtype"] not in _KNOWN:
+                raise InteropError(f"{name} in {path} has dtype {entry['dtype']}, which NumPy does not have")
+        try:
+            return load(data), {str(name): str(value) for name, value in metadata.items()}
+        except SafetensorError as error:
+            raise InteropError(f"{path} is not a whole .safetensors file: {error}") from error
 
 
-def refuse_pickle(path: Path) -> None:
-    """Raise unless `path` is a file, and none of pickled objects; the message says how to save one that can be read."""
-    if not path.is_file():
-        raise ConfigError(f"there is no file {path}")
-    with path.open("rb") as file:
-        start = file.read(4)
-    if path.suffix.lower() in _PICKLED or start.startswith(_PICKLE_STARTS):
+def _refuse_pickle(path: str | os.PathLike[str], start: bytes) -> None:
+    """Raise where a file is one of pickled objects; the message says how to save one that can be read."""
+    if Path(path).suffix.lower() in _PICKLED or start.startswith(_PICKLE_STARTS):
         raise InteropError(
             f"{path} is a pickle, which runs code when it is loaded, and is not opened; save the weights with "
             "safetensors.torch.save_file(model.state_dict(), 'model.safetensors') and give that file"

@@ -14,11 +14,11 @@ import os
 import re
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from gpulstm.arrays import files
 from gpulstm.arrays.backend import Backend
 from gpulstm.engines.spec import CellName, StackSpec
 from gpulstm.errors import ConfigError, InteropError, ShapeError
@@ -26,7 +26,7 @@ from gpulstm.interop.arrays import common_dtype, expect_shape, host, read_safete
 from gpulstm.model.network import Network, NetworkConfig
 from gpulstm.model.stack import Recurrent
 
-_KEY = re.compile(r"(.*\.)?(weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)(?:_l(\d+)(_reverse)?)?")
+_KEY = re.compile(r"(.*\.)?(weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)(?:_l([0-9]{1,6})(_reverse)?)?")
 _CELLS: dict[int, CellName] = {4: "lstm", 3: "gru", 1: "rnn"}
 _NOT_THERE = ("peepholes", "layer_norm", "coupled", "zoneout", "reset_after", "clip", "activations")
 
@@ -120,9 +120,9 @@ def to_torch(model: Recurrent | Network, path: str | os.PathLike[str] | None = N
         refuse_options(model.spec, _NOT_THERE, "PyTorch")
         values = _state_dict(model)
     if path is not None:
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save
 
-        save_file(values, Path(path))
+        files.write(path, save(values), InteropError)
     return values
 
 
@@ -135,7 +135,43 @@ def _weights(source: Any) -> Weights:
     if not isinstance(source, Mapping):
         kind = type(source).__name__
         raise InteropError(f"source is a {kind}, expected a PyTorch module, a state_dict or a .safetensors path")
-    return {str(name): host(value, str(name)) for name, value in source.items()}
+    source = _inside_checkpoint(source)
+    return {
+        plain: host(value, str(name))
+        for name, value in source.items()
+        if (plain := _plain_name(str(name), source)) != "n_averaged"  # of averaged modules: how many there were
+    }
+
+
+def _inside_checkpoint(source: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    """A state_dict, or the only one among the entries of a training checkpoint.
+
+    Raises:
+        InteropError: there are several.
+    """
+    if any(_KEY.fullmatch(str(name)) for name in source):
+        return source
+    inside = {
+        name: value
+        for name, value in source.items()
+        if isinstance(value, Mapping) and any(_KEY.fullmatch(str(key)) for key in value)
+    }
+    if len(inside) > 1:
+        raise InteropError(
+            f"source is a checkpoint with several state_dicts, {', '.join(map(repr, inside))}; hand over one, as "
+            f"checkpoint[{next(iter(inside))!r}]"
+        )
+    modules = [value for value in source.values() if callable(getattr(value, "state_dict", None))]
+    if not inside and len(modules) == 1 and callable(getattr(modules[0], "named_modules", None)):
+        return modules[0].state_dict()
+    return next(iter(inside.values()), source)
+
+
+def _plain_name(name: str, source: Mapping[Any, Any]) -> str:
+    """A weight's name without what compiled, averaged and data-parallel modules put before it."""
+    name = name.replace("_orig_mod.", "")
+    wrapped = all(str(key).replace("_orig_mod.", "").startswith(("module.", "n_averaged")) for key in source)
+    return name.removeprefix("module.") if wrapped else name
 
 
 def _recurrent_keys(weights: Weights, prefix: str | None) -> tuple[str, dict[str, str]]:
@@ -185,7 +221,9 @@ def _module_options(source: Any, prefix: str) -> dict[str, Any]:
     """What a module says that its weights do not: nonlinearity, dropout, batch_first."""
     if not callable(getattr(source, "named_modules", None)):
         return {}
-    module = dict(source.named_modules()).get(prefix.rstrip("."))
+    modules = {name.replace("_orig_mod", "").strip(".").replace("..", "."): one for name, one in source.named_modules()}
+    name = prefix.rstrip(".")
+    module = modules.get(name, modules.get(f"module.{name}".rstrip(".")))
     said: dict[str, Any] = {}
     if isinstance(getattr(module, "mode", None), str) and "RELU" in module.mode:  # type: ignore[union-attr]
         said["nonlinearity"] = "relu"
@@ -201,6 +239,8 @@ def _spec(found: Weights, dtype: str, chosen: Mapping[str, Any]) -> StackSpec:
         if name not in found or found[name].ndim != 2 or 0 in found[name].shape:
             raise InteropError(f"expected a matrix {name}, found {', '.join(sorted(found))}")
     projection = found.get("weight_hr_l0")
+    if projection is not None and (projection.ndim != 2 or 0 in projection.shape):
+        raise ShapeError(f"weight_hr_l0 has shape {projection.shape}, expected a matrix")
     rows, columns = found["weight_hh_l0"].shape
     hidden = columns if projection is None else projection.shape[-1]
     cell = _CELLS.get(rows // hidden) if rows % hidden == 0 else None
@@ -208,11 +248,14 @@ def _spec(found: Weights, dtype: str, chosen: Mapping[str, Any]) -> StackSpec:
         raise ShapeError(
             f"weight_hh_l0 has shape {(rows, columns)}, expected 4 (LSTM), 3 (GRU) or 1 (RNN) times {hidden} rows"
         )
+    layers = 1 + max(int(re.search(r"_l(\d+)", name).group(1)) for name in found)  # type: ignore[union-attr]
+    if layers > len(found):  # a name may count to any number
+        raise InteropError(f"the names of the weights go up to layer {layers - 1}, but there are {len(found)} of them")
     return StackSpec(
         cell,
         found["weight_ih_l0"].shape[1],
         hidden,
-        1 + max(int(re.search(r"_l(\d+)", name).group(1)) for name in found),  # type: ignore[union-attr]
+        layers,
         bidirectional=any(name.endswith("_reverse") for name in found),
         bias="bias_ih_l0" in found,
         dtype=dtype,

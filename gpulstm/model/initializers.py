@@ -12,7 +12,7 @@ from gpulstm.engines.spec import StackSpec
 from gpulstm.errors import ConfigError
 
 _DENSE_STREAM = 1_000_000  # apart from the streams of a stack's layers, which count from 0
-_CHRONO_STREAM = 0xC420  # beside a layer's own stream, so that the other weights do not depend on the option
+_CHRONO_STREAM = 0xC420  # next to a layer's own stream, so that the other weights do not depend on the option
 
 
 def stack_values(
@@ -61,7 +61,7 @@ def check_chrono(spec: StackSpec, chrono: int | None) -> int | None:
 
 
 def chrono_bias(spec: StackSpec, longest: int, draw: np.random.Generator) -> np.ndarray:
-    """Gate biases `(G*H,)` with which the units forget over 2 to `longest` steps (chrono initialisation).
+    """Gate biases `(G*H,)` with which the units forget over 2 to `longest` steps (chrono initialization).
 
     A gate that keeps sigmoid(b) of the past at each step forgets over about 1 + exp(b) steps.  So b_f = log(u) with u
     uniform on [1, longest - 1], and b_i = -b_f (Tallec & Ollivier 2018, arXiv:1804.11188, eq. 16).  A coupled LSTM has

@@ -35,12 +35,13 @@ class LSTM(Recurrent):
         recurrent_dropout: rate on h_{t-1} in the recurrent product, one mask a pass (Gal & Ghahramani 2016).
         zoneout: rate for h and c, or a pair of rates (Krueger et al. 2017).
         peepholes: gates see the cell state (Gers & Schmidhuber 2000).
-        layer_norm: layer normalisation (Ba, Kiros & Hinton 2016).
+        layer_norm: layer normalization (Ba, Kiros & Hinton 2016).
         proj_size: P > 0 projects h to P units (Sak, Senior & Beaufays 2014).
         coupled: f_t = 1 - i_t (Greff et al. 2017).
         forget_bias: initial bias of the forget gate (Jozefowicz, Zaremba & Sutskever 2015).
         chrono: T_max, about as many steps as memory may have to reach: the biases of the gates start so that the units
-            forget over 2 to T_max steps (Tallec & Ollivier 2018; `initialise.chrono_bias`), whatever `forget_bias` is.
+            forget over 2 to T_max steps (Tallec & Ollivier 2018; `initializers.chrono_bias`),
+            whatever `forget_bias` is.
         clip: bound of the inputs of the gates' activations, None for none.
         activations: of the gates, the candidate and the memory read, others than sigmoid, tanh, tanh; each a name of
             ONNX's list or `(name, alpha, beta)` (see `StackSpec`).
@@ -74,17 +75,49 @@ class LSTM(Recurrent):
         engine: str | None = None,
     ) -> None:
         spec = StackSpec(
-            "lstm", input_size, hidden_size, num_layers, bidirectional, bias, _dtype_name(dtype), dropout,
-            recurrent_dropout, _pair(zoneout), peepholes, layer_norm, proj_size, coupled, clip=clip,
+            "lstm",
+            input_size,
+            hidden_size,
+            num_layers,
+            bidirectional=bidirectional,
+            bias=bias,
+            dtype=_dtype_name(dtype),
+            dropout=dropout,
+            recurrent_dropout=recurrent_dropout,
+            zoneout=_pair(zoneout),
+            peepholes=peepholes,
+            layer_norm=layer_norm,
+            proj_size=proj_size,
+            coupled=coupled,
+            clip=clip,
             activations=tuple(activations),
-        )  # fmt: skip
+        )
         super().__init__(spec, device=device, seed=seed, forget_bias=forget_bias, chrono=chrono, engine=engine)
 
 
 class GRU(Recurrent):
     """A stack of GRU layers (Cho et al. 2014); `reset_after=True` is the form of cuDNN, PyTorch and Keras.
 
-    Args: as `LSTM`, without the options of its cell; `reset_after=False` applies the reset gate before the product.
+    Args:
+        input_size: I, features per time step.
+        hidden_size: H, units per layer and direction.
+        num_layers: L.
+        bidirectional: read the sequence in both directions; outputs are concatenated, `(T, B, 2*H)`.
+        dropout: rate on the sequence between two layers, in [0, 1).
+        bias: whether gates have biases.
+        dtype: "float32", "float64", or "float16" (storage on CUDA; the fused kernels compute in float32).
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        seed: of the initial weights and of all dropout masks.
+        recurrent_dropout: rate on h_{t-1} in the recurrent product, one mask a pass (Gal & Ghahramani 2016).
+        zoneout: rate for h (Krueger et al. 2017).
+        layer_norm: layer normalization (Ba, Kiros & Hinton 2016).
+        reset_after: apply the reset gate to the recurrent product (cuDNN, PyTorch, Keras); False applies it before.
+        chrono: T_max, about as many steps as memory may have to reach: the update gate's bias starts so that the units
+            forget over 2 to T_max steps (Tallec & Ollivier 2018; `initializers.chrono_bias`).
+        clip: bound of the inputs of the gates' activations, None for none.
+        activations: of the reset and update gates, and of the candidate, others than sigmoid, tanh; each a name of
+            ONNX's list or `(name, alpha, beta)` (see `StackSpec`).
+        engine: force "reference", "cpu" or "cuda"; None chooses.
     """
 
     def __init__(
@@ -109,17 +142,44 @@ class GRU(Recurrent):
         engine: str | None = None,
     ) -> None:
         spec = StackSpec(
-            "gru", input_size, hidden_size, num_layers, bidirectional, bias, _dtype_name(dtype), dropout,
-            recurrent_dropout, (zoneout, 0.0), layer_norm=layer_norm, reset_after=reset_after, clip=clip,
+            "gru",
+            input_size,
+            hidden_size,
+            num_layers,
+            bidirectional=bidirectional,
+            bias=bias,
+            dtype=_dtype_name(dtype),
+            dropout=dropout,
+            recurrent_dropout=recurrent_dropout,
+            zoneout=(zoneout, 0.0),
+            layer_norm=layer_norm,
+            reset_after=reset_after,
+            clip=clip,
             activations=tuple(activations),
-        )  # fmt: skip
+        )
         super().__init__(spec, device=device, seed=seed, chrono=chrono, engine=engine)
 
 
 class RNN(Recurrent):
     """A stack of vanilla RNN layers (Elman 1990), h_t = tanh(x_t W_x + h_{t-1} W_h + b), or relu.
 
-    Args: as `LSTM`, without the options of its cell; `nonlinearity` is "tanh" or "relu".
+    Args:
+        input_size: I, features per time step.
+        hidden_size: H, units per layer and direction.
+        num_layers: L.
+        nonlinearity: "tanh" or "relu".
+        bidirectional: read the sequence in both directions; outputs are concatenated, `(T, B, 2*H)`.
+        dropout: rate on the sequence between two layers, in [0, 1).
+        bias: whether gates have biases.
+        dtype: "float32", "float64", or "float16" (storage on CUDA; the fused kernels compute in float32).
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        seed: of the initial weights and of all dropout masks.
+        recurrent_dropout: rate on h_{t-1} in the recurrent product, one mask a pass (Gal & Ghahramani 2016).
+        zoneout: rate for h (Krueger et al. 2017).
+        layer_norm: layer normalization (Ba, Kiros & Hinton 2016).
+        clip: bound of the inputs of the activation, None for none.
+        activations: the one activation, other than `nonlinearity`: a name of ONNX's list or `(name, alpha, beta)`.
+        engine: force "reference", "cpu" or "cuda"; None chooses.
     """
 
     def __init__(
@@ -143,10 +203,21 @@ class RNN(Recurrent):
         engine: str | None = None,
     ) -> None:
         spec = StackSpec(
-            "rnn", input_size, hidden_size, num_layers, bidirectional, bias, _dtype_name(dtype), dropout,
-            recurrent_dropout, (zoneout, 0.0), layer_norm=layer_norm, nonlinearity=nonlinearity, clip=clip,
+            "rnn",
+            input_size,
+            hidden_size,
+            num_layers,
+            bidirectional=bidirectional,
+            bias=bias,
+            dtype=_dtype_name(dtype),
+            dropout=dropout,
+            recurrent_dropout=recurrent_dropout,
+            zoneout=(zoneout, 0.0),
+            layer_norm=layer_norm,
+            nonlinearity=nonlinearity,
+            clip=clip,
             activations=tuple(activations),
-        )  # fmt: skip
+        )
         super().__init__(spec, device=device, seed=seed, engine=engine)
 
 

@@ -40,7 +40,7 @@ class NetworkConfig:
         outputs: P, numbers per target and step (`Loss.outputs`).
         future_size: K, covariates known for each step of the horizon.
         forget_bias: initial bias of the LSTM's forget gate.
-        chrono: T_max of chrono initialisation, or None; see `LSTM`.
+        chrono: T_max of chrono initialization, or None; see `LSTM`.
     """
 
     stack: StackSpec
@@ -65,6 +65,31 @@ class NetworkConfig:
     def head_outputs(self) -> int:
         """Numbers that the head gives per row."""
         return self.horizon * self.targets * self.outputs
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Parameter shapes of the network by name, `rnn.*` and `head.*`, in stored order."""
+        head = Dense.shapes(self.head_inputs, self.head_outputs)
+        return {
+            **{f"rnn.{name}": shape for name, shape in self.stack.shapes().items()},
+            **{f"head.{name}": shape for name, shape in head.items()},
+        }
+
+    def check_weights(self, values: Mapping[str, Any]) -> None:
+        """Raise unless arrays are those of such a network, before any memory is taken for one.
+
+        Raises:
+            ShapeError: a name is missing or unknown, or a shape differs.
+        """
+        layers = self.stack.num_layers * self.stack.directions
+        if layers > len(values):  # a config may ask for millions
+            raise ShapeError(f"the config asks for {layers} layers, but there are {len(values)} arrays of weights")
+        shapes = self.shapes()
+        odd = sorted(shapes.keys() ^ values.keys())
+        if odd:
+            raise ShapeError(f"parameter {odd[0]!r} is in only one of config and weights")
+        for name, shape in shapes.items():
+            if tuple(values[name].shape) != shape:
+                raise ShapeError(f"parameter {name!r} has shape {tuple(values[name].shape)}, expected {shape}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -137,10 +162,7 @@ class Network:
     ) -> None:
         self.config, self.seed = config, seed
         self.backend = resolve(device)
-        head = Dense.shapes(config.head_inputs, config.head_outputs)
-        shapes = {f"rnn.{name}": shape for name, shape in config.stack.shapes().items()}
-        shapes |= {f"head.{name}": shape for name, shape in head.items()}
-        self.params = ParamDict.allocate(self.backend, shapes, config.stack.dtype)
+        self.params = ParamDict.allocate(self.backend, config.shapes(), config.stack.dtype)
         self.rnn = Recurrent(
             config.stack,
             device=self.backend,

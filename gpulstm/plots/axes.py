@@ -22,7 +22,7 @@ def own_axes(axes: Any) -> Any:
     try:
         import matplotlib.pyplot as plt
     except ImportError as error:
-        raise missing_extra("matplotlib", "plots", "drawing a picture") from error
+        raise missing_extra("plots", "drawing a picture") from error
     return plt.subplots(figsize=(10, 4.5), layout="constrained")[1]
 
 

@@ -7,6 +7,7 @@ and Ito (2008, "Color Universal Design"), which stay apart for colour-blind read
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from gpulstm.errors import ShapeError, missing_extra
+from gpulstm.arrays import files
+from gpulstm.errors import DataError, ShapeError, missing_extra
 
 BLACK, GREY = "#202020", "#767676"
 BLUE, VERMILLION, GREEN, ORANGE, SKY, PURPLE = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7"
@@ -23,6 +25,8 @@ CYCLE = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1)), (0, (1, 1)))
 
 STYLE: Any = {
+    "text.parse_math": False,  # names are plain text: $, _, ^ and % mean themselves
+    "text.usetex": False,
     "axes.axisbelow": True,
     "axes.edgecolor": GREY,
     "axes.grid": True,
@@ -163,23 +167,49 @@ def forecast(
         {"the times of the forecast": fan.time, **_named(fan), **({} if actual is None else {"actual": actual})}
     )
     with _figure(path, (10, 4.8)) as figure:
-        axes = figure.subplots()
-        figure.suptitle(title, x=0.01, ha="left")
-        axes.plot(time, observed, color=BLACK, linewidth=1.2, label="observed")
-        _bands(axes, fan, labelled=True)
-        for (name, values), dash in zip((baselines or {}).items(), DASHES[1:], strict=False):
-            axes.plot(fan.time, values, linestyle=dash, color=GREY, linewidth=1.2, label=name)
-        if actual is not None:
-            axes.plot(fan.time, actual, color=BLACK, linewidth=1.2, linestyle=(0, (1, 1)), label="what came")
-        if fan.centre is not None:
-            axes.plot(
-                fan.time, fan.centre, color=BLUE, linewidth=1.8, label="median" if 0.5 in fan.quantiles else "mean"
-            )
-        axes.axvline(time[-1], color=GREY, linewidth=1, linestyle=":")
-        axes.set_ylabel(label)
-        _time_axis(axes, fan.time)
-        _legend_outside(axes)
+        _draw_forecast(figure, fan, (time, observed), actual=actual, baselines=baselines, words=(title, label))
     return Path(path)
+
+
+def forecast_axes(fan: Fan, time: np.ndarray, observed: np.ndarray, *, title: str, label: str) -> Any:
+    """The picture of `forecast` as matplotlib's axes, to be changed and written by the caller.
+
+    Args: as of `forecast`; `time` and `observed` may be empty.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    with _style() as matplotlib:
+        figure = matplotlib.figure.Figure(figsize=(10, 4.8))
+        return _draw_forecast(figure, fan, (time, observed), words=(title, label))
+
+
+def _draw_forecast(
+    figure: Any,
+    fan: Fan,
+    past: tuple[np.ndarray, np.ndarray],
+    *,
+    words: tuple[str, str],
+    actual: np.ndarray | None = None,
+    baselines: Mapping[str, np.ndarray] | None = None,
+) -> Any:
+    """Draw what was observed, the forecast and what it is compared with; `words` are the title and the label."""
+    axes = figure.subplots()
+    figure.suptitle(words[0], x=0.01, ha="left")
+    axes.plot(*past, color=BLACK, linewidth=1.2, label="observed")
+    _bands(axes, fan, labelled=True)
+    for (name, values), dash in zip((baselines or {}).items(), DASHES[1:], strict=False):
+        axes.plot(fan.time, values, linestyle=dash, color=GREY, linewidth=1.2, label=name)
+    if actual is not None:
+        axes.plot(fan.time, actual, color=BLACK, linewidth=1.2, linestyle=(0, (1, 1)), label="what came")
+    if fan.centre is not None:
+        axes.plot(fan.time, fan.centre, color=BLUE, linewidth=1.8, label="median" if 0.5 in fan.quantiles else "mean")
+    if len(past[0]):
+        axes.axvline(past[0][-1], color=GREY, linewidth=1, linestyle=":")
+    axes.set_ylabel(words[1])
+    _time_axis(axes, fan.time)
+    _legend_outside(axes)
+    return axes
 
 
 def backtest(
@@ -190,19 +220,17 @@ def backtest(
     observed: np.ndarray,
     errors: Mapping[str, np.ndarray],
     scores: Mapping[str, float],
-    score: str = "MASE",
     title: str = "Backtest",
     label: str = "value",
 ) -> Path:
-    """Forecasts from rolling origins over what came, the error by forecast step, and the score beside the baselines.
+    """Forecasts from rolling origins over what came, the error by forecast step, and the scores of all methods.
 
     Args:
         path: the PNG to write.
         fans: one forecast for each origin that is to be shown.
         time, observed: `(n,)` the part of the series that is to be shown.
         errors: `(horizon,)` mean absolute error by forecast step, in the unit of the series, by method; ours first.
-        scores: one number a method, smaller is better, by the same names.
-        score: what those numbers are.
+        scores: MASE of each method, by the same names.
         title: the headline.
         label: the quantity and its unit.
 
@@ -242,7 +270,7 @@ def backtest(
         names, colours = list(scores), [CYCLE[place % len(CYCLE)] for place in range(len(scores))]
         _bars(right, names, [scores[name] for name in names], colours)
         right.axvline(1.0, color=BLACK, linewidth=1, linestyle=":")
-        right.set(title=f"{score} (smaller is better)")
+        right.set(title="MASE (smaller is better)")
     return Path(path)
 
 
@@ -345,18 +373,27 @@ _LOSSES = {"train_loss": "training", "validation_loss": "validation"}
 
 
 @contextmanager
-def _figure(path: str | Path, size: tuple[float, float]) -> Iterator[Any]:
-    """A figure in this module's style, written to `path` (folders made) when the block ends without an error."""
+def _style() -> Iterator[Any]:
+    """matplotlib, in this module's style while the block runs."""
     try:
         import matplotlib
-        from matplotlib.figure import Figure
+        import matplotlib.figure
     except ImportError as error:
-        raise missing_extra("matplotlib", "plots", "drawing a picture") from error
+        raise missing_extra("matplotlib", "drawing a picture") from error
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=size)
+        yield matplotlib
+
+
+@contextmanager
+def _figure(path: str | Path, size: tuple[float, float]) -> Iterator[Any]:
+    """A figure in this module's style, written to `path` (folders made) when the block ends without an error."""
+    with _style() as matplotlib:
+        figure = matplotlib.figure.Figure(figsize=size)
         yield figure
+        picture = io.BytesIO()
+        figure.savefig(picture, format="png")
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, format="png")
+        files.write(path, picture.getvalue(), DataError)
 
 
 def _bands(axes: Any, fan: Fan, *, labelled: bool, colour: str = BLUE) -> None:

@@ -81,8 +81,10 @@ class Callback:
         Raises:
             CheckpointError: it is the state of another kind of callback.
         """
-        if scalars.keys() != self.scalars().keys():
-            raise CheckpointError(f"the state of the callback {self.name!r} has the entries {sorted(scalars)}")
+        try:
+            validate.scalars(f"the state of the callback {self.name!r}", scalars, self.scalars())
+        except ConfigError as error:
+            raise CheckpointError(str(error)) from None
 
 
 class EarlyStopping(Callback):
@@ -137,14 +139,13 @@ class Progress(Callback):
         self._bar: Any = None
 
     def on_start(self, run: Run) -> None:
-        if not self.enabled:
+        file = self.file or sys.stderr
+        if not self.enabled or file is None:  # a service has no standard error
             return
         from tqdm import tqdm
 
         total = run.epochs * run.steps_per_epoch
-        self._bar = tqdm(
-            total=total, initial=min(run.step, total), unit="step", file=self.file or sys.stderr, dynamic_ncols=True
-        )
+        self._bar = tqdm(total=total, initial=min(run.step, total), unit="step", file=file, dynamic_ncols=True)
 
     def on_step(self, run: Run) -> None:
         if self._bar is not None:
@@ -181,7 +182,7 @@ class HistoryCSV(Callback):
         self.path = Path(path)
 
     def on_start(self, run: Run) -> None:
-        run.history.to_csv(self.path)  # a folder that cannot be written to is found before any work is lost
+        run.history.to_csv(self.path)  # a folder that cannot be written to is refused before any work is lost
 
     def on_epoch(self, run: Run, row: Row) -> None:
         run.history.to_csv(self.path)
@@ -203,7 +204,7 @@ class TensorBoard(Callback):
         try:
             import tensorboardX  # noqa: F401 - only whether it is there
         except ImportError as error:
-            raise missing_extra("tensorboardX", "tensorboard", "the TensorBoard log") from error
+            raise missing_extra("tensorboardX", "the TensorBoard log") from error
         self.folder = Path(folder)
         self._writer: Any = None
 

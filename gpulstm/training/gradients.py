@@ -57,7 +57,7 @@ class GradientPass:
         loss: its outputs are the P of the network.
         grads: where the gradients go, `network.params.like()`; float32 for a network in float16.
         clip_norm: largest global norm, or None.
-        memory: bound on what a pass takes besides the parameters, as `Recurrent.forward`.
+        memory: bound on what a pass takes in addition to the parameters, as `Recurrent.forward`.
         scale: of the loss, for a network in float16.  Where it was too large for a batch, the result's `norm` is 0 and
             its `scale` NaN; `LossScale.move` is to be called with that after the pass.
     """

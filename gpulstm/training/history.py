@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gpulstm.arrays.checkpoint import write_atomically
-from gpulstm.errors import DataError
+from gpulstm import validate
+from gpulstm.arrays import files
+from gpulstm.errors import ConfigError, DataError
 
 Row = dict[str, int | float | None]
 
@@ -46,6 +47,22 @@ class History:
         """The rows by column, NaN for None, as `gpulstm.plots.history` draws them."""
         return {name: [_float(row[name]) for row in self.rows] for name in COLUMNS}
 
+    def plot(self, axes: Any = None) -> Any:
+        """Draw the losses over the epochs on matplotlib axes, new ones by default, which are returned.
+
+        Raises:
+            MissingExtraError: matplotlib is not installed.
+        """
+        from gpulstm.plots.axes import history_on
+
+        return history_on(axes, self.columns())
+
+    def _repr_html_(self) -> str:
+        cells = [[f"{value:.5g}" for value in values] for values in self.columns().values()]
+        head = "".join(f"<th>{name}</th>" for name in COLUMNS)
+        rows = "".join("<tr>" + "".join(f"<td>{one}</td>" for one in row) + "</tr>" for row in zip(*cells, strict=True))
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write the rows as a CSV with a header, an empty cell for None; the file is replaced in one step.
 
@@ -56,7 +73,7 @@ class History:
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
-        write_atomically(path, text.getvalue().encode())
+        files.write(path, text.getvalue().encode())
 
     @classmethod
     def from_csv(cls, path: str | os.PathLike[str]) -> History:
@@ -83,6 +100,29 @@ class History:
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
         return {"rows": self.rows, "best_epoch": self.best_epoch, "best_loss": self.best_loss}
+
+    @classmethod
+    def restore(cls, state: Any) -> History:
+        """The history that `state` described.
+
+        Raises:
+            ConfigError: an entry is missing or unknown, or is no number.
+        """
+        found = validate.mapping("history", state)
+        if found.keys() != {"rows", "best_epoch", "best_loss"} or not isinstance(found["rows"], list):
+            raise ConfigError(f"history has the entries {sorted(found)}, expected a list of rows, and the best epoch")
+        for number, row in enumerate(found["rows"], start=1):
+            if not isinstance(row, dict) or row.keys() != set(COLUMNS):
+                raise ConfigError(f"row {number} of the history has not the columns {', '.join(COLUMNS)}")
+            for name, cell in row.items():
+                if cell is not None:
+                    validate.real(f"{name} in row {number} of the history", cell)
+        best, loss = found["best_epoch"], found["best_loss"]
+        return cls(
+            [dict(row) for row in found["rows"]],
+            best_epoch=None if best is None else validate.count("best_epoch", best),
+            best_loss=None if loss is None else validate.real("best_loss", loss),
+        )
 
 
 def _float(value: int | float | None) -> float:

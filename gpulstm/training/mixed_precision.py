@@ -1,4 +1,4 @@
-"""float16 training: weights in float32 beside their copies in half precision, and a loss scale that finds itself.
+"""float16 training: weights in float32 next to their copies in half precision, and a loss scale that finds itself.
 
 A half holds nothing below 6e-8, and many gradients are smaller.  So the loss is multiplied by a large number before the
 backward pass and the gradients are divided by it afterwards, in float32 (Micikevicius et al. 2018, arXiv:1710.03740).
@@ -36,10 +36,10 @@ _MOVE = """
 
 def masters(params: ParamDict) -> ParamDict:
     """float32 weights with the values of parameters in half precision."""
-    found = params.like("float32")
+    copies = params.like("float32")
     with params.backend.activate():
-        found.flat[...] = params.flat
-    return found
+        copies.flat[...] = params.flat
+    return copies
 
 
 class LossScale:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from gpulstm import validate
-from gpulstm.arrays import checkpoint
+from gpulstm.arrays import checkpoint, files
 from gpulstm.arrays.backend import Array
 from gpulstm.arrays.params import ParamDict
 from gpulstm.errors import CheckpointError, ConfigError, TrainingError
@@ -28,6 +28,7 @@ from gpulstm.schedules import Constant, Schedule
 from gpulstm.training.callbacks import Callback
 from gpulstm.training.history import History
 from gpulstm.training.mixed_precision import LossScale, masters
+from gpulstm.training.saved import read
 from gpulstm.training.step_log import StepLog
 
 
@@ -64,6 +65,7 @@ class RunState:
         batch_size: int,
         clip_norm: float | None,
         seed: int,
+        identity: Mapping[str, Any] | None = None,
     ) -> None:
         for name, value, kind in (
             ("network", network, Network),
@@ -77,6 +79,7 @@ class RunState:
         self.batch_size = validate.count("batch_size", batch_size)
         self.clip_norm = None if clip_norm is None else validate.real("clip_norm", clip_norm, above=0)
         self.seed = validate.count("seed", seed, at_least=0)
+        self.identity = dict(identity or {})
         if loss.outputs != network.config.outputs:
             raise ConfigError(
                 f"the loss {loss.name!r} needs {loss.outputs} outputs per target, the network gives "
@@ -169,35 +172,39 @@ class RunState:
             CheckpointError: the file is no training checkpoint, is damaged, or belongs to another run; the weights are
                 untouched then.
         """
-        arrays, meta = checkpoint.load(path)
-        if meta.get("kind") != "training":
-            raise CheckpointError(f"{path} holds {meta.get('kind')!r}, expected the checkpoint of a training run")
+        saved = read(path)
         for key, own in self._run_config().items():
-            saved = meta["run"].get(key)
-            if saved != own:
-                name, first, second = _difference(key, saved, own)
+            if saved.run.get(key) != own:
+                name, first, second = _difference(key, saved.run.get(key), own)
+                if name == "schedule.steps":
+                    raise CheckpointError(
+                        f"{path} belongs to a run whose schedule falls over {first} steps, here over {second}: epochs, "
+                        "batch_size and the windows set how many; go on with those of the run, or train with "
+                        "schedule='constant'"
+                    )
                 raise CheckpointError(f"{path} belongs to another run: its {name} is {first!r}, here it is {second!r}")
-        weights, best = _part(arrays, "weights."), _part(arrays, "best.")
-        for values in (weights, best) if best else (weights,):
+        for values in (saved.weights, saved.best) if saved.best else (saved.weights,):
             self._check_weights(path, values)
-        for callback in callbacks:
-            if callback.name in meta["callbacks"]:
-                callback.restore(meta["callbacks"][callback.name])
-        self.schedule.restore(meta["schedule"])
-        self.optimizer.restore(_part(arrays, "optimizer."), meta["optimizer"])
-        self.weights.load(weights)
+        with files.damaged(f"{path} is no whole training run", CheckpointError):
+            if (saved.loss_scale is None) != (self.loss_scale is None):
+                raise CheckpointError(f"{path} is no whole training run: only float16 has a loss scale")
+            for callback in callbacks:
+                if callback.name in saved.callbacks:
+                    callback.restore(saved.callbacks[callback.name])
+            self.schedule.restore(saved.schedule)
+            self.optimizer.restore(saved.optimizer, saved.optimizer_scalars)
+            if self.loss_scale is not None:
+                self.loss_scale.restore(saved.loss_scale)
+        self.weights.load(saved.weights)
         self.publish()
-        if self.loss_scale is not None:
-            self.loss_scale.restore(arrays["loss_scale"])
-        self.best = self._flat(best) if best else None
-        self.last, self.log, self._saved_log = None, None, arrays.get("log")
-        state = {name: self.network.backend.from_host(part) for name, part in _part(arrays, "state.").items()}
+        self.best = self._flat(saved.best) if saved.best else None
+        self.last, self.log, self._saved_log = None, None, saved.log
+        state = {name: self.network.backend.from_host(part) for name, part in saved.state.items()}
         self.network_state = of_parts(state.get("h"), state.get("c"))
-        counters = meta["counters"]
-        self.epoch, self.batch, self.windows = counters["epoch"], counters["batch"], counters["windows"]
-        self.network.calls = counters["calls"]
-        self.history, self.whole = History(**meta["history"]), True
-        return meta["extra"]
+        self.epoch, self.batch = saved.counters["epoch"], saved.counters["batch"]
+        self.windows, self.network.calls = saved.counters["windows"], saved.counters["calls"]
+        self.history, self.whole = saved.history, True
+        return saved.extra
 
     def open_log(self, steps: int) -> None:
         """Begin the log of an epoch of `steps` steps, or go on with that of an epoch that was interrupted."""
@@ -239,6 +246,7 @@ class RunState:
     def _run_config(self) -> dict[str, Any]:
         """What a run that goes on must have in common with the one that was saved, as JSON gives it back."""
         options = {
+            **self.identity,  # named first, as its names are those that a person typed
             "network": self.network.config.to_dict(),
             "network_seed": self.network.seed,
             "loss": self.loss.config(),
@@ -248,7 +256,18 @@ class RunState:
             "clip_norm": self.clip_norm,
             "seed": self.seed,
         }
-        return json.loads(json.dumps(options))
+        return json.loads(_text("what the run consists of", options))
+
+    def check_saved(self, callbacks: Sequence[Callback], extra: Mapping[str, Any]) -> None:
+        """Raise unless a checkpoint could hold the run: better now than after an hour of training.
+
+        Raises:
+            ConfigError: something is none of what JSON can hold; it is named.
+        """
+        self._run_config()
+        _text("extra", extra)
+        for callback in callbacks:
+            _text(f"the state of the callback {callback.name!r}", callback.scalars())
 
     def publish(self) -> None:
         """Put the weights into the network, where it has copies of its own."""
@@ -298,8 +317,11 @@ def in_order(callbacks: Sequence[Callback]) -> list[Callback]:
     return sorted(callbacks, key=lambda callback: callback.last)
 
 
-def _part(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
-    return {name[len(prefix) :]: value for name, value in arrays.items() if name.startswith(prefix)}
+def _text(what: str, values: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(values, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{what} cannot be saved: {error}") from error
 
 
 def _difference(name: str, saved: Any, own: Any) -> tuple[str, Any, Any]:

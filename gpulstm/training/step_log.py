@@ -2,7 +2,7 @@
 
 Nothing here waits for the device until `host` is asked for.  The latch makes the optimizer leave the weights alone from
 the first bad step on (a NaN scale), so that when the host looks, some steps later, the weights are still those that the
-bad step began with, and what went wrong can be found and named.
+bad step began with, and the cause can be named.
 """
 
 from __future__ import annotations

@@ -63,7 +63,8 @@ class Steps:
             state.whole = done = True
         except MemoryError as error:  # CuPy's is one too
             raise TrainingError(
-                f"memory is full at step {state.step + 1} with batch_size {state.batch_size}; choose a smaller one"
+                f"memory is full at step {state.step + 1} with batch_size {state.batch_size}; choose a smaller one, or "
+                f"bound it with memory= ({error})"
             ) from error
         finally:
             if not done:

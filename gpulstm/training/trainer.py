@@ -8,13 +8,10 @@ Losses stay on the device.  The host looks at them every `log_every` steps and a
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -32,6 +29,7 @@ from gpulstm.optimizers import Adam, Optimizer
 from gpulstm.schedules import Schedule
 from gpulstm.training.callbacks import Callback
 from gpulstm.training.history import History
+from gpulstm.training.interrupts import deferred
 from gpulstm.training.state import RunState, in_order
 from gpulstm.training.step_log import first_bad, means
 from gpulstm.training.steps import Steps, first_not_finite
@@ -61,14 +59,16 @@ class Trainer:
         batch_size: windows in a step.
         clip_norm: largest global norm of the gradients, or None.
         seed: of the order of the windows.
-        memory: bound on what a step takes besides the parameters, as `Recurrent.forward`; the run is the same bits with
-            any.
+        memory: bound on what a step takes in addition to the parameters, as `Recurrent.forward`; the run is the same
+            bits with any.
         restore_best: whether `fit` ends with the weights of the best epoch (lowest validation loss, or training loss
             without a validation set) in the network, however it ends.  The last weights are kept too, and a
             further `fit` or a checkpoint goes on from those.
         log_every: steps between two looks of the host at the losses.
         callbacks: told of every step and epoch, in this order, those that save after the others.
         extra: what else belongs into a checkpoint, as JSON can hold it: a scaler, the columns of a table.
+        identity: what else gives the run's numbers their meaning, by name, as JSON can hold it: `restore` refuses a
+            checkpoint whose run differs in it, as in an option of the run.
 
     Attributes:
         state: all that the run consists of between two steps: optimizer, schedule, counters, best weights.
@@ -95,6 +95,7 @@ class Trainer:
         log_every: int = 50,
         callbacks: Sequence[Callback] = (),
         extra: Mapping[str, Any] | None = None,
+        identity: Mapping[str, Any] | None = None,
     ) -> None:
         self.epochs = validate.count("epochs", epochs)
         self.memory = check_memory(memory)
@@ -110,6 +111,7 @@ class Trainer:
             batch_size=batch_size,
             clip_norm=clip_norm,
             seed=seed,
+            identity=identity,
         )
         self._steps = Steps(self.state, self.memory)
         self._train: WindowSet | Lanes | None = None  # while a loop runs
@@ -173,6 +175,7 @@ class Trainer:
             TrainingError: a loss or gradient is not finite (the step and the parameter are named), or memory is full.
         """
         state = self.state
+        state.check_saved(self.callbacks, self.extra)
         check_windows("train", train, state)
         if validation is not None:
             check_windows("validation", validation, state)
@@ -193,7 +196,11 @@ class Trainer:
         state.history.stopped = ""
         ended = "failed"
         # overflow is looked for in the losses, where the step can be named, and needs no warning as well
-        with self.network.backend.activate(), np.errstate(over="ignore", invalid="ignore"), _deferred_interrupt(self):
+        with (
+            self.network.backend.activate(),
+            np.errstate(over="ignore", invalid="ignore"),
+            deferred(lambda: self.stop("interrupted")),
+        ):
             try:
                 self._tell("on_start")
                 while not self._stop and state.epoch < self.epochs:
@@ -384,25 +391,3 @@ def check_windows(name: str, windows: WindowSet | Lanes, state: RunState) -> Non
         raise ShapeError(f"{name} has no windows, expected at least one")
     if isinstance(windows, Lanes):
         windows.batches(state.batch_size)  # refuses another number of rows
-
-
-@contextlib.contextmanager
-def _deferred_interrupt(trainer: Trainer) -> Iterator[None]:
-    """Let the first Ctrl-C stop the run after the present step; the second does what it always does.
-
-    Outside of the main thread, or where a program handles Ctrl-C itself, nothing is changed.
-    """
-    ours = threading.current_thread() is threading.main_thread()
-    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield
-        return
-
-    def once(number: int, frame: Any) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        trainer.stop("interrupted")
-
-    signal.signal(signal.SIGINT, once)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -91,7 +91,7 @@ struct Vec {
 template <typename R>
 static inline __attribute__((always_inline)) Vec<R> gl_where_positive(Vec<R> x, Vec<R> v) {
     typename Raw<R>::V zero = {};
-    return Vec<R>(x.v > zero ? v.v : zero);
+    return Vec<R>(x.v <= zero ? zero : v.v);
 }
 
 // Bounded to [-limit, limit]; a NaN stays one (x86: the second operand is the result then, as in the expression below).

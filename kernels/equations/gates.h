@@ -19,8 +19,8 @@ GL_INLINE double gl_tanh(double x) { return tanh(x); }
 #endif
 
 // v where x > 0, else 0.
-GL_INLINE float gl_where_positive(float x, float v) { return x > 0.0f ? v : 0.0f; }
-GL_INLINE double gl_where_positive(double x, double v) { return x > 0.0 ? v : 0.0; }
+GL_INLINE float gl_where_positive(float x, float v) { return x <= 0.0f ? 0.0f : v; }  // a NaN in x lets v through
+GL_INLINE double gl_where_positive(double x, double v) { return x <= 0.0 ? 0.0 : v; }
 
 template <typename R>
 GL_INLINE R gl_sigmoid(R z) {

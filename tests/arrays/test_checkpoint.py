@@ -164,7 +164,7 @@ def flipped(data: bytes, place: int) -> bytes:
         (lambda data: data[:-8], "is cut short or damaged: .*"),
         (lambda data: data + b"more", "is cut short or damaged: .*"),
         (lambda data: flipped(data, len(data) - 3), "is damaged: its contents do not have the checksum"),
-        (lambda data: data[:9] + b"!" + data[10:], "is damaged: its header is no JSON"),
+        (lambda data: data[:9] + b"!" + data[10:], "the header of .* is damaged: it is no JSON"),
         (lambda data: b"time,value\n2020-01-01,3\n" * 9, "it is not a safetensors file"),
         (lambda data: to_bytes({"w": np.ones(3)}), "is a safetensors file but no checkpoint of gpulstm"),
         (lambda data: to_bytes({"w": np.ones(3)}, {"format": "pt"}), "does not say format 'gpulstm'"),

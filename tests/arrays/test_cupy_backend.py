@@ -152,3 +152,24 @@ def test_a_card_that_nothing_can_be_compiled_for_is_said_in_one_sentence() -> No
     assert auto == "Backend('cpu')"
     assert asked.startswith("DeviceError device 'cuda' cannot be used: CUDA 12.9 compiles no kernel for")
     assert "of compute capability 7.0 (nvrtc: error: invalid value for --gpu-architecture" in asked
+
+
+def test_cuda_array_interface_comes_in_without_a_copy() -> None:
+    backend: Any = resolve("cuda")
+
+    class Foreign:
+        def __init__(self, owner: Any) -> None:
+            self.owner = owner
+            self.__cuda_array_interface__ = owner.__cuda_array_interface__
+
+    owner = backend.from_host(np.arange(4.0))
+    taken = backend.asarray(Foreign(owner))
+    taken += 1
+    np.testing.assert_array_equal(to_host(owner), [1, 2, 3, 4])
+
+
+def test_memory_used_follows_the_pool() -> None:
+    backend = resolve("cuda")
+    before = backend.memory_used()
+    held = backend.zeros((1 << 18,), "float32")
+    assert backend.memory_used() - before == held.nbytes

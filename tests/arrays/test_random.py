@@ -12,7 +12,7 @@ import gpulstm as gl
 from gpulstm.arrays import random
 from gpulstm.arrays.backend import Backend
 from gpulstm.arrays.devices import resolve, to_host
-from gpulstm.arrays.random import MaskKey, Purpose
+from gpulstm.arrays.random import MaskKey, Purpose, host_generator
 
 # Random123 1.14, tests/kat_vectors, lines "philox4x32 10": counter, key, result.
 KNOWN = [
@@ -158,3 +158,9 @@ def test_inference_draws_no_masks_and_counts_no_call(rng: np.random.Generator) -
     assert stack.calls == 0
     stack.forward(x)
     assert stack.calls == 1
+
+
+def test_generators_repeat_and_differ_by_stream() -> None:
+    first, again, other = (host_generator(7, *stream).random(4) for stream in ((1, 2), (1, 2), (2, 1)))
+    np.testing.assert_array_equal(first, again)
+    assert not np.any(first == other)

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import call
 
 import gpulstm.cli.demo
+from gpulstm.cli import demo
 from gpulstm.data.loading import load_series
 from gpulstm.forecast.forecaster import Forecaster
 
@@ -55,3 +57,12 @@ def test_without_matplotlib_only_the_pictures_are_missing(
 def test_the_full_size_is_what_the_documentation_says() -> None:
     model = gpulstm.cli.demo.forecaster(device="cpu").config
     assert (model.horizon, model.members, model.test) == (52, "auto", 312)
+
+
+def test_demo(tmp_path: Path) -> None:
+    shown = call("demo", "--epochs", "1", "--output", tmp_path, "--device", "cpu")
+    assert shown.exit_code == 0, shown.output
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(demo.file_names().values())
+    assert "forecasts of 52 steps, season 52" in shown.stdout
+    assert f"the forecast: {tmp_path / 'forecast.png'}" in shown.stderr.replace("\n", "")
+    assert call("demo", "--epochs", "1", "--output", tmp_path, "--device", "cpu").exit_code == 2

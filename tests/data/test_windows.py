@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tracemalloc
-from datetime import date
 
 import numpy as np
 import pytest
@@ -193,30 +192,6 @@ def test_nothing_after_the_cut_reaches_scaling_or_training_batches(seed: int, si
     first, second = (run[2][0].gather(slice(None), CPU) for run in (before, after))
     for name in ("x", "target", "weight", "location", "scale"):
         np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
-
-
-def test_cuts_by_fraction_count_and_date() -> None:
-    time = np.arange("2024-01-01", "2024-01-21", dtype="datetime64[D]")
-    series = load_series({"t": time, "y": np.arange(20.0)}, time="t")
-    for validation, test in (
-        (0.25, 0.1),
-        (5, 2),
-        ("2024-01-14", "2024-01-19"),
-        (date(2024, 1, 14), np.datetime64("2024-01-19")),
-    ):
-        cuts = chronological_cuts(series, validation, test)
-        assert (cuts.train[0], cuts.validation[0]) == (13, 18)
-    for amount, message in (
-        (1.5, "expected a fraction"),
-        (-1, "at least 0"),
-        ("soon", "expected a fraction, a number of rows or an ISO date"),
-        (True, "expected a fraction"),
-        (20, "leave no training rows"),
-    ):
-        with pytest.raises(ConfigError, match=message):
-            chronological_cuts(series, amount)
-    with pytest.raises(ConfigError, match="no column of dates"):
-        chronological_cuts(load_series(np.ones(9)), "2024-01-01")
 
 
 def test_origins_are_checked(rng) -> None:

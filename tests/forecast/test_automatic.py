@@ -45,7 +45,7 @@ def test_the_mixture_beats_simple_forecasts_where_there_is_something_to_learn(fi
 
 
 def test_horizon_and_season_come_from_the_data(fitted: Forecaster) -> None:
-    assert fitted.fitted.horizon == 12 and fitted.fitted.season == 12
+    assert fitted.fitted.horizon == 12 and fitted.fitted.seasons == (12,)
     assert fitted.predict().mean.shape == (1, 12, 1)
     assert fit(np.arange(20.0)).fitted.horizon == 3
 
@@ -80,7 +80,7 @@ def test_short_series_get_a_forecast_and_a_sentence(rows: int) -> None:
     assert forecast.quantiles is not None and np.isfinite(forecast.quantiles).all() and np.isfinite(forecast.mean).all()
     assert (np.diff(forecast.quantiles, axis=-1) >= 0).all()
     if rows < 20:
-        assert any("rows" in note for note in model.notes)
+        assert any("rows" in note or "season" in note for note in model.notes)
 
 
 @pytest.mark.parametrize("value", [0.0, 5.0, -2.0])

@@ -35,11 +35,14 @@ def table(rule: str, kind: str, seed: int = 0) -> tuple[dict[str, np.ndarray], d
         roles["future"] = ["k"]
     if kind in ("calendar", "all"):
         roles["calendar"] = ["weekly"]
+    kept = columns["z"].copy()
     if rule != "refuse":
         for name in set(columns) & {"y", "z", "p"}:
             columns[name][rng.random(ROWS) < 0.25] = np.nan
             columns[name][0] = 1.0
         columns["y"][ORIGINS[0] - 2 : ORIGINS[0] + 3] = np.nan  # a gap across an origin
+        last = np.array([*ORIGINS, ROWS]) - 1  # where all targets are missing at the end, a table ends before
+        columns["z"][last] = kept[last]
     return columns, roles
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import builtins
 import io
-import math
 import struct
 import subprocess
 import sys
@@ -17,10 +16,10 @@ import pytest
 from gpulstm import losses
 from gpulstm.data.windows import WindowSet
 from gpulstm.engines.spec import StackSpec
-from gpulstm.errors import CheckpointError, ConfigError, DataError, MissingExtraError, TrainingError
+from gpulstm.errors import CheckpointError, ConfigError, MissingExtraError, TrainingError
 from gpulstm.model.network import Network, NetworkConfig
 from gpulstm.training.callbacks import Callback, CheckpointEvery, EarlyStopping, HistoryCSV, Progress, TensorBoard
-from gpulstm.training.history import COLUMNS, History
+from gpulstm.training.history import History
 from gpulstm.training.trainer import Trainer
 
 
@@ -91,38 +90,6 @@ def test_csv_survives_whatever_ends_the_run(tmp_path: Path) -> None:
     assert run.history.stopped == "failed"
     header, *lines = path.read_text().splitlines()
     assert header == "epoch,step,train_loss,validation_loss,rate,gradient_norm,seconds" and len(lines) == 2
-
-
-def test_history_as_columns_and_csv(tmp_path: Path) -> None:
-    run = trainer()
-    history = run.fit(windows())
-    columns = history.columns()
-    assert tuple(columns) == COLUMNS and len(history) == 3
-    assert columns["epoch"] == [1, 2, 3] and columns["step"] == [5, 10, 15] and columns["rate"] == [1e-3] * 3
-    assert all(math.isnan(value) for value in columns["validation_loss"])
-    assert all(value > 0 for name in ("train_loss", "gradient_norm", "seconds") for value in columns[name])
-    history.to_csv(tmp_path / "h.csv")
-    again = History.from_csv(tmp_path / "h.csv")
-    assert again.rows == history.rows  # floats come back bit for bit, None as None
-    assert isinstance(again.rows[0]["epoch"], int) and again.rows[0]["validation_loss"] is None
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("time,value\n1,2\n", r"has the columns \['time', 'value'\], expected epoch, step"),
-        ("", "has the columns None"),
-        (",".join(COLUMNS) + "\n1,2,many,4,5,6,7\n", "is no history of a training run: could not convert .* 'many'"),
-        (",".join(COLUMNS) + "\n1,2\n", "is no history of a training run"),
-        (None, "there is no file"),
-    ],
-)
-def test_bad_history_files(tmp_path: Path, text: str | None, message: str) -> None:
-    path = tmp_path / "h.csv"
-    if text is not None:
-        path.write_text(text)
-    with pytest.raises(DataError, match=message):
-        History.from_csv(path)
 
 
 def scalars_of(path: Path) -> dict[tuple[str, int], float]:

@@ -17,7 +17,7 @@ from gpulstm.arrays.cupy_backend import CupyBackend
 from gpulstm.arrays.devices import resolve
 from gpulstm.arrays.gemm import TENSOR_TILES, TILES, Tile, choose_tile, is_tensor, tensor_refusal, wants_tensor
 from gpulstm.arrays.variables import switch, variables
-from gpulstm.engines.cuda import engine, persistent, verdicts
+from gpulstm.engines.cuda import persistent, verdicts
 from gpulstm.engines.cuda.graph import capturing, recording
 from gpulstm.engines.cuda.verdicts import Way
 from gpulstm.engines.spec import Call, Plan, StackSpec
@@ -89,7 +89,7 @@ def complete(plan: Plan) -> Plan:
     """
     call = plan.call
     forms = forms_of(call)
-    ways = candidates(call, forms)
+    ways = candidates(plan, forms)
     plans = {way: planned(plan, way, forms) for way in ways}
     remark = "by the thresholds"
     backend = cast(CupyBackend, resolve(call.device))
@@ -121,13 +121,14 @@ def describe(plan: Plan) -> str:
     return f"hoisted input product, then {how}; {plan.remarks}"
 
 
-def candidates(call: Call, forms: Forms) -> list[Way]:
+def candidates(plan: Plan, forms: Forms) -> list[Way]:
     """The ways to try, the thresholds' guess first; one alone where the environment leaves no other."""
+    call = plan.call
     form, graph, wavefront = variables().get(FORM), switch(GRAPH), switch(WAVEFRONT)
     guess, second = _order(call, forms)[:2]
     if form:
         guess = second = form
-    replayed = graph_guess(call) if graph is None else graph
+    replayed = graph_guess(plan) if graph is None else graph
     side_by_side = wavefront is not False and no_wavefront(call) is None
     ways = [Way(guess, replayed), Way(second, replayed), Way(guess, not replayed)]
     if side_by_side and replayed and guess == "fused":
@@ -140,9 +141,10 @@ def candidates(call: Call, forms: Forms) -> list[Way]:
     return ways[:1] if form else ways  # a form that the user names is taken as it is
 
 
-def graph_guess(call: Call) -> bool:
+def graph_guess(plan: Plan) -> bool:
     """Whether a call is replayed as a graph by the threshold."""
-    spec, steps = call.spec, call.steps if call.training else engine.block_steps(call.batch)
+    call, spec = plan.call, plan.call.spec
+    steps = call.steps if call.training else plan.engine.block_steps(call.batch)
     widths = [spec.layer_input_size(layer) + spec.hidden_size for layer in range(spec.num_layers)]
     products = steps * call.batch * spec.directions * spec.gates * spec.hidden_size * sum(widths)
     return products * (3 if call.training else 1) <= GRAPH_PRODUCTS

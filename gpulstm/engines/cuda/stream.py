@@ -147,6 +147,6 @@ def stream(plan: Plan, params: ParamDict) -> PackedStream | None:
     kernel has been found wrong on this card.
     """
     asked = switch(planner.GRAPH)
-    if (asked is None and not planner.graph_guess(plan.call)) or planner.wrong(plan.call, "fused"):
+    if (asked is None and not planner.graph_guess(plan)) or planner.wrong(plan.call, "fused"):
         return None
     return PackedStream(plan, params, f"{planner.GRAPH} is 0" if asked is False else None)

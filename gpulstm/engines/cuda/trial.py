@@ -17,7 +17,6 @@ from gpulstm.arrays.backend import Array
 from gpulstm.arrays.cupy_backend import CupyBackend
 from gpulstm.arrays.devices import resolve
 from gpulstm.arrays.gemm import is_tensor
-from gpulstm.engines.cuda import engine
 from gpulstm.engines.cuda.graph import Recording, RecordingFailed
 from gpulstm.engines.cuda.passes import ceil_divide
 from gpulstm.engines.cuda.verdicts import PLAINEST, FormFailed, Trial, Way
@@ -183,26 +182,21 @@ class _Values:
     def results(self, plan: Plan, x: Array | None = None) -> list[tuple[str, Array]]:
         """Every layer's outputs and state and, in training, gradients, by name; layer after layer, or side by side."""
         x = self.x if x is None else x
-        spec, found = self.call.spec, []
+        spec, engine, found = self.call.spec, plan.engine, []
         state, dstate = State(self.h, self.c), State(self.h, self.c)
         for grads in self.grads:
             for array in grads.values():
                 array[...] = 0
-        if plan.wavefront:
+        together = engine.side_by_side(plan)
+        if together is not None:  # while it is recorded
             tasks = [self._task(plan, layer, False) for layer in range(spec.num_layers)]
             masks: list[Array | None] = [None] * spec.num_layers
-            passed = engine.forward_layers(tasks, masks, x, [state] * spec.num_layers)
-            if passed is not None:  # while it is recorded
-                y, states, tapes = passed
-                found += [("y", y), ("h", states[-1].h)]
-                if self.call.training:
-                    tapes_kept = [tape for tape in tapes if tape is not None]
-                    back = engine.backward_layers(
-                        tasks, masks, tapes_kept, self.dy, [dstate] * spec.num_layers, self.grads
-                    )
-                    assert back is not None, "the pass forward was one too"
-                    found.append(("dx", back[0]))
-                return found
+            y, states, tapes = together.forward(tasks, masks, x, [state] * spec.num_layers)
+            found += [("y", y), ("h", states[-1].h)]
+            if self.call.training:
+                dstates = [dstate] * spec.num_layers
+                found.append(("dx", together.backward(tasks, masks, tapes, self.dy, dstates, self.grads)[0]))
+            return found
         for layer in range(spec.num_layers):
             for reverse in (False, True)[: spec.directions]:
                 task = self._task(plan, layer, reverse)

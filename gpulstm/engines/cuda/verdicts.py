@@ -25,6 +25,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gpulstm.arrays import files
 from gpulstm.arrays.cupy_backend import CupyBackend
 from gpulstm.arrays.variables import variables
 from gpulstm.engines.spec import Call
@@ -200,11 +201,11 @@ class Verdicts:
         choices = {**there.get("choices", {}), **document["choices"]}
         devices[self.device] = {**document, "choices": choices}
         text = json.dumps({KEY: VERSION, "devices": devices}, indent=1, sort_keys=True) + "\n"
-        fresh = self.path.with_name(f"{self.path.name}.{os.getpid()}")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            fresh.write_text(text, encoding="utf-8")
-            fresh.replace(self.path)
+            files.write(self.path, text.encode(), ConfigError)
+        except ConfigError as error:
+            self._unwritten = f" ({error})"
         except OSError as error:
             self._unwritten = f" ({self.path} cannot be written: {error.strerror})"
 
@@ -265,12 +266,10 @@ def _read(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: it is something else.
     """
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
+    if not path.exists():
         return {}
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"the verdicts of the CUDA engine {str(path)!r} cannot be read: {error}") from error
+    what = f"the file of the CUDA engine's verdicts {str(path)!r}"
+    document = files.parse_json(files.read(path, ConfigError), what, ConfigError)
     if not isinstance(document, dict) or not isinstance(document.get("devices"), dict):
         raise ConfigError(f"{str(path)!r} has no verdicts of the CUDA engine; delete it, and they are found again")
     return dict(document["devices"]) if document.get(KEY) == VERSION else {}

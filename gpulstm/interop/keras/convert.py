@@ -7,6 +7,7 @@ are `(T, B, I)`.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 
 from gpulstm.arrays.backend import Array, Backend
 from gpulstm.arrays.devices import resolve
+from gpulstm.arrays.files import damaged
 from gpulstm.engines import activations
 from gpulstm.engines.spec import CellName, StackSpec
 from gpulstm.errors import InteropError
@@ -43,6 +45,7 @@ ACTIVATIONS: dict[str, activations.Named] = {
     "leaky_relu": activations.named("LeakyRelu", 0.2),
     "hard_sigmoid": activations.named("HardSigmoid", 1 / 6, 0.5),
 }
+_OF_KERAS_2 = {"hard_sigmoid of Keras 2": activations.named("HardSigmoid", 0.2, 0.5)}
 
 
 def from_keras(
@@ -53,6 +56,7 @@ def from_keras(
     device: str | Backend = "auto",
     seed: int = 0,
     engine: str | None = None,
+    limit: int = files.LIMIT,
 ) -> Recurrent | KerasNet:
     """A Keras layer or model, with the same weights and dtype.
 
@@ -63,6 +67,7 @@ def from_keras(
         bidirectional: of a list: the recurrent layers are Bidirectional.
         reset_after: of a list or a `.weights.h5` file: of a GRU without biases, which do not say it.
         device, seed, engine: as for `LSTM`.
+        limit: bytes that the weights of a packed file may take beyond its own length.
 
     Returns:
         For one recurrent layer, and a stack as a list: a `Recurrent`, which can be trained.  For a model, a file, or a
@@ -77,8 +82,9 @@ def from_keras(
     """
     options = {"device": device, "seed": seed, "engine": engine}
     single = False
-    if isinstance(source, (str, os.PathLike)):
-        layers = files.read(source)
+    is_file = isinstance(source, (str, os.PathLike))
+    if is_file:
+        layers = files.read(source, limit)
     elif isinstance(source, (list, tuple)):
         layers = _from_list([host(value, f"weights[{place}]") for place, value in enumerate(source)], bidirectional)
         single = all(layer.kind != "Dense" for layer in layers)
@@ -88,12 +94,13 @@ def from_keras(
     else:
         kind = type(source).__name__
         raise InteropError(f"source is a {kind}, expected a Keras layer or model, its get_weights(), or a path")
-    _fill_in(layers, reset_after)
-    weights = {f"{place}[{n}]": value for place, layer in enumerate(layers) for n, value in enumerate(layer.weights)}
-    chain = _Chain(layers, common_dtype(weights), options)
-    if single and (stack := chain.stack()) is not None:
-        return stack
-    return chain.net()
+    with damaged(f"{source} is damaged", InteropError, own=False) if is_file else contextlib.nullcontext():
+        _fill_in(layers, reset_after)
+        weights = {f"{place}[{n}]": array for place, one in enumerate(layers) for n, array in enumerate(one.weights)}
+        chain = _Chain(layers, common_dtype(weights), options)
+        if single and (stack := chain.stack()) is not None:
+            return stack
+        return chain.net()
 
 
 def to_keras(model: Recurrent | Network, path: str | os.PathLike[str] | None = None) -> list[np.ndarray]:
@@ -141,9 +148,15 @@ def to_keras(model: Recurrent | Network, path: str | os.PathLike[str] | None = N
 # -- descriptions ----------------------------------------------------------------------------------------------------
 def _from_object(source: Any) -> list[Described]:
     config = source.get_config()
+    old = type(source).__module__.partition(".")[0] == "tf_keras"  # Keras 2 under the name that it has next to Keras 3
     if "layers" not in config:
-        return [Described(type(source).__name__, config, _object_weights(source))]
+        alone = [Described(type(source).__name__, config, _object_weights(source))]
+        if old:
+            files.of_keras_2(alone)
+        return alone
     layers = files.chain(config)
+    if old:
+        files.of_keras_2(layers)
     named = {layer.name: layer for layer in source.layers}
     for layer in layers:
         name = layer.config.get("name")
@@ -245,6 +258,8 @@ def _spec(kind: str, config: Mapping[str, Any], inputs: int, dtype: str, what: s
 
 def _activation(value: Any, what: str) -> activations.Named:
     name = value.get("class_name") if isinstance(value, Mapping) else value
+    if name in _OF_KERAS_2:
+        return _OF_KERAS_2[name]
     if name not in ACTIVATIONS:
         raise InteropError(f"the {what} has activation {name!r}, expected one of {', '.join(ACTIVATIONS)}")
     return ACTIVATIONS[name]

@@ -7,15 +7,14 @@ the other reads a sequence piece by piece.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from gpulstm.arrays import files
 from gpulstm.engines.spec import StackSpec
 from gpulstm.errors import ConfigError, InteropError
 from gpulstm.interop.arrays import refuse_options
@@ -248,12 +247,4 @@ def _check(data: bytes) -> None:
 def _write(path: Path, data: bytes) -> None:
     if not path.parent.is_dir():
         raise ConfigError(f"there is no folder {path.parent} to write {path.name} into")
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.replace(name, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
-        raise
+    files.write(path, data, InteropError)

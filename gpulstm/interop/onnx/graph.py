@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gpulstm.arrays import files
 from gpulstm.errors import ConfigError, InteropError
 from gpulstm.interop.onnx.proto import attribute_types, decode
 
@@ -112,12 +113,9 @@ def read(source: Any, operators: Mapping[str, Operator]) -> Graph:
         ConfigError: there is no such file.
         MissingExtraError: the onnx package is not installed.
     """
-    folder = None
+    beside = None
     if isinstance(source, (str, os.PathLike)):
-        path = Path(source)
-        if not path.is_file():
-            raise ConfigError(f"there is no file {path}")
-        folder, source = path.parent, path.read_bytes()
+        beside, source = Beside(Path(source).parent), files.read(source, InteropError, missing=ConfigError)
     elif callable(getattr(source, "SerializeToString", None)):
         source = source.SerializeToString()
     if not isinstance(source, (bytes, bytearray, memoryview)):
@@ -128,20 +126,20 @@ def read(source: Any, operators: Mapping[str, Operator]) -> Graph:
     opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
     if opset not in OPSETS:
         raise InteropError(f"the model uses operator set {opset}, expected {OPSETS[0]} to {OPSETS[-1]}")
-    return _graph(model.graph, opset, folder, operators)
+    return _graph(model.graph, opset, beside, operators)
 
 
-def _graph(raw: onnx.GraphProto, opset: int, folder: Path | None, operators: Mapping[str, Operator]) -> Graph:
+def _graph(raw: onnx.GraphProto, opset: int, beside: Beside | None, operators: Mapping[str, Operator]) -> Graph:
     if raw.sparse_initializer:
         raise InteropError("the model has sparse weights, which are not read; store them dense")
     _check_operators(raw.node, operators)
-    nodes = [_node(node, operators[node.op_type], folder) for node in raw.node]
+    nodes = [_node(node, operators[node.op_type], beside) for node in raw.node]
     inputs, outputs = ([_value(value) for value in values] for values in (raw.input, raw.output))
     weights: dict[str, np.ndarray] = {}
     for tensor in raw.initializer:
         if tensor.name in weights:
             raise InteropError(f"two weights are named {tensor.name!r}")
-        weights[tensor.name] = array(tensor, f"weight {tensor.name!r}", folder)
+        weights[tensor.name] = array(tensor, f"weight {tensor.name!r}", beside)
     _check_order(nodes, {value.name for value in inputs} | weights.keys(), outputs)
     for value in inputs:
         default = weights.get(value.name)
@@ -198,7 +196,7 @@ def _extent(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
     return dim.dim_value if dim.WhichOneof("value") == "dim_value" else dim.dim_param or None
 
 
-def _node(raw: onnx.NodeProto, operator: Operator, folder: Path | None) -> Node:
+def _node(raw: onnx.NodeProto, operator: Operator, beside: Beside | None) -> Node:
     node = Node(raw.op_type, raw.name, list(raw.input), list(raw.output), {})
     if not any(node.outputs):
         raise InteropError(f"a {raw.op_type} node {raw.name!r} has no outputs")
@@ -214,11 +212,11 @@ def _node(raw: onnx.NodeProto, operator: Operator, folder: Path | None) -> Node:
             raise InteropError(f"the {node} has attribute {attribute.name!r} twice")
         if attribute.name not in operator.attributes:
             raise InteropError(f"the {node} has an attribute {attribute.name!r}, which is not supported")
-        node.attributes[attribute.name] = _attribute(attribute, node, folder)
+        node.attributes[attribute.name] = _attribute(attribute, node, beside)
     return node
 
 
-def _attribute(raw: onnx.AttributeProto, node: Node, folder: Path | None) -> Any:
+def _attribute(raw: onnx.AttributeProto, node: Node, beside: Beside | None) -> Any:
     kinds: dict[int, Callable[[], Any]] = {
         _FLOAT: lambda: raw.f,
         _INT: lambda: raw.i,
@@ -233,7 +231,7 @@ def _attribute(raw: onnx.AttributeProto, node: Node, folder: Path | None) -> Any
     if raw.type in kinds:
         return kinds[raw.type]()
     if raw.type == _TENSOR and raw.HasField("t"):
-        return array(raw.t, f"attribute {raw.name!r} of the {node}", folder)
+        return array(raw.t, f"attribute {raw.name!r} of the {node}", beside)
     raise InteropError(f"attribute {raw.name!r} of the {node} has type {raw.type} of ONNX, which is not supported")
 
 
@@ -245,11 +243,11 @@ def _text(raw: bytes, node: Node) -> str:
 
 
 # -- tensors ---------------------------------------------------------------------------------------------------------
-def array(tensor: onnx.TensorProto, what: str, folder: Path | None) -> np.ndarray:
+def array(tensor: onnx.TensorProto, what: str, beside: Beside | None) -> np.ndarray:
     """A tensor of a file as a NumPy array.
 
     Raises:
-        InteropError: its extents do not fit the bytes there are, or those lie outside `folder`.
+        InteropError: its extents do not fit the bytes there are, or those lie outside the model's folder.
     """
     if tensor.data_type not in DTYPES:
         raise InteropError(f"{what} has element type {tensor.data_type} of ONNX, which is not supported")
@@ -261,7 +259,7 @@ def array(tensor: onnx.TensorProto, what: str, folder: Path | None) -> np.ndarra
     count = math.prod(shape)
     data = tensor.raw_data  # a copy
     if tensor.data_location == _EXTERNAL:
-        data = _external(tensor, what, folder, count * dtype.itemsize)
+        data = _external(tensor, what, beside, count * dtype.itemsize)
     elif count and not data:
         return _listed(tensor, what, dtype, shape)
     if len(data) != count * dtype.itemsize:
@@ -293,27 +291,64 @@ def _listed(tensor: onnx.TensorProto, what: str, dtype: np.dtype[Any], shape: tu
         raise InteropError(f"{what} holds numbers that are no {dtype.name}") from error
 
 
-def _external(tensor: onnx.TensorProto, what: str, folder: Path | None, size: int) -> bytes:
+def _external(tensor: onnx.TensorProto, what: str, beside: Beside | None, size: int) -> bytes:
     """The bytes of a weight that lies in a file of its own, which must be in the model's folder."""
     entries = {entry.key: entry.value for entry in tensor.external_data}
     location = entries.get("location", "")
-    if folder is None:
+    if beside is None:
         raise InteropError(f"{what} lies in another file, {location!r}; give the model's path, not its bytes")
-    root = folder.resolve()
-    path = root if "\0" in location else (root / location).resolve()
-    if root not in path.parents:
-        raise InteropError(f"{what} lies in {location!r}, which is outside the model's folder and is not opened")
-    if not path.is_file():
-        raise InteropError(f"{what} lies in {location!r}, and there is no such file beside the model")
+    path = beside.path(location, what)
     try:
         offset, length = int(entries.get("offset", "0")), int(entries.get("length", str(size)))
     except ValueError as error:
         raise InteropError(f"{what} has an offset or length that is no number") from error
-    if offset < 0 or length != size or offset + length > path.stat().st_size:
+    there = path.stat().st_size
+    if offset < 0 or length != size or offset + length > there:
         raise InteropError(
             f"{what} needs {size} bytes, but the file names {length} from {offset} on in {location!r}, "
-            f"which has {path.stat().st_size}"
+            f"which has {there}"
         )
-    with path.open("rb") as file:
+    beside.take(location, length, there)
+    with files.opened(path, InteropError) as file:
         file.seek(offset)
         return file.read(length)
+
+
+class Beside:
+    """The folder of a model, whose files hold weights; what is read of each is added up.
+
+    Args:
+        folder: where the model's own file lies.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._taken: dict[str, int] = {}
+
+    def path(self, location: str, what: str) -> Path:
+        """The path of a file in the folder.
+
+        Raises:
+            InteropError: it lies elsewhere, a link leads out of the folder or in a circle, or there is no such file.
+        """
+        try:
+            root = self.folder.resolve()
+            path = root if "\0" in location else (root / location).resolve()
+            is_inside, is_file = root in path.parents, path.is_file()
+        except (OSError, RuntimeError) as error:  # a name too long; links in a circle
+            raise InteropError(f"{what} lies in {location!r}, which cannot be opened: {error}") from error
+        if not is_inside:
+            raise InteropError(f"{what} lies in {location!r}, which is outside the model's folder and is not opened")
+        if not is_file:
+            raise InteropError(f"{what} lies in {location!r}, and there is no such file beside the model")
+        return path
+
+    def take(self, location: str, count: int, there: int) -> None:
+        """Count bytes that are read of a file of `there` bytes: twice all of it, since weights may be shared.
+
+        Raises:
+            InteropError: they are more.
+        """
+        self._taken[location] = self._taken.get(location, 0) + count
+        if self._taken[location] > 2 * there:
+            raise InteropError(f"the weights in {location!r} add up to more than twice the {there} bytes that it has")

@@ -16,16 +16,27 @@ import numpy as np
 
 from gpulstm.arrays.backend import Array, Backend
 from gpulstm.arrays.devices import resolve
+from gpulstm.arrays.files import damaged
 from gpulstm.errors import ConfigError, DTypeError, InteropError, ShapeError
 from gpulstm.interop.onnx import shape_operators  # noqa: F401  registers its operators
 from gpulstm.interop.onnx.graph import Graph, Node, Value, read
-from gpulstm.interop.onnx.operators import OPERATORS, Context
+from gpulstm.interop.onnx.operators import OPERATORS, Budget, Context
 from gpulstm.interop.onnx.recurrent import RECURRENT, Layer
 
 LIMIT = 2**31  # bytes of one value
+FOLDING = 2**26  # bytes that may be computed from weights alone, beyond those of the weights themselves
+_OPERATIONS = 2**4  # a byte of that bound
+_FAILURES = (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError)
 
 
-def from_onnx(source: Any, *, device: str | Backend = "auto", engine: str | None = None, limit: int = LIMIT) -> OnnxNet:
+def from_onnx(
+    source: Any,
+    *,
+    device: str | Backend = "auto",
+    engine: str | None = None,
+    limit: int = LIMIT,
+    folding: int = FOLDING,
+) -> OnnxNet:
     """A model in ONNX's format, ready to run.
 
     Args:
@@ -33,13 +44,17 @@ def from_onnx(source: Any, *, device: str | Backend = "auto", engine: str | None
         device: "auto", "cpu", "cuda" or "cuda:N".
         engine: force an engine for the recurrent operators; None chooses.
         limit: most bytes that one value of a run may take; what would be larger is refused, not made.
+        folding: bytes that may be computed from the weights alone when the model is read, beyond the size of the
+            weights, with 16 operations for each of them; a model that needs more is refused.
 
     Raises:
         InteropError: the file is damaged or not safe, or has operators that are not supported; it names them.
         ConfigError: there is no such file.
         MissingExtraError: the onnx package is not installed.
     """
-    return OnnxNet(read(source, OPERATORS), resolve(device), engine, limit)
+    backend = resolve(device)
+    with damaged("the ONNX model is damaged", InteropError, own=False):
+        return OnnxNet(read(source, OPERATORS), backend, engine, limit, folding)
 
 
 class OnnxNet:
@@ -50,11 +65,11 @@ class OnnxNet:
         backend: where it runs.
     """
 
-    def __init__(self, graph: Graph, backend: Backend, engine: str | None, limit: int) -> None:
+    def __init__(self, graph: Graph, backend: Backend, engine: str | None, limit: int, folding: int = FOLDING) -> None:
         self.graph, self.backend, self.limit = graph, backend, limit
         self.inputs, self.outputs = graph.inputs, graph.outputs
         self._weights = {name: self._place(value) for name, value in graph.weights.items()}
-        self.nodes = self._fold()
+        self.nodes = self._fold(folding)
         self.layers = {place: Layer(node, engine) for place, node in enumerate(self.nodes) if node.op in RECURRENT}
         self._last_use = self._last_uses()
 
@@ -107,21 +122,30 @@ class OnnxNet:
             result = operator.run(context, node, *given)
         except InteropError:
             raise
-        except (ValueError, TypeError, IndexError, OverflowError, MemoryError) as error:
+        except _FAILURES as error:
             raise InteropError(f"the {node} fails: {error}") from error
         return result if isinstance(result, tuple) else (result,)
 
-    def _fold(self) -> list[Node]:
+    def _fold(self, folding: int) -> list[Node]:
         """Run what depends on weights alone, once; the nodes that are left."""
-        context, left = Context(self.backend, self.graph.opset, self.limit), []
+        room = folding + sum(value.nbytes for value in self._weights.values())
+        budget = Budget(room, room * _OPERATIONS)
+        context, left = Context(self.backend, self.graph.opset, self.limit, budget=budget), []
         changeable = {value.name for value in self.inputs}
-        with self.backend.activate():
+        with self.backend.activate(), np.errstate(all="ignore"):
             for node in self.graph.nodes:
                 names = set(filter(None, node.inputs))
                 if node.op in RECURRENT or not names <= self._weights.keys() - changeable:
                     left.append(node)
                     continue
-                results = self._step(context, node, [self._weights[name] if name else None for name in node.inputs])
+                given = [self._weights[name] if name else None for name in node.inputs]
+                read = [value for value in given if value is not None]
+                budget.spend(node, operations=4 * sum(value.size for value in read))
+                if sum(value.nbytes for value in read) > budget.bytes:  # most results are about as large
+                    budget.spend(node, budget.bytes + 1)
+                results = self._step(context, node, given)
+                shared = {id(value) for value in read}
+                budget.spend(node, sum(value.nbytes for value in results if id(value) not in shared))
                 self._weights |= {name: self._place(value) for name, value in zip(node.outputs, results, strict=False)}
         return left
 

@@ -24,6 +24,32 @@ OPERATORS: dict[str, Operator] = {}
 
 
 @dataclass
+class Budget:
+    """What computing from weights alone may take: a file of 300 bytes can ask for gigabytes and for hours.
+
+    Attributes:
+        bytes: of all results together.
+        operations: of all nodes together: multiplications of a product, four for each element of other inputs.
+    """
+
+    bytes: int
+    operations: int
+
+    def spend(self, node: Node, count: int = 0, operations: int = 0) -> None:
+        """Take from what is left.
+
+        Raises:
+            InteropError: there is not so much.
+        """
+        if count > self.bytes or operations > self.operations:
+            raise InteropError(
+                f"the {node} takes what the model computes from its weights alone beyond the bound on that; if the "
+                "file is to be trusted, raise folding="
+            )
+        self.bytes, self.operations = self.bytes - count, self.operations - operations
+
+
+@dataclass
 class Context:
     """What an operator is told besides its inputs.
 
@@ -32,18 +58,28 @@ class Context:
         xp: the namespace of the inputs at hand: NumPy, or the backend's.
         opset: the model's operator set.
         limit: most bytes that one value may take.
+        budget: of what is computed from weights alone; None where inputs take part.
     """
 
     backend: Backend
     opset: int
     limit: int
     xp: Any = np
+    budget: Budget | None = None
 
     def room(self, node: Node, shape: Iterable[int], itemsize: int = 4) -> None:
         """Raise `InteropError` if a value of this shape would be larger than the limit."""
         size = math.prod(int(extent) for extent in shape) * itemsize
         if size > self.limit:
             raise InteropError(f"the {node} would make a value of {size} bytes, more than the limit of {self.limit}")
+        if self.budget is not None and size > self.budget.bytes:
+            self.budget.spend(node, size)  # says why not; what is made is counted when it is there
+
+    def product(self, node: Node, a: Array, b: Array) -> None:
+        """Count the multiplications of a matrix product; integers, which no BLAS multiplies, count eight times."""
+        if self.budget is not None and a.ndim and b.ndim:
+            count = a.size * b.size // max(1, a.shape[-1])
+            self.budget.spend(node, operations=count * (1 if a.dtype.kind == "f" else 8))
 
     def prepare(self, values: list[Any], host: frozenset[int]) -> list[Any]:
         """Inputs brought together: those in `host` to the host, the others to where the first float lives."""
@@ -222,6 +258,7 @@ def _matmul(context: Context, node: Node, a: Array, b: Array) -> Array:
     if a.ndim and b.ndim:
         batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
         context.room(node, (*batch, *a.shape[-2:-1], *(b.shape[-1:] if b.ndim > 1 else ())), a.dtype.itemsize)
+    context.product(node, a, b)
     return context.xp.matmul(a, b)
 
 
@@ -231,6 +268,7 @@ def _gemm(context: Context, node: Node, a: Array, b: Array, c: Array | None = No
         raise InteropError(f"the {node} has operands of shape {a.shape} and {b.shape}, expected matrices")
     a, b = a.T if node.get("transA", 0) else a, b.T if node.get("transB", 0) else b
     context.room(node, (a.shape[0], b.shape[1]), a.dtype.itemsize)
+    context.product(node, a, b)
     y = context.xp.matmul(a, b)
     alpha, beta = node.get("alpha", 1.0), node.get("beta", 1.0)
     y = y if alpha == 1 else (alpha * y).astype(a.dtype, copy=False)
@@ -263,8 +301,13 @@ def _reduction(name: str, function: Callable[..., Array], lowest: bool | None = 
     operator(name, "axes keepdims noop_with_empty_axes", inputs=(1, 2), host=(1,))(run)
 
 
+def _number_of(x: Array, axis: tuple[int, ...], **over: Any) -> Any:
+    """How many numbers a mean is of; a NumPy number, for none of them gives NaN as ONNX has it and no error."""
+    return np.float64(math.prod(x.shape[place] for place in axis)).astype(x.dtype if x.dtype.kind == "f" else "f8")
+
+
 _reduction("ReduceSum", lambda xp, x, **over: xp.sum(x, **over))
-_reduction("ReduceMean", lambda xp, x, **over: xp.mean(x, **over))
+_reduction("ReduceMean", lambda xp, x, **over: xp.sum(x, **over) / _number_of(x, **over))
 _reduction("ReduceMax", lambda xp, x, **over: xp.max(x, **over), lowest=True)
 _reduction("ReduceMin", lambda xp, x, **over: xp.min(x, **over), lowest=False)
 _reduction("ReduceProd", lambda xp, x, **over: xp.prod(x, **over))

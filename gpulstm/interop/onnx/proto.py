@@ -21,7 +21,7 @@ def package() -> ModuleType:
     try:
         import onnx
     except ImportError as error:
-        raise missing_extra("onnx", "onnx", "reading and writing ONNX models") from error
+        raise missing_extra("onnx", "reading and writing ONNX models") from error
     return onnx
 
 

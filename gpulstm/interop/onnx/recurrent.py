@@ -167,6 +167,8 @@ class Layer:
         ends = [xp.stack([end.h for _, end in results])]
         if self.cell == "lstm":
             ends.append(xp.stack([end.c for _, end in results]))
+        if rows is not None:  # the last state of a row of length 0 is zero, as ONNX Runtime has it, and not its first
+            ends = [end * (rows > 0)[None, :, None].astype(end.dtype) for end in ends]
         if self.batch_first:
             y, ends = xp.transpose(y, (2, 0, 1, 3)), [xp.swapaxes(end, 0, 1) for end in ends]
         return tuple(value.astype(given, copy=False) for value in (y, *ends))

@@ -30,6 +30,10 @@ MODES = {
 @pytest.mark.cuda
 @pytest.mark.parametrize("case", [case for form in planner.FORMS for case in cuda_forms.cases(form)], ids=str)
 def test_every_form_equals_the_reference_and_repeats_bit_for_bit(case: cuda_forms.Case) -> None:
+    reason = cuda_forms.impossible(case)
+    if reason is not None:
+        assert planner.card_of("cuda:0").capability < 90 or "the card has" in reason, reason
+        return
     worst, place = cuda_forms.compare(case)
     assert worst <= 1, place
 

@@ -26,6 +26,7 @@ MODES = {
     "two devices": {"HOSTGPU_DEVICES": "2"},
     "lazy streams": {"HOSTGPU_LAZY": "1"},
     "lazy streams on two devices": {"HOSTGPU_LAZY": "1", "HOSTGPU_DEVICES": "2"},
+    "reversed": {"HOSTGPU_SCHED": "reverse"},
     "random": {"HOSTGPU_SCHED": "random", "HOSTGPU_SEED": "9"},
     "poison": {"HOSTGPU_POISON": "1"},
 }

@@ -9,9 +9,9 @@ from variables import SetVariable
 
 import gpulstm
 from gpulstm.arrays.gemm import TENSOR_TILES, TILES
-from gpulstm.engines.cuda import planner
+from gpulstm.engines.cuda import engine, planner
 from gpulstm.engines.cuda.planner import Card, Forms
-from gpulstm.engines.spec import Call, StackSpec
+from gpulstm.engines.spec import Call, Plan, StackSpec
 from gpulstm.errors import ConfigError
 
 H100, T4 = Card(132, 232448, 65536, 90), Card(40, 65536, 65536, 75)
@@ -25,9 +25,8 @@ def forms(spec: StackSpec, batch: int, card: Card = H100, tensor: bool = False) 
 
 def ways(spec: StackSpec, steps: int, batch: int, training: bool = True, card: Card = H100) -> list[str]:
     """The ways that are tried, the best guess first."""
-    return [
-        str(way) for way in planner.candidates(Call(spec, "cuda:0", steps, batch, training), forms(spec, batch, card))
-    ]
+    plan = Plan(Call(spec, "cuda:0", steps, batch, training), engine)
+    return [str(way) for way in planner.candidates(plan, forms(spec, batch, card))]
 
 
 def test_the_thresholds_name_three_ways() -> None:
@@ -52,8 +51,8 @@ def test_thresholds_are_where_they_are_said_to_be() -> None:
     assert [ways(wide, 5, count)[0].split(",")[0] for count in (rows - 1, rows)] == ["fused", "first"]
     call = Call(StackSpec("rnn", 64, 64), "cuda:0", 1, 1 << 10, True)
     steps = planner.GRAPH_PRODUCTS // (3 * call.batch * 64 * 128)
-    assert planner.graph_guess(dataclasses.replace(call, steps=steps))
-    assert not planner.graph_guess(dataclasses.replace(call, steps=steps + 1))
+    assert planner.graph_guess(Plan(dataclasses.replace(call, steps=steps), engine))
+    assert not planner.graph_guess(Plan(dataclasses.replace(call, steps=steps + 1), engine))
 
 
 def test_outside_training_nothing_depends_on_the_steps() -> None:

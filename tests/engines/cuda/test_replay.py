@@ -41,6 +41,7 @@ MODES = {
         planner.WAVEFRONT: "1",
         "GPULSTM_TEST_BRANCHES": "launched",
     },
+    "reversed": {"HOSTGPU_SCHED": "reverse", planner.WAVEFRONT: "1"},
     "random": {"HOSTGPU_SCHED": "random", "HOSTGPU_SEED": "3", planner.WAVEFRONT: "1"},
     "poison": {"HOSTGPU_POISON": "1", planner.WAVEFRONT: "1"},
 }

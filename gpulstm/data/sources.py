@@ -1,0 +1,316 @@
+"""Where tables come from: text files, workbooks, Parquet, frames of any library, dicts of columns.
+
+A `Source` knows the names of its columns and shows the first rows; `read` then gives the columns that are asked for,
+part by part, as pandas Series.  Only those columns are read, so memory grows with what is kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpulstm.data.cells import MISSING, number_of
+from gpulstm.data.dialect import HEAD, Dialect, find_dialect, other_encoding
+from gpulstm.data.frames import SHOWN, Kinds, Source, columns_source, frame_source, mapping_source, needed
+from gpulstm.data.options import TableOptions
+from gpulstm.errors import DataError, option
+
+CHUNK = 250_000  # rows of a text file that exist as pandas columns at one time
+_BATCH = 131_072  # rows of a Parquet file likewise
+_SUFFIXES = (".csv", ".tsv", ".txt", ".tab", ".dat")
+_COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip")
+
+
+def open_source(data: Any, options: TableOptions) -> Source:
+    """The source for a path, "-" for standard input, a frame, or a dict of columns or of frames.
+
+    Raises:
+        DataError: the file is not there or not readable, or the object is none of these.
+        MissingExtraError: a library that reads the file is not installed.
+    """
+    if isinstance(data, (str, Path)) and str(data) == "-":
+        return _text(io.BytesIO(sys.stdin.buffer.read()), "standard input", options)
+    if isinstance(data, (str, Path)):
+        return _file(Path(data), options)
+    if hasattr(data, "__cuda_array_interface__"):
+        raise DataError(
+            "the series is an array on a CUDA device; tables are read on the host, pass gpulstm.to_host(series)"
+        )
+    if isinstance(data, Mapping):
+        return mapping_source(data, options.missing)
+    return frame_source(data)
+
+
+# -- files ------------------------------------------------------------------------------------------------------------
+def _file(path: Path, options: TableOptions) -> Source:
+    if not path.exists():
+        raise DataError(f"there is no file {str(path)!r}")
+    if path.is_dir():
+        raise DataError(f"{str(path)!r} is a folder, expected a file")
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    last = suffixes[-1] if suffixes else ""
+    if last in (".parquet", ".pq"):
+        return _parquet(path)
+    if last in (".xlsx", ".xlsm", ".xls", ".ods"):
+        return _workbook(path, options)
+    if last in _SUFFIXES or last in _COMPRESSED:
+        return _text(path, path.name, options)
+    raise DataError(
+        f"{str(path)!r} ends in {last or 'nothing'!r}, expected .csv, .tsv, .txt (also .gz, .bz2, .xz, .zst, .zip), "
+        ".xlsx or .parquet"
+    )
+
+
+def _open(file: Path | io.BytesIO) -> Any:
+    """The bytes of a text file, unpacked."""
+    if isinstance(file, io.BytesIO):
+        file.seek(0)
+        return file
+    suffix = file.suffix.lower()
+    if suffix == ".gz":
+        import gzip
+
+        return gzip.open(file, "rb")
+    if suffix == ".bz2":
+        import bz2
+
+        return bz2.open(file, "rb")
+    if suffix == ".xz":
+        import lzma
+
+        return lzma.open(file, "rb")
+    if suffix == ".zip":
+        import zipfile
+
+        archive = zipfile.ZipFile(file)
+        members = [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX")]
+        if len(members) != 1:
+            raise DataError(f"{file.name} holds {len(members)} files, expected one table: {', '.join(members[:5])}")
+        return archive.open(members[0])
+    if suffix == ".zst":
+        try:
+            import zstandard
+        except ImportError:
+            raise needed("zstandard", f"reading {file.name}") from None
+        return io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(open(file, "rb"), closefd=True))
+    return open(file, "rb")
+
+
+def _text(file: Path | io.BytesIO, label: str, options: TableOptions) -> Source:
+    with _reading(label), _open(file) as stream:
+        head = stream.read(HEAD)
+        whole = not stream.read(1)
+        if isinstance(file, io.BytesIO):
+            stream = contextlib.nullcontext()
+        dialect = find_dialect(head, whole, label, options.sep, (options.decimal, options.thousands), options.encoding)
+    return _text_source(file, label, dialect, options, found=options.encoding is None)
+
+
+def _text_source(
+    file: Path | io.BytesIO, label: str, dialect: Dialect, options: TableOptions, *, found: bool
+) -> Source:
+    import pandas as pd
+
+    head = pd.DataFrame([list(row) for row in dialect.rows], columns=range(len(dialect.names)), dtype=object)
+    notes = [f"{label} is read as {dialect.encoding}"] if found and dialect.encoding in ("cp1252", "latin-1") else []
+    if dialect.decimal != "." and options.decimal is None:
+        notes.append(f"{label} is read with a decimal comma")
+    if dialect.thousands and options.thousands is None:
+        notes.append(f"{label} is read with {dialect.thousands!r} between thousands")
+
+    def other() -> Source:
+        with _open(file) as stream:
+            encoding = other_encoding(stream.read())
+        return _text_source(file, label, replace(dialect, encoding=encoding), options, found=True)
+
+    return Source(
+        label,
+        list(dialect.names),
+        head,
+        lambda kinds: _text_chunks(file, label, dialect, kinds),
+        word="row",
+        first=2,
+        file=True,
+        notes=notes,
+        marks=(dialect.decimal, dialect.thousands),
+        other=other if found and dialect.encoding == "utf-8" else None,
+    )
+
+
+def _text_chunks(file: Path | io.BytesIO, label: str, dialect: Dialect, kinds: Kinds) -> Iterator[dict[int, Any]]:
+    import pandas as pd
+
+    as_text: dict[int, Any] = {}
+    for position, kind in kinds.items():
+        cells = [row[position].strip() for row in dialect.rows]
+        if kind == "category" or (kind != "number" and dialect.thousands) or (kind == "id" and not _as_they_are(cells)):
+            as_text[position] = str
+    blank = {position: ["", *MISSING] if kind == "number" else [""] for position, kind in kinds.items()}
+    flags = {
+        position: sorted({cell for row in dialect.rows if (cell := row[position].strip()).lower() in ("true", "false")})
+        for position in kinds
+    }
+    truth = sorted({cell for cells in flags.values() for cell in cells} | {"True", "TRUE", "true"})
+    with _reading(label), _open(file) as stream:
+        if not isinstance(file, io.BytesIO):
+            stream = io.BufferedReader(stream) if not isinstance(stream, io.BufferedReader) else stream
+        reader = pd.read_csv(
+            stream,
+            sep=dialect.sep,
+            header=0,
+            names=range(len(dialect.names)),
+            usecols=sorted(kinds),
+            index_col=False,
+            dtype=as_text,
+            keep_default_na=False,
+            na_values=blank,
+            true_values=[cell for cell in truth if cell.lower() == "true"],
+            false_values=["False", "FALSE", "false"],
+            decimal=dialect.decimal,
+            thousands=dialect.thousands,
+            encoding=dialect.encoding,
+            skipinitialspace=dialect.spaced,
+            chunksize=CHUNK,
+            engine="c",
+        )
+        for chunk in reader:
+            yield {position: chunk[position] for position in kinds}
+
+
+def _as_they_are(cells: Sequence[str]) -> bool:
+    """Whether ids that look like numbers are whole ones as Python writes them: reading them so loses nothing."""
+    return all(number_of(cell) is None or (cell.lstrip("-").isdecimal() and str(int(cell)) == cell) for cell in cells)
+
+
+@contextlib.contextmanager
+def _reading(label: str) -> Iterator[None]:
+    """Say in one sentence what keeps a file from being read."""
+    import lzma
+    import zipfile
+    import zlib
+
+    import pandas as pd
+
+    try:
+        yield
+    except pd.errors.ParserError as error:
+        text = str(error).removeprefix("Error tokenizing data. C error: ").strip().splitlines()[0]
+        raise DataError(f"{label} cannot be read as CSV: {text}") from None
+    except pd.errors.EmptyDataError:
+        raise DataError(f"{label} has no rows below the names of the columns") from None
+    except (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile) as error:
+        raise DataError(f"{label} cannot be unpacked: {error}") from None
+    except UnicodeDecodeError:
+        raise
+    except UnicodeError as error:
+        raise DataError(
+            f"{label} is not in the encoding found: {error}; name it as {option('encoding', ...)}"
+        ) from None
+    except OSError as error:
+        raise DataError(f"{label} cannot be read: {error.strerror or error}") from None
+
+
+def _workbook(path: Path, options: TableOptions) -> Source:
+    import pandas as pd
+
+    sheet = 0 if options.sheet is None else options.sheet
+    if isinstance(sheet, str) and sheet.isdecimal():
+        sheet = int(sheet)
+    engines = {".xls": "xlrd", ".ods": "odfpy"}
+    try:
+        raw = pd.read_excel(path, sheet_name=sheet, header=None, dtype=object)
+    except ImportError:
+        raise needed(engines.get(path.suffix.lower(), "openpyxl"), f"reading {path.name}") from None
+    except (ValueError, KeyError, IndexError, OSError) as error:
+        raise DataError(f"{path.name} cannot be read as a workbook: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # zipfile and XML libraries raise classes of their own for damaged workbooks
+        if type(error).__module__.split(".")[0] not in ("zipfile", "xml", "openpyxl", "xlrd", "odf"):
+            raise
+        raise DataError(f"{path.name} cannot be read as a workbook: {error}") from None
+    raw = raw.dropna(how="all").dropna(how="all", axis=1)
+    if len(raw) < 2:
+        raise DataError(f"{path.name} has no rows below the names of the columns")
+    names = ["" if pd.isna(cell) else str(cell).strip() for cell in raw.iloc[0]]
+    body = raw.iloc[1:].infer_objects()
+    columns = [body.iloc[:, position] for position in range(body.shape[1])]
+    return columns_source(columns, names, path.name, word="row", first=2, file=True)
+
+
+def _parquet(path: Path) -> Source:
+    try:
+        import pyarrow.parquet as parquet
+    except ImportError:
+        raise needed("pyarrow", "reading a Parquet file") from None
+    import pyarrow
+
+    try:
+        with parquet.ParquetFile(path) as file:
+            schema, rows = file.schema_arrow, file.metadata.num_rows
+            first = next(file.iter_batches(batch_size=SHOWN), None)
+    except (OSError, ValueError) as error:  # pyarrow's own errors derive from these two
+        raise DataError(f"{path.name} cannot be read as Parquet: {str(error).splitlines()[0]}") from None
+    described = schema.pandas_metadata or {}
+    levels = described.get("index_columns", [])
+    ranges = [level for level in levels if isinstance(level, dict) and (level["start"], level["step"]) != (0, 1)]
+    named = [level for level in levels if isinstance(level, str) and level in schema.names]
+    real = {
+        column["field_name"]: column["name"] or ""
+        for column in described.get("columns", [])
+        if column.get("field_name") in named
+    }
+    names = [real.get(name, name) for name in schema.names] + [str(level.get("name") or "") for level in ranges]
+    if rows == 0 or first is None:
+        raise DataError(f"{path.name} has no rows")
+
+    def chunks(kinds: Kinds) -> Iterator[dict[int, Any]]:
+        inside = [schema.names[position] for position in kinds if position < len(schema.names)]
+        done = 0
+        try:
+            with parquet.ParquetFile(path) as file:
+                for batch in file.iter_batches(batch_size=_BATCH, columns=inside):
+                    yield {
+                        position: _arrow_column(batch.column(schema.names[position]))
+                        if position < len(schema.names)
+                        else _range(ranges[0], done, len(batch))
+                        for position in kinds
+                    }
+                    done += len(batch)
+        except (OSError, ValueError) as error:
+            if isinstance(error, DataError):
+                raise
+            raise DataError(f"{path.name} cannot be read as Parquet: {str(error).splitlines()[0]}") from None
+        pyarrow.default_memory_pool().release_unused()
+
+    import pandas as pd
+
+    head = {position: _arrow_column(first.column(position)) for position in range(len(schema.names))}
+    for level in ranges:
+        head[len(head)] = _range(level, 0, len(first))
+    index = tuple(schema.names.index(name) for name in named)
+    index += tuple(range(len(schema.names), len(schema.names) + len(ranges)))
+    return Source(path.name, names, pd.DataFrame(head), chunks, index=index, file=True)
+
+
+def _range(level: Mapping[str, Any], start: int, count: int) -> Any:
+    import pandas as pd
+
+    return pd.Series(level["start"] + level["step"] * np.arange(start, start + count))
+
+
+def _arrow_column(column: Any) -> Any:
+    """An Arrow column as a pandas Series; whole numbers with gaps become floats."""
+    import pyarrow
+
+    if pyarrow.types.is_decimal(column.type):
+        column = column.cast(pyarrow.float64())
+    try:
+        return column.to_pandas()
+    except (ValueError, OverflowError) as error:
+        raise DataError(f"a column of type {column.type} cannot be read: {str(error).splitlines()[0]}") from None
