@@ -30,7 +30,7 @@ endif
 # What the native engine is built from: an environment is brought up to date when any of it changes.
 NATIVE := pyproject.toml CMakeLists.txt $(wildcard kernels/equations/* kernels/cpu/*)
 
-.PHONY: kernels gpu-check demo test test-cpu test-cuda test-peers selftest sanitize lint format peers bench docs build venv clean
+.PHONY: site test-site kernels gpu-check demo test test-cpu test-cuda test-peers selftest sanitize lint format peers bench docs build venv clean
 
 venv: $(VENV)/.test
 
@@ -123,6 +123,20 @@ docs: $(VENV)/.test
 	@for script in $$(grep -l __main__ docs/pictures/*.py); do echo "== $$script"; $(PY) "$$script" || exit 1; done
 	@$(PY) tools/check_links.py
 
+# The documentation site, complete without a network, in build/site; `make test-site` looks at it with Debian's chromium.
+.venv-site/.done: pyproject.toml
+	@echo "== the site's tools in .venv-site"
+	@$(PYTHON) -m venv .venv-site
+	@.venv-site/bin/python -m pip install -q --disable-pip-version-check -e '.[site]'
+	@touch $@
+
+site: .venv-site/.done
+	@NO_MKDOCS_2_WARNING=1 .venv-site/bin/python -W ignore -m mkdocs build --quiet
+	@echo "the site: $(abspath build/site/index.html)"
+
+test-site: site
+	@.venv-site/bin/python -m pytest -q tests/site
+
 # Every CUDA kernel compiled for real architectures, with nvcc or NVRTC from its wheel; no GPU needed.
 kernels: $(VENV)/.test
 	@command -v nvcc >/dev/null || $(PIP) nvidia-cuda-nvrtc-cu12 nvidia-cuda-runtime-cu12
@@ -136,4 +150,4 @@ build: $(VENV)/.dev
 	@$(PY) -m build --outdir dist .
 
 clean:
-	rm -rf $(VENV) $(PEERS) $(PEERS)-live $(OUT) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) $(PEERS)-live .venv-site $(OUT) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

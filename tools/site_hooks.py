@@ -73,3 +73,16 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
     markdown = IN_LINE.sub(lambda match: convert(match.group(1)), markdown)
     blocks = re.split(r"(^```.*?^```$)", markdown, flags=re.MULTILINE | re.DOTALL)
     return "".join(part if part.startswith("```") else LINK.sub(kept, part) for part in blocks)
+
+
+FETCHED = "https://unpkg.com/iframe-worker/shim"  # what the theme would fetch for a search from the disk
+
+
+def on_post_page(output: str, page: Any, config: Any) -> str:
+    """The search works from the disk by a file of the site's own."""
+    return output.replace(FETCHED, "../" * page.file.src_uri.count("/") + "assets/worker.js")
+
+
+def on_post_template(output_content: str, template_name: str, config: Any) -> str:
+    """As `on_post_page`, for the page of what is not there."""
+    return output_content.replace(FETCHED, "/assets/worker.js")
