@@ -31,7 +31,7 @@ endif
 NATIVE := pyproject.toml CMakeLists.txt $(wildcard kernels/equations/* kernels/cpu/*)
 
 .PHONY: fuzz fuzz-quick kill-test reliability test-lowest toolkits kernels ptx ptx-quick gpu-check demo test test-cpu test-cuda \
-  test-cards test-peers selftest sanitize lint format peers bench docs build venv clean
+  test-cards test-peers selftest sanitize lint format peers bench docs site test-site build venv clean
 
 venv: $(VENV)/.test
 
@@ -142,6 +142,20 @@ docs: $(VENV)/.test
 	@for script in $$(grep -l __main__ docs/pictures/*.py); do echo "== $$script"; $(PY) "$$script" || exit 1; done
 	@$(PY) tools/check_links.py
 
+# The documentation site, complete without a network, in build/site; `make test-site` looks at it with Debian's chromium.
+.venv-site/.done: pyproject.toml
+	@echo "== the site's tools in .venv-site"
+	@$(PYTHON) -m venv .venv-site
+	@.venv-site/bin/python -m pip install -q --disable-pip-version-check -e '.[site]'
+	@touch $@
+
+site: .venv-site/.done
+	@NO_MKDOCS_2_WARNING=1 .venv-site/bin/python -W ignore -m mkdocs build --quiet
+	@echo "the site: $(abspath build/site/index.html)"
+
+test-site: site
+	@.venv-site/bin/python -m pytest -q tests/site
+
 # Coverage-guided fuzzing of every reader of foreign files, for an hour or FUZZ_SECONDS; Linux and macOS, as atheris.
 FUZZ_SECONDS ?= 3600
 $(VENV)/.fuzz: $(VENV)/.test
@@ -207,4 +221,4 @@ build: $(VENV)/.dev
 	@$(PY) -m build --outdir dist .
 
 clean:
-	rm -rf $(VENV) $(PEERS) $(PEERS)-live $(OUT) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) $(PEERS)-live .venv-site $(OUT) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
