@@ -152,7 +152,7 @@ class Forecaster:
         read = load_series(data, **table)
         config, seasons = self.planned(read), self._seasons(read)
         runs = Runs(callbacks, progress, checkpoint, resume)
-        if config.single or read.embedding:
+        if config.single:
             resolved = config.resolved(seasons[0], int(np.median(read.lengths)))
             self._fitted, self.history, notes = fit_network(resolved, read, seasons, runs)
             notes = self.config.single_notes() + notes

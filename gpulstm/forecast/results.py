@@ -337,15 +337,12 @@ class Backtest:
         add_column(table, "step", np.tile(np.repeat(np.arange(1, horizon + 1), width), count))
         add_column(table, self.labels.time_name, np.repeat(self.index.ravel(), width))
         if width > 1:
-            table["target"] = np.tile(np.array(self.targets), count * horizon)
-        table["actual"] = self.actual.ravel()
-        table |= {name.replace(" ", "_"): forecast.ravel() for name, forecast in self.forecasts.items()}
-        if self.mean is not None:
-            table["model_mean"] = self.mean.ravel()
             add_column(table, "target", np.tile(np.array(self.targets), count * horizon))
         add_column(table, "actual", self.actual.ravel())
         for name, forecast in self.forecasts.items():
             add_column(table, name.replace(" ", "_"), forecast.ravel())
+        if self.mean is not None:
+            add_column(table, "model_mean", self.mean.ravel())
         if self.quantiles is not None:
             for at, level in enumerate(self.levels):
                 add_column(table, f"q{level!r}", self.quantiles[..., at].ravel())
