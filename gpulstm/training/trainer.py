@@ -64,7 +64,7 @@ class Trainer:
         restore_best: whether `fit` leaves the weights of the best epoch (lowest validation loss, or training loss
             without a validation set) in the network; a further `fit` or a checkpoint goes on from the last ones.
         log_every: steps between two looks of the host at the losses.
-        callbacks: told of every step and epoch, in this order, those that save after the others.
+        callbacks: told of every step and epoch, those that save after the others.
         extra: what else belongs into a checkpoint, as JSON can hold it: a scaler, the columns of a table.
         identity: what else `restore` compares with the checkpoint, by name, as JSON can hold it.
 
