@@ -10,9 +10,8 @@ Results do not depend on the number of threads, bit for bit.
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,28 +101,26 @@ def _empty(shape: tuple[int, ...], dtype: Any) -> Array:
         raise MemoryError(f"no memory for {size}, an array of shape {shape}; {_HELP}") from None
 
 
-@contextlib.contextmanager
-def _room(spec: StackSpec, inputs: int, steps: int, rows: int) -> Iterator[None]:
-    """Say what native code had no memory for, and what would help."""
-    try:
-        yield
-    except MemoryError:
-        double = spec.dtype == "float64"
-        if is_plain(spec):
-            size = _module().working_room(_cell(spec), steps, rows, inputs, spec.hidden_size, double, get_num_threads())
-        else:
-            size = cpu_variant.working_room(_module(), spec, inputs, steps, rows)
-        raise MemoryError(
-            f"no memory for {format_bytes(size)}, the working space of a layer of {spec.hidden_size} units over "
-            f"{steps} steps of {rows} rows; {_HELP}"
-        ) from None
+def _no_room(spec: StackSpec, inputs: int, steps: int, rows: int) -> MemoryError:
+    """What native code had no memory for, and what would help."""
+    if is_plain(spec):
+        double, threads = spec.dtype == "float64", get_num_threads()
+        size = _module().working_room(_cell(spec), steps, rows, inputs, spec.hidden_size, double, threads)
+    else:
+        size = cpu_variant.working_room(_module(), spec, inputs, steps, rows)
+    return MemoryError(
+        f"no memory for {format_bytes(size)}, the working space of a layer of {spec.hidden_size} units over "
+        f"{steps} steps of {rows} rows; {_HELP}"
+    )
 
 
 def forward(task: Task, x: Array, state: State) -> tuple[Array, State, _Tape | VariantTape | None]:
     """All time steps of one layer and direction; see `Engine.forward`."""
     if not is_plain(task.spec):
-        with _room(task.spec, x.shape[2], *x.shape[:2]):
+        try:
             return cpu_variant.forward(_module(), _empty, task, x, state)
+        except MemoryError:
+            raise _no_room(task.spec, x.shape[2], *x.shape[:2]) from None
     spec, (steps, rows, _), p = task.spec, x.shape, task.params
     native, cell, double = _module(), _cell(spec), x.dtype == np.float64
     x, state = np.ascontiguousarray(x), State(*(_contiguous(part) for part in state))
@@ -135,25 +132,29 @@ def forward(task: Task, x: Array, state: State) -> tuple[Array, State, _Tape | V
         gates = _empty((steps, rows, width), x.dtype)
         cells = _empty((steps, rows, padded), x.dtype) if spec.has_memory else None
     run = native.forward_double if double else native.forward_float
-    with _room(spec, x.shape[2], steps, rows):
+    try:
         run(
             *(cell, task.reverse, x, *_weights(task), _contiguous(p.get("b")), _contiguous(p.get("b_hn")), *state),
             *(_contiguous(task.recurrent_mask), _contiguous(task.lengths), y, *end, gates, cells),
             *(get_num_threads(), SPLITS[split]),
         )
+    except MemoryError:
+        raise _no_room(spec, x.shape[2], steps, rows) from None
     return y, end, _Tape(x, state, y, gates, cells) if task.save else None
 
 
 def backward(task: Task, tape: _Tape | VariantTape, dy: Array, dstate: State, grads: Grads) -> tuple[Array, State]:
     """The gradient of `forward`; see `Engine.backward`."""
     if isinstance(tape, VariantTape):
-        with _room(task.spec, tape.x.shape[2], *dy.shape[:2]):
+        try:
             return cpu_variant.backward(_module(), _empty, task, tape, dy, dstate, grads)
+        except MemoryError:
+            raise _no_room(task.spec, tape.x.shape[2], *dy.shape[:2]) from None
     spec, native, double = task.spec, _module(), dy.dtype == np.float64
     dx = _empty(tape.x.shape, tape.x.dtype)
     dstart = State(np.empty_like(dstate.h), None if dstate.c is None else np.empty_like(dstate.c))
     run = native.backward_double if double else native.backward_float
-    with _room(spec, tape.x.shape[2], *tape.x.shape[:2]):
+    try:
         run(
             *(_cell(spec), task.reverse, tape.x, *_weights(task), *tape.state),
             *(_contiguous(task.recurrent_mask), _contiguous(task.lengths), tape.y, tape.gates, tape.cells),
@@ -161,6 +162,8 @@ def backward(task: Task, tape: _Tape | VariantTape, dy: Array, dstate: State, gr
             *(grads["W_x"], grads["W_h"], grads.get("b"), grads.get("b_hn")),
             *(get_num_threads(), SPLITS[split]),
         )
+    except MemoryError:
+        raise _no_room(spec, tape.x.shape[2], *tape.x.shape[:2]) from None
     return dx, dstart
 
 
@@ -189,8 +192,10 @@ class Whole:
         h_end = np.empty((spec.num_layers, batch, spec.hidden_size), x.dtype)
         c_end = np.empty_like(h_end) if spec.has_memory else None
         x = x if x.flags.c_contiguous else np.ascontiguousarray(x)
-        with _room(spec, spec.input_size, steps, batch):
+        try:
             self._stack.forward(x, _contiguous(h), _contiguous(c), lengths, y, h_end, c_end, get_num_threads())
+        except MemoryError:
+            raise _no_room(spec, spec.input_size, steps, batch) from None
         return y, h_end, c_end
 
 

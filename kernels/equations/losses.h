@@ -10,9 +10,7 @@
 
 #include <cmath>
 
-#ifndef GL_INLINE
-#define GL_INLINE static inline
-#endif
+#include "equations/inline.h"
 
 using std::exp;
 using std::fabs;
