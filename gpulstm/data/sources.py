@@ -19,9 +19,9 @@ import numpy as np
 from gpulstm.arrays import files
 from gpulstm.data.cells import MISSING, number_of
 from gpulstm.data.dialect import HEAD, Dialect, find_dialect, other_encoding
-from gpulstm.data.frames import SHOWN, Kinds, Source, columns_source, frame_source, mapping_source, needed
+from gpulstm.data.frames import SHOWN, Kinds, Source, columns_source, frame_source, mapping_source
 from gpulstm.data.options import TableOptions
-from gpulstm.errors import DataError, option
+from gpulstm.errors import DataError, missing_extra, option
 
 CHUNK = 250_000  # rows of a text file that exist as pandas columns at one time
 _BATCH = 131_072  # rows of a Parquet file likewise
@@ -100,7 +100,7 @@ def _open(file: Path | io.BytesIO) -> Any:
         try:
             import zstandard
         except ImportError:
-            raise needed("zstandard", f"reading {file.name}") from None
+            raise missing_extra("zstandard", f"reading {file.name}") from None
         return io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(open(file, "rb"), closefd=True))
     return open(file, "rb")
 
@@ -227,7 +227,7 @@ def _workbook(path: Path, options: TableOptions) -> Source:
     try:
         raw = pd.read_excel(path, sheet_name=sheet, header=None, dtype=object)
     except ImportError:
-        raise needed(engines.get(path.suffix.lower(), "openpyxl"), f"reading {path.name}") from None
+        raise missing_extra(engines.get(path.suffix.lower(), "openpyxl"), f"reading {path.name}") from None
     except (ValueError, KeyError, IndexError, OSError) as error:
         raise DataError(f"{path.name} cannot be read as a workbook: {str(error).splitlines()[0]}") from None
     except Exception as error:  # zipfile and XML libraries raise classes of their own for damaged workbooks
@@ -247,7 +247,7 @@ def _parquet(path: Path) -> Source:
     try:
         import pyarrow.parquet as parquet
     except ImportError:
-        raise needed("pyarrow", "reading a Parquet file") from None
+        raise missing_extra("pyarrow", "reading a Parquet file") from None
     import pyarrow
 
     try:

@@ -103,7 +103,7 @@ def test_without_validation_the_last_weights_stay() -> None:
 def test_uneven_rows_are_noted() -> None:
     data = {name: np.delete(column, 70) for name, column in dated().items()}
     model = small(data, roles={"target": "y", "time": "day"})
-    assert model.notes == ["rows not evenly spaced, so that forecasts are dated by the most frequent step: series"]
+    assert model.notes[0].startswith("1 row was missing and put in")
     np.testing.assert_array_equal(np.diff(model.predict().index[0]), np.timedelta64(1, "D"))
 
 
@@ -128,7 +128,7 @@ def test_times_go_on_and_calendars_with_them() -> None:
     model = small(data, roles={"target": "y", "past": "z", "time": "day", "calendar": ("weekly", "yearly")})
     forecast = model.predict()
     np.testing.assert_array_equal(forecast.index[0], data["day"][-1] + np.arange(1, 5))
-    assert model.fitted.season == 7
+    assert model.fitted.seasons == (7,)
 
 
 def test_future_covariates_are_asked_for_and_used() -> None:
@@ -142,14 +142,14 @@ def test_future_covariates_are_asked_for_and_used() -> None:
     assert not np.array_equal(forecast.mean, model.predict(future=-ahead["k"]).mean)
     with pytest.raises(DataError, match="next 4 rows of the future covariates k"):
         model.predict()
-    with pytest.raises(DataError, match="expected 2024-05-30, the time that follows"):
+    with pytest.raises(DataError, match="future has 3 rows for series 'series' after its last time"):
         model.predict(future={"day": data["day"][149:153], "k": ahead["k"]})
 
 
 def test_many_series_each_with_its_own_scale() -> None:
     model = Forecaster(**{**SMALL, "validation": 8, "epochs": 6})
     model.fit(many(), target="y", time="t", series="id", progress=False)
-    assert model.notes == ["too short to learn from: s2"]
+    assert model.notes == ["shorter than a window, and padded on the left: s2"]
     forecast = model.predict()
     assert forecast.names == ("s0", "s1", "s2")
     np.testing.assert_array_equal(forecast.index[:, 0], [80, 120, 14])
@@ -157,8 +157,9 @@ def test_many_series_each_with_its_own_scale() -> None:
     np.testing.assert_allclose(model.predict(data=ones).mean[0], forecast.mean[0], rtol=1e-5)
     new = pd.DataFrame({"id": "new", "t": np.arange(30), "y": 1e4 + 100 * wave(30)})
     assert 9e3 < model.predict(data=new).mean.min() < 2e4
-    with pytest.raises(DataError, match="series 'new' has 11 rows, fewer than the context of 12"):
-        model.predict(data=new[:11])
+    assert np.isfinite(model.predict(data=new[:11]).mean).all()  # padded
+    assert np.isfinite(model.predict(data=new[:2]).mean).all()  # too short for the network: a simple forecast
+    assert any(note.startswith("simple forecasts, for fewer than 3 rows: new") for note in model.notes)
 
 
 def test_masked_gaps() -> None:
@@ -188,10 +189,8 @@ def test_mistakes_in_the_data(fitted: Forecaster) -> None:
         small(validation=3)
     with pytest.raises(ConfigError, match="leave no training rows"):
         small(validation=100, test=60)
-    with pytest.raises(DataError, match="a window needs 16"):
-        small(wave(15), validation=0)
-    with pytest.raises(DataError, match="longest training part has 10 rows"):
-        small(wave(30))
+    with pytest.raises(DataError, match="a window needs"):
+        small(wave(6), validation=0)
     with pytest.raises(ConfigError, match="the series were read already"):
         small(load_series(wave()), roles={"target": "0"})
     with pytest.raises(DataError, match="other roles or order"):
