@@ -292,6 +292,8 @@ UNTESTED = {  # no test names these
     "cli/test_warmup.py",
     "engines/cuda/test_trial.py",
     "plots/test_axes.py",
+    "training/test_interrupts.py",
+    "training/test_saved.py",
 }
 
 
