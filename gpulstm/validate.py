@@ -103,6 +103,14 @@ def levels(name: str, value: Any) -> tuple[float, ...]:
     return found
 
 
+def plain_numbers(options: Any) -> None:
+    """Put Python's numbers in the place of NumPy's in a dataclass of options: a checkpoint holds plain ones."""
+    for one in dataclasses.fields(options):
+        value = getattr(options, one.name)
+        if isinstance(value, (np.number, np.bool_)):
+            object.__setattr__(options, one.name, value.item())
+
+
 def mapping(name: str, value: Any) -> Mapping[str, Any]:
     """`value` as named values, as a JSON object gives them."""
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):

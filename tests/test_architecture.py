@@ -221,10 +221,10 @@ def test_functions_have_few_parameters() -> None:
     assert long == set(MORE_PARAMETERS)
 
 
-LONGER = {
+LONGER = {  # what people call, most of it docstrings and help
     "gpulstm.forecast.config.ForecasterConfig",
     "gpulstm.forecast.forecaster.Forecaster",
-}  # what people call, most of it docstrings
+}
 
 
 def test_classes_have_at_most_300_lines() -> None:
@@ -239,6 +239,7 @@ def test_classes_have_at_most_300_lines() -> None:
 
 FORMS = "engines/cuda/test_forms.py"  # one test compares every form of the CUDA engine with the reference
 TESTED_WITH = {  # by the test file that a module would have: the one that tests it together with its neighbors
+    "cli/test_forecasts.py": "bench/test_forecasts.py",
     "cli/test_long.py": "bench/test_long_sequences.py",
     "cli/test_other_libraries.py": "cli/test_convert.py",
     "cli/test_summary.py": "cli/test_forecaster.py",
@@ -263,14 +264,18 @@ TESTED_WITH = {  # by the test file that a module would have: the one that tests
     "engines/cuda/test_tape.py": FORMS,
     "engines/test_spec.py": "model/test_layer_mistakes.py",
     "forecast/test_baselines.py": "forecast/test_automatic.py",
+    "forecast/test_decisions.py": "forecast/test_automatic.py",
     "forecast/test_ensemble.py": "forecast/test_automatic.py",
     "forecast/test_features.py": "forecast/test_automatic.py",
     "forecast/test_fitting.py": "forecast/test_automatic.py",
     "forecast/test_mixed.py": "forecast/test_automatic.py",
     "forecast/test_setup.py": "forecast/test_automatic.py",
+    "forecast/test_short.py": "forecast/test_forecaster.py",
+    "forecast/test_tables.py": "forecast/test_results.py",
     "forecast/members/test_network.py": "forecast/test_automatic.py",
     "forecast/members/test_space.py": "forecast/test_automatic.py",
     "forecast/members/test_training.py": "forecast/test_automatic.py",
+    "plots/test_axes.py": "forecast/test_tools.py",
     "interop/keras/test_files.py": "interop/keras/test_convert.py",
     "interop/keras/test_net.py": "interop/keras/test_convert.py",
     "interop/onnx/test_backend.py": "peers/test_onnx_backend.py",
@@ -287,11 +292,8 @@ TESTED_WITH = {  # by the test file that a module would have: the one that tests
 
 
 UNTESTED = {  # no test names these
-    "bench/test_forecasts.py",
-    "cli/test_forecasts.py",
     "cli/test_warmup.py",
     "engines/cuda/test_trial.py",
-    "plots/test_axes.py",
     "training/test_interrupts.py",
     "training/test_saved.py",
 }

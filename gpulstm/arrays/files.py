@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import io
 import itertools
 import json
@@ -33,6 +34,7 @@ from gpulstm.errors import CheckpointError, DeviceError, EngineError, GpulstmErr
 MOST_OF_A_PIPE = 2**32  # bytes; a file's length is known before it is read, a pipe's is not
 JSON_BYTES = 2**26
 PATIENCE = 2.0  # seconds that a FIFO may have no one at its other end
+LOCK = ".gpulstm.lock"
 _BLOCK = 2**20
 _NAME_BYTES = 255  # of one name in a folder, on all common file systems
 
@@ -322,6 +324,61 @@ def _mode(path: Path) -> int:
     mask = os.umask(0)
     os.umask(mask)
     return 0o666 & ~mask
+
+
+@contextlib.contextmanager
+def locked(folder: _Path, error: _Error) -> Iterator[None]:
+    """Keep a folder, which is made where there is none, for this process while it fills it.
+
+    The system gives the lock back when a process ends, however it does.  Where a file system has no locks, nothing is
+    kept.  A folder that was made and stayed empty is removed.
+
+    Raises:
+        error: another process keeps the folder; it is named.  Or the folder cannot be made.
+    """
+    made, path = not os.path.isdir(folder), os.path.join(folder, LOCK)
+    try:
+        os.makedirs(folder, exist_ok=True)
+        handle = _locked(path)
+    except BlockingIOError:
+        raise error(f"process {_owner(path)} writes into {folder}; wait for it, or name another folder") from None
+    except (FileExistsError, NotADirectoryError):
+        raise error(f"{folder} is a file, expected a folder") from None
+    except OSError as problem:
+        raise error(f"{folder} cannot be written to: {problem.strerror}") from None
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+        os.close(handle)
+        if made:
+            with contextlib.suppress(OSError):  # it has files
+                os.rmdir(folder)
+
+
+def _owner(path: str) -> str:
+    try:
+        with open(path, encoding="ascii", errors="replace") as file:
+            return file.read(20).strip() or "?"
+    except OSError:
+        return "?"
+
+
+def _locked(path: str) -> int:
+    """The lock file, locked and with our number in it."""
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            with _tolerated(errno.ENOTSUP, errno.ENOLCK, errno.ENOSYS, errno.EINVAL):
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.pwrite(handle, f"{os.getpid():<20}".encode(), 0)
+            if os.path.exists(path) and os.path.samestat(os.fstat(handle), os.stat(path)):  # else its owner removed it
+                return handle
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
 
 
 # -- temporary files -------------------------------------------------------------------------------------------------

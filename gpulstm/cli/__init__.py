@@ -1,4 +1,4 @@
-"""The command line: `gpulstm demo | train | forecast | backtest | convert | info | bench | warmup`."""
+"""The command line: `gpulstm demo | train | forecast | backtest | tune | convert | info | bench | warmup`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from gpulstm.cli import bench, convert, demo, forecaster, info, warmup
+from gpulstm.cli import bench, convert, demo, forecaster, info, tune, warmup
 
 HELP = """Stacked LSTMs for time series, on the CPU and on NVIDIA GPUs.
 
@@ -37,6 +37,7 @@ app.command()(demo.demo)
 app.command()(forecaster.train)
 app.command()(forecaster.forecast)
 app.command()(forecaster.backtest)
+app.command()(tune.tune)
 app.command()(convert.convert)
 app.command()(info.info)
 app.command()(bench.bench)

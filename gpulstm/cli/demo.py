@@ -16,9 +16,11 @@ from typing import Annotated
 
 import typer
 
+from gpulstm.arrays import files
 from gpulstm.cli.console import can_draw, console, is_terminal, members_table, metrics_table, new_files, polite, say
 from gpulstm.cli.forecaster import EpochLines
 from gpulstm.data import datasets
+from gpulstm.errors import ConfigError
 from gpulstm.forecast import pictures
 from gpulstm.forecast.config import AUTO
 from gpulstm.forecast.forecaster import Forecaster
@@ -125,7 +127,8 @@ def demo(
     new_files(output, list(file_names().values()), force)
     bar = not quiet and is_terminal(sys.stderr)
     lines = [] if quiet or bar else [EpochLines()]
-    made = run(output, quiet=not bar, device=device, seed=seed, epochs=epochs or AUTO, callbacks=lines)
+    with files.locked(output, ConfigError):
+        made = run(output, quiet=not bar, device=device, seed=seed, epochs=epochs or AUTO, callbacks=lines)
     members = made.forecaster.members
     if members is not None:
         console().print(members_table(members))

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from gpulstm.arrays import files
 from gpulstm.arrays.devices import resolve
 from gpulstm.cli.console import (
     can_draw,
@@ -76,6 +77,14 @@ def train(
     resume: Annotated[
         bool, typer.Option(help="Go on with the run in --output that was interrupted.", rich_help_panel=FILES)
     ] = False,
+    go_on: Annotated[
+        Path | None,
+        typer.Option(
+            "--continue",
+            help="A model to start from: its options and weights, this table's rows.",
+            rich_help_panel=FILES,
+        ),
+    ] = None,
     tensorboard: Annotated[
         Path | None, typer.Option(help="Folder for TensorBoard's event files.", rich_help_panel=FILES)
     ] = None,
@@ -89,6 +98,12 @@ def train(
     all rows.  Writes model.safetensors (what forecast and backtest take), and for networks history.csv, history.png
     and run.safetensors, from which an interrupted run goes on with --resume.  Ctrl-C stops after the present step.
     """
+    if go_on is not None:
+        started = Forecaster.load(go_on, config.device)
+        series = started.read(table_path(data))
+        Job(output, force, quiet, tensorboard).fit(started, series, RUN, False, warm_start=True)
+        say(f"next: gpulstm forecast {output / MODEL}")
+        return
     series = load_series(table_path(data), table, guess=True)
     if resume and not any((output / name).is_file() for name in (RUN, FINAL)):
         raise ConfigError(f"--resume finds no {RUN} in {output}; name the --output of the interrupted run")
@@ -99,14 +114,15 @@ def train(
     job = Job(output, force or resume, quiet, tensorboard)
     forecaster = Forecaster.of(config)
     going_on = resume and (output / FINAL).is_file()  # the comparison was over
-    if not going_on:
-        job.fit(forecaster, series, RUN, resume)
-    whole = Forecaster.of(replace(config, test=0))
-    if not going_on and compare(forecaster, series, metrics) and config.test == AUTO:
-        say("fitted again on all rows, the newest included")
-        job.fit(whole, series, FINAL, False)
-    elif going_on:
-        job.fit(whole, series, FINAL, True)
+    with files.locked(output, ConfigError):
+        if not going_on:
+            job.fit(forecaster, series, RUN, resume)
+        whole = Forecaster.of(replace(config, test=0))
+        if not going_on and compare(forecaster, series, metrics) and config.test == AUTO:
+            say("fitted again on all rows, the newest included")
+            job.fit(whole, series, FINAL, False)
+        elif going_on:
+            job.fit(whole, series, FINAL, True)
     say(f"next: gpulstm forecast {output / MODEL}")
 
 
@@ -117,7 +133,7 @@ def compare(forecaster: Forecaster, series: SeriesSet, metrics: Path | None) -> 
         if forecaster.config.test == AUTO:
             say("the series are too short to keep rows for a comparison with the simple forecasts")
         return False
-    result = forecaster.backtest(series)
+    result = forecaster.backtest(series, automatic=True)
     console().print(metrics_table(result))
     console().print(result.verdict())
     if metrics is not None:
@@ -142,7 +158,9 @@ class Job:
     quiet: bool = False
     tensorboard: Path | None = None
 
-    def fit(self, forecaster: Forecaster, series: SeriesSet, checkpoint: str, resume: bool) -> None:
+    def fit(
+        self, forecaster: Forecaster, series: SeriesSet, checkpoint: str, resume: bool, warm_start: bool = False
+    ) -> None:
         """Train, and leave behind the model, the history, its picture, and the run to go on from.
 
         Raises:
@@ -159,7 +177,14 @@ class Job:
             watchers.append(EpochLines())
         if self.tensorboard is not None:
             watchers.append(TensorBoard(self.tensorboard))
-        forecaster.fit(series, progress=bar, callbacks=watchers, checkpoint=run, resume=run if resume else None)
+        forecaster.fit(
+            series,
+            progress=bar,
+            callbacks=watchers,
+            checkpoint=run,
+            resume=run if resume else None,
+            warm_start=warm_start,
+        )
         for note in forecaster.notes:
             if note not in series.notes:  # those were said before the fit
                 say(note)
@@ -272,7 +297,7 @@ def backtest(
     """
     forecaster = Forecaster.load(model, device)
     series = forecaster.read(table_path(data))
-    result = forecaster.backtest(series, origins=origins or None, stride=stride or None)
+    result = forecaster.backtest(series, origins=origins or None, stride=stride or None, automatic=True)
     drawn = names_of("backtest", result.names, result.targets, pictures) if can_draw() else {}
     table, *paths = new_files(output, ["backtest.csv", *drawn.values()], force)
     output.mkdir(parents=True, exist_ok=True)

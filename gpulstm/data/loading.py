@@ -349,7 +349,8 @@ def _same_clock(one: TimeForm, other: TimeForm, time: np.ndarray, before: np.nda
 
 
 def _finite(table: Collected, roles: Roles, where: Callable[[int], str]) -> None:
-    total = np.add.reduce(table.values, axis=0)  # infinite or NaN where a cell is, without an array as large
+    with np.errstate(over="ignore", invalid="ignore"):  # a sum may overflow where no cell is infinite
+        total = np.add.reduce(table.values, axis=0)  # infinite or NaN where a cell is, without an array as large
     for column in np.flatnonzero(~np.isfinite(total)):
         infinite = np.isinf(table.values[:, column])
         if infinite.any():

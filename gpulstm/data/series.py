@@ -6,6 +6,7 @@ windows of any of them are index arithmetic on one array that is uploaded to a G
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -149,6 +150,15 @@ class SeriesSet:
         """Whether any cell is missing."""
         return bool(np.isnan(self.values).any())
 
+    def identity(self) -> dict[str, Any]:
+        """What tells these series from others: roles of columns, names, and a hash of all values and times."""
+        digest = hashlib.blake2b(digest_size=16)
+        for array in (self.values, self.offsets, self.time):
+            if array is not None:
+                digest.update(np.ascontiguousarray(array).view(np.uint8).data)
+        names = ("columns", "targets", "past", "future", "calendar", "missing")
+        return {**{name: getattr(self, name) for name in names}, "hash of the data": digest.hexdigest()}
+
     def check(self) -> None:
         """Raise unless all parts fit each other; for series that a file describes, since readers make whole ones.
 
@@ -164,6 +174,8 @@ class SeriesSet:
                 raise DataError(f"{name} of the series has a name twice")
         if not self.targets or sum(counts) != len(self.columns):
             raise DataError(f"the series have {len(self.columns)} columns, but roles for {sum(counts)}")
+        if not isinstance(self.missing, str):
+            raise DataError(f"missing of the series is {self.missing!r}, expected the name of a rule")
         if self.static + self.made > self.future:
             raise DataError(
                 f"the series have {self.future} future columns, but {self.static + self.made} of other kinds"

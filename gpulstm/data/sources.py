@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from gpulstm.arrays import files
 from gpulstm.data.cells import MISSING, number_of
 from gpulstm.data.dialect import HEAD, Dialect, find_dialect, other_encoding
 from gpulstm.data.frames import SHOWN, Kinds, Source, columns_source, frame_source, mapping_source
@@ -54,6 +55,8 @@ def _file(path: Path, options: TableOptions) -> Source:
         raise DataError(f"there is no file {str(path)!r}")
     if path.is_dir():
         raise DataError(f"{str(path)!r} is a folder, expected a file")
+    if not path.is_file():  # a pipe, as `<(zcat data.csv.gz)` of a shell gives; devices are refused
+        return _text(files.read(path, DataError), path.name, options)
     suffixes = [suffix.lower() for suffix in path.suffixes]
     last = suffixes[-1] if suffixes else ""
     if last in (".parquet", ".pq"):

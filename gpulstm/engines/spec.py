@@ -78,6 +78,7 @@ class StackSpec:
     activations: tuple[activations.Named, ...] = ()
 
     def __post_init__(self) -> None:
+        validate.plain_numbers(self)
         if self.cell not in ("lstm", "gru", "rnn"):
             raise ConfigError(f"cell is {self.cell!r}, expected 'lstm', 'gru' or 'rnn'")
         for name in ("input_size", "hidden_size", "num_layers"):
@@ -480,7 +481,7 @@ def plan_of(task: Task) -> Plan:
 
 
 def unsupported(spec: StackSpec) -> list[str]:
-    """The options of a stack that only the reference engine computes."""
+    """The options of a stack that change its equations or products, beside zoneout: no CUDA kernel has them."""
     options = {
         "peepholes": spec.peepholes,
         "coupled gates": spec.coupled,

@@ -13,7 +13,7 @@ import numpy as np
 from gpulstm import metrics, validate
 from gpulstm.data.series import SeriesSet, spans
 from gpulstm.errors import ConfigError, DataError, option
-from gpulstm.forecast.baselines import baselines, naive2
+from gpulstm.forecast.baselines import automatic_baselines, baselines, naive2
 from gpulstm.forecast.mixed import Mixed
 from gpulstm.forecast.predictor import Predictor
 from gpulstm.forecast.results import MODEL, Backtest
@@ -78,7 +78,7 @@ def backtest_origins(
 
 
 def run_backtest(
-    model: Predictor | Mixed, series: SeriesSet, origins: np.ndarray, seasons: tuple[int, ...]
+    model: Predictor | Mixed, series: SeriesSet, origins: np.ndarray, seasons: tuple[int, ...], automatic: bool = False
 ) -> Backtest:
     """Forecast from every origin, by the model and by the simple forecasts.
 
@@ -86,6 +86,7 @@ def run_backtest(
         model: what forecasts; a predictor with a row of its scaler for each series.
         origins: absolute rows.
         seasons: the shortest is that of the seasonal-naive forecast and of MASE.
+        automatic: compare with automatic models of statsforecast, too.
     """
     horizon, season, mean = model.horizon, seasons[0], None
     quantiles: np.ndarray | None
@@ -105,6 +106,9 @@ def run_backtest(
     short = first - series.offsets[:-1] <= season
     if short.any():
         scales[short] = metrics.seasonal_scales(targets, series.offsets[:-1], first, 1)[short]
+    simple = baselines(series, origins, horizon, season)
+    if automatic:
+        simple |= automatic_baselines(series, origins, horizon, season)
     return Backtest(
         names=series.names,
         targets=series.target_names,
@@ -112,7 +116,11 @@ def run_backtest(
         origins=origins - series.offsets[which],
         index=series.times[rows],
         actual=targets[rows],
-        forecasts={MODEL: point, **baselines(series, origins, horizon, season)},
+        forecasts={
+            MODEL: point,
+            **simple,
+            **(automatic_baselines(series, origins, horizon, season) if automatic else {}),
+        },
         levels=levels,
         quantiles=quantiles,
         season=season,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import numpy as np
 
 from gpulstm import metrics
@@ -37,6 +39,33 @@ def _growth(past: np.ndarray, horizon: int, season: int) -> np.ndarray:
     seen = ~np.isnan(step)
     mean = np.where(seen, step, 0.0).sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
     return (np.arange(horizon) // season + 1)[:, None] * mean
+
+
+AUTOMATIC = 200  # forecasts at most that other libraries' automatic models are fitted for
+
+
+def automatic_baselines(series: SeriesSet, origins: np.ndarray, horizon: int, season: int) -> dict[str, np.ndarray]:
+    """AutoETS and AutoTheta of statsforecast (extra `statsforecast`), fitted again at every origin, by name.
+
+    Returns:
+        nothing without statsforecast, with missing values, or for more than `AUTOMATIC` forecasts, which take too long.
+    """
+    if importlib.util.find_spec("statsforecast") is None:
+        return {}
+    targets = series.values[:, : series.targets]
+    if len(origins) * series.targets > AUTOMATIC or np.isnan(targets).any():
+        return {}
+    from statsforecast.models import AutoETS, AutoTheta
+
+    found = {}
+    for name, model in (("AutoETS", AutoETS), ("AutoTheta", AutoTheta)):
+        found[name] = np.stack(
+            [
+                np.stack([model(season_length=season).forecast(column, horizon)["mean"] for column in past.T], axis=1)
+                for past in _histories(targets, series.offsets, origins)
+            ]
+        )
+    return found
 
 
 def drift(past: np.ndarray, horizon: int) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass, fields, replace
+from dataclasses import KW_ONLY, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from gpulstm.data.splits import Amount, parse_amount
 from gpulstm.data.tbptt import BORDERS, check_reach
 from gpulstm.engines.spec import DTYPES, StackSpec
 from gpulstm.errors import ConfigError
-from gpulstm.losses import MSE, GaussianNLL, Loss, Pinball
+from gpulstm.losses import LOSSES, MSE, GaussianNLL, Loss, Pinball, from_config
 from gpulstm.model.initializers import check_chrono
 from gpulstm.model.memory import Memory, check_memory
 from gpulstm.validate import described, documented
@@ -36,16 +36,9 @@ ALONE = ("network",)
 KINDS_OF_MEMBERS = ("simple", "ridge", "network")
 AutoCount = Any  # a whole number, or "auto"
 AutoNumber = Any  # a number, or "auto"
+Likelihood = Any  # a name of `LIKELIHOODS`, or a `Loss`
 AUTOMATIC = ("horizon", "context", "num_layers", "batch_size", "epochs")
-SINGLE = {  # what "auto" means for a single network
-    "num_layers": 2,
-    "learning_rate": 5e-3,
-    "weight_decay": 0.0,
-    "batch_size": 64,
-    "epochs": 30,
-    "patience": 10,
-}
-LONGEST_HORIZON = 240  # steps of a horizon that the data choose
+FREE = ("epochs", "patience", "memory", "engine", "draws")  # what may be another when a run goes on
 
 RENAMED = {"carry": "stream_rows"}  # options of older checkpoints, by what they are called now
 
@@ -66,17 +59,6 @@ def parse_number(text: str) -> float | str:
         return float(text)
     except ValueError:
         return text
-
-
-def automatic_horizon(season: int, rows: int) -> int:
-    """One season, six rows without one, and at most a sixth of the rows."""
-    return int(max(1, min(season if season > 1 else 6, LONGEST_HORIZON, rows // 6)))
-
-
-def automatic_test(horizon: int | str, season: int, rows: int) -> int:
-    """Rows that are kept for a backtest: three horizons, at most a fifth of the rows; none of too few rows."""
-    steps = automatic_horizon(season, rows) if isinstance(horizon, str) else horizon
-    return max(steps, min(3 * steps, rows // 5)) if rows >= 3 * steps + 8 else 0
 
 
 def check_members(members: Any) -> str | tuple[str, ...]:
@@ -138,10 +120,12 @@ class ForecasterConfig:
         None, "keep forecasts and bands at zero or above; by default for counts and sales", TASK
     )
     cell: str = described("lstm", "kind of recurrent layer: lstm, gru or rnn", NETWORK)
-    likelihood: str = described(
+    likelihood: Likelihood = described(
         "quantile",
-        "quantile (pinball loss), gaussian (mean and scale by likelihood) or point (squared error)",
+        "quantile (pinball loss), gaussian (mean and scale by likelihood) or point (squared error); in Python also a "
+        "loss of your own, an object of a class of gpulstm.losses.Loss",
         TASK,
+        parse=str,
     )
     strategy: str = described(
         "direct",
@@ -258,6 +242,7 @@ class ForecasterConfig:
     )
 
     def __post_init__(self) -> None:
+        validate.plain_numbers(self)
         self._set("members", check_members(self.members))
         for name in ("horizon", "context", "hidden_size", "num_layers", "batch_size", "epochs", "stride", "draws"):
             if name not in AUTOMATIC or getattr(self, name) != AUTO:
@@ -290,7 +275,7 @@ class ForecasterConfig:
             ("borders", BORDERS),
             ("dtype", DTYPES),
         ):
-            if getattr(self, name) not in choices:
+            if getattr(self, name) not in choices and not (name == "likelihood" and isinstance(self.likelihood, Loss)):
                 raise ConfigError(f"{name} is {getattr(self, name)!r}, expected any of {', '.join(map(repr, choices))}")
         chunk, reach = check_reach(self.chunk, self.chunk if self.reach is None else self.reach)
         self._set("chunk", chunk)
@@ -310,7 +295,7 @@ class ForecasterConfig:
         if self.clip_norm is not None:
             self._set("clip_norm", validate.real("clip_norm", self.clip_norm, above=0))
         self._set("chrono", check_chrono(self.stack(1), self.chrono))
-        alone = self._alone()
+        alone = self.alone()
         if alone and self.members not in (AUTO, ALONE):
             raise ConfigError(
                 f"members is {self.members!r}, but {alone[0]} is of a single network: members=('network',)"
@@ -323,40 +308,20 @@ class ForecasterConfig:
     @property
     def single(self) -> bool:
         """Whether a single network forecasts, because it was asked for or because only a network can do what was."""
-        return self.members == ALONE or bool(self._alone())
+        return self.members == ALONE or bool(self.alone())
 
-    def single_notes(self) -> list[str]:
-        """A sentence, where options have chosen a single network."""
-        alone = self._alone()
-        if self.members == ALONE or not alone:
-            return []
-        return [f"{', '.join(alone)} is of a single network, so one forecasts: members=('network',)"]
-
-    def _alone(self) -> list[str]:
+    def alone(self) -> list[str]:
         """The options that only a single network has, as `name=value`."""
         usual = {"likelihood": "quantile", "strategy": "direct", "training": "windows", "stream_rows": 0}
         usual |= {"chrono": None, "scaling": "standard", "window_scaling": "last", "stride": 1}
         return [f"{name}={getattr(self, name)!r}" for name, value in usual.items() if getattr(self, name) != value]
 
-    def resolved(self, season: int, rows: int) -> ForecasterConfig:
-        """The options of a single network, with what is automatic decided for series of `rows` rows."""
-        found: dict[str, Any] = {name: value for name, value in SINGLE.items() if getattr(self, name) == AUTO}
-        horizon = automatic_horizon(season, rows) if self.horizon == AUTO else self.horizon
-        kept = max(round(0.1 * rows), horizon) if self.validation == AUTO else 0
-        if self.validation == AUTO:
-            found["validation"] = (
-                0.1 if round(0.1 * rows) >= horizon and kept + horizon < rows else min(kept, rows // 2)
-            )
-        if self.context == AUTO:
-            wanted = 156 if season == 1 else min(max(3 * season, 24), 512)
-            room = (rows - kept - horizon) // 2
-            found["context"] = max(1, min(wanted, room), min(self.stream_rows + 1, rows))
-        return replace(self, horizon=horizon, members=ALONE, **found)
-
     def to_dict(self) -> dict[str, Any]:
         """The options as JSON holds them; the device is not among them."""
         options = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "device"}
         options["quantiles"] = list(self.quantiles)
+        if isinstance(self.likelihood, Loss):
+            options["likelihood"] = self.likelihood.config()
         options["members"] = self.members if isinstance(self.members, str) else list(self.members)
         for name in ("validation", "test"):
             amount = options[name]
@@ -364,8 +329,12 @@ class ForecasterConfig:
                 options[name] = amount.item() if isinstance(amount, (np.integer, np.floating)) else str(amount)
         return options
 
+    def identity(self) -> dict[str, Any]:
+        """The options that a training run cannot go on with others of; those left out change no number of it."""
+        return {name: value for name, value in self.to_dict().items() if name not in FREE}
+
     @classmethod
-    def from_dict(cls, options: dict[str, Any], device: str) -> ForecasterConfig:
+    def from_dict(cls, options: dict[str, Any], device: str, likelihood: Loss | None = None) -> ForecasterConfig:
         """The options that `to_dict` gave, also those of an older version.
 
         Half precision is for CUDA: on another device its weights are used in float32.
@@ -375,6 +344,14 @@ class ForecasterConfig:
             TypeError: there is no such option.
         """
         older = {} if "members" in options else {"members": ALONE}  # files of 0.1.0 hold a single network
+        own = options.get("likelihood")
+        if isinstance(own, dict):
+            known = own.get("name") in {loss.name for loss in LOSSES}
+            if not known and (likelihood is None or likelihood.name != own.get("name")):
+                raise ConfigError(
+                    f"it was fitted with the loss {own.get('name')!r} of its own; give it: load(path, likelihood=...)"
+                )
+            options = {**options, "likelihood": from_config(own) if likelihood is None else likelihood}
         named = {**older, **{RENAMED.get(name, name): value for name, value in options.items()}}
         if named.get("dtype") == "float16" and not resolve(device).is_cuda:
             named["dtype"] = "float32"
@@ -382,6 +359,8 @@ class ForecasterConfig:
 
     def loss(self) -> Loss:
         """What the likelihood and the quantiles mean."""
+        if isinstance(self.likelihood, Loss):
+            return self.likelihood
         if self.likelihood == "point":
             return MSE()
         levels = tuple(self.quantiles)

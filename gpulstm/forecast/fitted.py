@@ -15,6 +15,7 @@ from gpulstm.data.scaling import Scaler
 from gpulstm.data.series import SeriesSet, restore_series, save_series
 from gpulstm.errors import CheckpointError, ShapeError
 from gpulstm.forecast.config import ForecasterConfig
+from gpulstm.forecast.members.network import Residual
 from gpulstm.forecast.mixed import Mixed
 from gpulstm.losses import Loss
 from gpulstm.model.network import Network, NetworkConfig
@@ -103,6 +104,26 @@ class FittedMixture:
         """Names of the series of the fit."""
         return self.mixed.names
 
+    def weights(self) -> dict[str, dict[str, np.ndarray]]:
+        """The networks' weights on the host, by what each starts from, for a fit that goes on from them."""
+        members = [member for member in self.mixed.ensemble.members if isinstance(member, Residual)]
+        return {
+            one.warm_key: {name: one.network.backend.to_host(value) for name, value in one.network.params.items()}
+            for one in members
+        }
+
+    def summary(self, notes: list[str]) -> str:
+        """Lines of text: members with their errors and weights, and `notes`."""
+        report = self.mixed.ensemble.report
+        lines = [f"horizon {self.horizon}, season {self.seasons[0]}; errors relative to {report['reference']}"]
+        for one in sorted(report["members"], key=lambda one: -one["weight"]):
+            error = "" if one["error"] is None else f"{one['error']:.4f}"
+            lines.append(f"{100 * one['weight']:5.1f} %  {error:>8}  {one['name']}")
+        if report["error"] is not None:
+            lines.append(f"         {report['error']:8.4f}  the mixture")
+            lines.append(f"         {report['without_networks']:8.4f}  the mixture without networks")
+        return "\n".join([*lines, *notes])
+
     def save(
         self, path: str | os.PathLike[str], options: Mapping[str, Any], history: History, notes: list[str]
     ) -> None:
@@ -127,7 +148,7 @@ def _save(
 
 
 def load(
-    path: str | os.PathLike[str], device: str
+    path: str | os.PathLike[str], device: str, likelihood: Loss | None = None
 ) -> tuple[ForecasterConfig, Fitted | FittedMixture, History, list[str]]:
     """Read what `save` wrote: the options, with `device`, what was fitted, its history and its notes.
 
@@ -139,7 +160,7 @@ def load(
     if meta.get("kind") != "forecaster":
         raise CheckpointError(f"{path} holds {meta.get('kind')!r}, expected a forecaster")
     with files.damaged(f"{path} is no whole forecaster", CheckpointError):
-        config = ForecasterConfig.from_dict(meta["options"], device)
+        config = ForecasterConfig.from_dict(meta["options"], device, likelihood)
         parts = {name.removeprefix("tail."): value for name, value in arrays.items() if name.startswith("tail.")}
         tail = restore_series(parts, meta["series"])
         tail.check()
@@ -155,7 +176,7 @@ def load(
         if scaler.columns != tail.columns:
             raise CheckpointError(f"{path} is no whole forecaster: its scaler is of other columns than its series")
         _check_until(until, scaler.names)
-        resolved = ForecasterConfig.from_dict(meta.get("resolved", meta["options"]), device)
+        resolved = ForecasterConfig.from_dict(meta.get("resolved", meta["options"]), device, likelihood)
         layout = NetworkConfig.from_dict(meta["network"])
         weights = {
             name.removeprefix("weights."): value for name, value in arrays.items() if name.startswith("weights.")

@@ -13,6 +13,7 @@ Methods import what only training, backtests and streams need: this keeps a load
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
@@ -27,7 +28,8 @@ from gpulstm.data.series import SeriesSet, end_of
 from gpulstm.data.splits import chronological_cuts
 from gpulstm.errors import ConfigError, DataError, NotFittedError, option
 from gpulstm.forecast import fitted as artifacts
-from gpulstm.forecast.config import AUTO, ForecasterConfig, automatic_test
+from gpulstm.forecast.config import AUTO, ForecasterConfig
+from gpulstm.forecast.decisions import automatic_test, resolved, single_notes
 from gpulstm.forecast.fitted import Fitted, FittedMixture, new_scaler
 from gpulstm.forecast.mixed import mixture_forecast
 from gpulstm.forecast.predictor import Predictor
@@ -36,7 +38,10 @@ from gpulstm.training.history import History
 
 if TYPE_CHECKING:
     from gpulstm.forecast.streaming import ForecastStream, MixtureStream
+    from gpulstm.losses import Loss
     from gpulstm.training.callbacks import Callback
+
+LOG = logging.getLogger("gpulstm")  # silent unless the program asks for it
 
 _P = ParamSpec("_P")
 
@@ -121,6 +126,7 @@ class Forecaster:
         callbacks: Sequence[Callback] = (),
         checkpoint: str | os.PathLike[str] | None = None,
         resume: str | os.PathLike[str] | None = None,
+        warm_start: bool = False,
         **table: Any,
     ) -> Forecaster:
         """Learn from one or many series.
@@ -132,6 +138,8 @@ class Forecaster:
             callbacks: further callbacks of the training run; of a mixture's networks, of the first one's.
             checkpoint: a file to which the present training run is saved after every epoch.
             resume: such a file, to go on from: with the same data and options the fit continues bit for bit.
+            warm_start: go on from the weights of the last fit, or of the loaded model, for more epochs or with new
+                rows; a single network keeps its scaling, too, and a mixture judges its members again.
             table: how the table is read, by the names of `TableOptions`: target, past, future, static, time, series,
                 calendar, holidays, freq, missing, duplicates and others.
 
@@ -149,15 +157,18 @@ class Forecaster:
 
         if table.get("calendar") in ("auto", ["auto"], ("auto",)):  # a mixture looks at the calendar by itself
             del table["calendar"]
-        read = load_series(data, **table)
+        earlier = self.fitted if warm_start else None
+        read = load_series(data, **(table if earlier is None or table else {"like": earlier.tail}))
         config, seasons = self.planned(read), self._seasons(read)
-        runs = Runs(callbacks, progress, checkpoint, resume)
+        weights = earlier.weights() if isinstance(earlier, FittedMixture) else None
+        identity = {**self.config.identity(), **read.identity()}
+        runs = Runs(callbacks, progress, checkpoint, resume, weights, identity)
         if config.single:
-            resolved = config.resolved(seasons[0], int(np.median(read.lengths)))
-            self._fitted, self.history, notes = fit_network(resolved, read, seasons, runs)
-            notes = self.config.single_notes() + notes
-            if not config.single:
-                notes.insert(0, "categories that are learned as vectors take a single network: members=('network',)")
+            options = resolved(config, seasons[0], int(np.median(read.lengths)))
+            self._fitted, self.history, notes = fit_network(
+                options, read, seasons, runs, earlier if isinstance(earlier, Fitted) else None
+            )
+            notes = single_notes(self.config) + notes
         else:
             stops = chronological_cuts(read, 0, config.test).validation
             mixed, notes = fit_mixture(config, read, stops, seasons[0], runs)
@@ -168,6 +179,8 @@ class Forecaster:
         if config.season is None and seasons == (1,) and step.seconds >= 1:
             self.notes.append(f"no season of the step {step.freq} fits the series; name it as {option('season', ...)}")
         self._series = read
+        for line in self.summary().splitlines():
+            LOG.info(line)
         return self
 
     # -- forecasting -------------------------------------------------------------------------------------------------
@@ -227,7 +240,12 @@ class Forecaster:
         return ForecastStream(self._predictor(past, past.offsets[1:]), past, future)
 
     def backtest(
-        self, data: Any = None, *, origins: int | Sequence[int] | np.ndarray | None = None, stride: int | None = None
+        self,
+        data: Any = None,
+        *,
+        origins: int | Sequence[int] | np.ndarray | None = None,
+        stride: int | None = None,
+        automatic: bool = False,
     ) -> Backtest:
         """Forecast from many origins in the past, and compare with what came and with the naive forecasts.
 
@@ -236,6 +254,8 @@ class Forecaster:
             origins: a number of origins in each series, the last of them a horizon before its end; or row numbers; None
                 for all of the test part (`test`), `stride` apart.
             stride: rows between neighboring origins, a quarter of the horizon by default.
+            automatic: compare with AutoETS and AutoTheta, too, where statsforecast is installed; see
+                `baselines.automatic_baselines`.
 
         Returns:
             forecasts and metrics; `seen` tells whether some of the rows took part in training.
@@ -262,7 +282,7 @@ class Forecaster:
         np.minimum.at(firsts, which, rows)
         seasons = fitted.seasons if self.config.season is not None or data is None else self._seasons(series)
         model = fitted.mixed if isinstance(fitted, FittedMixture) else self._predictor(series, firsts)
-        result = run_backtest(model, series, rows, seasons)
+        result = run_backtest(model, series, rows, seasons, automatic)
         known = {name: at for at, name in enumerate(fitted.names)}
         place = np.array([known.get(name, -1) for name in series.names])[result.series]
         seen = bool((result.index[place >= 0, 0] <= fitted.until[place[place >= 0]]).any())
@@ -271,7 +291,7 @@ class Forecaster:
     def planned(self, series: SeriesSet) -> ForecasterConfig:
         """The options with what is automatic decided for `series`, as far as that is known before the fit."""
         config = self._with_test(series)
-        return config.resolved(self._seasons(series)[0], int(np.median(series.lengths))) if config.single else config
+        return resolved(config, self._seasons(series)[0], int(np.median(series.lengths))) if config.single else config
 
     def tests(self, series: SeriesSet) -> bool:
         """Whether rows of `series` are kept for a backtest."""
@@ -291,21 +311,64 @@ class Forecaster:
 
     def summary(self) -> str:
         """What was fitted, in lines of text: members with their errors and weights, or the network."""
-        report = self.members
-        if report is None:
-            fitted = self.fitted
-            assert isinstance(fitted, Fitted)
-            return "\n".join([f"{fitted.network!r}, horizon {fitted.horizon}, context {fitted.context}", *self.notes])
-        lines = [
-            f"horizon {self.fitted.horizon}, season {self.fitted.seasons[0]}; errors relative to {report['reference']}"
-        ]
-        for one in sorted(report["members"], key=lambda one: -one["weight"]):
-            error = "" if one["error"] is None else f"{one['error']:.4f}"
-            lines.append(f"{100 * one['weight']:5.1f} %  {error:>8}  {one['name']}")
-        if report["error"] is not None:
-            lines.append(f"         {report['error']:8.4f}  the mixture")
-            lines.append(f"         {report['without_networks']:8.4f}  the mixture without networks")
-        return "\n".join([*lines, *self.notes])
+        fitted = self.fitted
+        if isinstance(fitted, FittedMixture):
+            return fitted.summary(self.notes)
+        return "\n".join([f"{fitted.network!r}, horizon {fitted.horizon}, context {fitted.context}", *self.notes])
+
+    def tune(self, data: Any, *, trials: int = 20, timeout: float | None = None, **search: Any) -> Any:
+        """Search for options with optuna, and take the best; what was fitted is forgotten.
+
+        Args:
+            data: the series, as `fit` takes them; roles of columns are given to `load_series` before.
+            trials, timeout, search: as `tune.tune`: `space`, `storage`, `name`.
+
+        Returns:
+            optuna's study.
+        """
+        from gpulstm.data.loading import load_series
+        from gpulstm.forecast.tune import tune
+
+        config, study = tune(Forecaster.of, self.config, load_series(data), trials=trials, timeout=timeout, **search)
+        self.config, self._fitted, self._series = config, None, None
+        return study
+
+    # -- the protocol of scikit-learn --------------------------------------------------------------------------------
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The options by name, as scikit-learn asks for them."""
+        return {one.name: getattr(self.config, one.name) for one in fields(self.config)}
+
+    def set_params(self, **params: Any) -> Forecaster:
+        """Change options; what was fitted is forgotten.
+
+        Raises:
+            ConfigError: there is no such option, or it is out of range.
+        """
+        unknown = sorted(params.keys() - self.get_params().keys())
+        if unknown:
+            raise ConfigError(f"a forecaster has no option {unknown[0]!r}")
+        self.config, self._fitted, self._series = replace(self.config, **params), None, None
+        return self
+
+    def score(self, data: Any, y: Any = None) -> float:
+        """Minus the MASE of forecasts of the rows of `data` that the fit has not seen, every origin of them: larger is
+        better.
+
+        Args:
+            data: the series of the fit with the rows that came after it, as `backtest` takes it; without such rows the
+                last horizon is forecast.
+            y: not looked at.
+        """
+        series, fitted = self.read(data), self.fitted
+        seen = series.times <= np.max(fitted.until)
+        rows = np.arange(series.rows) - np.repeat(series.offsets[:-1], series.lengths)
+        first = int(rows[seen].max(initial=-1)) + 1
+        last = int(series.lengths.min()) - fitted.horizon
+        origins = range(min(first, last), last + 1) if last >= 0 else []
+        return -self.backtest(series, origins=list(origins)).metrics()["model"]["MASE"]
+
+    def __sklearn_clone__(self) -> Forecaster:
+        return Forecaster.of(self.config)
 
     # -- series ------------------------------------------------------------------------------------------------------
     @property
@@ -342,14 +405,17 @@ class Forecaster:
         self.fitted.save(path, self.config.to_dict(), self.history, self.notes)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], device: str = "auto") -> Forecaster:
+    def load(cls, path: str | os.PathLike[str], device: str = "auto", *, likelihood: Loss | None = None) -> Forecaster:
         """The forecaster that `save` wrote, on `device`: its forecasts are the same bit for bit on the same device.
+
+        Args:
+            likelihood: the loss of your own that it was fitted with, which a file cannot hold.
 
         Raises:
             CheckpointError: there is no such file, it is damaged, or holds something else.
             DeviceError: the device is not there.
         """
-        config, fitted, history, notes = artifacts.load(path, device)
+        config, fitted, history, notes = artifacts.load(path, device, likelihood)
         forecaster = cls.of(config)
         forecaster._fitted, forecaster.history, forecaster.notes = fitted, history, notes
         return forecaster

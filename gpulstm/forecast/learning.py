@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,7 @@ from gpulstm.training.trainer import Trainer
 
 
 def fit_network(
-    config: ForecasterConfig, series: SeriesSet, seasons: tuple[int, ...], runs: Runs
+    config: ForecasterConfig, series: SeriesSet, seasons: tuple[int, ...], runs: Runs, warm: Fitted | None = None
 ) -> tuple[Fitted, History, list[str]]:
     """Train a single network.
 
@@ -35,6 +36,7 @@ def fit_network(
         series: in their own units.
         seasons: rows in each season.
         runs: callbacks, checkpoint and what to resume.
+        warm: an earlier fit, whose weights the run starts from, and whose scaling stays.
 
     Returns:
         what was fitted, the run's history, and sentences on what the data made necessary.
@@ -49,13 +51,22 @@ def fit_network(
         )
     cuts = chronological_cuts(series, config.validation, config.test)
     scaler = new_scaler(config, series, cuts.train)
+    if warm is not None and warm.names == series.names:
+        scaler = warm.scaler
     train, judge = training_parts(config, series, scaler, cuts)
     watchers: list[Callback] = [Progress(runs.progress), *runs.callbacks]
     if config.patience is not None:
         watchers.append(EarlyStopping(config.patience))
     if runs.checkpoint is not None:
         watchers.append(CheckpointEvery(runs.checkpoint, epochs=1))
-    trainer = new_trainer(config, train, watchers)
+    trainer = new_trainer(config, train, watchers, runs.identity)
+    if warm is not None:
+        if warm.network.config != trainer.network.config:
+            raise ConfigError(
+                "warm_start needs the options and columns of the fit before: its network has other shapes"
+            )
+        host = warm.network.backend.to_host
+        trainer.network.params.load({name: host(value) for name, value in warm.network.params.items()})
     if runs.resume is not None:
         trainer.restore(runs.resume)
     notes = scaler.notes()
@@ -132,7 +143,12 @@ def training_parts(
     return train, judge if len(judge) else None
 
 
-def new_trainer(config: ForecasterConfig, train: WindowSet | Lanes, callbacks: Sequence[Callback]) -> Trainer:
+def new_trainer(
+    config: ForecasterConfig,
+    train: WindowSet | Lanes,
+    callbacks: Sequence[Callback],
+    identity: Mapping[str, Any] | None = None,
+) -> Trainer:
     """A trainer of a new network for these windows."""
     loss = config.loss()
     layout = NetworkConfig(
@@ -155,4 +171,5 @@ def new_trainer(config: ForecasterConfig, train: WindowSet | Lanes, callbacks: S
         memory=config.memory,
         callbacks=callbacks,
         extra={"forecaster": config.to_dict()},
+        identity=identity,
     )

@@ -202,9 +202,14 @@ class View:
         rows = self.origins[:, None] - np.minimum(lags[None, :], self.rows[:, None])
         return self.take(rows), have
 
-    def groups(self, limit: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Origins that have equally many rows, up to `limit`: their indices `(k,)` and windows `(k, rows)`."""
+    def groups(self, limit: int, multiple: int = 1) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Origins that have equally many rows, up to `limit`: their indices `(k,)` and windows `(k, rows)`.
+
+        Args:
+            multiple: windows of more rows than that have a multiple of it, so that there are fewer lengths.
+        """
         length = np.minimum(self.rows, limit)
+        length = np.where((length < limit) & (length > multiple), length - length % multiple, length)
         for rows in np.unique(length):
             index = np.flatnonzero(length == rows)
             step = max(1, (1 << 20) // int(rows))

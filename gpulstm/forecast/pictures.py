@@ -98,7 +98,8 @@ def draw_backtest(
         observed=data.series(series)[rows, target],
         errors=result.errors_by_step(series, target),
         scores={name: errors["MASE"] for name, errors in result.errors(series, target).items()},
-        title=title or f"{_name(result, series, target)}: {count} forecasts of {horizon} steps from rolling origins",
+        title=(title or f"{_name(result, series, target)}: {count} forecasts of {horizon} steps from rolling origins")
+        + _covered(result, series, target),
         label=label or result.targets[target],
     )
 
@@ -127,10 +128,16 @@ def plot_backtest(result: Backtest, data: SeriesSet | None, *, series: int, targ
         rows = slice(max(0, int(result.origins[chosen[0]]) - horizon), int(result.origins[chosen[-1]]) + horizon)
         time, observed = data.time_of(series)[rows], data.series(series)[rows, target]
     axes = drawing.fans_on(axes, fans, time=time, observed=observed, label=_name(result, series, target))
-    covered = result.errors(series, target)[MODEL].get("coverage")
-    if covered is not None and result.target_coverage is not None:
-        axes.set_title(f"the band of {100 * result.target_coverage:.0f} % covers {100 * covered:.0f} %")
+    axes.set_title(_covered(result, series, target).lstrip("; "))
     return axes
+
+
+def _covered(result: Backtest, series: int, target: int) -> str:
+    """What the outermost band covers next to what it ought to; nothing without a band."""
+    covered = result.errors(series, target)[MODEL].get("coverage")
+    if covered is None or result.target_coverage is None:
+        return ""
+    return f"; the band of {100 * result.target_coverage:.0f} % covers {100 * covered:.0f} %"
 
 
 def _apart(result: Backtest, series: int) -> list[int]:

@@ -239,6 +239,8 @@ def _spec(found: Weights, dtype: str, chosen: Mapping[str, Any]) -> StackSpec:
         if name not in found or found[name].ndim != 2 or 0 in found[name].shape:
             raise InteropError(f"expected a matrix {name}, found {', '.join(sorted(found))}")
     projection = found.get("weight_hr_l0")
+    if projection is not None and (projection.ndim != 2 or 0 in projection.shape):
+        raise ShapeError(f"weight_hr_l0 has shape {projection.shape}, expected a matrix")
     rows, columns = found["weight_hh_l0"].shape
     hidden = columns if projection is None else projection.shape[-1]
     cell = _CELLS.get(rows // hidden) if rows % hidden == 0 else None

@@ -47,6 +47,22 @@ class History:
         """The rows by column, NaN for None, as `gpulstm.plots.history` draws them."""
         return {name: [_float(row[name]) for row in self.rows] for name in COLUMNS}
 
+    def plot(self, axes: Any = None) -> Any:
+        """Draw the losses over the epochs on matplotlib axes, new ones by default, which are returned.
+
+        Raises:
+            MissingExtraError: matplotlib is not installed.
+        """
+        from gpulstm.plots.axes import history_on
+
+        return history_on(axes, self.columns())
+
+    def _repr_html_(self) -> str:
+        cells = [[f"{value:.5g}" for value in values] for values in self.columns().values()]
+        head = "".join(f"<th>{name}</th>" for name in COLUMNS)
+        rows = "".join("<tr>" + "".join(f"<td>{one}</td>" for one in row) + "</tr>" for row in zip(*cells, strict=True))
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write the rows as a CSV with a header, an empty cell for None; the file is replaced in one step.
 

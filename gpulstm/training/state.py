@@ -65,6 +65,7 @@ class RunState:
         batch_size: int,
         clip_norm: float | None,
         seed: int,
+        identity: Mapping[str, Any] | None = None,
     ) -> None:
         for name, value, kind in (
             ("network", network, Network),
@@ -78,6 +79,7 @@ class RunState:
         self.batch_size = validate.count("batch_size", batch_size)
         self.clip_norm = None if clip_norm is None else validate.real("clip_norm", clip_norm, above=0)
         self.seed = validate.count("seed", seed, at_least=0)
+        self.identity = dict(identity or {})
         if loss.outputs != network.config.outputs:
             raise ConfigError(
                 f"the loss {loss.name!r} needs {loss.outputs} outputs per target, the network gives "
@@ -244,6 +246,7 @@ class RunState:
     def _run_config(self) -> dict[str, Any]:
         """What a run that goes on must have in common with the one that was saved, as JSON gives it back."""
         options = {
+            **self.identity,  # named first, as its names are those that a person typed
             "network": self.network.config.to_dict(),
             "network_seed": self.network.seed,
             "loss": self.loss.config(),
@@ -253,7 +256,18 @@ class RunState:
             "clip_norm": self.clip_norm,
             "seed": self.seed,
         }
-        return json.loads(json.dumps(options))
+        return json.loads(_text("what the run consists of", options))
+
+    def check_saved(self, callbacks: Sequence[Callback], extra: Mapping[str, Any]) -> None:
+        """Raise unless a checkpoint could hold the run: better now than after an hour of training.
+
+        Raises:
+            ConfigError: something is none of what JSON can hold; it is named.
+        """
+        self._run_config()
+        _text("extra", extra)
+        for callback in callbacks:
+            _text(f"the state of the callback {callback.name!r}", callback.scalars())
 
     def publish(self) -> None:
         """Put the weights into the network, where it has copies of its own."""
@@ -301,6 +315,13 @@ def in_order(callbacks: Sequence[Callback]) -> list[Callback]:
         if names.count(name) > 1:
             raise ConfigError(f"callbacks has two named {name!r}, whose state a checkpoint could not tell apart")
     return sorted(callbacks, key=lambda callback: callback.last)
+
+
+def _text(what: str, values: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(values, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{what} cannot be saved: {error}") from error
 
 
 def _difference(name: str, saved: Any, own: Any) -> tuple[str, Any, Any]:

@@ -67,6 +67,8 @@ class Trainer:
         log_every: steps between two looks of the host at the losses.
         callbacks: told of every step and epoch, in this order, those that save after the others.
         extra: what else belongs into a checkpoint, as JSON can hold it: a scaler, the columns of a table.
+        identity: what else gives the run's numbers their meaning, by name, as JSON can hold it: `restore` refuses a
+            checkpoint whose run differs in it, as in an option of the run.
 
     Attributes:
         state: all that the run consists of between two steps: optimizer, schedule, counters, best weights.
@@ -93,6 +95,7 @@ class Trainer:
         log_every: int = 50,
         callbacks: Sequence[Callback] = (),
         extra: Mapping[str, Any] | None = None,
+        identity: Mapping[str, Any] | None = None,
     ) -> None:
         self.epochs = validate.count("epochs", epochs)
         self.memory = check_memory(memory)
@@ -108,6 +111,7 @@ class Trainer:
             batch_size=batch_size,
             clip_norm=clip_norm,
             seed=seed,
+            identity=identity,
         )
         self._steps = Steps(self.state, self.memory)
         self._train: WindowSet | Lanes | None = None  # while a loop runs
@@ -171,6 +175,7 @@ class Trainer:
             TrainingError: a loss or gradient is not finite (the step and the parameter are named), or memory is full.
         """
         state = self.state
+        state.check_saved(self.callbacks, self.extra)
         check_windows("train", train, state)
         if validation is not None:
             check_windows("validation", validation, state)

@@ -244,3 +244,28 @@ def test_what_killed_processes_left_is_removed_at_the_next_start(tmp_path: Path)
         check=True,
     )
     assert sorted(os.listdir(tmp_path)) == sorted([path.name, *(name for name, stays in others.items() if stays)])
+
+
+def test_a_folder_is_kept_for_one_process(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with files.locked(folder, DataError):
+        message = f"process {os.getpid()} writes into .*run; wait for it"
+        with pytest.raises(DataError, match=message), files.locked(folder, DataError):
+            pass
+        (folder / "result").touch()
+    assert os.listdir(folder) == ["result"]
+    with files.locked(tmp_path / "empty", DataError):
+        pass
+    assert os.listdir(tmp_path) == ["run"]
+    with pytest.raises(DataError, match="is a file, expected a folder"), files.locked(folder / "result", DataError):
+        pass
+
+
+def test_the_lock_of_a_dead_process_clears_itself(tmp_path: Path) -> None:
+    code = "import os, signal, sys\nfrom gpulstm.arrays import files\nfrom gpulstm.errors import DataError\n"
+    code += "with files.locked(sys.argv[1], DataError): os.kill(os.getpid(), signal.SIGKILL)"
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    assert os.listdir(tmp_path) == [files.LOCK]
+    with files.locked(tmp_path, DataError):
+        assert (tmp_path / files.LOCK).read_text().strip() == str(os.getpid())
+    assert not os.listdir(tmp_path)

@@ -48,5 +48,5 @@ def test_a_part_is_never_longer_than_its_series() -> None:
     np.testing.assert_array_equal(cuts.validation, [22, 27])
     np.testing.assert_array_equal(cuts.train, [21, 26])
     np.testing.assert_array_equal(chronological_cuts(series, 2, 3).train, [20, 25])  # none of b, and that is no mistake
-    with pytest.raises(ConfigError, match="validation=20 and test=5 leave no training rows of any series; .* 25 rows"):
+    with pytest.raises(ConfigError, match="validation=20 and test=5 leave no training rows of any series"):
         chronological_cuts(series, 20, 5)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from forecasters import dated, wave
+from forecasters import wave
 
 from gpulstm.data.loading import load_series
 from gpulstm.data.splits import chronological_cuts
@@ -15,7 +15,7 @@ from gpulstm.data.windows import WindowSet
 from gpulstm.errors import ConfigError, DataError
 from gpulstm.forecast.config import ForecasterConfig
 from gpulstm.forecast.fitted import new_scaler
-from gpulstm.forecast.learning import new_trainer, season_in, training_parts, uneven_rows
+from gpulstm.forecast.learning import new_trainer, training_parts
 from gpulstm.schedules import Cosine
 
 SMALL: dict[str, Any] = {
@@ -78,18 +78,3 @@ def test_the_trainer_has_the_options_of_the_forecaster() -> None:
     assert isinstance(state.schedule, Cosine)
     assert state.schedule.steps == 7 * -(-len(train) // 16)  # the rate falls until the last step
     assert trainer.extra == {"forecaster": config.to_dict()}
-
-
-def test_the_season_is_that_of_the_time_step_unless_given() -> None:
-    days = load_series(dated(), target="y", time="day")
-    assert season_in(ForecasterConfig(), days) == 7
-    assert season_in(ForecasterConfig(season=5), days) == 5
-    assert season_in(ForecasterConfig(), load_series(wave())) == 1
-
-
-def test_series_with_uneven_rows_are_named() -> None:
-    data = {name: np.delete(column, 70) for name, column in dated().items()}
-    assert uneven_rows(load_series(dated(), target="y", time="day")) == []
-    assert uneven_rows(load_series(wave())) == []
-    (note,) = uneven_rows(load_series(data, target="y", time="day"))
-    assert note.endswith("by the most frequent step: series")

@@ -25,7 +25,7 @@ def _columns(steps: np.ndarray, waves: Waves, trend: bool, rows: int) -> np.ndar
     return np.stack(parts, axis=1)
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=64)
 def _solver(rows: int, horizon: int, waves: Waves, trend: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Design of the window `(rows, k)`, its pseudo-inverse `(k, rows)` and the design ahead `(horizon, k)`."""
     behind = _columns(np.arange(-rows, 0.0), waves, trend, rows)

@@ -59,6 +59,11 @@ class Residual:
         cell = self.network.config.stack.cell.upper()
         return f"{cell} on {self.ridge.name}" if self.ridge is not None else f"{cell} {self.space.name}"
 
+    @property
+    def warm_key(self) -> str:
+        """Names what it starts from in later fits."""
+        return f"{'base' if self.ridge is None else 'ridge'} {self.space.name}"
+
     def forecast(self, view: View) -> np.ndarray:
         """Medians `(N, H)` in the units of the series."""
         view = self.space.view(view)

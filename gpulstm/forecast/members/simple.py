@@ -167,7 +167,7 @@ def _harmonic(member: Simple, view: View) -> np.ndarray:
     needed = 1.9 * member.waves[0][0]
     fallback = Simple("seasonal", season=view.season).raw(view)
     found = fallback.copy()
-    for index, windows in view.groups(member.limit):
+    for index, windows in view.groups(member.limit, 4 * member.season):
         if windows.shape[1] >= needed:
             found[index] = harmonic(windows, view.horizon, member.waves, member.trend, member.move)
     return found

@@ -6,7 +6,7 @@ where validation says, and a network that no step improved is left out.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,6 +127,11 @@ class Origin:
     start: int
     key: str
 
+    @property
+    def warm_key(self) -> str:
+        """Names what it starts from in later fits, too."""
+        return f"{'base' if self.ridge is None else 'ridge'} {self.space.name}"
+
 
 class Runs:
     """The training runs of a fit, one after another, and the checkpoint that it goes on from.
@@ -136,6 +141,8 @@ class Runs:
         progress: a bar on stderr.
         checkpoint: a file to which the present run is saved after every epoch.
         resume: such a file.  Runs before the one that it holds are done again, to the same bits.
+        warm: weights to start from, by what a network starts from (`Origin.warm_key`), where they fit.
+        identity: what a run that goes on must have in common with the saved one, by name; see `Trainer`.
 
     Attributes:
         histories: of the runs so far.
@@ -147,9 +154,13 @@ class Runs:
         progress: bool = False,
         checkpoint: Any = None,
         resume: Any = None,
+        warm: Mapping[str, Mapping[str, np.ndarray]] | None = None,
+        identity: Mapping[str, Any] | None = None,
     ) -> None:
+        self.warm = {} if warm is None else warm
         self.histories: list[History] = []
         self.callbacks, self.progress, self.checkpoint, self.resume = callbacks, progress, checkpoint, resume
+        self.identity = dict(identity or {})
         self._key: str | None = None
 
     @property
@@ -216,10 +227,12 @@ def train(
         restore_best=judge is not None,
         callbacks=[*runs.watchers(), *([] if early is None else [early])],
         extra={"member": origin.key},
+        identity=runs.identity,
     )
     dtype = network.config.stack.data_dtype
     windows = Windows(x.astype(dtype), target, learn.weight, steps, size)
     if judge is None:
+        _warm(network, runs.warm.get(origin.warm_key))
         runs.fit(origin.key, trainer, windows, None, None)
         return Residual(origin.space, origin.ridge, network, trainer.epoch, origin.start)
     view, weight = judge.view, judge.weight
@@ -229,6 +242,7 @@ def train(
     judged, x = _learned(origin, view)
     validation: Any = Windows(x.astype(dtype), judged, weight)
     before = trainer.evaluate(validation)
+    _warm(network, runs.warm.get(origin.warm_key))
     history = runs.fit(origin.key, trainer, windows, validation, early)
     if history.best_loss is None or history.best_epoch is None or not history.best_loss < (1 - GAIN) * before:
         return None
@@ -255,6 +269,15 @@ def _new(target: np.ndarray, x: np.ndarray, options: Training) -> Network:
     network.params["head.W"][...] = 0
     network.params["head.b"][...] = network.backend.from_host(quantiles.reshape(-1).astype(stack.dtype))
     return network
+
+
+def _warm(network: Network, weights: Mapping[str, np.ndarray] | None) -> None:
+    """Put weights of an earlier fit into a network, where they have its shapes."""
+    if weights is None or {name: value.shape for name, value in weights.items()} != {
+        name: value.shape for name, value in network.params.items()
+    }:
+        return
+    network.params.load(weights)
 
 
 def _learned(origin: Origin, view: View) -> tuple[np.ndarray, np.ndarray]:

@@ -132,10 +132,13 @@ def read(path: str | os.PathLike[str], limit: int = LIMIT) -> list[Described]:
         size = file.seek(0, os.SEEK_END)
         file.seek(0)
         with files.damaged(f"{path} is damaged", InteropError):
-            if file.read(4) == b"PK\x03\x04":
-                return _read_archive(file, str(path), size + limit)
-            with _open(file, str(path)) as weights:
-                return _described(_Weights(weights, str(path), size + limit))
+            try:
+                if file.read(4) == b"PK\x03\x04":
+                    return _read_archive(file, str(path), size + limit)
+                with _open(file, str(path)) as weights:
+                    return _described(_Weights(weights, str(path), size + limit))
+            except (OSError, RuntimeError) as error:  # how h5py tells of what it stumbles over
+                raise InteropError(f"{path} is damaged: {error}") from error
 
 
 def _read_archive(file: BinaryIO, name: str, most: int) -> list[Described]:

@@ -1,0 +1,235 @@
+"""Files that mean harm, made small: each asks for memory, time or files that it has no right to."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import onnx
+from onnx import helper
+from readers import whole
+
+from gpulstm.arrays import checkpoint
+
+
+def _changed(name: str, folder: Path, change: Callable[[dict[str, Any], dict[str, Any]], None]) -> bytes:
+    """A checkpoint with other arrays or metadata, and the right checksum."""
+    arrays, meta = checkpoint.load(whole(name, folder))
+    held: dict[str, Any] = dict(arrays)
+    change(held, meta)
+    checkpoint.save(folder / "changed", held, meta)
+    return (folder / "changed").read_bytes()
+
+
+def _set(*keys: str, value: Any) -> Callable[[dict[str, Any], dict[str, Any]], None]:
+    def change(arrays: dict[str, Any], meta: dict[str, Any]) -> None:
+        place = meta
+        for key in keys[:-1]:
+            place = place[key]
+        place[keys[-1]] = value
+
+    return change
+
+
+def _array(name: str, value: np.ndarray) -> Callable[[dict[str, Any], dict[str, Any]], None]:
+    return lambda arrays, meta: arrays.update({name: value})
+
+
+def _nested(depth: int) -> Any:
+    value: Any = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def forecasters(folder: Path) -> Iterator[tuple[str, bytes]]:
+    """Checkpoints of forecasters."""
+    stack = ("network", "stack")
+    changes = {
+        "a million layers": _set(*stack, "num_layers", value=10**6),
+        "a billion layers": _set(*stack, "num_layers", value=10**9),
+        "20000 units": _set(*stack, "hidden_size", value=20_000),
+        "a horizon of 5e9": _set("network", "horizon", value=5 * 10**9),
+        "activations of numbers": _set(*stack, "activations", value=[1, [2]]),
+        "zoneout a number": _set(*stack, "zoneout", value=3),
+        "options a list": _set("options", value=[]),
+        "a network of null": _set("network", value=None),
+        "a long text": _set("options", "cell", value="9" * 10**6),
+        "nested": _set("options", "quantiles", value=_nested(500)),
+        "seasons of text": _set("seasons", value=["x"]),
+        "history a number": _set("history", value=7),
+        "history with no rows": _set("history", "rows", value=[{}]),
+        "columns of lists": _set("series", "columns", value=[[1]]),
+        "targets too many": _set("series", "targets", value=4),
+        "names twice": _set("series", "names", value=["a", "a"]),
+        "missing a number": _set("series", "missing", value=3),
+        "no scaler": _set("scaler", value={}),
+        "infinite values": _array("tail.values", np.full((4, 1), np.inf)),
+        "values of rank 3": _array("tail.values", np.zeros((4, 1, 1))),
+        "offsets backwards": _array("tail.offsets", np.array([4, 0])),
+        "no times": _array("tail.time", np.zeros(0)),
+        "times that are NaN": _array("tail.time", np.full(40, np.nan)),
+        "until of another shape": _array("until", np.zeros((3, 3))),
+        "a scale of zero": _array("scaler.scale", np.zeros((1, 1))),
+        "a location that is infinite": _array("scaler.location", np.full((1, 1), np.inf)),
+    }
+    for name, change in changes.items():
+        yield name, _changed("forecaster", folder, change)
+    text = ('{"__metadata__":' + '{"a":' * 20_000).encode()
+    yield "a header nested without end", struct.pack("<Q", len(text)) + text
+    yield "a header past the end", struct.pack("<Q", 2**63) + b"{}"
+
+
+def training_runs(folder: Path) -> Iterator[tuple[str, bytes]]:
+    """Checkpoints of training runs."""
+    changes = {
+        "counters of text": _set("counters", "epoch", value="9" * 10**6),
+        "counters a list": _set("counters", value=[]),
+        "a batch without a log": _set("counters", "batch", value=10**9),
+        "a log of rank 1": _array("log", np.zeros(3, np.float32)),
+        "a state without h": _array("state.c", np.zeros(3)),
+        "callbacks a number": _set("callbacks", value=3),
+        "a schedule of text": _set("schedule", "bad", value="x"),
+        "an optimizer of null": _set("optimizer", value=None),
+        "a history of text": _set("history", value="x"),
+        "a run of numbers": _set("run", value=3),
+        "a loss scale": _array("loss_scale", np.zeros(9)),
+        "extra a list": _set("extra", value=[1]),
+    }
+    for name, change in changes.items():
+        yield name, _changed("training_run", folder, change)
+
+
+def torch_dicts(folder: Path) -> Iterator[tuple[str, bytes]]:
+    """PyTorch's dicts in safetensors."""
+    from safetensors.numpy import save
+
+    matrices = {"weight_ih_l0": np.zeros((12, 2), "f4"), "weight_hh_l0": np.zeros((12, 3), "f4")}
+    yield "layer 999999", save({**matrices, "weight_ih_l999999": np.zeros((12, 3), "f4")})
+    yield "a layer of 5000 digits", save({**matrices, "weight_ih_l" + "9" * 5000: np.zeros((12, 3), "f4")})
+    yield "an empty projection", save({**matrices, "weight_hr_l0": np.zeros((0, 0), "f4")})
+    for entry in ('{"dtype": "F32"}', '{"dtype": 3, "shape": [], "data_offsets": [0, 4]}', "null", "[]"):
+        text = f'{{"weight_ih_l0": {entry}}}'.encode()
+        yield f"an entry {entry}", struct.pack("<Q", len(text)) + text + bytes(4)
+
+
+def weights_files(folder: Path) -> Iterator[tuple[str, bytes]]:
+    """HDF5 files of Keras."""
+
+    def made(fill: Callable[[Any], None]) -> bytes:
+        held = io.BytesIO()
+        with h5py.File(held, "w") as file:
+            fill(file)
+        return held.getvalue()
+
+    def unwritten(file: Any) -> None:
+        for place in range(3):
+            file.create_dataset(f"layers/lstm/cell/vars/{place}", (3 << 28,), "f4")
+
+    def shared(file: Any) -> None:
+        block = file.create_dataset("block", (1 << 26,), "f4", chunks=(1 << 16,), compression="gzip")
+        block[: 1 << 16] = 1
+        for place in range(12):
+            file[f"layers/lstm/cell/vars/{place}"] = block
+
+    def fan(file: Any) -> None:
+        group = file.create_group("deepest")
+        for level in range(7):
+            above = file.create_group(f"level{level}")
+            for place in range(12):
+                above[str(place)] = group
+            group = above
+        file["layers/lstm"] = group
+
+    def circle(file: Any) -> None:
+        group = file.create_group("layers/lstm")
+        group["again"] = group
+
+    def arrays(file: Any) -> None:
+        file["layers/lstm"] = np.zeros(3)
+
+    def texts(file: Any) -> None:
+        file["layers/lstm/cell/vars/0"] = "text"
+
+    def nothing(file: Any) -> None:
+        file["layers/lstm/cell/vars/0"] = h5py.Empty("f4")
+
+    def digits(file: Any) -> None:
+        file["layers/lstm_" + "9" * 5000 + "/cell/vars/0"] = np.zeros(3)
+
+    for fill in (unwritten, shared, fan, circle, arrays, texts, nothing, digits):
+        yield fill.__name__, made(fill)
+
+
+def archives(folder: Path) -> Iterator[tuple[str, bytes]]:
+    """Archives of Keras."""
+
+    def zipped(config: bytes, weights: bytes) -> bytes:
+        held = io.BytesIO()
+        with zipfile.ZipFile(held, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("config.json", config)
+            archive.writestr("model.weights.h5", weights)
+        return held.getvalue()
+
+    layer = {"class_name": "LSTM", "config": {"name": "a", "units": "many"}, "inbound_nodes": []}
+    yield "zeros packed", zipped(b"{}", bytes(1 << 28))
+    yield "a config of blanks", zipped(b" " * (1 << 27), b"")
+    yield "a config nested", zipped(b"[" * 10**6, b"")
+    for name, nodes in (
+        ("nodes of Keras 2", [[["a", 0, 0, {}]]]),
+        ("nodes of numbers", [3]),
+        ("nodes nested", [{"args": _nested(900)}]),
+        ("a history of nothing", [{"args": [{"class_name": "__keras_tensor__", "config": {"keras_history": []}}]}]),
+    ):
+        config = {"class_name": "Functional", "config": {"layers": [{**layer, "inbound_nodes": nodes}]}}
+        yield name, zipped(json.dumps(config).encode(), b"")
+    for name, layers in (("layers null", None), ("a layer of null", [None]), ("a layer without a config", [{}])):
+        config = {"class_name": "Sequential", "config": {"layers": layers}}
+        yield name, zipped(json.dumps(config).encode(), b"")
+
+
+def onnx_models(folder: Path) -> Iterator[tuple[str, bytes]]:
+    """ONNX models."""
+
+    def model(*nodes: Any, weights: tuple[Any, ...] = ()) -> bytes:
+        ends = [[helper.make_tensor_value_info(name, 1, [2])] for name in "xy"]
+        graph = helper.make_graph([*nodes, helper.make_node("Identity", ["x"], ["y"])], "g", *ends, weights)
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]).SerializeToString()
+
+    def shape(*extents: int) -> Any:
+        return onnx.TensorProto(
+            dims=[len(extents)], data_type=7, name="shape", raw_data=struct.pack(f"<{len(extents)}q", *extents)
+        )
+
+    def fill(name: str) -> Any:
+        return helper.make_node("ConstantOfShape", ["shape"], [name])
+
+    yield "four of 1.9 GiB", model(*(fill(name) for name in "abcd"), weights=(shape(500_000_000),))
+    products = [helper.make_node("MatMul", [f"a{n}", f"a{n}"], [f"a{n + 1}"]) for n in range(40)]
+    yield "40 products", model(fill("a0"), *products, weights=(shape(1500, 1500),))
+    exponents = [helper.make_node("Exp", ["a"], [f"b{n}"]) for n in range(500)]
+    yield "500 of one large value", model(fill("a"), *exponents, weights=(shape(4_000_000),))
+    spread = [helper.make_node("Expand", ["one", "shape"], ["a"]), helper.make_node("Exp", ["a"], ["b"])]
+    one = onnx.TensorProto(dims=[1], data_type=1, name="one", raw_data=bytes(4))
+    yield "a view made whole", model(*spread, weights=(shape(500_000_000), one))
+    for location in ("a" * 5000, "../x", "loop"):
+        entry = onnx.StringStringEntryProto(key="location", value=location)
+        outside = onnx.TensorProto(dims=[1], data_type=1, name="w", data_location=1, external_data=[entry])
+        yield f"external {location[:9]}", model(weights=(outside,))
+
+
+HOSTILE: dict[str, Callable[[Path], Iterator[tuple[str, bytes]]]] = {
+    "forecaster": forecasters,
+    "training_run": training_runs,
+    "torch_dict": torch_dicts,
+    "keras": archives,
+    "weights_h5": weights_files,
+    "onnx": onnx_models,
+}
