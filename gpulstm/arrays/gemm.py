@@ -15,6 +15,8 @@ from gpulstm.arrays.cupy_backend import CupyBackend
 
 Products = Literal["cublas", "own"]
 TYPES = {"float16": ("__half", "float"), "float32": ("float", "float"), "float64": ("double", "double")}
+STEP = 64  # a multiple of every tile's depth
+LEAST_DEPTH = 256  # of a part: below, storing and adding parts costs more than blocks that have nothing to do
 SIZE = {"float16": 2, "float32": 4, "float64": 8}  # bytes of a number
 Tile = tuple[int, ...]
 TENSOR_TILES: tuple[Tile, ...] = (
@@ -131,6 +133,10 @@ def _own(
     inner = a.shape[0] if turned[0] else a.shape[1]
     dtype = out.dtype.name
     shape = choose_tile(full or rows, columns, backend.processors, wants_tensor(backend, dtype))
+    parts, depth = split(shape, rows, columns, inner, backend.processors) if turned[0] and not bias else (1, inner)
+    if parts > 1:
+        _split(backend, (a, b, out), turned, accumulate, (shape, parts, depth))
+        return
     kernel = gemm_kernel(backend, dtype, shape, *turned)
     most = MOST_DOWN * shape[0]  # rows of a grid
     for start in range(0, rows, most):
@@ -140,8 +146,41 @@ def _own(
         kernel(blocks(shape, len(part), columns), (threads(shape),), (left, b, part, bias, *numbers))
 
 
-def gemm_kernel(backend: CupyBackend, dtype: str, shape: Tile, transa: bool, transb: bool) -> Any:
-    """The compiled product for a dtype, a tile and two orders of storage."""
+def split(shape: Tile, rows: int, columns: int, inner: int, processors: int) -> tuple[int, int]:
+    """(parts, depth of each) of a product, so that its blocks are about as many as the multiprocessors.
+
+    A part is at least LEAST_DEPTH deep.  The same sizes give the same parts, and so the same bits.
+    """
+    across, down = blocks(shape, rows, columns)
+    parts = max(1, min(processors // max(1, across * down), inner // LEAST_DEPTH))
+    depth = -(-inner // parts)
+    depth = max(STEP, -(-depth // STEP) * STEP)
+    return -(-inner // depth), depth
+
+
+def _split(
+    backend: CupyBackend,
+    arrays: tuple[Any, ...],
+    turned: tuple[bool, bool],
+    accumulate: bool,
+    how: tuple[Tile, int, int],
+) -> None:
+    """Launch our kernel on parts of the depth, then add the parts; `how`: the tile and what `split` gives."""
+    (a, b, out), (shape, parts, depth) = arrays, how
+    (rows, columns), dtype = out.shape, out.dtype.name
+    inner = a.shape[0] if turned[0] else a.shape[1]
+    partial = backend.empty((parts, rows, columns), "float64" if dtype == "float64" else "float32")
+    kernel = gemm_kernel(backend, dtype, shape, *turned, name="gpulstm_gemm_part")
+    sizes = (rows, columns, inner, a.shape[1], b.shape[1], depth)
+    kernel((*blocks(shape, rows, columns), parts), (threads(shape),), (a, b, partial, *sizes))
+    kernel = gemm_kernel(backend, dtype, shape, *turned, name="gpulstm_gemm_sum")
+    kernel((-(-out.size // 256),), (256,), (partial, out, out.size, parts, int(accumulate)))
+
+
+def gemm_kernel(
+    backend: CupyBackend, dtype: str, shape: Tile, transa: bool, transb: bool, *, name: str = "gpulstm_gemm"
+) -> Any:
+    """The compiled kernel `name` of `kernels/cuda/gemm.cu` for a dtype, a tile and two orders of storage."""
     storage, compute = TYPES[dtype]
     defines = (
         ("GL_T", storage),
@@ -149,8 +188,9 @@ def gemm_kernel(backend: CupyBackend, dtype: str, shape: Tile, transa: bool, tra
         *tile(shape, dtype),
         ("GL_TA", str(transa).lower()),
         ("GL_TB", str(transb).lower()),
+        *((("GL_SPLIT", "1"),) if name != "gpulstm_gemm" else ()),
     )
-    return backend.kernel("cuda/gemm.cu", defines, "gpulstm_gemm")
+    return backend.kernel("cuda/gemm.cu", defines, name)
 
 
 def matmul(

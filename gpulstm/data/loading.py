@@ -62,6 +62,7 @@ def load_series(
 
 
 def as_before(options: TableOptions, like: SeriesSet) -> TableOptions:
+    """Options that read a table in the roles that `like` was read in."""
     roles = like.origin.roles
     return replace(
         options,
@@ -314,6 +315,7 @@ def _names(keys: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
 
 
 def some(names: Sequence[str]) -> str:
+    """The first of some names, and how many more there are."""
     return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
@@ -350,7 +352,8 @@ def _same_clock(one: TimeForm, other: TimeForm, time: np.ndarray, before: np.nda
 
 
 def _finite(table: Collected, roles: Roles, where: Callable[[int], str]) -> None:
-    total = np.add.reduce(table.values, axis=0)  # infinite or NaN where a cell is, without an array as large
+    with np.errstate(over="ignore", invalid="ignore"):  # a sum may overflow where no cell is infinite
+        total = np.add.reduce(table.values, axis=0)  # infinite or NaN where a cell is, without an array as large
     for column in np.flatnonzero(~np.isfinite(total)):
         infinite = np.isinf(table.values[:, column])
         if infinite.any():
@@ -451,14 +454,14 @@ def _check_missing(
     if not absent.any():
         return series
     if rule == "refuse":
-        row, column = (int(at) for at in np.argwhere(absent)[0])
         column = int(np.flatnonzero(absent.any(axis=0))[0])
         row = int(np.argmax(absent[:, column]))
         count = int(absent[:, column].sum())
         at = row if rows is None else rows.number(row)
+        first, _, label = where(at).partition(" of ")
         raise DataError(
-            f"column {series.columns[column]!r} has {count} missing value{'s' if count > 1 else ''}, the first in "
-            f"{where(at)}; fill the cells, or choose {option('missing', 'auto')}, forward, interpolate, mask or zero"
+            f"column {series.columns[column]!r} of {label} has {count} missing value{'s' if count > 1 else ''}, the "
+            f"first in {first}; fill the cells, or choose {option('missing', 'auto')}, forward, interpolate, mask, zero"
         )
     cells = absent[:, : series.targets]
     share = float(cells.mean()) if cells.size else 0.0

@@ -51,7 +51,7 @@ class TableOptions:
     embedding: int = described(
         0, "categories with at least so many values are learned as vectors; 0: all are one column a value", TABLE
     )
-    sep: str | None = described(None, "between the cells of a CSV; by default found", TABLE)
+    sep: str | None = described(None, "between the cells of a CSV; by default found", TABLE, aliases=("--delimiter",))
     decimal: str | None = described(None, "decimal mark of a CSV, a point or a comma; by default found", TABLE)
     thousands: str | None = described(None, "thousands mark of a CSV; by default found", TABLE)
     encoding: str | None = described(None, "of a CSV; by default found", TABLE)

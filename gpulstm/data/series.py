@@ -178,6 +178,8 @@ class SeriesSet:
                 raise DataError(f"{name} of the series has a name twice")
         if not self.targets or sum(counts) != len(self.columns):
             raise DataError(f"the series have {len(self.columns)} columns, but roles for {sum(counts)}")
+        if not isinstance(self.missing, str):
+            raise DataError(f"missing of the series is {self.missing!r}, expected the name of a rule")
         if self.static + self.made > self.future:
             raise DataError(
                 f"the series have {self.future} future columns, but {self.static + self.made} of other kinds"

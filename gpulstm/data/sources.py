@@ -16,11 +16,12 @@ from typing import Any
 
 import numpy as np
 
+from gpulstm.arrays import files
 from gpulstm.data.cells import MISSING, number_of
 from gpulstm.data.dialect import HEAD, Dialect, find_dialect, other_encoding
-from gpulstm.data.frames import SHOWN, Kinds, Source, columns_source, frame_source, mapping_source, needed
+from gpulstm.data.frames import SHOWN, Kinds, Source, columns_source, frame_source, mapping_source
 from gpulstm.data.options import TableOptions
-from gpulstm.errors import DataError, option
+from gpulstm.errors import DataError, missing_extra, option
 
 CHUNK = 250_000  # rows of a text file that exist as pandas columns at one time
 _BATCH = 131_072  # rows of a Parquet file likewise
@@ -54,6 +55,8 @@ def _file(path: Path, options: TableOptions) -> Source:
         raise DataError(f"there is no file {str(path)!r}")
     if path.is_dir():
         raise DataError(f"{str(path)!r} is a folder, expected a file")
+    if not path.is_file():  # a pipe, as `<(zcat data.csv.gz)` of a shell gives; devices are refused
+        return _text(io.BytesIO(files.read(path, DataError)), path.name, options)
     suffixes = [suffix.lower() for suffix in path.suffixes]
     last = suffixes[-1] if suffixes else ""
     if last in (".parquet", ".pq"):
@@ -71,8 +74,7 @@ def _file(path: Path, options: TableOptions) -> Source:
 def _open(file: Path | io.BytesIO) -> Any:
     """The bytes of a text file, unpacked."""
     if isinstance(file, io.BytesIO):
-        file.seek(0)
-        return file
+        return io.BytesIO(file.getvalue())  # the same bytes, from their start, to be closed
     suffix = file.suffix.lower()
     if suffix == ".gz":
         import gzip
@@ -98,7 +100,7 @@ def _open(file: Path | io.BytesIO) -> Any:
         try:
             import zstandard
         except ImportError:
-            raise needed("zstandard", f"reading {file.name}") from None
+            raise missing_extra("zstandard", f"reading {file.name}") from None
         return io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(open(file, "rb"), closefd=True))
     return open(file, "rb")
 
@@ -107,8 +109,6 @@ def _text(file: Path | io.BytesIO, label: str, options: TableOptions) -> Source:
     with _reading(label), _open(file) as stream:
         head = stream.read(HEAD)
         whole = not stream.read(1)
-        if isinstance(file, io.BytesIO):
-            stream = contextlib.nullcontext()
         dialect = find_dialect(head, whole, label, options.sep, (options.decimal, options.thousands), options.encoding)
     return _text_source(file, label, dialect, options, found=options.encoding is None)
 
@@ -227,7 +227,7 @@ def _workbook(path: Path, options: TableOptions) -> Source:
     try:
         raw = pd.read_excel(path, sheet_name=sheet, header=None, dtype=object)
     except ImportError:
-        raise needed(engines.get(path.suffix.lower(), "openpyxl"), f"reading {path.name}") from None
+        raise missing_extra(engines.get(path.suffix.lower(), "openpyxl"), f"reading {path.name}") from None
     except (ValueError, KeyError, IndexError, OSError) as error:
         raise DataError(f"{path.name} cannot be read as a workbook: {str(error).splitlines()[0]}") from None
     except Exception as error:  # zipfile and XML libraries raise classes of their own for damaged workbooks
@@ -247,7 +247,7 @@ def _parquet(path: Path) -> Source:
     try:
         import pyarrow.parquet as parquet
     except ImportError:
-        raise needed("pyarrow", "reading a Parquet file") from None
+        raise missing_extra("pyarrow", "reading a Parquet file") from None
     import pyarrow
 
     try:

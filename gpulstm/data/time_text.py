@@ -159,6 +159,7 @@ def datetimes(column: Any) -> np.ndarray:
 
 
 def text_form(texts: Sequence[str], pattern: str, zone: str | None) -> TimeForm:
+    """How labels that a pattern reads are written."""
     first = texts[0]
     if pattern == "ISO":
         separator = "T" if "T" in first else " "
@@ -204,6 +205,7 @@ def as_numbers(texts: Sequence[str]) -> np.ndarray | None:
 
 
 def plain_numbers(values: Sequence[Any]) -> np.ndarray | None:
+    """Python's numbers as an array, or None where one is none."""
     if not all(isinstance(value, numbers.Real) and not isinstance(value, bool) for value in values):
         return None
     whole = all(isinstance(value, numbers.Integral) for value in values)

@@ -161,7 +161,7 @@ class Forecaster:
         read = load_series(data, **(table if earlier is None or table else {"like": earlier.tail}))
         config, seasons = self.planned(read), self._seasons(read)
         weights = earlier.weights() if isinstance(earlier, FittedMixture) else None
-        identity = {**config.identity(), **read.identity()}
+        identity = {**self.config.identity(), **read.identity()}
         runs = Runs(callbacks, progress, checkpoint, resume, weights, identity)
         if config.single or read.embedding:
             options = resolved(config, seasons[0], int(np.median(read.lengths)))

@@ -30,72 +30,90 @@ struct GlStage {
     enum : int {
         piece = 16 / (int)sizeof(T), // numbers that are copied at once
         pitch = DEPTH + piece,
-        pieces = BM * DEPTH / piece,
         bytes = BM * pitch * (int)sizeof(T)
     };
     static_assert(DEPTH % piece == 0, "a chunk is copied in pieces of 16 bytes");
 
     static GL_INLINE T* at(unsigned char* shared, int chunk) { return (T*)(shared + chunk % 2 * bytes); }
 
-    // Begin to copy columns k0.. of a matrix [rows][K]; what lies outside of it is zero.  Ends with `wait` and a barrier.
-    static GL_INLINE void copy(const T* a, int rows, int K, int k0, T* to) {
-        const bool whole = (unsigned long long)a % 16 == 0 && K % piece == 0;
+    // Begin to copy `used` columns from k0 on of a matrix [rows][K]; what lies outside of it is zero.  Ends with `wait` and
+    // a barrier.  A thread takes a piece of every row, so that warps behind the last piece have nothing to do.  `whole`: K and
+    // the matrix's address are such that pieces can be copied at once.
+    static GL_INLINE void copy(const T* a, int rows, int K, int k0, int used, bool whole, T* to) {
 #pragma unroll 1 // there are many copies of this loop, and registers are for weights
-        for (int i = threadIdx.x; i < pieces; i += THREADS) {
-            const int row = i / (DEPTH / piece), k = k0 + i % (DEPTH / piece) * piece;
-            const T* from = a + (long long)row * K + k;
-            T* there = to + row * pitch + (k - k0);
-            if (whole && row < rows && k < K) {
-                gl_copy_16(there, from);
-                continue;
-            }
+        for (int column = threadIdx.x * piece; column < used; column += THREADS * piece) {
+            const T* from = a + k0 + column;
+            T* there = to + column;
+#pragma unroll 1
+            for (int row = 0; row < BM; ++row, from += K, there += pitch) {
+                if (whole && row < rows && k0 + column < K) {
+                    gl_copy_16(there, from);
+                    continue;
+                }
 #pragma unroll 2
-            for (int j = 0; j < piece; ++j) there[j] = row < rows && k + j < K ? __ldcg(from + j) : (T)0.0f;
+                for (int j = 0; j < piece; ++j) there[j] = row < rows && k0 + column + j < K ? __ldcg(from + j) : (T)0.0f;
+            }
         }
         __pipeline_commit();
     }
 
+    static GL_INLINE bool whole(const T* a, int K) { return (unsigned long long)a % 16 == 0 && K % piece == 0; }
+
     static GL_INLINE void wait() { __pipeline_wait_prior(0); }
 };
 
-// Add the parts of a tile and hand each OUT neighbouring sums to `write(row, column, sums)`, each to one thread.
+// total += OUT neighbors, loaded at once where they are four.
+template <int OUT, typename R>
+GL_INLINE void gl_add(R (&total)[OUT], const R* from) {
+    if constexpr (OUT == 4) {
+        const GlFour<R> four = *(const GlFour<R>*)from;
+#pragma unroll
+        for (int j = 0; j < 4; ++j) total[j] += four.v[j];
+    } else {
+#pragma unroll
+        for (int j = 0; j < OUT; ++j) total[j] += from[j];
+    }
+}
+
+// Add the parts of a tile and hand each OUT neighboring sums to `write(row, column, sums)`, each to one thread.
 // Part s of element (row, column) lies at s * SLICE + row * ROW + column.  Where the tile has fewer elements than the
 // block has threads, several threads share the parts of one.  `shared` has room for OUT numbers a thread.
 template <typename R, int BM, int BN, int KS, int SLICE, int ROW, int THREADS, int OUT, class Write>
 GL_INLINE void gl_gather(const R* sums, R* shared, bool any, const Write& write) {
-    constexpr int places = BM * BN / OUT, fit = THREADS / places;
-    constexpr int sharing = fit < 1 ? 1 : fit < KS ? fit : KS; // threads to an element
+    constexpr unsigned int places = BM * BN / OUT, fit = THREADS / places, across = BN / OUT;
+    constexpr unsigned int sharing = fit < 1 ? 1 : fit < KS ? fit : KS; // threads to an element
+    static_assert(SLICE % OUT == 0 && ROW % OUT == 0, "neighbors are loaded at once");
     if (!any) {
         const R none[OUT] = {};
-        for (int i = threadIdx.x; i < places; i += THREADS) write(i / (BN / OUT), i % (BN / OUT) * OUT, none);
+        for (unsigned int i = threadIdx.x; i < places; i += THREADS) write(i / across, i % across * OUT, none);
         return;
     }
     __syncthreads(); // all parts are written
-    for (int i = threadIdx.x; i < places * sharing; i += THREADS) {
-        const int place = i % places, first = i / places, row = place / (BN / OUT), column = place % (BN / OUT) * OUT;
-        const R* part = sums + row * ROW + column;
-        R total[OUT] = {};
-#pragma unroll 8
-        for (int s = first; s < KS; s += sharing)
+    auto add = [&](R (&total)[OUT], unsigned int place, unsigned int first) {
+        const R* part = sums + place / across * ROW + place % across * OUT + first * SLICE;
 #pragma unroll
-            for (int j = 0; j < OUT; ++j) total[j] += part[s * SLICE + j];
-        if constexpr (sharing == 1) {
-            write(row, column, total);
-        } else {
+        for (unsigned int s = 0; s < KS; s += sharing)
+            if (KS % sharing == 0 || first + s < KS) gl_add(total, part + s * SLICE);
+    };
+    if constexpr (sharing == 1) {
+        for (unsigned int i = threadIdx.x; i < places; i += THREADS) {
+            R total[OUT] = {};
+            add(total, i, 0);
+            write(i / across, i % across * OUT, total);
+        }
+    } else {
+        const unsigned int i = threadIdx.x;
+        R total[OUT] = {};
+        if (i < places * sharing) {
+            add(total, i % places, i / places);
 #pragma unroll
             for (int j = 0; j < OUT; ++j) shared[i * OUT + j] = total[j];
         }
-    }
-    if constexpr (sharing > 1) {
         __syncthreads();
-        if (threadIdx.x < places) {
-            const int place = threadIdx.x;
-            R total[OUT] = {};
+        if (i < places) {
 #pragma unroll
-            for (int s = 0; s < sharing; ++s)
-#pragma unroll
-                for (int j = 0; j < OUT; ++j) total[j] += shared[(s * places + place) * OUT + j];
-            write(place / (BN / OUT), place % (BN / OUT) * OUT, total);
+            for (unsigned int s = 1; s < sharing; ++s) gl_add(total, shared + (s * places + i) * OUT);
+            write(i / across, i % across * OUT, total);
         }
     }
     __syncthreads(); // the next product writes where this one's sums lie
@@ -141,8 +159,8 @@ struct GlResident {
             for (int k = 0; k < 4; ++k) *spare(shared, step, k) = gl_fetch(b, step * depth + slice * 4 + k, column);
     }
 
-    // The sums of A B in parts, for the first BM rows of A [rows][K].
-    GL_INLINE void product(const T* a, int rows, int K, unsigned char* shared) {
+    // The sums of A B in parts, for the first BM rows of A [rows][K]; `whole` as Stage::whole says.
+    GL_INLINE void product(const T* a, int rows, int K, bool whole, unsigned char* shared) {
         const int slice = threadIdx.x / across, chunks = (steps + TURNS - 1) / TURNS;
         R acc[BM][4] = {};
         auto multiply = [&](const GlFour<T> (&right)[4], const T* left) {
@@ -155,20 +173,25 @@ struct GlResident {
                     for (int j = 0; j < USED; ++j) acc[m][j] += (R)four.v[k] * (R)right[k].v[j];
             }
         };
+        auto copy = [&](int chunk) { // no more of a chunk than the steps that are left
+            const int left = steps - chunk * TURNS, k0 = chunk * TURNS * depth;
+            Stage::copy(a, rows, K, k0, (left < TURNS ? left : TURNS) * depth, whole, Stage::at(shared, chunk));
+        };
         auto next = [&](int chunk) { // chunk lies there for all; the one after it is on its way
             Stage::wait();
             __syncthreads();
-            if (chunk + 1 < chunks) Stage::copy(a, rows, K, (chunk + 1) * TURNS * depth, Stage::at(shared, chunk + 1));
+            if (chunk + 1 < chunks) copy(chunk + 1);
             return Stage::at(shared, chunk) + slice * 4;
         };
-        Stage::copy(a, rows, K, 0, Stage::at(shared, 0));
+        copy(0);
 #pragma unroll
         for (int chunk = 0; chunk < HELD / TURNS; ++chunk) {
-            if (chunk < chunks) {
-                const T* left = next(chunk);
+            if (chunk >= chunks) break;
+            const T* left = next(chunk);
 #pragma unroll
-                for (int turn = 0; turn < TURNS; ++turn)
-                    if (chunk * TURNS + turn < steps) multiply(held[chunk * TURNS + turn], left + turn * depth);
+            for (int turn = 0; turn < TURNS; ++turn) {
+                if (chunk * TURNS + turn >= steps) break;
+                multiply(held[chunk * TURNS + turn], left + turn * depth);
             }
         }
         for (int chunk = HELD / TURNS; chunk < chunks; ++chunk) {

@@ -74,7 +74,7 @@ struct GlResidentTensor {
         __syncthreads();
     }
 
-    GL_INLINE void product(const T* a, int rows, int K, unsigned char* shared) {
+    GL_INLINE void product(const T* a, int rows, int K, bool whole, unsigned char* shared) {
         namespace wmma = gl_wmma;
         const int warp = threadIdx.x / 32, slice = warp / WN, column = warp % WN * FN * 16;
         const int chunks = (steps + TURNS - 1) / TURNS;
@@ -93,20 +93,25 @@ struct GlResidentTensor {
                 for (int j = 0; j < FN; ++j) wmma::mma_sync(acc[i][j], left, right[j], acc[i][j]);
             }
         };
+        auto copy = [&](int chunk) { // no more of a chunk than the steps that are left
+            const int left = steps - chunk * TURNS, k0 = chunk * TURNS * depth;
+            Stage::copy(a, rows, K, k0, (left < TURNS ? left : TURNS) * depth, whole, Stage::at(shared, chunk));
+        };
         auto next = [&](int chunk) { // as in resident.cuh
             Stage::wait();
             __syncthreads();
-            if (chunk + 1 < chunks) Stage::copy(a, rows, K, (chunk + 1) * TURNS * depth, Stage::at(shared, chunk + 1));
+            if (chunk + 1 < chunks) copy(chunk + 1);
             return Stage::at(shared, chunk) + slice * Kind::depth;
         };
-        Stage::copy(a, rows, K, 0, Stage::at(shared, 0));
+        copy(0);
 #pragma unroll
         for (int chunk = 0; chunk < HELD / TURNS; ++chunk) {
-            if (chunk < chunks) {
-                const T* left = next(chunk);
+            if (chunk >= chunks) break;
+            const T* left = next(chunk);
 #pragma unroll
-                for (int turn = 0; turn < TURNS; ++turn)
-                    if (chunk * TURNS + turn < steps) multiply(held[chunk * TURNS + turn], left + turn * depth);
+            for (int turn = 0; turn < TURNS; ++turn) {
+                if (chunk * TURNS + turn >= steps) break;
+                multiply(held[chunk * TURNS + turn], left + turn * depth);
             }
         }
         for (int chunk = HELD / TURNS; chunk < chunks; ++chunk) {

@@ -6,8 +6,8 @@
 //
 // States lie in time order in slots, hs[T+1][B][H]; step t reads slot `from` and writes slot `to` (t and t+1 forwards,
 // t+1 and t backwards in time), so that all h_{t-1} are one matrix for the gradient of W_h, and y is hs without h_0.
-#ifndef GPULSTM_STEPS_H
-#define GPULSTM_STEPS_H
+#ifndef GPULSTM_STATE_CUH
+#define GPULSTM_STATE_CUH
 
 #include "equations/gates.h"
 
@@ -69,12 +69,24 @@ GL_INLINE void gl_store_h(const GlOptions<T>& o, const GlPlace& p, R fresh, R ol
     if (y) y[p.at] = valid ? (T)h : (T)R(0);
 }
 
-// The gradient of h_t: what came from step t+1 (dh around its product, dv through it where that lies apart) and dy_t.
+// The gradient of h_t from step t+1: what came around its product, and what came through it.
+template <typename T, typename R>
+GL_INLINE R gl_join_dh(const GlOptions<T>& o, const GlPlace& p, R around, R through) {
+    return around + (o.mask ? through * (R)o.mask[p.e] : through);
+}
+
+// The same with the gradient of y_t, which lies at `dy`; nothing past a row's end.
+template <typename T, typename R>
+GL_INLINE R gl_add_dy(const GlOptions<T>& o, const GlPlace& p, R dh, const T* dy) {
+    return gl_valid(o, p) ? dh + (R)*dy : dh;
+}
+
+// Both, where dh holds what came around the product and dv, unless dh has it too, what came through it.
 template <typename T, typename R>
 GL_INLINE R gl_load_dh(const GlOptions<T>& o, const GlPlace& p, const T* dh, const T* dv, const T* dy) {
     R d = (R)dh[p.e];
-    if (dv) d += o.mask ? (R)dv[p.e] * (R)o.mask[p.e] : (R)dv[p.e];
-    return gl_valid(o, p) ? d + (R)dy[p.at] : d;
+    if (dv) d = gl_join_dh(o, p, d, (R)dv[p.e]);
+    return gl_add_dy(o, p, d, dy + p.at);
 }
 
 // ---- forward: gates holds a = x W_x + b, plus the recurrent product where u is null; it is left with the gates ----
@@ -151,7 +163,7 @@ GL_INLINE R gl_lstm_step_backward_on(const GlOptions<T>& o, const GlPlace& p, lo
     for (int k = 0; k < 4; ++k) z[k] = (R)gates[gl_gate(p, rows, 4, k)];
     R fresh_h = gl_fresh(o, p, o.keep_h, dh), fresh_c = gl_fresh(o, p, o.keep_c, d);
     // The cell's own c_t again, from what was read anyway: zoneout or a row's end may have replaced the stored one.
-    R c_old = c_from[p.e], c = z[1] * c_old + z[0] * z[2];
+    R c_old = c_from[p.e], c = gl_lstm_memory(z[0], z[1], z[2], c_old);
     R dc_old = gl_lstm_backward(z[0], z[1], z[2], z[3], c_old, c, fresh_h, fresh_c);
     for (int k = 0; k < 4; ++k) dgates[gl_gate(p, rows, 4, k)] = (T)z[k];
     dc[p.e] = dc_old + (d - fresh_c);

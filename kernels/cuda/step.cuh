@@ -51,7 +51,7 @@ struct GlBackward {
 };
 
 // COUNT: neighbouring columns that are handed on at once, the gates of one unit or of several.
-template <typename T, typename R, int CELL, int COUNT = 4>
+template <typename T, typename R, int CELL, int COUNT>
 struct GlForwardStep {
     const GlForward<T, R>& a;
     long long t, row0, column0;
@@ -76,7 +76,7 @@ struct GlForwardStep {
 };
 
 // The sums are the product's part of dh of COUNT neighbouring units.  t < 0: nothing is left but the first state.
-template <typename T, typename R, int CELL, int COUNT = 4>
+template <typename T, typename R, int CELL, int COUNT>
 struct GlBackwardStep {
     const GlBackward<T, R>& a;
     long long t, row0, column0;
@@ -89,12 +89,12 @@ struct GlBackwardStep {
         for (int j = 0; j < COUNT; ++j, ++unit) {
             if (unit >= a.units) return;
             GlPlace p = gl_place_at(r, unit, a.rows, a.units, t, a.reverse);
-            R dh = a.around[p.e] + (a.mask ? sums[j] * (R)a.mask[p.e] : sums[j]);
+            R dh = gl_join_dh(o, p, a.around[p.e], sums[j]);
             if (t < 0) {
                 a.dh[p.e] = (T)dh;
                 continue;
             }
-            if (gl_valid(o, p)) dh += (R)a.dy[t * a.dy_step + r * a.dy_row + unit];
+            dh = gl_add_dy(o, p, dh, a.dy + t * a.dy_step + r * a.dy_row + unit);
             if (CELL == GL_LSTM)
                 a.around[p.e] = gl_lstm_step_backward_on<T, R>(o, p, a.rows, a.gates, a.dgates,
                                                                a.cs + (p.from - p.e), dh, a.dc);
@@ -106,7 +106,8 @@ struct GlBackwardStep {
     }
 };
 
-// h_{t-1} as the product of step t sees it, and the gradient of the product of step t, as matrices [B][K].
+// h_{t-1} as the product of step t sees it, and the gradient of the product of step t, as matrices [B][K]; from one step
+// to the next they lie B * K apart.
 template <int CELL, typename T, typename R>
 GL_INLINE GlMatrix<T> gl_forward_operand(const GlForward<T, R>& a, long long t) {
     long long slot = a.reverse ? t + 1 : t;

@@ -1,7 +1,7 @@
 // The same product on tensor cores, through wmma: half with float sums, or float rounded to TF32 with float sums.
 //
 // A warp holds BM / WM x BN / WN of the tile in fragments of 16 x 16.  Which element of a fragment a lane holds is not
-// defined, so the sums go through shared memory before each four of them are handed on, as gl_finish does.
+// defined, so the sums go through shared memory before they are handed on, as gl_finish does.
 #ifndef GPULSTM_TENSOR_CUH
 #define GPULSTM_TENSOR_CUH
 
@@ -48,6 +48,7 @@ struct GlTensorTile {
         quads_b = BK * BN / 4,
         loads_a = (quads_a + threads - 1) / threads,
         loads_b = (quads_b + threads - 1) / threads,
+        out = 1, // sums that are handed on at once, at least
         part = (BM * pitch_a + BK * pitch_b) * (int)sizeof(T),
         sums = BM * pitch_c * 4,
         bytes = 2 * part > sums ? 2 * part : sums
@@ -68,20 +69,22 @@ struct GlTensorTile {
             for (int j = 0; j < FN; ++j) wmma::fill_fragment(acc[i][j], 0.0f);
         GlFour<T> next_a[loads_a], next_b[loads_b];
 
-        auto fetch = [&](int k0) {
+        auto fetch = [&](int k0) { // a multiple of four
+            const GlMatrix<T> a_k = TA ? gl_from_row(a, k0) : gl_from_column(a, k0);
+            const GlMatrix<T> b_k = TB ? gl_from_column(b, k0) : gl_from_row(b, k0);
 #pragma unroll
             for (int l = 0; l < loads_a; ++l) {
                 int quad = tid + l * threads;
                 if (quads_a % threads && quad >= quads_a) continue;
-                if (TA) next_a[l] = gl_fetch(a, k0 + quad / (BM / 4), m0 + quad % (BM / 4) * 4);
-                else next_a[l] = gl_fetch(a, m0 + quad / (BK / 4), k0 + quad % (BK / 4) * 4);
+                if (TA) next_a[l] = gl_fetch(a_k, quad / (BM / 4), m0 + quad % (BM / 4) * 4);
+                else next_a[l] = gl_fetch(a_k, m0 + quad / (BK / 4), quad % (BK / 4) * 4);
             }
 #pragma unroll
             for (int l = 0; l < loads_b; ++l) {
                 int quad = tid + l * threads;
                 if (quads_b % threads && quad >= quads_b) continue;
-                if (TB) next_b[l] = gl_fetch(b, n0 + quad / (BK / 4), k0 + quad % (BK / 4) * 4);
-                else next_b[l] = gl_fetch(b, k0 + quad / (BN / 4), n0 + quad % (BN / 4) * 4);
+                if (TB) next_b[l] = gl_fetch(b_k, n0 + quad / (BK / 4), quad % (BK / 4) * 4);
+                else next_b[l] = gl_fetch(b_k, quad / (BN / 4), n0 + quad % (BN / 4) * 4);
             }
         };
         auto put = [&](int half) {
@@ -147,16 +150,16 @@ struct GlTensorTile {
         __syncthreads();
     }
 
-    // Hand each four sums to `write(row, column, sums)`; zeros where there was no product.
-    template <class Write>
+    // Hand each OUT neighboring sums to `write(row, column, sums)`; zeros where there was no product.
+    template <int OUT, class Write>
     static GL_INLINE void finish(const unsigned char* shared, bool any, const Write& write) {
         const float* sums = (const float*)shared;
-        for (int quad = threadIdx.x; quad < BM * BN / 4; quad += threads) {
-            const int row = quad / (BN / 4), column = quad % (BN / 4) * 4;
-            float four[4];
+        for (int place = threadIdx.x; place < BM * BN / OUT; place += threads) {
+            const int row = place / (BN / OUT), column = place % (BN / OUT) * OUT;
+            float total[OUT];
 #pragma unroll
-            for (int j = 0; j < 4; ++j) four[j] = any ? sums[row * pitch_c + column + j] : 0.0f;
-            write(row, column, four);
+            for (int j = 0; j < OUT; ++j) total[j] = any ? sums[row * pitch_c + column + j] : 0.0f;
+            write(row, column, total);
         }
     }
 };

@@ -9,7 +9,7 @@
 #ifndef GPULSTM_TILE_CUH
 #define GPULSTM_TILE_CUH
 
-#include "equations/philox.h"
+#include "equations/inline.h"
 
 // Four neighbours, loaded at once: 16 bytes of float, 8 of half, two times 16 of double.
 template <typename T>
@@ -27,13 +27,21 @@ struct GlShape {
         group = across * down,
         threads = group * KS,
         depth = BK / KS, // of the tile's depth, the part of one slice
-        pitch_a = BM + 4,
+        pitch_a = BM < 8 ? 8 : BM,
+        skew_a = 128 / BK < 4 ? 4 : 128 / BK, // see at_a
+        size_a = BK * pitch_a + BK / 4 * skew_a,
         pitch_b = BN + 4,
         quads_a = BM * BK / 4,
         quads_b = BK * BN / 4,
         loads_a = (quads_a + threads - 1) / threads,
-        loads_b = (quads_b + threads - 1) / threads
+        loads_b = (quads_b + threads - 1) / threads,
+        out = KS > 1 ? 1 : 4 // sums that are handed on at once, at least
     };
+    static_assert(depth % 4 == 0 || 4 % depth == 0, "a slice begins with a group of four, or lies within one");
+
+    // Where row k of A's tile begins in shared memory.  The tile is stored as it comes from memory, in fours along k:
+    // four rows further on there is a gap, so that the threads of a warp, which store into many fours, meet other banks.
+    static GL_INLINE int at_a(int k) { return k * pitch_a + k / 4 * skew_a; }
 };
 
 // A matrix in memory: `q` runs along it, `p` across.  `quad` says that four neighbours can be loaded at once.
@@ -52,6 +60,19 @@ GL_INLINE GlMatrix<T> gl_matrix(const T* at, long long pitch, int ps, int qs) {
     return m;
 }
 
+// The matrix from row p on, or from column q on: what stays the same over the steps of a loop is computed before it.
+template <typename T>
+GL_INLINE GlMatrix<T> gl_from_row(const GlMatrix<T>& m, int p) {
+    GlMatrix<T> rest = {m.at + p * m.pitch, m.pitch, m.ps - p, m.qs, m.quad};
+    return rest;
+}
+
+template <typename T>
+GL_INLINE GlMatrix<T> gl_from_column(const GlMatrix<T>& m, int q) {
+    GlMatrix<T> rest = {m.at + q, m.pitch, m.ps, m.qs - q, m.quad};
+    return rest;
+}
+
 // Elements (p, q..q+3); zero outside the matrix.
 template <typename T>
 GL_INLINE GlFour<T> gl_fetch(const GlMatrix<T>& m, int p, int q) {
@@ -66,7 +87,7 @@ GL_INLINE GlFour<T> gl_fetch(const GlMatrix<T>& m, int p, int q) {
 template <typename T, typename R, class S>
 struct GlShared {
     enum : int {
-        a = S::BK * S::pitch_a * (int)sizeof(R),
+        a = S::size_a * (int)sizeof(R),
         b = S::BK * S::pitch_b * (int)sizeof(T),
         sums = S::KS > 1 ? S::KS * S::BM * S::BN * (int)sizeof(R) : 0,
         bytes = 2 * (a + b) > sums ? 2 * (a + b) : sums
@@ -84,20 +105,22 @@ GL_INLINE void gl_product(R (&acc)[S::TM][S::TG][4], const GlMatrix<T>& a, const
     const int row = lane / S::across * S::TM, column = lane % S::across * 4;
     GlFour<T> next_a[S::loads_a], next_b[S::loads_b];
 
-    auto fetch = [&](int k0) {
+    auto fetch = [&](int k0) { // a multiple of four
+        const GlMatrix<T> a_k = TA ? gl_from_row(a, k0) : gl_from_column(a, k0);
+        const GlMatrix<T> b_k = TB ? gl_from_column(b, k0) : gl_from_row(b, k0);
 #pragma unroll
         for (int l = 0; l < S::loads_a; ++l) {
             int quad = tid + l * S::threads;
             if (S::quads_a % S::threads && quad >= S::quads_a) continue;
-            if (TA) next_a[l] = gl_fetch(a, k0 + quad / (S::BM / 4), m0 + quad % (S::BM / 4) * 4);
-            else next_a[l] = gl_fetch(a, m0 + quad / (S::BK / 4), k0 + quad % (S::BK / 4) * 4);
+            if (TA) next_a[l] = gl_fetch(a_k, quad / (S::BM / 4), m0 + quad % (S::BM / 4) * 4);
+            else next_a[l] = gl_fetch(a_k, m0 + quad / (S::BK / 4), quad % (S::BK / 4) * 4);
         }
 #pragma unroll
         for (int l = 0; l < S::loads_b; ++l) {
             int quad = tid + l * S::threads;
             if (S::quads_b % S::threads && quad >= S::quads_b) continue;
-            if (TB) next_b[l] = gl_fetch(b, n0 + quad / (S::BK / 4), k0 + quad % (S::BK / 4) * 4);
-            else next_b[l] = gl_fetch(b, k0 + quad / (S::BN / 4), n0 + quad % (S::BN / 4) * 4);
+            if (TB) next_b[l] = gl_fetch(b_k, n0 + quad / (S::BK / 4), quad % (S::BK / 4) * 4);
+            else next_b[l] = gl_fetch(b_k, quad / (S::BN / 4), n0 + quad % (S::BN / 4) * 4);
         }
     };
     auto put = [&](int half) {
@@ -109,8 +132,8 @@ GL_INLINE void gl_product(R (&acc)[S::TM][S::TG][4], const GlMatrix<T>& a, const
             if (S::quads_a % S::threads && quad >= S::quads_a) continue;
 #pragma unroll
             for (int j = 0; j < 4; ++j) {
-                if (TA) tile_a[quad / (S::BM / 4) * S::pitch_a + quad % (S::BM / 4) * 4 + j] = (R)next_a[l].v[j];
-                else tile_a[(quad % (S::BK / 4) * 4 + j) * S::pitch_a + quad / (S::BK / 4)] = (R)next_a[l].v[j];
+                if (TA) tile_a[S::at_a(quad / (S::BM / 4)) + quad % (S::BM / 4) * 4 + j] = (R)next_a[l].v[j];
+                else tile_a[S::at_a(quad % (S::BK / 4) * 4) + j * S::pitch_a + quad / (S::BK / 4)] = (R)next_a[l].v[j];
             }
         }
 #pragma unroll
@@ -133,16 +156,16 @@ GL_INLINE void gl_product(R (&acc)[S::TM][S::TG][4], const GlMatrix<T>& a, const
     for (int k0 = 0, half = 0; k0 < K; k0 += S::BK, half ^= 1) {
         const bool more = k0 + S::BK < K;
         if (more) fetch(k0 + S::BK);
-        const R* tile_a = (const R*)(shared + half * (Layout::a + Layout::b)) + row;
-        const T* tile_b = (const T*)(shared + half * (Layout::a + Layout::b) + Layout::a) + column;
         const int from = slice * S::depth;
+        const R* tile_a = (const R*)(shared + half * (Layout::a + Layout::b)) + S::at_a(from) + row;
+        const T* tile_b = (const T*)(shared + half * (Layout::a + Layout::b) + Layout::a) + column;
 #pragma unroll
         for (int kk = 0; kk < S::depth; ++kk) {
             const int k = from + kk;
             R left[S::TM];
 #pragma unroll
             for (int m = 0; m < S::TM; m += 4) { // TM is a multiple of four
-                GlFour<R> four = *(const GlFour<R>*)(tile_a + k * S::pitch_a + m);
+                GlFour<R> four = *(const GlFour<R>*)(tile_a + S::at_a(kk) + m);
 #pragma unroll
                 for (int j = 0; j < 4; ++j) left[m + j] = four.v[j];
             }
@@ -160,45 +183,48 @@ GL_INLINE void gl_product(R (&acc)[S::TM][S::TG][4], const GlMatrix<T>& a, const
     }
 }
 
-// Hand each four sums of the tile to `write(row, column, sums)`, row and column within the tile, each to one thread.
-template <typename R, class S, class Write>
+// Hand each OUT neighboring sums of the tile to `write(row, column, sums)`, row and column within the tile, each to one
+// thread.  Where there is one slice they are four, from the thread's registers.
+template <int OUT, typename R, class S, class Write>
 GL_INLINE void gl_finish(R (&acc)[S::TM][S::TG][4], unsigned char* shared, const Write& write) {
     const int tid = threadIdx.x, slice = tid / S::group, lane = tid % S::group;
     const int row = lane / S::across * S::TM, column = lane % S::across * 4;
-    if (S::KS == 1) {
+    if constexpr (S::KS == 1) {
+        static_assert(OUT == 4, "a thread holds four neighbors");
 #pragma unroll
         for (int m = 0; m < S::TM; ++m)
 #pragma unroll
             for (int g = 0; g < S::TG; ++g) write(row + m, g * S::across * 4 + column, acc[m][g]);
-        return;
-    }
-    R* sums = (R*)shared; // free: the product ends with a barrier
+    } else {
+        R* sums = (R*)shared; // free: the product ends with a barrier
 #pragma unroll
-    for (int m = 0; m < S::TM; ++m)
+        for (int m = 0; m < S::TM; ++m)
 #pragma unroll
-        for (int g = 0; g < S::TG; ++g)
+            for (int g = 0; g < S::TG; ++g) {
+                GlFour<R> four;
 #pragma unroll
-            for (int j = 0; j < 4; ++j)
-                sums[(slice * S::BM + row + m) * S::BN + g * S::across * 4 + column + j] = acc[m][g][j];
-    __syncthreads();
-    for (int quad = tid; quad < S::BM * S::BN / 4; quad += S::threads) {
-        R total[4];
+                for (int j = 0; j < 4; ++j) four.v[j] = acc[m][g][j];
+                *(GlFour<R>*)(sums + (slice * S::BM + row + m) * S::BN + g * S::across * 4 + column) = four;
+            }
+        __syncthreads();
+        for (int place = tid; place < S::BM * S::BN / OUT; place += S::threads) {
+            R total[OUT];
 #pragma unroll
-        for (int j = 0; j < 4; ++j) {
-            total[j] = sums[quad * 4 + j];
+            for (int j = 0; j < OUT; ++j) total[j] = sums[place * OUT + j];
 #pragma unroll 4
-            for (int other = 1; other < S::KS; ++other) total[j] += sums[other * S::BM * S::BN + quad * 4 + j];
+            for (int other = 1; other < S::KS; ++other)
+#pragma unroll
+                for (int j = 0; j < OUT; ++j) total[j] += sums[other * S::BM * S::BN + place * OUT + j];
+            write(place / (S::BN / OUT), place % (S::BN / OUT) * OUT, total);
         }
-        write(quad / (S::BN / 4), quad % (S::BN / 4) * 4, total);
     }
-    __syncthreads(); // the next product of this block may write there
 }
 
 // The two above as one: a tile of a product on ordinary arithmetic units, with what `tensor.cuh` has for tensor cores.
 template <typename T, typename R, int USED, int BM_, int BN_, int BK_, int TM_, int TG_, int KS_>
 struct GlTile {
     typedef GlShape<BM_, BN_, BK_, TM_, TG_, KS_> S;
-    enum : int { BM = BM_, BN = BN_, threads = S::threads, bytes = GlShared<T, R, S>::bytes };
+    enum : int { BM = BM_, BN = BN_, threads = S::threads, out = S::out, bytes = GlShared<T, R, S>::bytes };
     R acc[S::TM][S::TG][4] = {};
 
     template <bool TA, bool TB>
@@ -206,9 +232,9 @@ struct GlTile {
         gl_product<T, R, S, TA, TB, USED>(acc, a, b, m0, n0, K, shared);
     }
 
-    template <class Write>
+    template <int OUT, class Write>
     GL_INLINE void finish(unsigned char* shared, bool any, const Write& write) {
-        gl_finish<R, S>(acc, shared, write);
+        gl_finish<OUT, R, S>(acc, shared, write);
     }
 };
 

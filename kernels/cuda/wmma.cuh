@@ -6,7 +6,7 @@
 #ifndef GPULSTM_WMMA_CUH
 #define GPULSTM_WMMA_CUH
 
-#include "equations/philox.h"
+#include "equations/inline.h"
 
 #ifdef HOSTGPU
 #include <mma.h>

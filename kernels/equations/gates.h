@@ -8,7 +8,7 @@
 #ifndef GPULSTM_GATES_H
 #define GPULSTM_GATES_H
 
-#include "equations/philox.h"
+#include "equations/inline.h"
 
 #ifndef GPULSTM_OWN_TANH
 #if !defined(__CUDACC__) && !defined(__CUDACC_RTC__)
@@ -28,6 +28,11 @@ GL_INLINE R gl_sigmoid(R z) {
 }
 
 // ---- LSTM: c = f * c_old + i * g, h = o * tanh(c) --------------------------------------------------------------
+template <typename R>
+GL_INLINE R gl_lstm_memory(R i, R f, R g, R c_old) {
+    return f * c_old + i * g;
+}
+
 // In: z_* pre-activations, c_old.  Out: the gates i, f, g, o (in place of z_*), c, and h by value.
 template <typename R>
 GL_INLINE R gl_lstm(R& i, R& f, R& g, R& o, R c_old, R& c) {
@@ -35,7 +40,7 @@ GL_INLINE R gl_lstm(R& i, R& f, R& g, R& o, R c_old, R& c) {
     f = gl_sigmoid(f);
     g = gl_tanh(g);
     o = gl_sigmoid(o);
-    c = f * c_old + i * g;
+    c = gl_lstm_memory(i, f, g, c_old);
     return o * gl_tanh(c);
 }
 

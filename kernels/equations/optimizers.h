@@ -1,21 +1,15 @@
 // One element's step of each optimizer, for CUDA (NVRTC) and for a host C++ compiler.
 // The same operations in the same order as gpulstm/optimizers.py; T is float or double.
 //
-//   w           the weight, changed in place
-//   g           the gradient, already multiplied by the clipping scale
+//   weight      changed in place
+//   gradient    already multiplied by the clipping scale
 //   velocity, mean, square, average    the moments, changed in place
 //
 // Coefficients that hold for a whole step (bias corrections and the like) come from the host, computed once in double.
 #ifndef GPULSTM_OPTIMIZERS_H
 #define GPULSTM_OPTIMIZERS_H
 
-#ifndef GL_INLINE
-#if defined(__CUDACC__) || defined(__CUDACC_RTC__)
-#define GL_INLINE __device__ __forceinline__
-#else
-#define GL_INLINE static inline
-#endif
-#endif
+#include "equations/inline.h"
 
 #if !defined(__CUDACC__) && !defined(__CUDACC_RTC__)
 #include <cmath>
@@ -23,43 +17,45 @@ using std::sqrt;
 #endif
 
 template <typename T, bool MOMENTUM, bool NESTEROV>
-GL_INLINE void gl_sgd(T& w, T& velocity, T g, T rate, T decay, T momentum) {
-    g += decay * w;
+GL_INLINE void gl_sgd(T& weight, T& velocity, T gradient, T learning_rate, T weight_decay, T momentum) {
+    gradient += weight_decay * weight;
     if (MOMENTUM) {
-        velocity = velocity * momentum + g;
-        g = NESTEROV ? g + momentum * velocity : velocity;
+        velocity = velocity * momentum + gradient;
+        gradient = NESTEROV ? gradient + momentum * velocity : velocity;
     }
-    w -= rate * g;
+    weight -= learning_rate * gradient;
 }
 
+// alpha: the share of the mean square that stays.
 template <typename T, bool MOMENTUM, bool CENTERED>
-GL_INLINE void gl_rmsprop(T& w, T& square, T& average, T& velocity, T g, T rate, T decay, T keep, T take, T epsilon,
-                          T momentum) {
-    g += decay * w;
-    square = square * keep + g * g * take;
-    T spread = square;
+GL_INLINE void gl_rmsprop(T& weight, T& square, T& average, T& velocity, T gradient, T learning_rate, T weight_decay,
+                          T alpha, T one_minus_alpha, T epsilon, T momentum) {
+    gradient += weight_decay * weight;
+    square = square * alpha + gradient * gradient * one_minus_alpha;
+    T variance = square;
     if (CENTERED) {
-        average += (g - average) * take;
-        spread = square - average * average;
-        spread = spread > T(0) ? spread : T(0);  // a variance; rounding can take it below zero
+        average += (gradient - average) * one_minus_alpha;
+        variance = square - average * average;
+        variance = variance > T(0) ? variance : T(0);  // rounding can take it below zero
     }
-    g = g / (sqrt(spread) + epsilon);
+    gradient = gradient / (sqrt(variance) + epsilon);
     if (MOMENTUM) {
-        velocity = velocity * momentum + g;
-        g = velocity;
+        velocity = velocity * momentum + gradient;
+        gradient = velocity;
     }
-    w -= rate * g;
+    weight -= learning_rate * gradient;
 }
 
-// Adam and AdamW: `shrink` is 1 for Adam, `decay` is 0 for AdamW.
+// Adam, where weight_factor is 1, and AdamW, where weight_decay is 0.  step_size: the learning rate over the bias
+// correction of the mean; root_correction: the square root of the bias correction of the mean square.
 template <typename T>
-GL_INLINE void gl_adam(T& w, T& mean, T& square, T g, T shrink, T decay, T take1, T keep2, T take2, T rate, T root,
-                       T epsilon) {
-    w *= shrink;
-    g += decay * w;
-    mean += (g - mean) * take1;
-    square = square * keep2 + g * g * take2;
-    w -= rate * (mean / (sqrt(square) / root + epsilon));
+GL_INLINE void gl_adam(T& weight, T& mean, T& square, T gradient, T weight_factor, T weight_decay, T one_minus_beta1,
+                       T beta2, T one_minus_beta2, T step_size, T root_correction, T epsilon) {
+    weight *= weight_factor;
+    gradient += weight_decay * weight;
+    mean += (gradient - mean) * one_minus_beta1;
+    square = square * beta2 + gradient * gradient * one_minus_beta2;
+    weight -= step_size * (mean / (sqrt(square) / root_correction + epsilon));
 }
 
 #endif

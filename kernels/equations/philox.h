@@ -3,11 +3,7 @@
 #ifndef GPULSTM_PHILOX_H
 #define GPULSTM_PHILOX_H
 
-#if defined(__CUDACC__) || defined(__CUDACC_RTC__)
-#define GL_INLINE __device__ __forceinline__
-#else
-#define GL_INLINE static inline
-#endif
+#include "equations/inline.h"
 
 GL_INLINE void gl_philox(unsigned int c0, unsigned int c1, unsigned int c2, unsigned int c3, unsigned int k0,
                          unsigned int k1, unsigned int out[4]) {

@@ -10,7 +10,7 @@ from gpulstm.arrays.kernel_source import kernel_folder, kernel_preamble, kernel_
 def test_a_preamble_holds_each_header_once() -> None:
     text = kernel_preamble(("cuda/state.cuh",))
     assert '#include "' not in text
-    assert text.count("#define GPULSTM_PHILOX_H") == text.count("#define GPULSTM_GATES_H") == 1
+    assert text.count("#define GPULSTM_INLINE_H") == text.count("#define GPULSTM_GATES_H") == 1
 
 
 def test_macros_stand_before_the_text_that_they_change() -> None:

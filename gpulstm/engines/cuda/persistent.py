@@ -15,15 +15,17 @@ from gpulstm.arrays.backend import Array
 from gpulstm.arrays.cupy_backend import CupyBackend
 from gpulstm.arrays.devices import backend_of
 from gpulstm.arrays.gemm import SIZE
+from gpulstm.arrays.variables import variables
 from gpulstm.engines.cuda.passes import BackwardPass, ForwardPass, ceil_divide, defines, round_up
 from gpulstm.engines.cuda.tape import Tape
 from gpulstm.engines.spec import Grads, State, Task
-from gpulstm.errors import EngineError
+from gpulstm.errors import ConfigError, EngineError
 
 FORWARD, BACKWARD = "gpulstm_forward_all", "gpulstm_backward_all"
 # what leaves the other pass of the file out, by the name of the kernel
 ONLY = {FORWARD: ("GL_ONLY_FORWARD", "1"), BACKWARD: ("GL_ONLY_BACKWARD", "1")}
 AT_ONCE = 1 << 14  # steps of a launch on a card that draws a screen too: the driver ends what runs for seconds
+BARRIER = "GPULSTM_CUDA_BARRIER"
 THREADS = 256  # of a block, at most
 WEIGHTS = 128  # registers of a thread for weights, at most
 WORKING = 127  # registers of a thread that are not for weights: sums, addresses, what is being loaded
@@ -219,20 +221,37 @@ def backward(
     return work.results(grads)
 
 
+def counts_arrivals() -> bool:
+    """Whether a block waits between steps for the blocks that share its rows, not for the whole grid.
+
+    GPULSTM_CUDA_BARRIER=counters asks for that.  No GPU has judged it yet, so it is not chosen otherwise.
+
+    Raises:
+        ConfigError: the variable is neither "grid" nor "counters".
+    """
+    asked = variables().get(BARRIER) or "grid"
+    if asked not in ("grid", "counters"):
+        raise ConfigError(f"{BARRIER} is {asked!r}, expected grid or counters")
+    return asked == "counters"
+
+
 def _launch(
     backend: CupyBackend, name: str, shape: Shape, shared: int, where: Layout, work: ForwardPass | BackwardPass
 ) -> None:
-    macros = (*defines(work.task, work.dtype), *shape.macros, ONLY[name])
+    counters = counts_arrivals()
+    counting = (("GL_COUNTERS", "1"),) if counters else ()
+    macros = (*defines(work.task, work.dtype), *shape.macros, ONLY[name], *counting)
     if work.task.save and name == FORWARD:  # the other pass will want it soon
-        other = (*defines(work.task, work.dtype), *where.backward.macros, ONLY[BACKWARD])
+        other = (*defines(work.task, work.dtype), *where.backward.macros, ONLY[BACKWARD], *counting)
         backend.prepare("cuda/persistent.cu", other, BACKWARD, cooperative=True)
     kernel = _compiled(backend, macros, name, shape.threads, shared, where.panels * where.groups)
     total = work.steps + (name == BACKWARD)  # one more for the gradient of the initial state
     at_once = AT_ONCE if backend.watched else total
     for first in range(0, total, at_once):
         last = min(first + at_once, total)
-        numbers = (work.arguments, work.steps, where.panels, where.groups, first, last)
-        kernel((where.panels * where.groups,), (shape.threads,), numbers, shared_mem=shared)
+        arrived = (backend.zeros((where.groups,), "uint32"),) if counters else ()
+        arguments = (work.arguments, work.steps, where.panels, where.groups, first, last, *arrived)
+        kernel((where.panels * where.groups,), (shape.threads,), arguments, shared_mem=shared)
 
 
 @functools.cache
