@@ -120,7 +120,7 @@ class TimeForm:
         if self.digits < 6 and "%f" in pattern:
             texts = [re.sub(rf"([.,]\d{{{self.digits}}})\d*", r"\1", text) for text in texts]
         if self.plain:
-            texts = [re.sub(r"(?<![\d:.,])0(\d)(?!\d)", r"\1", text) for text in texts]
+            texts = [re.sub(r"(?<![\d:])(?<!:\d\d[.,])0(\d)(?!\d)", r"\1", text) for text in texts]
         if suffixes is None or "%z" not in self.pattern:
             return texts
         return [text + suffix for text, suffix in zip(texts, suffixes, strict=True)]
