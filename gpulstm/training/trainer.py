@@ -69,7 +69,7 @@ class Trainer:
         identity: what else `restore` compares with the checkpoint, by name, as JSON can hold it.
 
     Attributes:
-        state: all that the run consists of between two steps: optimizer, schedule, counters, best weights.
+        state: what the run consists of between two steps: optimizer, schedule, counters, best weights.
 
     Raises:
         ConfigError: an option out of range, or a loss whose outputs are not the network's.
