@@ -75,7 +75,6 @@ def as_before(options: TableOptions, like: SeriesSet) -> TableOptions:
         calendar=like.calendar,
         holidays=like.holidays,
         missing=like.missing,
-        embedding=like.origin.embedding,
     )
 
 
@@ -244,7 +243,7 @@ class Loader:
         first_static = len(roles.numbers) - len(roles.static)
         if roles.static:
             _same_within(values, rows.offsets, first_static, [roles.names[at] for at in roles.static], names)
-        columns, parts, counts, coded, flags = _features(values, roles, table, options.embedding)
+        columns, parts, counts, flags = _features(values, roles, table)
         made = made_names(options.calendar, options.holidays)
         origin = Origin(
             roles={
@@ -254,7 +253,6 @@ class Loader:
                 "static": tuple(roles.names[at] for at in roles.static),
             },
             levels={roles.names[at]: table.levels[at] for at in table.levels},
-            embedding=options.embedding,
             time=None if roles.time is None else roles.names[roles.time],
             series=tuple(roles.names[at] for at in roles.series),
         )
@@ -279,7 +277,6 @@ class Loader:
             axis=axis,
             labels=labels,
             origin=origin,
-            embedding=coded,
             flags=flags,
             notes=(*notes, *rows.notes),
         )
@@ -287,9 +284,8 @@ class Loader:
             series = _cut_ahead(series)
             series = _check_missing(series, new, rows, where, options.missing)
         if made:
-            assert series.time is not None
             series = replace(series, calendar=options.calendar, holidays=options.holidays)
-            together = np.concatenate([series.values, series.made_of(series.time)], axis=1)
+            together = np.concatenate([series.values, series.made_of(series.times)], axis=1)
             future = series.future + len(made)
             series = replace(series, values=together, columns=(*series.columns, *made), future=future)
         return series
@@ -381,16 +377,15 @@ def _same_within(
 
 
 def _features(
-    values: np.ndarray, roles: Roles, table: Collected, embedding: int
-) -> tuple[list[str], np.ndarray, dict[str, int], dict[int, int], tuple[int, ...]]:
-    """Features of the columns: categories become one column a value, or stay codes where they are learned."""
+    values: np.ndarray, roles: Roles, table: Collected
+) -> tuple[list[str], np.ndarray, dict[str, int], tuple[int, ...]]:
+    """Features of the columns: categories become one column a value."""
     names: list[str]
     if not table.levels:
         names = [roles.names[at] for at in roles.numbers]
         counts = {"past": len(roles.past), "future": len(roles.future), "static": len(roles.static)}
-        return names, np.ascontiguousarray(values), counts, {}, ()
+        return names, np.ascontiguousarray(values), counts, ()
     parts: list[np.ndarray] = []
-    coded: dict[int, int] = {}
     flags: list[int] = []
     names = []
     counts = {"target": 0, "past": 0, "future": 0, "static": 0}
@@ -404,16 +399,12 @@ def _features(
             if levels is None:
                 names.append(name)
                 parts.append(cells[:, None])
-            elif embedding and len(levels) >= embedding:
-                coded[len(names)] = len(levels) + 1  # 0 stands for every value that is not known
-                names.append(name)
-                parts.append(np.where(np.isnan(cells), 0.0, cells + 1)[:, None])
             else:
                 flags += range(len(names), len(names) + len(levels))
                 names += [f"{name}={level}" for level in levels]
                 parts.append((cells[:, None] == np.arange(len(levels))).astype(np.float64))
             counts[role] = counts[role] + parts[-1].shape[1]
-    return names, np.concatenate(parts, axis=1), counts, coded, tuple(flags)
+    return names, np.concatenate(parts, axis=1), counts, tuple(flags)
 
 
 def _cut_ahead(series: SeriesSet) -> SeriesSet:

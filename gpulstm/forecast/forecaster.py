@@ -163,14 +163,12 @@ class Forecaster:
         weights = earlier.weights() if isinstance(earlier, FittedMixture) else None
         identity = {**self.config.identity(), **read.identity()}
         runs = Runs(callbacks, progress, checkpoint, resume, weights, identity)
-        if config.single or read.embedding:
+        if config.single:
             options = resolved(config, seasons[0], int(np.median(read.lengths)))
             self._fitted, self.history, notes = fit_network(
                 options, read, seasons, runs, earlier if isinstance(earlier, Fitted) else None
             )
             notes = single_notes(self.config) + notes
-            if not config.single:
-                notes.insert(0, "categories that are learned as vectors take a single network: members=('network',)")
         else:
             stops = chronological_cuts(read, 0, config.test).validation
             mixed, notes = fit_mixture(config, read, stops, seasons[0], runs)

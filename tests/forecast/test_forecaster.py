@@ -100,10 +100,13 @@ def test_without_validation_the_last_weights_stay() -> None:
     assert np.isfinite(model.predict().mean).all()
 
 
-def test_uneven_rows_are_noted() -> None:
+def test_missing_rows_are_put_in_and_said() -> None:
     data = {name: np.delete(column, 70) for name, column in dated().items()}
     model = small(data, roles={"target": "y", "time": "day"})
-    assert model.notes[0].startswith("1 row was missing and put in")
+    assert model.notes == [
+        "1 row was missing and put in (1 gap at 2024-03-11; the longest has 1 from 2024-03-11)",
+        "missing rows: carried forward in the input, masked in the loss",
+    ]
     np.testing.assert_array_equal(np.diff(model.predict().index[0]), np.timedelta64(1, "D"))
 
 
@@ -142,8 +145,13 @@ def test_future_covariates_are_asked_for_and_used() -> None:
     assert not np.array_equal(forecast.mean, model.predict(future=-ahead["k"]).mean)
     with pytest.raises(DataError, match="next 4 rows of the future covariates k"):
         model.predict()
-    with pytest.raises(DataError, match="future has 3 rows for series 'series' after its last time"):
+    whole = {"day": data["day"], "k": data["k"]}  # rows of the past are left out
+    np.testing.assert_array_equal(model.predict(future=whole).mean, forecast.mean)
+    with pytest.raises(DataError, match="has 3 rows for series 'series' after its last time, the forecast needs 4"):
         model.predict(future={"day": data["day"][149:153], "k": ahead["k"]})
+    late = {"day": data["day"][150:] + np.timedelta64(1, "D"), "k": ahead["k"]}
+    with pytest.raises(DataError, match="is at 2024-05-31, expected 2024-05-30, the time that follows"):
+        model.predict(future=late)
 
 
 def test_many_series_each_with_its_own_scale() -> None:
@@ -157,9 +165,11 @@ def test_many_series_each_with_its_own_scale() -> None:
     np.testing.assert_allclose(model.predict(data=ones).mean[0], forecast.mean[0], rtol=1e-5)
     new = pd.DataFrame({"id": "new", "t": np.arange(30), "y": 1e4 + 100 * wave(30)})
     assert 9e3 < model.predict(data=new).mean.min() < 2e4
-    assert np.isfinite(model.predict(data=new[:11]).mean).all()  # padded
-    assert np.isfinite(model.predict(data=new[:2]).mean).all()  # too short for the network: a simple forecast
-    assert any(note.startswith("simple forecasts, for fewer than 3 rows: new") for note in model.notes)
+    assert 9e3 < model.predict(data=new[:11]).mean.min() < 2e4  # padded on the left
+    short = model.predict(data=new[:2])
+    assert model.notes[-1] == "simple forecasts, for fewer than 3 rows: new"
+    np.testing.assert_array_equal(short.mean[0, :, 0], np.repeat(new["y"][1], 4))
+    assert (np.diff(short.quantiles, axis=-1) > 0).all()
 
 
 def test_masked_gaps() -> None:
@@ -189,8 +199,10 @@ def test_mistakes_in_the_data(fitted: Forecaster) -> None:
         small(validation=3)
     with pytest.raises(ConfigError, match="leave no training rows"):
         small(validation=100, test=60)
-    with pytest.raises(DataError, match="a window needs"):
+    with pytest.raises(DataError, match="a window needs 7: 3 of the context of 12"):
         small(wave(6), validation=0)
+    with pytest.raises(DataError, match="longest training part has 10 rows"):
+        small(wave(30))
     with pytest.raises(ConfigError, match="the series were read already"):
         small(load_series(wave()), roles={"target": "0"})
     with pytest.raises(DataError, match="other roles or order"):

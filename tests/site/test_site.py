@@ -20,7 +20,13 @@ QUIET += ["--disable-background-networking", "--disable-component-update", "--en
 
 def shown(address: str, tmp_path: Path) -> tuple[str, list[str]]:
     """The page's elements once its scripts are done, and what it complained of."""
-    command = ["chromium", *QUIET, f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=20000", "--dump-dom"]
+    command = [
+        "chromium",
+        *QUIET,
+        f"--user-data-dir={tmp_path / 'profile'}",
+        "--virtual-time-budget=20000",
+        "--dump-dom",
+    ]
     run = subprocess.run([*command, f"file://{SITE}/{address}"], capture_output=True, text=True, check=True)
     return run.stdout, re.findall(r"CONSOLE.*", run.stderr)
 
