@@ -23,7 +23,7 @@ from gpulstm.data.frames import SHOWN, Kinds, Source, columns_source, frame_sour
 from gpulstm.data.options import TableOptions
 from gpulstm.errors import DataError, missing_extra, option
 
-CHUNK = 250_000  # rows of a text file that exist as pandas columns at one time
+CHUNK = 65_536  # rows of a text file that exist as pandas columns at one time
 _BATCH = 131_072  # rows of a Parquet file likewise
 _SUFFIXES = (".csv", ".tsv", ".txt", ".tab", ".dat")
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip")
@@ -56,7 +56,7 @@ def _file(path: Path, options: TableOptions) -> Source:
     if path.is_dir():
         raise DataError(f"{str(path)!r} is a folder, expected a file")
     if not path.is_file():  # a pipe, as `<(zcat data.csv.gz)` of a shell gives; devices are refused
-        return _text(io.BytesIO(files.read(path, DataError)), path.name, options)
+        return _text(files.read(path, DataError), path.name, options)
     suffixes = [suffix.lower() for suffix in path.suffixes]
     last = suffixes[-1] if suffixes else ""
     if last in (".parquet", ".pq"):
