@@ -79,8 +79,17 @@ def _carried(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 def mixture_forecast(mixed: Mixed, known: SeriesSet, steps: int, spread: Any = 1.0) -> Forecast:
     """What the mixture says of the last `steps` rows of each series, from the rows before them."""
     said = mixed.forecast(known, known.offsets[1:] - steps, steps, spread)
-    index = np.stack([known.time_of(row)[-steps:] for row in range(len(known))])
-    return Forecast(known.names, known.target_names, index, said.mean, mixed.levels, said.quantiles, middle=said.median)
+    index = known.times[(known.offsets[1:] - steps)[:, None] + np.arange(steps)]
+    return Forecast(
+        known.names,
+        known.target_names,
+        index,
+        said.mean,
+        mixed.levels,
+        said.quantiles,
+        middle=said.median,
+        labels=known.labels,
+    )
 
 
 @dataclass(eq=False)
