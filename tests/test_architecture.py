@@ -270,8 +270,6 @@ TESTED_WITH = {  # by the test file that a module would have: the one that tests
     "forecast/test_fitting.py": "forecast/test_automatic.py",
     "forecast/test_mixed.py": "forecast/test_automatic.py",
     "forecast/test_setup.py": "forecast/test_automatic.py",
-    "forecast/test_short.py": "forecast/test_forecaster.py",
-    "forecast/test_tables.py": "forecast/test_results.py",
     "forecast/members/test_network.py": "forecast/test_automatic.py",
     "forecast/members/test_space.py": "forecast/test_automatic.py",
     "forecast/members/test_training.py": "forecast/test_automatic.py",
