@@ -20,13 +20,19 @@ REFERENCE = {
         ["gpulstm.LSTM", "gpulstm.GRU", "gpulstm.RNN", "gpulstm.Dense", "gpulstm.model.Network"]
         + ["gpulstm.model.NetworkConfig", "gpulstm.engines.spec", "gpulstm.arrays.devices", "gpulstm.arrays.threads"],
     ),
-    "forecast": ("Forecasting", ["gpulstm.forecast.Forecaster", "gpulstm.forecast.Forecast", "gpulstm.forecast.Backtest"]),
+    "forecast": (
+        "Forecasting",
+        ["gpulstm.forecast.Forecaster", "gpulstm.forecast.Forecast", "gpulstm.forecast.Backtest"],
+    ),
     "training": (
         "Training",
         ["gpulstm.training.Trainer", "gpulstm.training.History", "gpulstm.training.callbacks", "gpulstm.losses"]
         + ["gpulstm.optimizers", "gpulstm.schedules", "gpulstm.metrics"],
     ),
-    "data": ("Data", ["gpulstm.data.load_series", "gpulstm.data.SeriesSet", "gpulstm.data.WindowSet", "gpulstm.data.Lanes"]),
+    "data": (
+        "Data",
+        ["gpulstm.data.load_series", "gpulstm.data.SeriesSet", "gpulstm.data.WindowSet", "gpulstm.data.Lanes"],
+    ),
     "interop": ("Other libraries", ["gpulstm.interop"]),
     "errors": ("Errors", ["gpulstm.errors"]),
 }

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import importlib.metadata
 import importlib.util
 import os
 import re
@@ -71,6 +70,8 @@ def missing() -> str:
     """Why `load` gave None, and the command that mends it, as one sentence each."""
     if not _in_main_interpreter():
         return SUBINTERPRETER
+    import importlib.metadata  # here, because it takes a while to import and is needed only to explain
+
     package = Path(__file__).parent.parent
     try:
         installed = importlib.metadata.distribution("gpulstm").locate_file("gpulstm")

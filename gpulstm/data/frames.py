@@ -208,8 +208,10 @@ def plain_column(value: Any) -> Any:
         if value.dtype.kind == "M":
             return value.filled(np.datetime64("NaT"))
         if value.dtype.kind in "fiub":
-            return value.astype(np.float64).filled(np.nan) if np.ma.is_masked(value) else value.filled()
-        return value.astype(object).filled(None)
+            return (
+                np.ma.filled(value.astype(np.float64), np.nan) if np.ma.getmaskarray(value).any() else np.asarray(value)
+            )
+        return np.ma.filled(value.astype(object), None)
     if type(value).__module__.partition(".")[0] == "polars":
         return _polars_column(value)
     if hasattr(value, "detach"):  # a tensor of PyTorch

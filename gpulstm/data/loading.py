@@ -284,9 +284,8 @@ class Loader:
             series = _cut_ahead(series)
             series = _check_missing(series, new, rows, where, options.missing)
         if made:
-            assert series.time is not None
             series = replace(series, calendar=options.calendar, holidays=options.holidays)
-            together = np.concatenate([series.values, series.made_of(series.time)], axis=1)
+            together = np.concatenate([series.values, series.made_of(series.times)], axis=1)
             future = series.future + len(made)
             series = replace(series, values=together, columns=(*series.columns, *made), future=future)
         return series

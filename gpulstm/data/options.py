@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ DUPLICATES = ("refuse", "first", "last", "mean", "sum")
 
 TABLE = "The table"
 
-Names = str | int | Sequence[Any]
+Names = Any  # one name, text or number, or several; a tuple of texts once the options are made
 
 
 @documented

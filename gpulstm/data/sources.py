@@ -158,11 +158,11 @@ def _text_chunks(file: Path | bytes, label: str, dialect: Dialect, kinds: Kinds)
     truth = sorted({cell for cells in flags.values() for cell in cells} | {"True", "TRUE", "true"})
     with _reading(label), _open(file) as stream:
         stream = stream if isinstance(stream, io.BufferedReader) else io.BufferedReader(stream)
-        reader = pd.read_csv(
+        reader = pd.read_csv(  # type: ignore[call-overload] # the stubs know no dictionary of missing cells by position
             stream,
             sep=dialect.sep,
             header=0,
-            names=range(len(dialect.names)),
+            names=list(range(len(dialect.names))),
             usecols=sorted(kinds),
             index_col=False,
             dtype=as_text,

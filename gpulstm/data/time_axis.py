@@ -416,7 +416,7 @@ def _grid(step: Step, clock: np.ndarray, form: TimeForm, more: int) -> np.ndarra
         low, high = (pd.Timestamp(value) for value in local)
         if step.clock >= 0:
             low, high = low.normalize(), high.normalize()
-        found = pd.bdate_range(low, high) if step.alias == "B" else pd.date_range(low, high, freq=offset)
+        found: Any = pd.bdate_range(low, high) if step.alias == "B" else pd.date_range(low, high, freq=offset)
         if more:
             start = found[-1] if len(found) else high
             found = found.append(pd.date_range(start, periods=more + 2, freq=offset)).unique()

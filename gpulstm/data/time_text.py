@@ -54,7 +54,8 @@ def guesses(text: str, dayfirst: bool | None) -> list[str]:
         return ["ISO"]
     if _QUARTER.fullmatch(text):
         return ["quarter"]
-    pattern, dates, rest = "", [], text
+    pattern, rest = "", text
+    dates: list[str] = []
     tokens = re.findall(r"\d+|[A-Za-z]+|[^\dA-Za-z]", rest)
     clock = False
     at = 0
@@ -94,6 +95,7 @@ def _orders(pattern: str, dates: list[str], dayfirst: bool | None) -> list[str]:
     """A pattern with the numbers of its date put in the orders that they can have."""
     named = "%b" in pattern or "%B" in pattern
     long = [at for at, text in enumerate(dates) if len(text) == 4]
+    choices: list[tuple[str, ...]]
     if len(dates) == 1 and len(dates[0]) == 8:
         choices = [("%Y%m%d",)]
     elif any(len(text) > 4 or len(text) == 3 for text in dates):

@@ -199,8 +199,10 @@ def test_mistakes_in_the_data(fitted: Forecaster) -> None:
         small(validation=3)
     with pytest.raises(ConfigError, match="leave no training rows"):
         small(validation=100, test=60)
-    with pytest.raises(DataError, match="a window needs"):
+    with pytest.raises(DataError, match="a window needs 7: 3 of the context of 12"):
         small(wave(6), validation=0)
+    with pytest.raises(DataError, match="longest training part has 10 rows"):
+        small(wave(30))
     with pytest.raises(ConfigError, match="the series were read already"):
         small(load_series(wave()), roles={"target": "0"})
     with pytest.raises(DataError, match="other roles or order"):
