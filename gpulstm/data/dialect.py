@@ -120,7 +120,7 @@ def find_dialect(
             )
     width = len(names)
     body = [[*row, *[""] * (width - len(row))][:width] for row in body]
-    decimal, thousands = _marks(body, sep, marks, label, names)
+    decimal, thousands = _marks(body[:1000], sep, marks, label, names)
     return Dialect(encoding, sep, tuple(names), decimal, thousands, tuple(map(tuple, body[:1000])), spaced)
 
 

@@ -28,6 +28,7 @@ from gpulstm.errors import DataError, option
 if TYPE_CHECKING:
     import pandas as pd
 
+_FEW = 5000  # labels that are kept from part to part
 _FIRST, _LAST = 631_152_000, 4_102_444_800  # seconds of 1990 and 2100: numbers between them count since 1970
 
 
@@ -55,6 +56,7 @@ class TimeColumn:
         self._kind = ""
         self._offsets: set[str] = set()
         self._rows = 0
+        self._known: dict[str, np.datetime64] = {}  # few labels of a long table, that are parsed once
 
     def add(self, part: Any) -> None:
         """The next rows, as a pandas Series or an array."""
@@ -164,6 +166,9 @@ class TimeColumn:
 
     def _narrow(self, texts: list[str], codes: np.ndarray) -> None:
         """Keep the formats that read all of some labels; with one left, read them."""
+        if len(self._formats) == 1 and self._known and all(text in self._known for text in texts):
+            self._parts.append(np.array([self._known[text] for text in texts])[codes])
+            return
         survivors, worst = [], (0, texts[0])
         results: dict[str, Any] = {}
         for pattern in self._formats:
@@ -199,6 +204,8 @@ class TimeColumn:
         if self._form is not None and not self._form.pattern:
             self._form = replace(self._form, unit=finest(self._form.unit, texts))
         self._parts.append(dates[codes])
+        if len(texts) + len(self._known) <= _FEW:
+            self._known |= dict(zip(texts, dates, strict=True))
 
     def _decide(self) -> None:
         """Day first or month first: the reading whose rows are evenly spaced, or a refusal that shows both."""
