@@ -30,7 +30,8 @@ endif
 # What the native engine is built from: an environment is brought up to date when any of it changes.
 NATIVE := pyproject.toml CMakeLists.txt $(wildcard kernels/equations/* kernels/cpu/*)
 
-.PHONY: toolkits kernels ptx ptx-quick gpu-check demo test test-cpu test-cuda test-cards test-peers selftest sanitize lint format peers bench docs build venv clean
+.PHONY: fuzz fuzz-quick kill-test reliability test-lowest toolkits kernels ptx ptx-quick gpu-check demo test test-cpu test-cuda \
+  test-cards test-peers selftest sanitize lint format peers bench docs site test-site build venv clean
 
 venv: $(VENV)/.test
 
@@ -41,17 +42,17 @@ $(PY):
 
 $(VENV)/.demo: $(NATIVE) | $(PY)
 	@echo "== install gpulstm with its plots"
-	@$(PIP) -e '.[plots]'
+	@tools/install.sh $(PY) -e '.[plots]'
 	@touch $@
 
 $(VENV)/.test: $(NATIVE) | $(PY)
 	@echo "== install gpulstm with its test tools$(if $(CUPY), and CuPy)"
-	@$(PIP) -e '.[test]' $(CUPY)
+	@tools/install.sh $(PY) -e '.[test]' $(CUPY)
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.dev: $(NATIVE) | $(PY)
 	@echo "== install gpulstm with its development tools"
-	@$(PIP) -e '.[dev]'
+	@tools/install.sh $(PY) -e '.[dev]'
 	@touch $@ $(VENV)/.demo
 
 demo: $(VENV)/.demo
@@ -116,6 +117,7 @@ sanitize: $(VENV)/.dev
 lint: $(VENV)/.dev
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
+	@$(VENV)/bin/clang-format --dry-run --Werror kernels/cpu/*.h kernels/cpu/*.cpp
 	@$(PY) -m mypy
 
 format: $(VENV)/.dev
@@ -139,6 +141,50 @@ bench: $(VENV)/.demo
 docs: $(VENV)/.test
 	@for script in $$(grep -l __main__ docs/pictures/*.py); do echo "== $$script"; $(PY) "$$script" || exit 1; done
 	@$(PY) tools/check_links.py
+
+# The documentation site, complete without a network, in build/site; `make test-site` looks at it with Debian's chromium.
+.venv-site/.done: pyproject.toml
+	@echo "== the site's tools in .venv-site"
+	@$(PYTHON) -m venv .venv-site
+	@.venv-site/bin/python -m pip install -q --disable-pip-version-check -e '.[site]'
+	@touch $@
+
+site: .venv-site/.done
+	@NO_MKDOCS_2_WARNING=1 .venv-site/bin/python -W ignore -m mkdocs build --quiet
+	@echo "the site: $(abspath build/site/index.html)"
+
+test-site: site
+	@.venv-site/bin/python -m pytest -q tests/site
+
+# Coverage-guided fuzzing of every reader of foreign files, for an hour or FUZZ_SECONDS; Linux and macOS, as atheris.
+FUZZ_SECONDS ?= 3600
+$(VENV)/.fuzz: $(VENV)/.test
+	@$(PIP) -e '.[fuzz]'
+	@touch $@
+
+fuzz: $(VENV)/.fuzz
+	@OPENBLAS_NUM_THREADS=1 $(PY) tests/fuzz/fuzz.py --seconds $(FUZZ_SECONDS) --finds $(OUT)/fuzz
+
+fuzz-quick: $(VENV)/.fuzz
+	@OPENBLAS_NUM_THREADS=1 $(PY) tests/fuzz/fuzz.py --seconds 120 --finds $(OUT)/fuzz
+
+# The program killed KILLS times at random moments: nothing torn, nothing left, no traceback.
+KILLS ?= 1000
+kill-test: $(VENV)/.test
+	@$(PY) tests/kill.py --kills $(KILLS)
+
+# What docs/reliability.md says, measured again: hostile files, signals and writers, fuzzing, kills.
+reliability: $(VENV)/.fuzz
+	@$(PYTEST) -q tests/fuzz tests/arrays/test_files.py tests/arrays/test_checkpoint.py tests/cli/test_signals.py tests/forecast/test_identity.py
+	@$(MAKE) --no-print-directory fuzz kill-test
+
+# The tests of the CPU with the lowest versions that pyproject.toml allows, in an environment of their own.
+test-lowest: pyproject.toml
+	@$(PYTHON) -m venv $(VENV)-lowest
+	@$(VENV)-lowest/bin/python -m pip install -q --disable-pip-version-check uv
+	@$(VENV)-lowest/bin/uv pip compile -q --resolution lowest-direct --extra test pyproject.toml -o $(VENV)-lowest/requirements.txt
+	@$(VENV)-lowest/bin/uv pip install -q --python $(VENV)-lowest/bin/python -r $(VENV)-lowest/requirements.txt -e .
+	@OPENBLAS_NUM_THREADS=1 $(VENV)-lowest/bin/python -m pytest -q -m "not cuda" tests/arrays tests/data tests/interop tests/training tests/model
 
 # NVRTC and the headers of the CUDA runtime, those that CuPy's [ctk] brings, for CUDA 12 and 13 in folders of their own;
 # a disassembler.  About 400 MB; no GPU needed.
@@ -175,4 +221,4 @@ build: $(VENV)/.dev
 	@$(PY) -m build --outdir dist .
 
 clean:
-	rm -rf $(VENV) $(PEERS) $(PEERS)-live $(OUT) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) $(PEERS)-live .venv-site $(OUT) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,4 +1,4 @@
-"""The native module, which `gpulstm.native` loads; its source is kernels/cpu/module.cpp and module_flat.cpp.
+"""The native module, which `gpulstm.arrays.native` loads; its source is kernels/cpu/module*.cpp.
 
 Arrays are C-contiguous and of one dtype (float for `*_float`, double for `*_double`; lengths int64).  `cell` is 0 LSTM,
 1 GRU, 2 RNN with tanh, 3 RNN with relu; `split` is 0 automatic, 1 rows of the batch, 2 hidden units.
@@ -17,6 +17,16 @@ def instruction_set() -> str:
 
 def use(name: str) -> None:
     """Use another one; what was saved for a gradient under the old one is then of no use."""
+
+def caches() -> tuple[int, int, int, str]:
+    """Bytes of the first-level data cache, of the second and third level (0: none), and where they were read."""
+
+def cache_model() -> tuple[int, int, int]:
+    """In bytes, from those: a block of a panel's weights, weights that stay in the second level, and what
+    is taken ahead of the steps."""
+
+def give_caches(first: int, second: int, third: int) -> None:
+    """Decide from these sizes instead."""
 
 def saved_sizes(cell: int, hidden: int, is_double: bool) -> tuple[int, int]:
     """(width, padded): the last extents of `gates` (T, B, width) and `cells` (T, B, padded)."""

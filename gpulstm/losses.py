@@ -3,9 +3,8 @@
 Each loss is an object.  Called, it gives its value and the gradient with respect to `raw`, what the head put out; both
 stay on the device.  `predict` reads `raw` as a forecast, in the scale of `raw`.
 
-On the CPU all but `SoftmaxCrossEntropy` run as one native pass by the formulas in
-`kernels/equations/losses.h`, with sums in float64.  `_each` serves on a GPU, where an installation has no native code,
-and for losses defined elsewhere.
+On the CPU each runs as one native pass by the formulas in `kernels/equations/losses.h`, with sums in float64.  `_each`
+serves on a GPU, where an installation has no native code, and for losses defined elsewhere.
 """
 
 from __future__ import annotations
@@ -330,6 +329,7 @@ _FUSED: dict[type[Loss], Callable[[Any], tuple[float, ...]]] = {
     Huber: lambda loss: (loss.delta,),
     Pinball: lambda loss: (*[(1 - q) / loss.outputs for q in loss.levels], *[q / loss.outputs for q in loss.levels]),
     GaussianNLL: lambda loss: (loss.floor,),
+    SoftmaxCrossEntropy: lambda loss: (),
 }
 
 LOSSES: tuple[type[Loss], ...] = (MSE, MAE, Huber, Pinball, GaussianNLL, SoftmaxCrossEntropy)

@@ -116,6 +116,8 @@ def main() -> int:
             counts[sent] += 1
             counts["left by the dead"] += len(left(folder))
             fault = wrong(sent, status, stderr) or ", ".join(torn(folder))
+            if round_ % 10 == 9:
+                print(f"{round_ + 1} kills, {len(faults)} faults so far", file=sys.stderr, flush=True)
             if fault:
                 faults.append(f"{round_}: {command}, {sent}: {fault}")
                 print(faults[-1], flush=True)

@@ -126,7 +126,7 @@ class NumpyBackend(Backend):
                 raise ShapeError(
                     f"{name} is a {type(value).__name__} whose parts differ in length, expected an array"
                 ) from error
-        elif isinstance(value, np.ma.MaskedArray):
+        elif type(value) is not np.ndarray and isinstance(value, np.ma.MaskedArray):
             value = unmasked(value, name)
         if value.dtype.kind not in "fiub":
             raise DTypeError(f"{name} has dtype {value.dtype}, expected real numbers")

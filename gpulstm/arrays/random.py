@@ -21,7 +21,9 @@ from typing import Any
 
 import numpy as np
 
+from gpulstm.arrays import native
 from gpulstm.arrays.backend import Array, Backend
+from gpulstm.arrays.threads import get_num_threads
 
 
 def host_generator(seed: int, *stream: int) -> np.random.Generator:
@@ -136,9 +138,15 @@ def dropout_mask(
 
 
 def keep_mask(backend: Backend, rate: float, shape: tuple[int, ...], key: MaskKey, first_step: int = 0) -> Array:
-    """`keep` on a backend: array code on the CPU, one kernel on a GPU."""
+    """`keep` on a backend: native code on the CPU (array code without it), one kernel on a GPU."""
     if not backend.is_cuda:
-        return keep(backend.xp, rate, shape, key, first_step)
+        module = native.load() if backend.xp is np else None
+        if module is None:
+            return keep(backend.xp, rate, shape, key, first_step)
+        kept = np.empty(shape, np.bool_)
+        k0, k1, stream, call = key.words
+        module.keep(kept, first_step, k0, k1, stream, int(call), threshold(rate), get_num_threads())
+        return kept
     size = math.prod(shape[1:])
     with backend.activate():
         kept = backend.xp.empty(shape, dtype=backend.xp.bool_)

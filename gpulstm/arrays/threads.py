@@ -2,15 +2,19 @@
 
 The default is what the process may use: the CPUs of its affinity mask, or fewer where a cgroup (a container, a service)
 has a quota of CPU time, rounded up to whole CPUs.  GPULSTM_NUM_THREADS names another number, and `set_num_threads` goes
-before both.  Results do not depend on the number.  NumPy's own BLAS has a setting of its own, which this leaves alone.
+before both.  Results do not depend on the number.  NumPy's own BLAS has a setting of its own; it is held to one thread
+where array code takes the small products of a step (`one_blas_thread`).
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import math
 import os
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -43,6 +47,25 @@ def set_num_threads(count: int | None) -> None:
     if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or not 1 <= count <= MOST:
         raise ConfigError(f"count is {count!r}, expected an integer of 1 to {MOST}, or None for the default")
     _chosen = int(count)
+
+
+SMALL_PRODUCT = 1e8  # multiply-adds of a product up to which threads of BLAS wait for one another longer than they save
+
+
+def one_blas_thread(products: float) -> contextlib.AbstractContextManager[Any]:
+    """While active, NumPy's BLAS works on the calling thread alone; nothing where a product is large.
+
+    Args:
+        products: multiply-adds of the largest product.
+    """
+    return contextlib.nullcontext() if products > SMALL_PRODUCT else _blas().limit(limits=1, user_api="blas")
+
+
+@functools.cache
+def _blas() -> Any:
+    import threadpoolctl
+
+    return threadpoolctl.ThreadpoolController()
 
 
 def _default() -> int:

@@ -91,6 +91,9 @@ def machine_facts() -> dict[str, Any]:
         state = f"available on {', '.join(usable)}" if usable else f"not available: {reason}"
         engines.append((engine.name, state))
     engines.append(("optimizers, losses", f"on cpu: {native.describe()}"))
+    caches = native.describe_caches()
+    if caches is not None:
+        engines.append(("caches", caches))
     return {
         "version": importlib.metadata.version("gpulstm"),
         "python": platform.python_version(),

@@ -45,7 +45,9 @@ def tune(
     output.mkdir(parents=True, exist_ok=True)
     if force and not resume:
         (output / STUDY).unlink(missing_ok=True)
-    best, study = search(config, series, trials=trials, timeout=timeout or None, storage=f"sqlite:///{output / STUDY}")
+    best, study = search(
+        Forecaster.of, config, series, trials=trials, timeout=timeout or None, storage=f"sqlite:///{output / STUDY}"
+    )
     rows = [[name, str(value)] for name, value in study.best_params.items()]
     console().print(table(["option", "best"], rows, title=f"validation error {number(study.best_value, 4)}"))
     say(f"{len(study.trials)} trials so far; go on with --resume")

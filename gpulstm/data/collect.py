@@ -110,11 +110,10 @@ def _collect(source: Source, roles: Roles, options: TableOptions, levels: Mappin
     notes = [*source.notes, *([] if time is None else time.notes)]
     found = {at: tuple(known) for at, known in categories.items()}
     for at, texts in found.items():
-        few = options.embedding and len(texts) >= options.embedding
-        if len(texts) > MOST_LEVELS and not few:
+        if len(texts) > MOST_LEVELS:
             raise DataError(
                 f"column {names[at]!r} of {label} has {len(texts)} different texts, such as {texts[0]!r}, more than "
-                f"{MOST_LEVELS}; learn them with {option('embedding', ...)}, or leave the column out"
+                f"{MOST_LEVELS}; leave the column out, or join its rare values"
             )
     keys = [] if series is None else series.keys
     return Collected(grown.done(), times, form, None if series is None else codes.done(), keys, ids, found, notes)

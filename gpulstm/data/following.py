@@ -73,7 +73,7 @@ def _ahead_of_array(past: SeriesSet, count: int, future: Any) -> np.ndarray:
 def _table_like(data: Any, past: SeriesSet, roles: Sequence[str]) -> SeriesSet:
     """A table with some of the roles of `past`, the rest of them left out."""
     options = as_before(TableOptions(), past)
-    left_out = {role: () for role in ("target", "past", "future", "static") if role not in roles}
+    left_out: dict[str, Any] = {role: () for role in ("target", "past", "future", "static") if role not in roles}
     options = replace(options, calendar=(), holidays=None, missing="forward", **left_out)
     return Loader(data, options, past, False, ahead=True).load()
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpulstm.data.arrays_of import refuse_mask
+from gpulstm.data.arrays_of import numbers_of, refuse_mask
 from gpulstm.data.options import column_name
-from gpulstm.errors import DataError, MissingExtraError
+from gpulstm.errors import DataError, missing_extra
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,6 +78,11 @@ def columns_source(
     first: int = 0,
     file: bool = False,
 ) -> Source:
+    """The source of columns that lie in memory.
+
+    Raises:
+        DataError: there are no columns, or they have no rows.
+    """
     import pandas as pd
 
     if not columns:
@@ -92,11 +97,12 @@ def columns_source(
     return Source(label, list(names), head, chunks, index=index, word=word, first=first, file=file)
 
 
-def needed(package: str, purpose: str) -> MissingExtraError:
-    return MissingExtraError(f"{purpose} needs {package}, which is not installed; run: pip install {package}")
-
-
 def frame_source(data: Any) -> Source:
+    """The source of a frame or series of pandas, polars or pyarrow, or of what Arrow can take over.
+
+    Raises:
+        DataError: it is none of these, or is empty.
+    """
     kind = type(data).__module__.partition(".")[0]
     if kind == "pandas":
         return _pandas(data)
@@ -113,7 +119,7 @@ def frame_source(data: Any) -> Source:
         try:
             import pyarrow
         except ImportError:
-            raise needed("pyarrow", f"reading a {type(data).__name__}") from None
+            raise missing_extra("pyarrow", f"reading a {type(data).__name__}") from None
         return _pandas(pyarrow.table(data).to_pandas())
     if hasattr(data, "to_pandas"):
         return _pandas(data.to_pandas())
@@ -202,14 +208,14 @@ def plain_column(value: Any) -> Any:
         if value.dtype.kind == "M":
             return value.filled(np.datetime64("NaT"))
         if value.dtype.kind in "fiub":
-            return value.astype(np.float64).filled(np.nan) if np.ma.is_masked(value) else value.filled()
-        return value.astype(object).filled(None)
+            return (
+                np.ma.filled(value.astype(np.float64), np.nan) if np.ma.getmaskarray(value).any() else np.asarray(value)
+            )
+        return np.ma.filled(value.astype(object), None)
     if type(value).__module__.partition(".")[0] == "polars":
         return _polars_column(value)
     if hasattr(value, "detach"):  # a tensor of PyTorch
-        from gpulstm.interop.arrays import host
-
-        value = host(value)
+        return numbers_of(value)
     array = np.asarray(value)
     if array.dtype.kind in "US":
         return array.astype(object)

@@ -62,6 +62,7 @@ def load_series(
 
 
 def as_before(options: TableOptions, like: SeriesSet) -> TableOptions:
+    """Options that read a table in the roles that `like` was read in."""
     roles = like.origin.roles
     return replace(
         options,
@@ -74,7 +75,6 @@ def as_before(options: TableOptions, like: SeriesSet) -> TableOptions:
         calendar=like.calendar,
         holidays=like.holidays,
         missing=like.missing,
-        embedding=like.origin.embedding,
     )
 
 
@@ -243,7 +243,7 @@ class Loader:
         first_static = len(roles.numbers) - len(roles.static)
         if roles.static:
             _same_within(values, rows.offsets, first_static, [roles.names[at] for at in roles.static], names)
-        columns, parts, counts, coded, flags = _features(values, roles, table, options.embedding)
+        columns, parts, counts, flags = _features(values, roles, table)
         made = made_names(options.calendar, options.holidays)
         origin = Origin(
             roles={
@@ -253,7 +253,6 @@ class Loader:
                 "static": tuple(roles.names[at] for at in roles.static),
             },
             levels={roles.names[at]: table.levels[at] for at in table.levels},
-            embedding=options.embedding,
             time=None if roles.time is None else roles.names[roles.time],
             series=tuple(roles.names[at] for at in roles.series),
         )
@@ -278,7 +277,6 @@ class Loader:
             axis=axis,
             labels=labels,
             origin=origin,
-            embedding=coded,
             flags=flags,
             notes=(*notes, *rows.notes),
         )
@@ -286,9 +284,8 @@ class Loader:
             series = _cut_ahead(series)
             series = _check_missing(series, new, rows, where, options.missing)
         if made:
-            assert series.time is not None
             series = replace(series, calendar=options.calendar, holidays=options.holidays)
-            together = np.concatenate([series.values, series.made_of(series.time)], axis=1)
+            together = np.concatenate([series.values, series.made_of(series.times)], axis=1)
             future = series.future + len(made)
             series = replace(series, values=together, columns=(*series.columns, *made), future=future)
         return series
@@ -314,6 +311,7 @@ def _names(keys: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
 
 
 def some(names: Sequence[str]) -> str:
+    """The first of some names, and how many more there are."""
     return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
@@ -350,7 +348,8 @@ def _same_clock(one: TimeForm, other: TimeForm, time: np.ndarray, before: np.nda
 
 
 def _finite(table: Collected, roles: Roles, where: Callable[[int], str]) -> None:
-    total = np.add.reduce(table.values, axis=0)  # infinite or NaN where a cell is, without an array as large
+    with np.errstate(over="ignore", invalid="ignore"):  # a sum may overflow where no cell is infinite
+        total = np.add.reduce(table.values, axis=0)  # infinite or NaN where a cell is, without an array as large
     for column in np.flatnonzero(~np.isfinite(total)):
         infinite = np.isinf(table.values[:, column])
         if infinite.any():
@@ -378,16 +377,15 @@ def _same_within(
 
 
 def _features(
-    values: np.ndarray, roles: Roles, table: Collected, embedding: int
-) -> tuple[list[str], np.ndarray, dict[str, int], dict[int, int], tuple[int, ...]]:
-    """Features of the columns: categories become one column a value, or stay codes where they are learned."""
+    values: np.ndarray, roles: Roles, table: Collected
+) -> tuple[list[str], np.ndarray, dict[str, int], tuple[int, ...]]:
+    """Features of the columns: categories become one column a value."""
     names: list[str]
     if not table.levels:
         names = [roles.names[at] for at in roles.numbers]
         counts = {"past": len(roles.past), "future": len(roles.future), "static": len(roles.static)}
-        return names, np.ascontiguousarray(values), counts, {}, ()
+        return names, np.ascontiguousarray(values), counts, ()
     parts: list[np.ndarray] = []
-    coded: dict[int, int] = {}
     flags: list[int] = []
     names = []
     counts = {"target": 0, "past": 0, "future": 0, "static": 0}
@@ -401,16 +399,12 @@ def _features(
             if levels is None:
                 names.append(name)
                 parts.append(cells[:, None])
-            elif embedding and len(levels) >= embedding:
-                coded[len(names)] = len(levels) + 1  # 0 stands for every value that is not known
-                names.append(name)
-                parts.append(np.where(np.isnan(cells), 0.0, cells + 1)[:, None])
             else:
                 flags += range(len(names), len(names) + len(levels))
                 names += [f"{name}={level}" for level in levels]
                 parts.append((cells[:, None] == np.arange(len(levels))).astype(np.float64))
             counts[role] = counts[role] + parts[-1].shape[1]
-    return names, np.concatenate(parts, axis=1), counts, coded, tuple(flags)
+    return names, np.concatenate(parts, axis=1), counts, tuple(flags)
 
 
 def _cut_ahead(series: SeriesSet) -> SeriesSet:
@@ -451,14 +445,14 @@ def _check_missing(
     if not absent.any():
         return series
     if rule == "refuse":
-        row, column = (int(at) for at in np.argwhere(absent)[0])
         column = int(np.flatnonzero(absent.any(axis=0))[0])
         row = int(np.argmax(absent[:, column]))
         count = int(absent[:, column].sum())
         at = row if rows is None else rows.number(row)
+        first, _, label = where(at).partition(" of ")
         raise DataError(
-            f"column {series.columns[column]!r} has {count} missing value{'s' if count > 1 else ''}, the first in "
-            f"{where(at)}; fill the cells, or choose {option('missing', 'auto')}, forward, interpolate, mask or zero"
+            f"column {series.columns[column]!r} of {label} has {count} missing value{'s' if count > 1 else ''}, the "
+            f"first in {first}; fill the cells, or choose {option('missing', 'auto')}, forward, interpolate, mask, zero"
         )
     cells = absent[:, : series.targets]
     share = float(cells.mean()) if cells.size else 0.0

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from gpulstm.errors import ConfigError, option
-from gpulstm.validate import count, described, documented
+from gpulstm.validate import described, documented
 
 MISSING = ("auto", "refuse", "interpolate", "forward", "mask", "zero")
 DUPLICATES = ("refuse", "first", "last", "mean", "sum")
 
 TABLE = "The table"
 
-Names = str | int | Sequence[Any]
+Names = Any  # one name, text or number, or several; a tuple of texts once the options are made
 
 
 @documented
@@ -48,10 +48,7 @@ class TableOptions:
         TABLE,
     )
     duplicates: str = described("refuse", "rows with the same time: refuse, first, last, mean or sum", TABLE)
-    embedding: int = described(
-        0, "categories with at least so many values are learned as vectors; 0: all are one column a value", TABLE
-    )
-    sep: str | None = described(None, "between the cells of a CSV; by default found", TABLE)
+    sep: str | None = described(None, "between the cells of a CSV; by default found", TABLE, aliases=("--delimiter",))
     decimal: str | None = described(None, "decimal mark of a CSV, a point or a comma; by default found", TABLE)
     thousands: str | None = described(None, "thousands mark of a CSV; by default found", TABLE)
     encoding: str | None = described(None, "of a CSV; by default found", TABLE)
@@ -68,7 +65,6 @@ class TableOptions:
         for name in ("target", "past", "future", "static", "series", "calendar"):
             value = getattr(self, name)
             object.__setattr__(self, name, None if name == "target" and value is None else tuple(names(value)))
-        object.__setattr__(self, "embedding", count("embedding", self.embedding, at_least=0))
         if self.time is not None:
             object.__setattr__(self, "time", column_name(self.time))
         for name in ("decimal", "thousands"):

@@ -29,14 +29,12 @@ class Origin:
     Attributes:
         roles: names of the table's columns by role: "target", "past", "future", "static".
         levels: the values of each category, by its column's name.
-        embedding: from how many values on a category is learned; 0 for never.
         time: the column of times, or None where the table had none and rows are numbered.
         series: names of the columns with ids; empty where there were none.
     """
 
     roles: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     levels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    embedding: int = 0
     time: str | None = None
     series: tuple[str, ...] = ()
 
@@ -73,7 +71,6 @@ class SeriesSet:
         axis: how the times go on, and how they are written.
         labels: what names rows in outputs.
         origin: what another table is read by.
-        embedding: columns that hold codes, and how many values each has.
         flags: columns that are 1 for one value of a category and 0 for the others.
         ahead: future covariates that are known already, or None.
         notes: sentences on what was done to the table.
@@ -94,7 +91,6 @@ class SeriesSet:
     axis: Axis = field(default_factory=Axis)
     labels: Labels = field(default_factory=Labels)
     origin: Origin = field(default_factory=Origin)
-    embedding: Mapping[int, int] = field(default_factory=dict)
     flags: tuple[int, ...] = ()
     ahead: Ahead | None = None
     notes: tuple[str, ...] = ()
@@ -129,8 +125,8 @@ class SeriesSet:
 
     @property
     def kept(self) -> set[int]:
-        """Columns that keep their values when others are scaled: categories, as codes or as one column a value."""
-        return {*self.embedding, *self.flags}
+        """Columns that keep their values when others are scaled: categories, one column a value."""
+        return set(self.flags)
 
     @property
     def shared(self) -> set[int]:
@@ -178,6 +174,8 @@ class SeriesSet:
                 raise DataError(f"{name} of the series has a name twice")
         if not self.targets or sum(counts) != len(self.columns):
             raise DataError(f"the series have {len(self.columns)} columns, but roles for {sum(counts)}")
+        if not isinstance(self.missing, str):
+            raise DataError(f"missing of the series is {self.missing!r}, expected the name of a rule")
         if self.static + self.made > self.future:
             raise DataError(
                 f"the series have {self.future} future columns, but {self.static + self.made} of other kinds"
@@ -353,7 +351,6 @@ def save_series(tail: SeriesSet) -> tuple[dict[str, np.ndarray], dict[str, Any]]
     origin = {
         "roles": {role: list(names) for role, names in tail.origin.roles.items()},
         "levels": {name: list(levels) for name, levels in tail.origin.levels.items()},
-        "embedding": tail.origin.embedding,
         "time": tail.origin.time,
         "series": list(tail.origin.series),
     }
@@ -361,7 +358,6 @@ def save_series(tail: SeriesSet) -> tuple[dict[str, np.ndarray], dict[str, Any]]
         "axis": tail.axis.to_dict(),
         "labels": tail.labels.to_dict(),
         "origin": origin,
-        "embedding": [[column, count] for column, count in tail.embedding.items()],
         "flags": list(tail.flags),
         "dtype": str(time.dtype),
     }
@@ -397,11 +393,9 @@ def restore_series(arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) ->
         origin=Origin(
             {role: tuple(names) for role, names in origin["roles"].items()},
             {name: tuple(levels) for name, levels in origin["levels"].items()},
-            origin["embedding"],
             origin["time"],
             tuple(origin["series"]),
         ),
-        embedding=dict(meta["embedding"]),
         flags=tuple(meta["flags"]),
         ahead=ahead,
     )

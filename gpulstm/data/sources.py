@@ -16,13 +16,14 @@ from typing import Any
 
 import numpy as np
 
+from gpulstm.arrays import files
 from gpulstm.data.cells import MISSING, number_of
 from gpulstm.data.dialect import HEAD, Dialect, find_dialect, other_encoding
-from gpulstm.data.frames import SHOWN, Kinds, Source, columns_source, frame_source, mapping_source, needed
+from gpulstm.data.frames import SHOWN, Kinds, Source, columns_source, frame_source, mapping_source
 from gpulstm.data.options import TableOptions
-from gpulstm.errors import DataError, option
+from gpulstm.errors import DataError, missing_extra, option
 
-CHUNK = 250_000  # rows of a text file that exist as pandas columns at one time
+CHUNK = 65_536  # rows of a text file that exist as pandas columns at one time
 _BATCH = 131_072  # rows of a Parquet file likewise
 _SUFFIXES = (".csv", ".tsv", ".txt", ".tab", ".dat")
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip")
@@ -36,7 +37,7 @@ def open_source(data: Any, options: TableOptions) -> Source:
         MissingExtraError: a library that reads the file is not installed.
     """
     if isinstance(data, (str, Path)) and str(data) == "-":
-        return _text(io.BytesIO(sys.stdin.buffer.read()), "standard input", options)
+        return _text(sys.stdin.buffer.read(), "standard input", options)
     if isinstance(data, (str, Path)):
         return _file(Path(data), options)
     if hasattr(data, "__cuda_array_interface__"):
@@ -54,6 +55,8 @@ def _file(path: Path, options: TableOptions) -> Source:
         raise DataError(f"there is no file {str(path)!r}")
     if path.is_dir():
         raise DataError(f"{str(path)!r} is a folder, expected a file")
+    if not path.is_file():  # a pipe, as `<(zcat data.csv.gz)` of a shell gives; devices are refused
+        return _text(files.read(path, DataError), path.name, options)
     suffixes = [suffix.lower() for suffix in path.suffixes]
     last = suffixes[-1] if suffixes else ""
     if last in (".parquet", ".pq"):
@@ -68,11 +71,10 @@ def _file(path: Path, options: TableOptions) -> Source:
     )
 
 
-def _open(file: Path | io.BytesIO) -> Any:
+def _open(file: Path | bytes) -> Any:
     """The bytes of a text file, unpacked."""
-    if isinstance(file, io.BytesIO):
-        file.seek(0)
-        return file
+    if isinstance(file, bytes):
+        return io.BufferedReader(io.BytesIO(file))
     suffix = file.suffix.lower()
     if suffix == ".gz":
         import gzip
@@ -98,24 +100,20 @@ def _open(file: Path | io.BytesIO) -> Any:
         try:
             import zstandard
         except ImportError:
-            raise needed("zstandard", f"reading {file.name}") from None
+            raise missing_extra("zstandard", f"reading {file.name}") from None
         return io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(open(file, "rb"), closefd=True))
     return open(file, "rb")
 
 
-def _text(file: Path | io.BytesIO, label: str, options: TableOptions) -> Source:
+def _text(file: Path | bytes, label: str, options: TableOptions) -> Source:
     with _reading(label), _open(file) as stream:
         head = stream.read(HEAD)
         whole = not stream.read(1)
-        if isinstance(file, io.BytesIO):
-            stream = contextlib.nullcontext()
         dialect = find_dialect(head, whole, label, options.sep, (options.decimal, options.thousands), options.encoding)
     return _text_source(file, label, dialect, options, found=options.encoding is None)
 
 
-def _text_source(
-    file: Path | io.BytesIO, label: str, dialect: Dialect, options: TableOptions, *, found: bool
-) -> Source:
+def _text_source(file: Path | bytes, label: str, dialect: Dialect, options: TableOptions, *, found: bool) -> Source:
     import pandas as pd
 
     head = pd.DataFrame([list(row) for row in dialect.rows], columns=range(len(dialect.names)), dtype=object)
@@ -144,7 +142,7 @@ def _text_source(
     )
 
 
-def _text_chunks(file: Path | io.BytesIO, label: str, dialect: Dialect, kinds: Kinds) -> Iterator[dict[int, Any]]:
+def _text_chunks(file: Path | bytes, label: str, dialect: Dialect, kinds: Kinds) -> Iterator[dict[int, Any]]:
     import pandas as pd
 
     as_text: dict[int, Any] = {}
@@ -159,13 +157,12 @@ def _text_chunks(file: Path | io.BytesIO, label: str, dialect: Dialect, kinds: K
     }
     truth = sorted({cell for cells in flags.values() for cell in cells} | {"True", "TRUE", "true"})
     with _reading(label), _open(file) as stream:
-        if not isinstance(file, io.BytesIO):
-            stream = io.BufferedReader(stream) if not isinstance(stream, io.BufferedReader) else stream
-        reader = pd.read_csv(
+        stream = stream if isinstance(stream, io.BufferedReader) else io.BufferedReader(stream)
+        reader = pd.read_csv(  # type: ignore[call-overload] # the stubs know no dictionary of missing cells by position
             stream,
             sep=dialect.sep,
             header=0,
-            names=range(len(dialect.names)),
+            names=list(range(len(dialect.names))),
             usecols=sorted(kinds),
             index_col=False,
             dtype=as_text,
@@ -227,7 +224,7 @@ def _workbook(path: Path, options: TableOptions) -> Source:
     try:
         raw = pd.read_excel(path, sheet_name=sheet, header=None, dtype=object)
     except ImportError:
-        raise needed(engines.get(path.suffix.lower(), "openpyxl"), f"reading {path.name}") from None
+        raise missing_extra(engines.get(path.suffix.lower(), "openpyxl"), f"reading {path.name}") from None
     except (ValueError, KeyError, IndexError, OSError) as error:
         raise DataError(f"{path.name} cannot be read as a workbook: {str(error).splitlines()[0]}") from None
     except Exception as error:  # zipfile and XML libraries raise classes of their own for damaged workbooks
@@ -247,7 +244,7 @@ def _parquet(path: Path) -> Source:
     try:
         import pyarrow.parquet as parquet
     except ImportError:
-        raise needed("pyarrow", "reading a Parquet file") from None
+        raise missing_extra("pyarrow", "reading a Parquet file") from None
     import pyarrow
 
     try:

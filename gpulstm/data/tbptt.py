@@ -63,7 +63,7 @@ class Lanes:
         self.borders = borders
         begin, last = windows.offsets[:-1], np.asarray(stops) - windows.horizon  # after the last row with a horizon
         counts = np.maximum(last - begin - (self.reach - self.chunk), 0) // self.chunk
-        self.skipped: list[str] = [windows.names[series] for series in np.flatnonzero(counts == 0)]
+        self.skipped: list[str] = [windows.names[int(series)] for series in np.flatnonzero(counts == 0)]
         place, _ = spans(np.zeros_like(counts), counts)
         self.first = place == 0
         self.starts = np.repeat(last - self.reach - self.chunk * (counts - 1), counts) + self.chunk * place

@@ -337,8 +337,10 @@ def _calendars(
         place = 5 * ((days.astype(np.int64) + 3) // 7) + weekday
         jumps = np.diff(place)[inner]
         count = int(np.gcd.reduce(jumps))
-        if count:
-            late.append((Step("offset", alias="B", count=count, clock=clock), int((jumps // count - 1).sum())))
+        absent = int((jumps // count - 1).sum()) if count else 0
+        weeks = len(np.unique((days.astype(np.int64) + 3) // 7))
+        if count and (absent == 0 or weeks > 2):  # rows that happen to miss one weekend are days
+            late.append((Step("offset", alias="B", count=count, clock=clock), absent))
     return early, late
 
 
@@ -414,7 +416,7 @@ def _grid(step: Step, clock: np.ndarray, form: TimeForm, more: int) -> np.ndarra
         low, high = (pd.Timestamp(value) for value in local)
         if step.clock >= 0:
             low, high = low.normalize(), high.normalize()
-        found = pd.bdate_range(low, high) if step.alias == "B" else pd.date_range(low, high, freq=offset)
+        found: Any = pd.bdate_range(low, high) if step.alias == "B" else pd.date_range(low, high, freq=offset)
         if more:
             start = found[-1] if len(found) else high
             found = found.append(pd.date_range(start, periods=more + 2, freq=offset)).unique()

@@ -193,7 +193,7 @@ class TimeColumn:
                 f"time column {self.name!r} of {self.label} mixes times without a zone ({texts[one]!r}) and with one "
                 f"({texts[other]!r}); make them all alike"
             )
-        self._offsets |= offsets  # type: ignore[arg-type] # no None is left
+        self._offsets |= offsets
         zone = next(iter(offsets)) if offsets else None
         self._set("zoned" if offsets else "dates", text_form(texts, pattern, zone))
         if self._form is not None and not self._form.pattern:
@@ -226,7 +226,7 @@ class TimeColumn:
             self._numbers(numbers[codes])
             return
         if all(isinstance(value, pd.Period) for value in values):
-            index = pd.PeriodIndex(values)
+            index = pd.PeriodIndex(list(values))
             self._set("dates", TimeForm(kind=f"period:{str(index.dtype)[7:-1]}"))
             self._parts.append(datetimes(index.to_timestamp().to_series())[codes])
             return

@@ -54,7 +54,8 @@ def guesses(text: str, dayfirst: bool | None) -> list[str]:
         return ["ISO"]
     if _QUARTER.fullmatch(text):
         return ["quarter"]
-    pattern, dates, rest = "", [], text
+    pattern, rest = "", text
+    dates: list[str] = []
     tokens = re.findall(r"\d+|[A-Za-z]+|[^\dA-Za-z]", rest)
     clock = False
     at = 0
@@ -94,6 +95,7 @@ def _orders(pattern: str, dates: list[str], dayfirst: bool | None) -> list[str]:
     """A pattern with the numbers of its date put in the orders that they can have."""
     named = "%b" in pattern or "%B" in pattern
     long = [at for at, text in enumerate(dates) if len(text) == 4]
+    choices: list[tuple[str, ...]]
     if len(dates) == 1 and len(dates[0]) == 8:
         choices = [("%Y%m%d",)]
     elif any(len(text) > 4 or len(text) == 3 for text in dates):
@@ -159,6 +161,7 @@ def datetimes(column: Any) -> np.ndarray:
 
 
 def text_form(texts: Sequence[str], pattern: str, zone: str | None) -> TimeForm:
+    """How labels that a pattern reads are written."""
     first = texts[0]
     if pattern == "ISO":
         separator = "T" if "T" in first else " "
@@ -204,6 +207,7 @@ def as_numbers(texts: Sequence[str]) -> np.ndarray | None:
 
 
 def plain_numbers(values: Sequence[Any]) -> np.ndarray | None:
+    """Python's numbers as an array, or None where one is none."""
     if not all(isinstance(value, numbers.Real) and not isinstance(value, bool) for value in values):
         return None
     whole = all(isinstance(value, numbers.Integral) for value in values)

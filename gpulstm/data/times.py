@@ -78,7 +78,7 @@ class TimeForm:
         unit = finer(self.unit or "D", resolution(local))
         if unit == "m" and not self.unit:
             unit = "s"
-        texts = np.datetime_as_string(local, unit=unit)
+        texts = np.datetime_as_string(local, unit=unit)  # type: ignore[call-overload] # a unit in a variable
         if unit != "D" and self.separator != "T":
             texts = np.char.replace(texts, "T", self.separator)
         if suffixes is None or (unit == "D" and self.kind == "text"):
@@ -120,7 +120,7 @@ class TimeForm:
         if self.digits < 6 and "%f" in pattern:
             texts = [re.sub(rf"([.,]\d{{{self.digits}}})\d*", r"\1", text) for text in texts]
         if self.plain:
-            texts = [re.sub(r"(?<![\d:.,])0(\d)(?!\d)", r"\1", text) for text in texts]
+            texts = [re.sub(r"(?<![\d:])(?<!:\d\d[.,])0(\d)(?!\d)", r"\1", text) for text in texts]
         if suffixes is None or "%z" not in self.pattern:
             return texts
         return [text + suffix for text, suffix in zip(texts, suffixes, strict=True)]
@@ -190,4 +190,5 @@ def format_time(value: np.generic | float, form: TimeForm | None = None) -> str:
     if form is not None and (form.zone is not None or form.pattern):
         return form.texts(np.array([value]))[0]
     unit = resolution(np.array([value]))
-    return str(np.datetime_as_string(value, unit="s" if unit == "m" else unit))
+    unit = "s" if unit == "m" else unit
+    return str(np.datetime_as_string(value, unit=unit))  # type: ignore[call-overload] # a unit in a variable

@@ -139,8 +139,8 @@ class WindowSet:
         longest = int(np.diff(self.offsets).max())
         if longest < self.least + self.horizon:
             raise DataError(
-                f"the longest series has {longest} rows, but a window needs {self.context + self.horizon}: "
-                f"context {self.context} + horizon {self.horizon}"
+                f"the longest series has {longest} rows, but a window needs {self.least + self.horizon}: "
+                f"{self.least} of the context of {self.context} + horizon {self.horizon}"
             )
 
     def _informative(self, origins: np.ndarray) -> np.ndarray:

@@ -10,20 +10,20 @@ Results do not depend on the number of threads, bit for bit.
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from gpulstm.arrays import native as native_code
 from gpulstm.arrays.backend import Array
-from gpulstm.arrays.native import load as _native
-from gpulstm.arrays.native import missing
 from gpulstm.arrays.params import ParamDict
 from gpulstm.arrays.threads import get_num_threads
-from gpulstm.engines.spec import Call, Footprint, Grads, Plan, StackSpec, State, Task, unsupported
+from gpulstm.engines import cpu_variant
+from gpulstm.engines.cpu_variant import BLOCK_ROWS, VariantTape, is_plain
+from gpulstm.engines.spec import Call, Footprint, Grads, Plan, StackSpec, State, Task
 from gpulstm.errors import ConfigError, ShapeError
 from gpulstm.validate import format_bytes
 
@@ -33,20 +33,15 @@ SPLITS = {"automatic": 0, "rows": 1, "units": 2}  # for tests: the results are t
 _HELP = "a smaller batch, or in training a smaller batch_size or memory=, takes less"
 SMALL = 64 << 10  # bytes; smaller arrays are allocated by NumPy
 PROBE = 4096  # steps; beyond a few hundred, workspace is linear in T
-BLOCK_ROWS = 1024  # GRADIENT_BLOCK in kernels/cpu/gradients.h
 
 split = "automatic"
 
 
 def supports(call: Call) -> str | None:
     """Why this engine cannot serve a call, or None when it can."""
-    spec = call.spec
     if call.on_cuda:
         return "the model is on a GPU"
-    options = ["zoneout"] * any(spec.zoneout) + unsupported(spec)
-    if options:
-        return f"no native code for {', '.join(options)}"
-    return None if _native() else missing()
+    return None if native_code.load() else native_code.missing()
 
 
 def complete(plan: Plan) -> Plan:
@@ -56,7 +51,7 @@ def complete(plan: Plan) -> Plan:
 
 def describe(plan: Plan) -> str:
     """How a layer is computed, in a few words."""
-    native = _native()
+    native = native_code.load()
     isa = native.instruction_set() if native else "no"
     count = get_num_threads()
     return f"native, {isa} instructions, up to {count} thread{'s' if count > 1 else ''}"
@@ -69,6 +64,8 @@ def block_steps(batch: int) -> int:
 
 def footprint(spec: StackSpec, layer: int, batch: int) -> Footprint:
     """What a layer takes in training; its working space is asked of the native code, for many steps and for more."""
+    if not is_plain(spec):
+        return cpu_variant.footprint(_module(), spec, layer, batch, PROBE)
     size, native, cell = np.dtype(spec.dtype).itemsize, _module(), _cell(spec)
     width, padded = native.saved_sizes(cell, spec.hidden_size, size == 8)
     saved = spec.hidden_size + (width if spec.cell != "rnn" else 0) + padded * spec.has_memory
@@ -104,22 +101,26 @@ def _empty(shape: tuple[int, ...], dtype: Any) -> Array:
         raise MemoryError(f"no memory for {size}, an array of shape {shape}; {_HELP}") from None
 
 
-@contextlib.contextmanager
-def _room(spec: StackSpec, inputs: int, steps: int, rows: int) -> Iterator[None]:
-    """Say what native code had no memory for, and what would help."""
-    try:
-        yield
-    except MemoryError:
-        double = spec.dtype == "float64"
-        size = _module().working_room(_cell(spec), steps, rows, inputs, spec.hidden_size, double, get_num_threads())
-        raise MemoryError(
-            f"no memory for {format_bytes(size)}, the working space of a layer of {spec.hidden_size} units over "
-            f"{steps} steps of {rows} rows; {_HELP}"
-        ) from None
+def _no_room(spec: StackSpec, inputs: int, steps: int, rows: int) -> MemoryError:
+    """What native code had no memory for, and what would help."""
+    if is_plain(spec):
+        double, threads = spec.dtype == "float64", get_num_threads()
+        size = _module().working_room(_cell(spec), steps, rows, inputs, spec.hidden_size, double, threads)
+    else:
+        size = cpu_variant.working_room(_module(), spec, inputs, steps, rows)
+    return MemoryError(
+        f"no memory for {format_bytes(size)}, the working space of a layer of {spec.hidden_size} units over "
+        f"{steps} steps of {rows} rows; {_HELP}"
+    )
 
 
-def forward(task: Task, x: Array, state: State) -> tuple[Array, State, _Tape | None]:
+def forward(task: Task, x: Array, state: State) -> tuple[Array, State, _Tape | VariantTape | None]:
     """All time steps of one layer and direction; see `Engine.forward`."""
+    if not is_plain(task.spec):
+        try:
+            return cpu_variant.forward(_module(), _empty, task, x, state)
+        except MemoryError:
+            raise _no_room(task.spec, x.shape[2], *x.shape[:2]) from None
     spec, (steps, rows, _), p = task.spec, x.shape, task.params
     native, cell, double = _module(), _cell(spec), x.dtype == np.float64
     x, state = np.ascontiguousarray(x), State(*(_contiguous(part) for part in state))
@@ -131,22 +132,29 @@ def forward(task: Task, x: Array, state: State) -> tuple[Array, State, _Tape | N
         gates = _empty((steps, rows, width), x.dtype)
         cells = _empty((steps, rows, padded), x.dtype) if spec.has_memory else None
     run = native.forward_double if double else native.forward_float
-    with _room(spec, x.shape[2], steps, rows):
+    try:
         run(
             *(cell, task.reverse, x, *_weights(task), _contiguous(p.get("b")), _contiguous(p.get("b_hn")), *state),
             *(_contiguous(task.recurrent_mask), _contiguous(task.lengths), y, *end, gates, cells),
             *(get_num_threads(), SPLITS[split]),
         )
+    except MemoryError:
+        raise _no_room(spec, x.shape[2], steps, rows) from None
     return y, end, _Tape(x, state, y, gates, cells) if task.save else None
 
 
-def backward(task: Task, tape: _Tape, dy: Array, dstate: State, grads: Grads) -> tuple[Array, State]:
+def backward(task: Task, tape: _Tape | VariantTape, dy: Array, dstate: State, grads: Grads) -> tuple[Array, State]:
     """The gradient of `forward`; see `Engine.backward`."""
+    if isinstance(tape, VariantTape):
+        try:
+            return cpu_variant.backward(_module(), _empty, task, tape, dy, dstate, grads)
+        except MemoryError:
+            raise _no_room(task.spec, tape.x.shape[2], *dy.shape[:2]) from None
     spec, native, double = task.spec, _module(), dy.dtype == np.float64
     dx = _empty(tape.x.shape, tape.x.dtype)
     dstart = State(np.empty_like(dstate.h), None if dstate.c is None else np.empty_like(dstate.c))
     run = native.backward_double if double else native.backward_float
-    with _room(spec, tape.x.shape[2], *tape.x.shape[:2]):
+    try:
         run(
             *(_cell(spec), task.reverse, tape.x, *_weights(task), *tape.state),
             *(_contiguous(task.recurrent_mask), _contiguous(task.lengths), tape.y, tape.gates, tape.cells),
@@ -154,6 +162,8 @@ def backward(task: Task, tape: _Tape, dy: Array, dstate: State, grads: Grads) ->
             *(grads["W_x"], grads["W_h"], grads.get("b"), grads.get("b_hn")),
             *(get_num_threads(), SPLITS[split]),
         )
+    except MemoryError:
+        raise _no_room(spec, tape.x.shape[2], *tape.x.shape[:2]) from None
     return dx, dstart
 
 
@@ -164,7 +174,9 @@ class Whole:
         native, double = _module(), spec.dtype == "float64"
         kind = native.StackDouble if double else native.StackFloat
         self.spec, self.params = spec, params
-        self._stack = kind(_cell(spec), spec.input_size, spec.hidden_size, *_weights_of_all(spec, params))
+        self._stack = None
+        if is_plain(spec):
+            self._stack = kind(_cell(spec), spec.input_size, spec.hidden_size, *_weights_of_all(spec, params))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Whole, (self.spec, self.params)
@@ -174,13 +186,72 @@ class Whole:
     ) -> tuple[Array, Array, Array | None]:
         """x `(T, B, I)` and the state, each `(L, B, H)`, None for zeros -> y `(T, B, H)` and the state after it."""
         (steps, batch, _), spec = x.shape, self.spec
+        if self._stack is None:
+            return _layer_by_layer(spec, self.params, x, h, c, lengths)
         y = _empty((steps, batch, spec.hidden_size), x.dtype)
         h_end = np.empty((spec.num_layers, batch, spec.hidden_size), x.dtype)
         c_end = np.empty_like(h_end) if spec.has_memory else None
         x = x if x.flags.c_contiguous else np.ascontiguousarray(x)
-        with _room(spec, spec.input_size, steps, batch):
+        try:
             self._stack.forward(x, _contiguous(h), _contiguous(c), lengths, y, h_end, c_end, get_num_threads())
+        except MemoryError:
+            raise _no_room(spec, spec.input_size, steps, batch) from None
         return y, h_end, c_end
+
+
+def _layer_by_layer(
+    spec: StackSpec, params: Mapping[str, Array], x: Array, h: Array | None, c: Array | None, lengths: Array | None
+) -> tuple[Array, Array, Array | None]:
+    """What `Whole` gives, for layers with options: one native call a layer."""
+    batch = x.shape[1]
+    hs, cs = [], []
+    for layer, suffix in enumerate(spec.suffixes):
+        named = {name: params[name + suffix] for name in spec.layer_shapes(layer)}
+        zero = np.zeros((batch, spec.state_size), x.dtype) if h is None else h[layer]
+        memory = None
+        if spec.has_memory:
+            memory = np.zeros((batch, spec.hidden_size), x.dtype) if c is None else c[layer]
+        x, end, _ = forward(Task(spec, layer, False, named, lengths=lengths), x, State(zero, memory))
+        hs.append(end.h)
+        if end.c is not None:
+            cs.append(end.c)
+    return x, np.stack(hs), np.stack(cs) if spec.has_memory else None
+
+
+class LayeredStream:
+    """A stack with options, its state kept; one native call a layer and step, the weights packed in each."""
+
+    def __init__(self, spec: StackSpec, params: Mapping[str, Array], batch: int) -> None:
+        self.spec, self.params, self.batch = spec, params, batch
+        self.reset()
+
+    def reset(self) -> None:
+        """The weights as they are now, and the state of zeros."""
+        spec, batch = self.spec, self.batch
+        self._held = {name: np.array(self.params[name]) for name in spec.shapes()}
+        self._h = np.zeros((spec.num_layers, batch, spec.state_size), spec.dtype)
+        self._c = np.zeros((spec.num_layers, batch, spec.hidden_size), spec.dtype) if spec.has_memory else None
+
+    def __call__(self, x: Array, out: Array | None) -> Array:
+        """One step: x `(B, I)` -> y `(B, P)`."""
+        y, self._h, self._c = _layer_by_layer(self.spec, self._held, x[None], self._h, self._c, None)
+        if out is None:
+            return y[0]
+        out[...] = y[0]
+        return out
+
+    def __str__(self) -> str:
+        return "one native call a layer and step"
+
+    @property
+    def state(self) -> Any:
+        """(h, c) for the LSTM, h for GRU and RNN, layers first; copies."""
+        return self._h.copy() if self._c is None else (self._h.copy(), self._c.copy())
+
+    @state.setter
+    def state(self, state: Any) -> None:
+        h, c = state if self._c is not None else (state, None)
+        self._h, self._c = np.array(h), None if c is None else np.array(c)
 
 
 class PackedStream:
@@ -237,9 +308,10 @@ def infer(spec: StackSpec, params: ParamDict) -> Whole:
     return Whole(spec, params)
 
 
-def stream(plan: Plan, params: ParamDict) -> PackedStream:
+def stream(plan: Plan, params: ParamDict) -> PackedStream | LayeredStream:
     """A stack of one direction, step by step; see `Engine.stream`."""
-    return PackedStream(plan.call.spec, params, plan.call.batch)
+    spec = plan.call.spec
+    return (PackedStream if is_plain(spec) else LayeredStream)(spec, params, plan.call.batch)
 
 
 def side_by_side(plan: Plan) -> None:
@@ -266,7 +338,7 @@ def _cell(spec: StackSpec) -> int:
 
 
 def _module() -> Any:
-    native = _native()
+    native = native_code.load()
     if native is None:  # `supports` has said so before
-        raise ConfigError(missing())
+        raise ConfigError(native_code.missing())
     return native

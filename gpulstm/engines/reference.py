@@ -6,6 +6,7 @@ the same lines run on NumPy, CuPy and array-api-strict.  The other engines are t
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from gpulstm.arrays.backend import Array
 from gpulstm.arrays.devices import namespace
 from gpulstm.arrays.params import ParamDict
+from gpulstm.arrays.threads import one_blas_thread
 from gpulstm.engines.cells import Saved, make_cell
 from gpulstm.engines.spec import Call, Footprint, Grads, Plan, StackSpec, State, Task
 
@@ -99,14 +101,15 @@ def forward(task: Task, x: Array, state: State) -> tuple[Array, State, list[_Blo
     for start, stop in task.blocks(count, block_steps(batch)):
         a, saved_input = cell.input(task.params, x[start:stop, ...])
         block = _Block(x[start:stop, ...], saved_input, [], [])
-        for t in task.steps(start, stop):
-            v = state.h if task.recurrent_mask is None else state.h * task.recurrent_mask
-            new, saved = cell.step(task.params, a[t - start, ...], v, state)
-            state = _advance(xp, task, t, new, state)
-            y[t, ...] = _within(xp, task, t, state.h)
-            if task.save:
-                block.v.append(v)
-                block.steps.append(saved)
+        with _small_products(xp, task, batch):
+            for t in task.steps(start, stop):
+                v = state.h if task.recurrent_mask is None else state.h * task.recurrent_mask
+                new, saved = cell.step(task.params, a[t - start, ...], v, state)
+                state = _advance(xp, task, t, new, state)
+                y[t, ...] = _within(xp, task, t, state.h)
+                if task.save:
+                    block.v.append(v)
+                    block.steps.append(saved)
         if task.save:
             tape.append(block)
     return y, state, tape if task.save else None
@@ -121,13 +124,14 @@ def backward(task: Task, tape: list[_Block], dy: Array, dstate: State, grads: Gr
     for (start, stop), block in zip(reversed(blocks), reversed(tape), strict=True):
         rows = (stop - start, batch)
         da, dproduct = (xp.zeros((*rows, spec.gates * spec.hidden_size), dtype=dy.dtype) for _ in range(2))
-        for t, saved in zip(reversed(task.steps(start, stop)), reversed(block.steps), strict=True):
-            dh = dstate.h + _within(xp, task, t, dy[t, ...])
-            dnew, dkept = _advance_backward(xp, task, t, State(dh, dstate.c))
-            at = t - start
-            da[at, ...], dproduct[at, ...], dv, dold = cell.step_backward(task.params, saved, dnew.h, dnew.c, grads)
-            dh = dold.h + (dv if task.recurrent_mask is None else dv * task.recurrent_mask)
-            dstate = _add(State(dh, dold.c), dkept)
+        with _small_products(xp, task, batch):
+            for t, saved in zip(reversed(task.steps(start, stop)), reversed(block.steps), strict=True):
+                dh = dstate.h + _within(xp, task, t, dy[t, ...])
+                dnew, dkept = _advance_backward(xp, task, t, State(dh, dstate.c))
+                at = t - start
+                da[at, ...], dproduct[at, ...], dv, dold = cell.step_backward(task.params, saved, dnew.h, dnew.c, grads)
+                dh = dold.h + (dv if task.recurrent_mask is None else dv * task.recurrent_mask)
+                dstate = _add(State(dh, dold.c), dkept)
         in_time = slice(None, None, -1) if task.reverse else slice(None)
         cell.recurrent_gradients(xp.stack(block.v[in_time]), dproduct, block.steps[in_time], grads)
         dx[start:stop, ...] = cell.input_backward(task.params, block.input, block.x, da, grads)
@@ -144,6 +148,13 @@ def stream(plan: Plan, params: ParamDict) -> None:
 
 def side_by_side(plan: Plan) -> None:
     """None: layers are computed one after the other."""
+
+
+def _small_products(xp: Any, task: Task, batch: int) -> contextlib.AbstractContextManager[Any]:
+    """The products of a step by one thread of NumPy's BLAS, where they are small."""
+    if xp is not np:
+        return contextlib.nullcontext()
+    return one_blas_thread(batch * task.spec.state_size * task.spec.gates * task.spec.hidden_size)
 
 
 def _within(xp: Any, task: Task, t: int, value: Array) -> Array:

@@ -11,7 +11,8 @@ from gpulstm.data.splits import chronological_cuts
 from gpulstm.errors import DataError
 from gpulstm.forecast import fitting
 from gpulstm.forecast.bands import Bands, width
-from gpulstm.forecast.config import AUTO, ForecasterConfig, automatic_horizon
+from gpulstm.forecast.config import AUTO, ForecasterConfig
+from gpulstm.forecast.decisions import automatic_horizon
 from gpulstm.forecast.ensemble import Ensemble
 from gpulstm.forecast.features import Features
 from gpulstm.forecast.members.simple import Simple

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass, fields, replace
+from dataclasses import KW_ONLY, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,17 +38,8 @@ AutoCount = Any  # a whole number, or "auto"
 AutoNumber = Any  # a number, or "auto"
 Likelihood = Any  # a name of `LIKELIHOODS`, or a `Loss`
 AUTOMATIC = ("horizon", "context", "num_layers", "batch_size", "epochs")
-SINGLE = {  # what "auto" means for a single network
-    "num_layers": 2,
-    "learning_rate": 5e-3,
-    "weight_decay": 0.0,
-    "batch_size": 64,
-    "epochs": 30,
-    "patience": 10,
-}
-LONGEST_HORIZON = 240  # steps of a horizon that the data choose
-
 FREE = ("epochs", "patience", "memory", "engine", "draws")  # what may be another when a run goes on
+
 RENAMED = {"carry": "stream_rows"}  # options of older checkpoints, by what they are called now
 
 
@@ -68,17 +59,6 @@ def parse_number(text: str) -> float | str:
         return float(text)
     except ValueError:
         return text
-
-
-def automatic_horizon(season: int, rows: int) -> int:
-    """One season, six rows without one, and at most a sixth of the rows."""
-    return int(max(1, min(season if season > 1 else 6, LONGEST_HORIZON, rows // 6)))
-
-
-def automatic_test(horizon: int | str, season: int, rows: int) -> int:
-    """Rows that are kept for a backtest: three horizons, at most a fifth of the rows; none of too few rows."""
-    steps = automatic_horizon(season, rows) if isinstance(horizon, str) else horizon
-    return max(steps, min(3 * steps, rows // 5)) if rows >= 3 * steps + 8 else 0
 
 
 def check_members(members: Any) -> str | tuple[str, ...]:
@@ -315,7 +295,7 @@ class ForecasterConfig:
         if self.clip_norm is not None:
             self._set("clip_norm", validate.real("clip_norm", self.clip_norm, above=0))
         self._set("chrono", check_chrono(self.stack(1), self.chrono))
-        alone = self._alone()
+        alone = self.alone()
         if alone and self.members not in (AUTO, ALONE):
             raise ConfigError(
                 f"members is {self.members!r}, but {alone[0]} is of a single network: members=('network',)"
@@ -328,35 +308,13 @@ class ForecasterConfig:
     @property
     def single(self) -> bool:
         """Whether a single network forecasts, because it was asked for or because only a network can do what was."""
-        return self.members == ALONE or bool(self._alone())
+        return self.members == ALONE or bool(self.alone())
 
-    def single_notes(self) -> list[str]:
-        """A sentence, where options have chosen a single network."""
-        alone = self._alone()
-        if self.members == ALONE or not alone:
-            return []
-        return [f"{', '.join(alone)} is of a single network, so one forecasts: members=('network',)"]
-
-    def _alone(self) -> list[str]:
+    def alone(self) -> list[str]:
         """The options that only a single network has, as `name=value`."""
         usual = {"likelihood": "quantile", "strategy": "direct", "training": "windows", "stream_rows": 0}
         usual |= {"chrono": None, "scaling": "standard", "window_scaling": "last", "stride": 1}
         return [f"{name}={getattr(self, name)!r}" for name, value in usual.items() if getattr(self, name) != value]
-
-    def resolved(self, season: int, rows: int) -> ForecasterConfig:
-        """The options of a single network, with what is automatic decided for series of `rows` rows."""
-        found: dict[str, Any] = {name: value for name, value in SINGLE.items() if getattr(self, name) == AUTO}
-        horizon = automatic_horizon(season, rows) if self.horizon == AUTO else self.horizon
-        kept = max(round(0.1 * rows), horizon) if self.validation == AUTO else 0
-        if self.validation == AUTO:
-            found["validation"] = (
-                0.1 if round(0.1 * rows) >= horizon and kept + horizon < rows else min(kept, rows // 2)
-            )
-        if self.context == AUTO:
-            wanted = 156 if season == 1 else min(max(3 * season, 24), 512)
-            room = (rows - kept - horizon) // 2
-            found["context"] = max(1, min(wanted, room), min(self.stream_rows + 1, rows))
-        return replace(self, horizon=horizon, members=ALONE, **found)
 
     def to_dict(self) -> dict[str, Any]:
         """The options as JSON holds them; the device is not among them."""

@@ -130,9 +130,9 @@ class FittedMixture:
         """Write everything to one checkpoint file; `options` are those of the forecaster."""
         own, meta = self.mixed.save()
         arrays = {f"mixture.{name}": value for name, value in own.items()}
-        _save(
-            self, path, arrays, {"options": dict(options), "history": history.state(), "notes": notes, "mixture": meta}
-        )
+        precision = {"stack": {"dtype": options.get("dtype", "float32")}}  # what its networks compute in
+        more = {"history": history.state(), "notes": notes, "mixture": meta, "network": precision}
+        _save(self, path, arrays, {"options": dict(options), **more})
 
 
 def _save(

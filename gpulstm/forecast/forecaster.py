@@ -28,7 +28,8 @@ from gpulstm.data.series import SeriesSet, end_of
 from gpulstm.data.splits import chronological_cuts
 from gpulstm.errors import ConfigError, DataError, NotFittedError, option
 from gpulstm.forecast import fitted as artifacts
-from gpulstm.forecast.config import AUTO, ForecasterConfig, automatic_test
+from gpulstm.forecast.config import AUTO, ForecasterConfig
+from gpulstm.forecast.decisions import automatic_test, resolved, single_notes
 from gpulstm.forecast.fitted import Fitted, FittedMixture, new_scaler
 from gpulstm.forecast.mixed import mixture_forecast
 from gpulstm.forecast.predictor import Predictor
@@ -160,16 +161,14 @@ class Forecaster:
         read = load_series(data, **(table if earlier is None or table else {"like": earlier.tail}))
         config, seasons = self.planned(read), self._seasons(read)
         weights = earlier.weights() if isinstance(earlier, FittedMixture) else None
-        identity = {**config.identity(), **read.identity()}
+        identity = {**self.config.identity(), **read.identity()}
         runs = Runs(callbacks, progress, checkpoint, resume, weights, identity)
-        if config.single or read.embedding:
-            resolved = config.resolved(seasons[0], int(np.median(read.lengths)))
+        if config.single:
+            options = resolved(config, seasons[0], int(np.median(read.lengths)))
             self._fitted, self.history, notes = fit_network(
-                resolved, read, seasons, runs, earlier if isinstance(earlier, Fitted) else None
+                options, read, seasons, runs, earlier if isinstance(earlier, Fitted) else None
             )
-            notes = self.config.single_notes() + notes
-            if not config.single:
-                notes.insert(0, "categories that are learned as vectors take a single network: members=('network',)")
+            notes = single_notes(self.config) + notes
         else:
             stops = chronological_cuts(read, 0, config.test).validation
             mixed, notes = fit_mixture(config, read, stops, seasons[0], runs)
@@ -292,7 +291,7 @@ class Forecaster:
     def planned(self, series: SeriesSet) -> ForecasterConfig:
         """The options with what is automatic decided for `series`, as far as that is known before the fit."""
         config = self._with_test(series)
-        return config.resolved(self._seasons(series)[0], int(np.median(series.lengths))) if config.single else config
+        return resolved(config, self._seasons(series)[0], int(np.median(series.lengths))) if config.single else config
 
     def tests(self, series: SeriesSet) -> bool:
         """Whether rows of `series` are kept for a backtest."""
@@ -330,7 +329,7 @@ class Forecaster:
         from gpulstm.data.loading import load_series
         from gpulstm.forecast.tune import tune
 
-        config, study = tune(self.config, load_series(data), trials=trials, timeout=timeout, **search)
+        config, study = tune(Forecaster.of, self.config, load_series(data), trials=trials, timeout=timeout, **search)
         self.config, self._fitted, self._series = config, None, None
         return study
 

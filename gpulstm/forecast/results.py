@@ -191,7 +191,7 @@ class Backtest:
     def metrics(self) -> dict[str, dict[str, float]]:
         """The errors over all forecasts, by forecaster and then by name (`METRICS`).
 
-        MAE, RMSE and MAPE only where there is one series and target: units do not mix.  RMSE judges the model's mean
+        MAE, RMSE and MAPE only where there is one target: units do not mix.  RMSE judges the model's mean
         where it knows one, all others its median.  Pinball and coverage (of the band between the outermost quantiles)
         are those of the model alone.  MASE is the mean of the scaled errors of all series and targets; a constant
         series has no scale and does not count.  OWA is the mean of sMAPE and MASE, each over that of `second`.
@@ -205,7 +205,7 @@ class Backtest:
         rows = np.ones(len(self.series), bool) if series is None else self.series == series
         steps = slice(None) if step is None else slice(step - 1, step)
         targets = slice(None) if target is None else slice(target, target + 1)
-        single = (series is not None or len(self.names) == 1) and (target is not None or len(self.targets) == 1)
+        single = target is not None or len(self.targets) == 1
 
         def cut(values: np.ndarray) -> np.ndarray:
             return values[rows][:, steps, targets]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import NormalDist
 
 import numpy as np
 
@@ -43,6 +42,8 @@ def forecast_short(
     few = (origins - starts < _ENOUGH + 1)[:, None] | ~(changes > 0)
     spread = np.where(few, scaler.scale[:, : series.targets], changes)
     growth = np.sqrt(np.arange(1, horizon + 1))
+    from statistics import NormalDist  # here, because it takes a while to import
+
     normal = np.array([NormalDist().inv_cdf(level) for level in levels])
     return mean, mean[..., None] + (spread[:, None, :] * growth[None, :, None])[..., None] * normal
 

@@ -5,14 +5,13 @@ Source: Akiba et al. (2019), "Optuna: A next-generation hyperparameter optimizat
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from gpulstm.data.series import SeriesSet
 from gpulstm.errors import ConfigError, missing_extra
 from gpulstm.forecast.config import ForecasterConfig
-from gpulstm.forecast.forecaster import Forecaster
 from gpulstm.training.callbacks import Callback, Run
 from gpulstm.training.history import Row
 
@@ -43,6 +42,7 @@ class Prune(Callback):
 
 
 def tune(
+    make: Callable[[ForecasterConfig], Any],
     config: ForecasterConfig,
     series: SeriesSet,
     *,
@@ -55,6 +55,7 @@ def tune(
     """Try options, and give back the best.
 
     Args:
+        make: a forecaster of options, such as `Forecaster.of`.
         config: the options that are not searched.
         series: to fit on.
         trials: how many, those of an earlier search in `storage` not counted.
@@ -83,7 +84,7 @@ def tune(
     def objective(trial: Any) -> float:
         watcher = Prune(trial)
         chosen = {option: _suggest(trial, option, values) for option, values in space.items()}
-        forecaster = Forecaster.of(replace(config, **chosen))
+        forecaster = make(replace(config, **chosen))
         single = forecaster.config.single
         forecaster.fit(series, progress=False, callbacks=[watcher] if single else [])
         if watcher.pruned:
@@ -93,9 +94,7 @@ def tune(
             if members["error"] is None:
                 raise ConfigError("the series are too short to judge options by")
             return float(members["error"])
-        loss = forecaster.history.best_loss
-        assert loss is not None
-        return loss
+        return float(forecaster.history.best_loss)
 
     sampler = optuna.samplers.TPESampler(seed=config.seed)
     study = optuna.create_study(

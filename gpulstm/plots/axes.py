@@ -49,7 +49,7 @@ def fans_on(axes: Any, fans: Sequence[Fan], *, time: np.ndarray, observed: np.nd
         if fan.centre is not None:
             name = ("median" if 0.5 in fan.quantiles else "mean") if number == 0 else None
             axes.plot(fan.time, fan.centre, color=color, linewidth=1.6, label=name)
-    axes.set_ylabel(label)
+    axes.set_ylabel(label, parse_math=False)  # names are plain text: $, _, ^ and % mean themselves
     axes.legend()
     return axes
 

@@ -61,19 +61,15 @@ class Trainer:
         seed: of the order of the windows.
         memory: bound on what a step takes in addition to the parameters, as `Recurrent.forward`; the run is the same
             bits with any.
-        restore_best: whether `fit` ends with the weights of the best epoch (lowest validation loss, or training loss
-            without a validation set) in the network, however it ends.  The last weights are kept too, and a
-            further `fit` or a checkpoint goes on from those.
+        restore_best: whether `fit` leaves the weights of the best epoch (lowest validation loss, or training loss
+            without a validation set) in the network; a further `fit` or a checkpoint goes on from the last ones.
         log_every: steps between two looks of the host at the losses.
-        callbacks: told of every step and epoch, in this order, those that save after the others.
+        callbacks: told of every step and epoch, those that save after the others.
         extra: what else belongs into a checkpoint, as JSON can hold it: a scaler, the columns of a table.
-        identity: what else gives the run's numbers their meaning, by name, as JSON can hold it: `restore` refuses a
-            checkpoint whose run differs in it, as in an option of the run.
+        identity: what else `restore` compares with the checkpoint, by name, as JSON can hold it.
 
     Attributes:
-        state: all that the run consists of between two steps: optimizer, schedule, counters, best weights.
-        epochs, memory, restore_best, log_every, extra: as given.
-        callbacks: in the order in which they are told.
+        state: what the run consists of between two steps: optimizer, schedule, counters, best weights.
 
     Raises:
         ConfigError: an option out of range, or a loss whose outputs are not the network's.

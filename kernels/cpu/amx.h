@@ -1,14 +1,14 @@
 // Float products on AMX, the matrix unit of Intel's server processors, which multiplies bfloat16 and sums in float.
 //
-// A float is the sum of three bfloat16 numbers, its parts: 24 bits of significand are three times 8.  Of the nine products
-// of parts the six largest are taken, high * high to high * low and middle * middle; what is left out is at most 2^-21 of
-// a product and some 2^-24 on average, the size of float's own rounding.  The unit is 16 times as fast as the vector units,
-// so six products for one still make it more than twice as fast (Henry, Tang, Heinecke 2019, arXiv:1904.06376, "Leveraging
-// the bfloat16 artificial intelligence datatype for higher-precision computations").
+// A float is the sum of three bfloat16 numbers, its parts: 24 bits of significand are three times 8.  Of the nine
+// products of parts the six largest are taken, high * high to high * low and middle * middle; what is left out is at
+// most 2^-21 of a product and some 2^-24 on average, the size of float's own rounding.  The unit is 16 times as fast as
+// the vector units, so six products for one still make it more than twice as fast (Henry, Tang, Heinecke 2019,
+// arXiv:1904.06376, "Leveraging the bfloat16 artificial intelligence datatype for higher-precision computations").
 //
-// Left factors lie in blocks of 16 rows by 32 k, right factors in blocks of 32 k by 16 columns, pairs of k side by side;
-// each block is three tiles, one a part.  Sums run over k block by block in one chain a number, whatever rows and columns
-// stand beside it.  Infinities count as the largest bfloat16, parts below 2^-126 as zero.
+// Left factors lie in blocks of 16 rows by 32 k, right factors in blocks of 32 k by 16 columns, pairs of k side by
+// side; each block is three tiles, one a part.  Sums run over k block by block in one chain a number, whatever rows and
+// columns stand beside it.  Infinities count as the largest bfloat16, parts below 2^-126 as zero.
 #ifndef GPULSTM_CPU_AMX_H
 #define GPULSTM_CPU_AMX_H
 
@@ -18,14 +18,7 @@ namespace gpulstm {
 namespace GPULSTM_ISA {
 
 template <typename R>
-struct Amx {  // of a type or an instruction set that has none
-    static constexpr bool here = false;
-    typedef uint16_t Bf16;
-    struct Configured {
-        explicit Configured(bool) {}
-    };
-    static bool pays(long) { return false; }
-};
+struct Amx;  // of float alone
 
 constexpr long TILE_ROWS = 16, TILE_DEPTH = 32;
 constexpr long TILE = TILE_ROWS * TILE_DEPTH, BLOCK = 3 * TILE;  // bfloat16 numbers of a tile, and of a block's parts
@@ -38,24 +31,20 @@ static inline long depth_blocks(long all) {
 }
 static inline long row_tiles_for(long rows) { return (rows + TILE_ROWS - 1) / TILE_ROWS; }
 
-#if defined(__AMX_BF16__) && defined(__AMX_TILE__)
-
 template <>
 struct Amx<float> {
     typedef Vec<float> V;
     typedef uint16_t Bf16;
-    static constexpr bool here = true;
     static constexpr long L = V::LANES;  // 16: a register is a row of sums
 
-    // From this many rows on a tile is full enough.  A choice by the batch alone: it must not depend on time or threads.
+    // From this many rows on a tile is full enough.  A choice by the batch alone: it must not depend on time or
+    // threads.
     static bool pays(long rows) { return rows >= 12; }
 
-    // A thread's tiles, 16 rows of 64 bytes each, for as long as this lives; `used` says whether they are needed.  What
-    // another library had configured is so again afterwards.
-    struct Configured {
-        const bool used;
-        explicit Configured(bool use) : used(use) {
-            if (!used) return;
+    // A thread's tiles, 16 rows of 64 bytes each, for as long as this lives.  What another library had configured is so
+    // again afterwards.
+    struct Session {
+        Session() {
             _tile_storeconfig(&before);
             struct alignas(64) {
                 uint8_t palette = 1, start = 0, none[14] = {};
@@ -64,11 +53,9 @@ struct Amx<float> {
             } form;
             _tile_loadconfig(&form);
         }
-        ~Configured() {
-            if (used) _tile_loadconfig(&before);
-        }
-        Configured(const Configured&) = delete;
-        Configured& operator=(const Configured&) = delete;
+        ~Session() { _tile_loadconfig(&before); }
+        Session(const Session&) = delete;
+        Session& operator=(const Session&) = delete;
 
       private:
         alignas(64) uint8_t before[64];
@@ -85,12 +72,14 @@ struct Amx<float> {
 
     // 16 numbers of one row, k to k + 15 (k a multiple of 16), into a left factor of `blocks` blocks.
     static inline __attribute__((always_inline)) void put(Bf16* left, long blocks, long row, long k, V x) {
-        Bf16* to = left + (row / TILE_ROWS * blocks + k / TILE_DEPTH) * BLOCK + row % TILE_ROWS * TILE_DEPTH + k % TILE_DEPTH;
+        Bf16* to =
+            left + (row / TILE_ROWS * blocks + k / TILE_DEPTH) * BLOCK + row % TILE_ROWS * TILE_DEPTH + k % TILE_DEPTH;
         x = finite(x);
 #pragma GCC unroll 3
         for (int part = 0; part < 3; ++part) {
             const __m512i h = high(x);
-            _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + part * TILE), _mm512_cvtepi32_epi16(_mm512_srli_epi32(h, 16)));
+            _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + part * TILE),
+                                _mm512_cvtepi32_epi16(_mm512_srli_epi32(h, 16)));
             if (part < 2) x = rest(x, h);
         }
     }
@@ -177,12 +166,13 @@ struct Amx<float> {
         }
     }
 
-    // ---- weights: right factors, [panel][block of k][register of the panel] --------------------------------------------
+    // ---- weights: right factors, [panel][block of k][register of the panel]
+    // --------------------------------------------
     static long weights_size(long panels, long K, long registers) { return panels * blocks_for(K) * registers * BLOCK; }
 
     // w [K][G*H], the slots of a part of the gates; zeros for k from K to `padded`.
-    static void pack_weights(const Shape<float>& s, const Part& part, const float* w, long K, long padded, Bf16* out, long p0,
-                             long p1) {
+    static void pack_weights(const Shape<float>& s, const Part& part, const float* w, long K, long padded, Bf16* out,
+                             long p0, long p1) {
         const long row = s.gates * s.H, blocks = blocks_for(padded);
         for (long p = p0; p < p1; ++p)
             for (int j = 0; j < part.count; ++j) {
@@ -200,8 +190,8 @@ struct Amx<float> {
     }
 
     // w [N][G*H] transposed: columns n, k over panels and slots of the part as a row of slots has them.
-    static void pack_transposed(const Shape<float>& s, const Part& part, const float* w, const Transposed& form, Bf16* out,
-                                long q0, long q1) {
+    static void pack_transposed(const Shape<float>& s, const Part& part, const float* w, const Transposed& form,
+                                Bf16* out, long q0, long q1) {
         const long row = s.gates * s.H, slots = s.panels * part.count, blocks = blocks_for(slots * L);
         alignas(64) float square[2 * L][L];
         for (long q = q0; q < q1; ++q)
@@ -215,7 +205,8 @@ struct Amx<float> {
                         const float* from = w + (slot < slots ? s.column(part, p, j) : 0);
                         for (long k = 0; k < L; ++k)
                             for (long n = 0; n < L; ++n)
-                                square[half * L + k][n] = unit + k < s.H && n0 + n < form.N ? from[(n0 + n) * row + k] : 0.0f;
+                                square[half * L + k][n] =
+                                    unit + k < s.H && n0 + n < form.N ? from[(n0 + n) * row + k] : 0.0f;
                     }
                     Bf16* block = out + transposed_at(form, q, blocks) + (i * form.in_panel(q) + v) * BLOCK;
                     for (long pair = 0; pair < TILE_ROWS; ++pair)
@@ -223,10 +214,15 @@ struct Amx<float> {
                 }
             }
     }
-    static long transposed_at(const Transposed& form, long panel, long blocks) { return panel * form.nv * blocks * BLOCK; }
-    static long transposed_size(const Transposed& form, long K) { return form.panels * form.nv * blocks_for(K) * BLOCK; }
+    static long transposed_at(const Transposed& form, long panel, long blocks) {
+        return panel * form.nv * blocks * BLOCK;
+    }
+    static long transposed_size(const Transposed& form, long K) {
+        return form.panels * form.nv * blocks_for(K) * BLOCK;
+    }
 
-    // ---- products: tiles 0 to 3 are sums, 4 to 6 the parts of the left factor, 7 one part of the right one --------------
+    // ---- products: tiles 0 to 3 are sums, 4 to 6 the parts of the left factor, 7 one part of the right one
+    // --------------
 #define GPULSTM_EACH(first, count, DO)                        \
     do {                                                      \
         if constexpr (first <= 0 && 0 < first + count) DO(0); \
@@ -260,8 +256,9 @@ struct Amx<float> {
 #undef GPULSTM_DO
     }
 
-    // Sums FIRST to FIRST + COUNT - 1 += left * right over `blocks` of k; `right` has `skip` more blocks for each k.  `between`
-    // is called after every register's six products, which take the unit some hundred cycles: its work is done meanwhile.
+    // Sums FIRST to FIRST + COUNT - 1 += left * right over `blocks` of k; `right` has `skip` more blocks for each k.
+    // `between` is called after every register's six products, which take the unit some hundred cycles: its work is
+    // done meanwhile.
     template <int FIRST, int COUNT, typename Between>
     static inline void multiply(const Bf16* left, const Bf16* right, long blocks, Between&& between, long skip = 0) {
         written();
@@ -291,15 +288,20 @@ struct Amx<float> {
 
     // The slots of a part of the gates: all four, or a GRU's three.
     template <typename Between>
-    static inline void multiply_slots(const Part& part, const Bf16* left, const Bf16* right, long blocks, Between&& between) {
-        if (part.count == 4) multiply<0, 4>(left, right, blocks, between);
-        else if (part.first == 0) multiply<0, 3>(left, right, blocks, between);
-        else multiply<1, 3>(left, right, blocks, between);
+    static inline void multiply_slots(const Part& part, const Bf16* left, const Bf16* right, long blocks,
+                                      Between&& between) {
+        if (part.count == 4)
+            multiply<0, 4>(left, right, blocks, between);
+        else if (part.first == 0)
+            multiply<0, 3>(left, right, blocks, between);
+        else
+            multiply<1, 3>(left, right, blocks, between);
     }
 
     // Sums at[0], at[1], ... [16 rows][16], rows `row` floats apart, += left * right.
     template <int COUNT>
-    static inline void add_product(float* const* at, long row, const Bf16* left, const Bf16* right, long blocks, long skip) {
+    static inline void add_product(float* const* at, long row, const Bf16* left, const Bf16* right, long blocks,
+                                   long skip) {
         written();
 #define GPULSTM_DO(n) _tile_loadd(n, at[n], row * 4)
         GPULSTM_EACH(0, COUNT, GPULSTM_DO);
@@ -314,11 +316,11 @@ struct Amx<float> {
     template <typename Between>
     static inline void product(int count, const Bf16* left, const Bf16* right, long blocks, const float* in, float* out,
                                long row, Between&& between) {
-#define GPULSTM_DO(n)                                       \
-    do {                                                    \
-        load<n>(in, row);                                   \
-        multiply<0, n>(left, right, blocks, between);       \
-        store<n>(out, row);                                 \
+#define GPULSTM_DO(n)                                 \
+    do {                                              \
+        load<n>(in, row);                             \
+        multiply<0, n>(left, right, blocks, between); \
+        store<n>(out, row);                           \
     } while (0)
         switch (count) {
             case 1: GPULSTM_DO(1); break;
@@ -330,8 +332,6 @@ struct Amx<float> {
     }
 #undef GPULSTM_EACH
 };
-
-#endif
 
 }  // namespace GPULSTM_ISA
 }  // namespace gpulstm

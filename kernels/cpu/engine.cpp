@@ -9,20 +9,26 @@
 namespace gpulstm {
 namespace GPULSTM_ISA {
 
+#if defined(__AMX_TILE__)
+#define GPULSTM_DOUBLE(function) nullptr  // it has no matrix unit: see `engine_of` in module.cpp
+#else
+#define GPULSTM_DOUBLE(function) function<double>
+#endif
+
 extern const Engine engine;
 const Engine engine = {GPULSTM_NAME(GPULSTM_ISA),
                        Vec<float>::LANES,
                        Vec<double>::LANES,
                        forward<float>,
-                       forward<double>,
+                       GPULSTM_DOUBLE(forward),
                        backward<float>,
-                       backward<double>,
+                       GPULSTM_DOUBLE(backward),
                        working_room<float>,
-                       working_room<double>,
+                       GPULSTM_DOUBLE(working_room),
                        stack_forward<float>,
-                       stack_forward<double>,
+                       GPULSTM_DOUBLE(stack_forward),
                        make_stream<float>,
-                       make_stream<double>};
+                       GPULSTM_DOUBLE(make_stream)};
 
 }  // namespace GPULSTM_ISA
 }  // namespace gpulstm

@@ -6,6 +6,7 @@
 
 #include "equations/losses.h"
 #include "equations/optimizers.h"
+#include "equations/philox.h"
 #include "threads.h"
 
 #define GPULSTM_NAME_OF(x) #x
@@ -29,21 +30,27 @@ void divide(long parts, long bytes, int threads, const F& work) {
         long parts;
         int members;
     } context = {work, parts, 1};
-    if (bytes > ALONE && threads > 1 && parts > 1) context.members = team_begin(threads < parts ? threads : int(parts));
-    else return work(0, parts);
-    team_run(context.members, [](void* given, int member) {
-        Context& c = *static_cast<Context*>(given);
-        c.work(c.parts * member / c.members, c.parts * (member + 1) / c.members);
-    }, &context);
+    if (bytes > ALONE && threads > 1 && parts > 1)
+        context.members = team_begin(threads < parts ? threads : int(parts));
+    else
+        return work(0, parts);
+    team_run(
+        context.members,
+        [](void* given, int member) {
+            Context& c = *static_cast<Context*>(given);
+            c.work(c.parts * member / c.members, c.parts * (member + 1) / c.members);
+        },
+        &context);
     team_end();
 }
 
 // ---- steps --------------------------------------------------------------------------------------------------------
-// The functions of kernels/equations/optimizers.h over elements begin .. end; a moment that is not kept lives in `none`.
+// The functions of kernels/equations/optimizers.h over elements begin .. end; a moment that is not kept lives in
+// `none`.
 
 template <typename R, bool MOMENTUM, bool NESTEROV>
 void sgd(const StepCall<R>& s, long begin, long end) {
-    R *__restrict__ w = s.w, *__restrict__ velocity = s.moments[0];
+    R* __restrict__ w = s.w, * __restrict__ velocity = s.moments[0];
     const R* __restrict__ g = s.g;
     const R scale = s.scale, a0 = s.a[0], a1 = s.a[1], a2 = s.a[2];
     for (long k = begin; k < end; ++k) {
@@ -54,8 +61,7 @@ void sgd(const StepCall<R>& s, long begin, long end) {
 
 template <typename R, bool MOMENTUM, bool CENTERED>
 void rmsprop(const StepCall<R>& s, long begin, long end) {
-    R *__restrict__ w = s.w, *__restrict__ square = s.moments[0], *__restrict__ average = s.moments[1],
-                   *__restrict__ velocity = s.moments[2];
+    R* __restrict__ w = s.w, * __restrict__ square = s.moments[0], * __restrict__ average = s.moments[1], * __restrict__ velocity = s.moments[2];
     const R* __restrict__ g = s.g;
     const R scale = s.scale, a0 = s.a[0], a1 = s.a[1], a2 = s.a[2], a3 = s.a[3], a4 = s.a[4], a5 = s.a[5];
     for (long k = begin; k < end; ++k) {
@@ -67,10 +73,10 @@ void rmsprop(const StepCall<R>& s, long begin, long end) {
 
 template <typename R>
 void adam(const StepCall<R>& s, long begin, long end) {
-    R *__restrict__ w = s.w, *__restrict__ mean = s.moments[0], *__restrict__ square = s.moments[1];
+    R* __restrict__ w = s.w, * __restrict__ mean = s.moments[0], * __restrict__ square = s.moments[1];
     const R* __restrict__ g = s.g;
-    const R scale = s.scale, a0 = s.a[0], a1 = s.a[1], a2 = s.a[2], a3 = s.a[3], a4 = s.a[4], a5 = s.a[5],
-            a6 = s.a[6], a7 = s.a[7];
+    const R scale = s.scale, a0 = s.a[0], a1 = s.a[1], a2 = s.a[2], a3 = s.a[3], a4 = s.a[4], a5 = s.a[5], a6 = s.a[6],
+            a7 = s.a[7];
     for (long k = begin; k < end; ++k)
         gl_adam<R>(w[k], mean[k], square[k], g[k] * scale, a0, a1, a2, a3, a4, a5, a6, a7);
 }
@@ -95,10 +101,11 @@ bool step(const char* function, const StepCall<R>& call) {
         if (!strcmp(one.name, function)) {
             const Sweep sweep = one.sweep;
             constexpr long LINE = 1024;  // elements: threads meet no cache line of each other
-            divide((call.size + LINE - 1) / LINE, call.size * long(sizeof(R)), call.threads, [&](long first, long last) {
-                const long end = last * LINE;
-                sweep(call, first * LINE, end < call.size ? end : call.size);
-            });
+            divide((call.size + LINE - 1) / LINE, call.size * long(sizeof(R)), call.threads,
+                   [&](long first, long last) {
+                       const long end = last * LINE;
+                       sweep(call, first * LINE, end < call.size ? end : call.size);
+                   });
             return true;
         }
     return false;
@@ -185,8 +192,10 @@ double pinball(const LossCall<R>& call) {
 // With up to three levels, known to the compiler, the loop over targets becomes vector code.
 template <typename R, long P>
 double pinball_of(const LossCall<R>& call) {
-    if constexpr (P == 0) return pinball<R, 0>(call);
-    else return call.outputs == P ? pinball<R, P>(call) : pinball_of<R, P - 1>(call);
+    if constexpr (P == 0)
+        return pinball<R, 0>(call);
+    else
+        return call.outputs == P ? pinball<R, P>(call) : pinball_of<R, P - 1>(call);
 }
 
 template <typename R>
@@ -201,22 +210,43 @@ bool loss(const char* name, const LossCall<R>& call, double& value) {
         value = mean<R, 1>(call, [=](const R* z, R y, R* slope) { return gl_huber<R>(z[0], y, delta, slope[0]); });
     } else if (!strcmp(name, "pinball")) {
         value = pinball_of<R, 3>(call);
+    } else if (!strcmp(name, "softmax")) {
+        const long classes = call.outputs;
+        value = mean<R, 0>(call, [=](const R* z, R y, R* slope) { return gl_softmax<R>(z, y, classes, slope); });
     } else if (!strcmp(name, "gaussian")) {
         const R floor = options[0];
-        value = mean<R, 2>(call, [=](const R* z, R y, R* slope) {
-            return gl_gaussian<R>(z[0], z[1], y, floor, slope[0], slope[1]);
-        });
+        value = mean<R, 2>(
+            call, [=](const R* z, R y, R* slope) { return gl_gaussian<R>(z[0], z[1], y, floor, slope[0], slope[1]); });
     } else {
         return false;
     }
     return true;
 }
 
+// ---- masks --------------------------------------------------------------------------------------------------------
+
+void keep(const KeepCall& call) {
+    const long blocks = (call.size + 3) / 4;
+    divide(call.steps, call.steps * call.size * 16, call.threads,
+           [&](long first, long last) {  // as long as a step's bytes
+               for (long step = first; step < last; ++step) {
+                   bool* __restrict__ kept = call.kept + step * call.size;
+                   for (long block = 0; block < blocks; ++block) {
+                       unsigned word[4];
+                       gl_philox(unsigned(block), call.first_step + unsigned(step), call.stream, call.call, call.k0,
+                                 call.k1, word);
+                       const long count = call.size - block * 4 < 4 ? call.size - block * 4 : 4;
+                       for (long w = 0; w < count; ++w) kept[block * 4 + w] = word[w] >= call.least;
+                   }
+               }
+           });
+}
+
 }  // namespace
 
 extern const Flat flat;
 const Flat flat = {GPULSTM_NAME(GPULSTM_ISA), step<float>, step<double>, squares<float>,
-                   squares<double>,           loss<float>, loss<double>};
+                   squares<double>,           loss<float>, loss<double>, keep};
 
 }  // namespace GPULSTM_ISA
 }  // namespace gpulstm

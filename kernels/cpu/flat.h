@@ -10,7 +10,8 @@ template <typename R>
 struct StepCall {
     R* w;
     const R* g;
-    R* moments[3];  // in the order of the function in kernels/equations/optimizers.h; null where these options keep none
+    R* moments[3];  // in the order of the function in kernels/equations/optimizers.h; null where these options keep
+                    // none
     R scale;        // on the gradient
     R a[8];         // the numbers of the step, in the order of that function
     long size;
@@ -26,6 +27,14 @@ struct LossCall {
     const R* options;  // huber: delta; pinball: `rise` of each level, then `fall` of each; gaussian: floor
 };
 
+// Which elements a dropout keeps, as gpulstm/arrays/random.py defines it: kept [steps][size].
+struct KeepCall {
+    bool* kept;
+    long steps, size;
+    unsigned first_step, k0, k1, stream, call, least;  // of Philox's counter and key; the smallest word that is kept
+    int threads;
+};
+
 // One instruction set's functions.
 struct Flat {
     const char* name;
@@ -38,6 +47,7 @@ struct Flat {
     // Mean cost, weighted, summed in double, into `value`; the gradient of it into draw; false where there is none.
     bool (*loss_float)(const char* loss, const LossCall<float>&, double& value);
     bool (*loss_double)(const char* loss, const LossCall<double>&, double& value);
+    void (*keep)(const KeepCall&);
 };
 
 }  // namespace gpulstm

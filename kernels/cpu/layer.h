@@ -1,4 +1,5 @@
-// What one call of the CPU engine is given: one layer, one direction, all time steps.  Plain structs, no instruction set.
+// What one call of the CPU engine is given: one layer, one direction, all time steps.  Plain structs, no instruction
+// set.
 //
 // Shapes: x, dx [T][B][I]; y, dy [T][B][H]; h0, c0 (forwards null for zeros) and the ends [B][H]; w_x [I][G*H],
 // w_h [H][G*H], b [G*H], b_hn [H].
@@ -39,8 +40,8 @@ struct BackwardCall {
     R *dw_x, *dw_h, *db, *db_hn;  // added to; db null without biases
 };
 
-// All layers of a stack, for one time step after another: the weights are packed when it is made, the state stays inside.
-// Arrays of pointers have one for each layer, w_x of the first [I][G*H], of the others [H][G*H].
+// All layers of a stack, for one time step after another: the weights are packed when it is made, the state stays
+// inside. Arrays of pointers have one for each layer, w_x of the first [I][G*H], of the others [H][G*H].
 template <typename R>
 struct StreamCall {
     Cell cell;
@@ -52,13 +53,13 @@ struct StreamCall {
 template <typename R>
 struct Stream {
     virtual ~Stream() {}
-    virtual void step(const R* x, R* y) = 0;             // x [B][I] -> y [B][H]; allocates nothing
-    virtual void read(R* h, R* c) const = 0;             // [layers][B][H]; c null without
+    virtual void step(const R* x, R* y) = 0;  // x [B][I] -> y [B][H]; allocates nothing
+    virtual void read(R* h, R* c) const = 0;  // [layers][B][H]; c null without
     virtual void write(const R* h, const R* c) = 0;
 };
 
-// All layers of a stack in one direction over all time steps, nothing saved: x [T][B][I] -> y [T][B][H].  Arrays of pointers
-// have one for each layer; states are [layers][B][H], h0 and c0 null for zeros.
+// All layers of a stack in one direction over all time steps, nothing saved: x [T][B][I] -> y [T][B][H].  Arrays of
+// pointers have one for each layer; states are [layers][B][H], h0 and c0 null for zeros.
 template <typename R>
 struct StackCall {
     Cell cell;
@@ -80,7 +81,8 @@ struct Engine {
     bool (*forward_double)(const ForwardCall<double>&, int threads, Split);
     bool (*backward_float)(const BackwardCall<float>&, int threads, Split);
     bool (*backward_double)(const BackwardCall<double>&, int threads, Split);
-    size_t (*room_float)(const BackwardCall<float>&, int threads);  // bytes of working space: of backward, and of forward
+    size_t (*room_float)(const BackwardCall<float>&,
+                         int threads);  // bytes of working space: of backward, and of forward
     size_t (*room_double)(const BackwardCall<double>&, int threads);
     bool (*stack_float)(const StackCall<float>&, int threads);
     bool (*stack_double)(const StackCall<double>&, int threads);

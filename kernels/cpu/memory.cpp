@@ -13,7 +13,7 @@ namespace {
 
 constexpr size_t LARGE_PAGE = 2ul << 20;
 constexpr size_t MAPPED = 256ul << 10;  // blocks from here on are mapped
-constexpr size_t HEAD = 64;  // before each block, for its size
+constexpr size_t HEAD = 64;             // before each block, for its size
 
 struct Block {
     size_t size;  // of what is handed out
@@ -50,8 +50,10 @@ size_t whole_pages(size_t bytes) {
 
 void* fresh(size_t bytes) {
     void* start = nullptr;
-    if (is_large(bytes)) start = memory_map(bytes + HEAD);
-    else if (posix_memalign(&start, HEAD, bytes + HEAD)) start = nullptr;
+    if (is_large(bytes))
+        start = memory_map(bytes + HEAD);
+    else if (posix_memalign(&start, HEAD, bytes + HEAD))
+        start = nullptr;
     if (!start) return nullptr;
     void* memory = static_cast<char*>(start) + HEAD;
     size_of(memory) = bytes;
@@ -61,8 +63,10 @@ void* fresh(size_t bytes) {
 void release(void* memory) {
     char* start = static_cast<char*>(memory) - HEAD;
     const size_t bytes = size_of(memory);
-    if (is_large(bytes)) memory_unmap(start, bytes + HEAD);
-    else free(start);
+    if (is_large(bytes))
+        memory_unmap(start, bytes + HEAD);
+    else
+        free(start);
 }
 
 }  // namespace
@@ -96,8 +100,8 @@ void* memory_take(size_t bytes) {
                 k.blocks.erase(block);
                 return memory;
             }
-        // Nothing fits.  What waits gives way to what is made, the oldest first: then there is never more memory held, in use
-        // or waiting, than arrays in use have needed at once.
+        // Nothing fits.  What waits gives way to what is made, the oldest first: then there is never more memory held,
+        // in use or waiting, than arrays in use have needed at once.
         for (size_t freed = 0; freed < bytes && !k.blocks.empty(); k.blocks.pop_back()) {
             freed += k.blocks.back().size;
             k.size -= k.blocks.back().size;

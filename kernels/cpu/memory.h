@@ -8,12 +8,13 @@ namespace gpulstm {
 
 constexpr size_t MEMORY_KEPT = 256ul << 20;  // bytes that may wait for another use
 
-// At least so many bytes, not cleared, aligned to 64 bytes, in large pages where the system has them; null when memory is
-// short.  Callable from any thread.
+// At least so many bytes, not cleared, aligned to 64 bytes, in large pages where the system has them; null when memory
+// is short.  Callable from any thread.
 void* memory_take(size_t bytes);
 void memory_give(void* memory);
 
-// The same from the system and back to it at once: of what malloc has, it would get back only some when a block is freed.
+// The same from the system and back to it at once: of what malloc has, it would get back only some when a block is
+// freed.
 void* memory_map(size_t bytes);
 void memory_unmap(void* memory, size_t bytes);
 

@@ -1,16 +1,7 @@
 // The Python module gpulstm._cpu: chooses the instruction set, checks arrays, releases the GIL, calls the engine.
 // gpulstm/_cpu.pyi documents what it gives; gpulstm/engines/cpu.py is the caller of what is defined here.
-#include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
-#include <nanobind/stl/optional.h>
-#include <nanobind/stl/string.h>
-#include <nanobind/stl/vector.h>
-
-#include <initializer_list>
 #include <memory>
 #include <mutex>
-#include <new>
-#include <stdexcept>
 
 #ifdef GPULSTM_AMX
 #include <cpuid.h>
@@ -18,18 +9,20 @@
 #include <unistd.h>
 #endif
 
+#include "caches.h"
 #include "layer.h"
 #include "memory.h"
+#include "module_arrays.h"
 
-namespace nb = nanobind;
 using namespace nb::literals;
 
 namespace gpulstm {
 
-void add_flat(nb::module_& m, const char* (*instruction_set)());  // module_flat.cpp
+void add_flat(nb::module_& m, const char* (*instruction_set)());      // module_flat.cpp
+void add_variants(nb::module_& m, const char* (*instruction_set)());  // module_variant.cpp
 
-#define GPULSTM_DECLARE(isa) \
-    namespace isa {          \
+#define GPULSTM_DECLARE(isa)    \
+    namespace isa {             \
     extern const Engine engine; \
     }
 GPULSTM_DECLARE(baseline)
@@ -49,11 +42,6 @@ bool may_use_amx() {  // the processor has tiles for bfloat16, and the system le
 #endif
 
 namespace {
-
-typedef nb::ndarray<nb::ro, nb::device::cpu, nb::c_contig> In;
-typedef nb::ndarray<nb::device::cpu, nb::c_contig> Out;
-typedef std::optional<In> MaybeIn;
-typedef std::optional<Out> MaybeOut;
 
 std::vector<const Engine*> usable() {  // the best last
     std::vector<const Engine*> found = {&baseline::engine};
@@ -83,22 +71,13 @@ void use(const std::string& name) {
     throw std::invalid_argument("this machine has no instruction set " + name);
 }
 
-// The data of an array that must have this dtype and these extents.
-template <typename R, typename A>
-auto data(const char* name, const A& array, std::initializer_list<long> shape) {
-    bool fits = array.ndim() == shape.size() && array.dtype() == nb::dtype<R>();
-    size_t axis = 0;
-    for (long extent : shape) {
-        fits = fits && long(array.shape(axis)) == extent;
-        ++axis;
-    }
-    if (!fits) throw std::invalid_argument(std::string(name) + " has another shape or dtype than the call's");
-    typedef std::conditional_t<std::is_same_v<A, In>, const R, R> T;
-    return static_cast<T*>(array.data());
-}
-template <typename R, typename A>
-auto data(const char* name, const std::optional<A>& array, std::initializer_list<long> shape) {
-    return array ? data<R>(name, *array, shape) : nullptr;
+// Double precision has no matrix unit: there the vector units' engine serves it.
+template <typename R>
+const Engine& engine_of() {
+#ifdef GPULSTM_AMX
+    if (sizeof(R) == 8 && engine == &amx::engine) return avx512::engine;
+#endif
+    return *engine;
 }
 
 long padded(Cell cell, long H, long lanes) {
@@ -111,7 +90,7 @@ long width(Cell cell, long H, long lanes) {
 long gates(Cell cell) { return cell == Cell::lstm ? 4 : cell == Cell::gru ? 3 : 1; }
 
 nb::tuple saved_sizes(int cell, long H, bool is_double) {
-    long lanes = is_double ? engine->lanes_double : engine->lanes_float;
+    long lanes = is_double ? engine_of<double>().lanes_double : engine->lanes_float;
     return nb::make_tuple(width(Cell(cell), H, lanes), padded(Cell(cell), H, lanes));
 }
 
@@ -123,15 +102,13 @@ size_t room_of(Cell cell, long T, long B, long I, long H, int threads) {
     call.B = B;
     call.I = I;
     call.H = H;
-    if constexpr (sizeof(R) == 8) return engine->room_double(call, threads);
-    else return engine->room_float(call, threads);
+    if constexpr (sizeof(R) == 8)
+        return engine_of<double>().room_double(call, threads);
+    else
+        return engine->room_float(call, threads);
 }
 size_t working_room(int cell, long T, long B, long I, long H, bool is_double, int threads) {
     return (is_double ? room_of<double> : room_of<float>)(Cell(cell), T, B, I, H, threads);
-}
-
-void done(bool enough) {
-    if (!enough) throw std::bad_alloc();
 }
 
 template <typename R>
@@ -144,7 +121,8 @@ void forward(int cell, bool reverse, const In& x, const In& w_x, const In& w_h, 
     call.reverse = reverse;
     if (x.ndim() != 3 || h0.ndim() != 2) throw std::invalid_argument("x has three axes and h0 two");
     const long T = call.T = x.shape(0), B = call.B = x.shape(1), I = call.I = x.shape(2), H = call.H = h0.shape(1);
-    const long row = gates(call.cell) * H, lanes = sizeof(R) == 8 ? engine->lanes_double : engine->lanes_float;
+    const long row = gates(call.cell) * H,
+               lanes = sizeof(R) == 8 ? engine_of<double>().lanes_double : engine->lanes_float;
     call.x = data<R>("x", x, {T, B, I});
     call.w_x = data<R>("w_x", w_x, {I, row});
     call.w_h = data<R>("w_h", w_h, {H, row});
@@ -162,8 +140,10 @@ void forward(int cell, bool reverse, const In& x, const In& w_x, const In& w_h, 
     if (call.cell == Cell::lstm && (!call.c0 || !call.c_end || !call.gates != !call.cells))
         throw std::invalid_argument("an LSTM needs c0, c_end, and both of gates and cells or none");
     nb::gil_scoped_release released;
-    if constexpr (sizeof(R) == 8) done(engine->forward_double(call, threads, Split(split)));
-    else done(engine->forward_float(call, threads, Split(split)));
+    if constexpr (sizeof(R) == 8)
+        done(engine_of<double>().forward_double(call, threads, Split(split)));
+    else
+        done(engine->forward_float(call, threads, Split(split)));
 }
 
 template <typename R>
@@ -176,7 +156,8 @@ void backward(int cell, bool reverse, const In& x, const In& w_x, const In& w_h,
     call.reverse = reverse;
     if (x.ndim() != 3 || h0.ndim() != 2) throw std::invalid_argument("x has three axes and h0 two");
     const long T = call.T = x.shape(0), B = call.B = x.shape(1), I = call.I = x.shape(2), H = call.H = h0.shape(1);
-    const long row = gates(call.cell) * H, lanes = sizeof(R) == 8 ? engine->lanes_double : engine->lanes_float;
+    const long row = gates(call.cell) * H,
+               lanes = sizeof(R) == 8 ? engine_of<double>().lanes_double : engine->lanes_float;
     call.x = data<R>("x", x, {T, B, I});
     call.w_x = data<R>("w_x", w_x, {I, row});
     call.w_h = data<R>("w_h", w_h, {H, row});
@@ -201,8 +182,10 @@ void backward(int cell, bool reverse, const In& x, const In& w_x, const In& w_h,
         throw std::invalid_argument("an LSTM needs c0, gates, cells, dc_end and dc0");
     if (call.cell == Cell::gru && !call.gates) throw std::invalid_argument("a GRU needs gates");
     nb::gil_scoped_release released;
-    if constexpr (sizeof(R) == 8) done(engine->backward_double(call, threads, Split(split)));
-    else done(engine->backward_float(call, threads, Split(split)));
+    if constexpr (sizeof(R) == 8)
+        done(engine_of<double>().backward_double(call, threads, Split(split)));
+    else
+        done(engine->backward_float(call, threads, Split(split)));
 }
 
 // The weights of a stack, one array a layer; the arrays are kept alive.
@@ -221,7 +204,8 @@ struct Weights {
     }
 
   private:
-    std::vector<const R*> all(const char* name, const std::vector<In>& given, long count, long first, long rest, long row) {
+    std::vector<const R*> all(const char* name, const std::vector<In>& given, long count, long first, long rest,
+                              long row) {
         if (long(given.size()) != count) throw std::invalid_argument(std::string(name) + " has not one array a layer");
         std::vector<const R*> pointers;
         for (const In& one : given) {
@@ -243,23 +227,40 @@ class PyStack {
   public:
     PyStack(int which, long inputs, long hidden, const std::vector<In>& w_x, const std::vector<In>& w_h,
             const std::vector<In>& b, const std::vector<In>& b_hn)
-        : cell(Cell(which)), I(inputs), H(hidden), layers(long(w_x.size())),
+        : cell(Cell(which)),
+          I(inputs),
+          H(hidden),
+          layers(long(w_x.size())),
           weights(inputs, hidden, gates(Cell(which)) * hidden, w_x, w_h, b, b_hn) {}
 
-    void forward(const In& x, const MaybeIn& h0, const MaybeIn& c0, const MaybeIn& lengths, const Out& y, const Out& h_end,
-                 const MaybeOut& c_end, int threads) {
+    void forward(const In& x, const MaybeIn& h0, const MaybeIn& c0, const MaybeIn& lengths, const Out& y,
+                 const Out& h_end, const MaybeOut& c_end, int threads) {
         if (x.ndim() != 3) throw std::invalid_argument("x has three axes");
         const long T = x.shape(0), B = x.shape(1);
-        StackCall<R> call = {cell, T, B, I, H, layers, weights.w_x.data(), weights.w_h.data(), weights.b.data(),
-                             weights.b_hn.data(), data<R>("x", x, {T, B, I}), data<R>("h0", h0, {layers, B, H}),
-                             data<R>("c0", c0, {layers, B, H}), data<int64_t>("lengths", lengths, {B}),
-                             data<R>("y", y, {T, B, H}), data<R>("h_end", h_end, {layers, B, H}),
+        StackCall<R> call = {cell,
+                             T,
+                             B,
+                             I,
+                             H,
+                             layers,
+                             weights.w_x.data(),
+                             weights.w_h.data(),
+                             weights.b.data(),
+                             weights.b_hn.data(),
+                             data<R>("x", x, {T, B, I}),
+                             data<R>("h0", h0, {layers, B, H}),
+                             data<R>("c0", c0, {layers, B, H}),
+                             data<int64_t>("lengths", lengths, {B}),
+                             data<R>("y", y, {T, B, H}),
+                             data<R>("h_end", h_end, {layers, B, H}),
                              data<R>("c_end", c_end, {layers, B, H})};
         if ((cell == Cell::lstm) != (call.c_end != nullptr))
             throw std::invalid_argument("c_end is for the LSTM and for it alone");
         nb::gil_scoped_release released;
-        if constexpr (sizeof(R) == 8) done(engine->stack_double(call, threads));
-        else done(engine->stack_float(call, threads));
+        if constexpr (sizeof(R) == 8)
+            done(engine_of<double>().stack_double(call, threads));
+        else
+            done(engine->stack_float(call, threads));
     }
 };
 
@@ -287,10 +288,13 @@ class PyStream {
              const std::vector<In>& b, const std::vector<In>& b_hn, int threads)
         : B(batch), I(inputs), H(hidden), layers(long(w_x.size())), memory(Cell(cell) == Cell::lstm) {
         const Weights<R> weights(I, H, gates(Cell(cell)) * H, w_x, w_h, b, b_hn);
-        const StreamCall<R> call = {Cell(cell), B, I, H, layers, weights.w_x.data(), weights.w_h.data(), weights.b.data(),
-                                    weights.b_hn.data(), threads};
-        if constexpr (sizeof(R) == 8) stream.reset(engine->stream_double(call));
-        else stream.reset(engine->stream_float(call));
+        const StreamCall<R> call = {
+            Cell(cell),          B,      I, H, layers, weights.w_x.data(), weights.w_h.data(), weights.b.data(),
+            weights.b_hn.data(), threads};
+        if constexpr (sizeof(R) == 8)
+            stream.reset(engine_of<double>().stream_double(call));
+        else
+            stream.reset(engine->stream_float(call));
         done(stream != nullptr);
     }
     void step(const In& x, const Out& y) {
@@ -322,8 +326,8 @@ void add_stack(nb::module_& m, const char* name) {
     nb::class_<S>(m, name)
         .def(nb::init<int, long, long, const std::vector<In>&, const std::vector<In>&, const std::vector<In>&,
                       const std::vector<In>&>())
-        .def("forward", &S::forward, nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg(),
-             nb::arg().none(), nb::arg());
+        .def("forward", &S::forward, nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg(),
+             nb::arg(), nb::arg().none(), nb::arg());
 }
 
 template <typename R>
@@ -350,8 +354,18 @@ NB_MODULE(_cpu, m) {
     });
     m.def("instruction_set", [] { return std::string(engine->name); });
     m.def("use", &use, "name"_a);
+    m.def("caches", [] {
+        const Caches& c = caches();
+        return nb::make_tuple(c.first, c.second, c.third, std::string(c.source));
+    });
+    m.def("cache_model", [] {
+        const CacheModel model = cache_model();
+        return nb::make_tuple(model.block, model.resident, model.ahead);
+    });
+    m.def("give_caches", &give_caches, "first"_a, "second"_a, "third"_a);
     m.def("saved_sizes", &saved_sizes, "cell"_a, "hidden"_a, "is_double"_a);
-    m.def("working_room", &working_room, "cell"_a, "steps"_a, "batch"_a, "inputs"_a, "hidden"_a, "is_double"_a, "threads"_a);
+    m.def("working_room", &working_room, "cell"_a, "steps"_a, "batch"_a, "inputs"_a, "hidden"_a, "is_double"_a,
+          "threads"_a);
     m.def("forward_float", &forward<float>);
     m.def("forward_double", &forward<double>);
     m.def("backward_float", &backward<float>);
@@ -363,4 +377,5 @@ NB_MODULE(_cpu, m) {
     add_stream<float>(m, "StreamFloat");
     add_stream<double>(m, "StreamDouble");
     add_flat(m, [] { return engine->name; });
+    add_variants(m, [] { return engine->name; });
 }

@@ -24,9 +24,6 @@ GPULSTM_DECLARE(baseline)
 GPULSTM_DECLARE(avx2)
 GPULSTM_DECLARE(avx512)
 #endif
-#ifdef GPULSTM_AMX
-GPULSTM_DECLARE(amx)
-#endif
 
 namespace {
 
@@ -41,13 +38,12 @@ const Flat& flat() {
     static const Flat* const all[] = {
         &baseline::flat,
 #ifdef GPULSTM_X86
-        &avx2::flat,     &avx512::flat,
-#endif
-#ifdef GPULSTM_AMX
-        &amx::flat,
+        &avx2::flat,
+        &avx512::flat,
 #endif
     };
-    const std::string name = instruction_set();
+    std::string name = instruction_set();
+    if (name == "amx") name = "avx512";  // the matrix unit is of no use here
     for (const Flat* one : all)
         if (name == one->name) return *one;
     throw std::logic_error("no flat passes were compiled for " + name);
@@ -58,8 +54,9 @@ void same_size(const char* name, size_t found, size_t wanted) {
 }
 
 template <typename R>
-void step(const std::string& function, const Out<R>& w, const In<R>& g, const std::vector<std::optional<Out<R>>>& moments,
-          double scale, const std::vector<double>& numbers, int threads) {
+void step(const std::string& function, const Out<R>& w, const In<R>& g,
+          const std::vector<std::optional<Out<R>>>& moments, double scale, const std::vector<double>& numbers,
+          int threads) {
     StepCall<R> call = {w.data(), g.data(), {}, R(scale), {}, long(w.size()), threads};
     same_size("g", g.size(), w.size());
     if (moments.size() > 3 || numbers.size() > 8) throw std::invalid_argument("too many moments or numbers");
@@ -73,8 +70,10 @@ void step(const std::string& function, const Out<R>& w, const In<R>& g, const st
     bool known;
     {
         nb::gil_scoped_release released;
-        if constexpr (sizeof(R) == 8) known = passes.step_double(function.c_str(), call);
-        else known = passes.step_float(function.c_str(), call);
+        if constexpr (sizeof(R) == 8)
+            known = passes.step_double(function.c_str(), call);
+        else
+            known = passes.step_float(function.c_str(), call);
     }
     if (!known) throw std::invalid_argument("there is no native step " + function);
 }
@@ -83,8 +82,10 @@ template <typename R>
 double squares(const In<R>& x, int threads) {
     const Flat& passes = flat();
     nb::gil_scoped_release released;
-    if constexpr (sizeof(R) == 8) return passes.squares_double(x.data(), long(x.size()), threads);
-    else return passes.squares_float(x.data(), long(x.size()), threads);
+    if constexpr (sizeof(R) == 8)
+        return passes.squares_double(x.data(), long(x.size()), threads);
+    else
+        return passes.squares_float(x.data(), long(x.size()), threads);
 }
 
 template <typename R>
@@ -97,16 +98,18 @@ double loss(const std::string& name, const In<R>& raw, const In<R>& target, cons
     const std::vector<R> own(options.begin(), options.end());
     const size_t wanted = name == "huber" || name == "gaussian" ? 1 : name == "pinball" ? 2 * outputs : 0;
     same_size("options", own.size(), wanted);
-    if (name != "pinball") same_size("raw", outputs, name == "gaussian" ? 2 : 1);
-    const LossCall<R> call = {raw.data(), target.data(), weight ? weight->data() : nullptr, draw.data(),
-                              long(count), long(outputs), own.data()};
+    if (name != "pinball" && name != "softmax") same_size("raw", outputs, name == "gaussian" ? 2 : 1);
+    const LossCall<R> call = {raw.data(),    target.data(), weight ? weight->data() : nullptr, draw.data(), long(count),
+                              long(outputs), own.data()};
     const Flat& passes = flat();
     double value = 0;
     bool known;
     {
         nb::gil_scoped_release released;
-        if constexpr (sizeof(R) == 8) known = passes.loss_double(name.c_str(), call, value);
-        else known = passes.loss_float(name.c_str(), call, value);
+        if constexpr (sizeof(R) == 8)
+            known = passes.loss_double(name.c_str(), call, value);
+        else
+            known = passes.loss_float(name.c_str(), call, value);
     }
     if (!known) throw std::invalid_argument("there is no native loss " + name);
     return value;
@@ -121,12 +124,23 @@ void add(nb::module_& m, const std::string& dtype) {
           "weight"_a.noconvert().none(), "draw"_a.noconvert(), "options"_a);
 }
 
+void keep(const nb::ndarray<bool, nb::device::cpu, nb::c_contig>& kept, unsigned first_step, unsigned k0, unsigned k1,
+          unsigned stream, unsigned call, unsigned least, int threads) {
+    if (kept.ndim() == 0) throw std::invalid_argument("kept has no axis of time");
+    const long steps = long(kept.shape(0)), size = steps ? long(kept.size()) / steps : 0;
+    const KeepCall f = {kept.data(), steps, size, first_step, k0, k1, stream, call, least, threads};
+    nb::gil_scoped_release released;
+    flat().keep(f);
+}
+
 }  // namespace
 
 void add_flat(nb::module_& m, const char* (*in_use)()) {
     instruction_set = in_use;
     add<float>(m, "float");
     add<double>(m, "double");
+    m.def("keep", &keep, "kept"_a.noconvert(), "first_step"_a, "k0"_a, "k1"_a, "stream"_a, "call"_a, "least"_a,
+          "threads"_a);
 }
 
 }  // namespace gpulstm

@@ -1,6 +1,6 @@
 // The engine's order of weights, gates and states: panels of hidden units.
 //
-// A panel is four registers ("slots") a row.  LSTM: the gates i, f, g, o of as many units as a register has lanes.  GRU,
+// A panel is four registers ("slots") a row.  LSTM: the gates i, f, g, o of as many units as a register has lanes. GRU,
 // whose candidate keeps its two products apart: a_n, r, z, u_n; the input's product fills slots 0-2, the recurrent one
 // slots 1-3.  RNN: four registers of units.  Units are padded to whole panels; padded weights and states are zero.
 #ifndef GPULSTM_CPU_PACK_H
@@ -69,7 +69,8 @@ static void pack_biases(const Shape<R>& s, const R* b, const R* b_hn, R* out) {
         for (int j = 0; j < 4; ++j) Vec<R>(R(0)).store(out + j * L);
         if (!b) continue;
         for (int j = 0; j < s.x.count; ++j)
-            if (s.H > s.unit(p, j)) Vec<R>::load(b + s.column(s.x, p, j), s.H - s.unit(p, j)).store(out + (s.x.first + j) * L);
+            if (s.H > s.unit(p, j))
+                Vec<R>::load(b + s.column(s.x, p, j), s.H - s.unit(p, j)).store(out + (s.x.first + j) * L);
         if (b_hn && s.H > p * L) Vec<R>::load(b_hn + p * L, s.H - p * L).store(out + 3 * L);
     }
 }

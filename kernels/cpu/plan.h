@@ -2,6 +2,7 @@
 #ifndef GPULSTM_CPU_PLAN_H
 #define GPULSTM_CPU_PLAN_H
 
+#include "caches.h"
 #include "flushed.h"
 #include "pack.h"
 #include "threads.h"
@@ -10,12 +11,12 @@
 namespace gpulstm {
 namespace GPULSTM_ISA {
 
-constexpr long WEIGHT_BLOCK = 64 << 10;  // bytes of a panel's weights that are used by all tiles before the next ones
-constexpr long CHUNK_ROWS = 48;          // rows whose sums wait beside them
-constexpr double ALONE = 1.5e6;          // multiply-adds of a call below which a second thread costs more than it brings
+constexpr long CHUNK_ROWS = 48;  // rows whose sums wait beside them
+constexpr long GRADIENT_BLOCK =
+    1024;                        // rows (of one step at least) whose part of the weights' gradients is summed at once
+constexpr double ALONE = 1.5e6;  // multiply-adds of a call below which a second thread costs more than it brings
 
-constexpr long SECOND_LEVEL = 1536 << 10;  // bytes of weights that stay in a processor's second-level cache
-constexpr long MEETING = 384 << 10;      // bytes of weights a step below which threads do not meet
+constexpr long MEETING = 384 << 10;  // bytes of weights a step below which threads do not meet
 
 // `groups` of threads share the rows; the `members` of a group share the units, and meet after each step.
 struct Plan {
@@ -24,7 +25,8 @@ struct Plan {
 };
 
 // `item` is bytes of a packed weight; on tiles rows of a group below `full` leave them partly empty (1: no tiles).
-static inline Plan make_plan(long T, long B, long K, long width, long panels, size_t item, long full, int threads, Split split) {
+static inline Plan make_plan(long T, long B, long K, long width, long panels, size_t item, long full, int threads,
+                             Split split) {
     Plan plan;
     if (threads > BARRIERS - 2) threads = BARRIERS - 2;
     if (split == Split::automatic && double(T) * B * K * width < ALONE) return plan;
@@ -33,11 +35,12 @@ static inline Plan make_plan(long T, long B, long K, long width, long panels, si
     } else if (split == Split::units) {
         plan.members = int(panels < threads ? panels : threads);
     } else {
-        // A group streams the weights once a step: where they leave the second-level cache, only many rows pay for that.  A
-        // meeting costs as much as some 100 KiB of weights, and more when another process has one of the processors.
-        const long weights = K * width * long(item);
-        long few = weights > SECOND_LEVEL ? 64 : weights > (768 << 10) ? 8 : 2;
-        if (full > 1) few = weights > SECOND_LEVEL ? 16 * full : full;
+        // A group streams the weights once a step: where they leave the second-level cache, only many rows pay for
+        // that.  A meeting costs as much as some 100 KiB of weights, and more when another process has one of the
+        // processors.
+        const long weights = K * width * long(item), resident = cache_model().resident;
+        long few = weights > resident ? 64 : weights > resident / 2 ? 8 : 2;
+        if (full > 1) few = weights > resident ? 16 * full : full;
         for (int members = 1; members <= threads; ++members) {
             if (threads % members) continue;
             plan.members = members;
@@ -55,7 +58,9 @@ struct Place {
     int group, member;
     long r0, r1;
     Place(const Plan& plan, int thread, long B)
-        : group(thread / plan.members), member(thread % plan.members), r0(share(B, plan.groups, group)),
+        : group(thread / plan.members),
+          member(thread % plan.members),
+          r0(share(B, plan.groups, group)),
           r1(share(B, plan.groups, group + 1)) {}
 };
 
@@ -68,7 +73,7 @@ static inline void meet_group(const Plan& plan, const Place& place) {
 
 // Length of the blocks in which `count` units of k are taken, each of `bytes` of weights.
 static inline long block_length(long count, long bytes) {
-    long most = WEIGHT_BLOCK / bytes;
+    long most = cache_model().block / bytes;
     if (most < 1) most = 1;
     const long blocks = (count + most - 1) / most;
     return blocks ? (count + blocks - 1) / blocks : 1;
@@ -86,13 +91,28 @@ struct Layout {
     }
 };
 
-// out = in + a b for one panel and all of k, in blocks of weights that stay in the first-level cache.  `q` describes the
-// first row; k runs over its segments where there is more than one, else over its run.
+// Runs `Pass` by the plan, in the team that has been begun; false when memory is short.
+template <typename Pass, typename Call>
+static bool run_pass(const Call& call, const Plan& plan) {
+    Pass pass(call, plan);
+    Layout counted, real;
+    pass.lay_out(counted);
+    real.base = static_cast<char*>(team_memory(counted.used));
+    if (real.base) {
+        pass.lay_out(real);
+        team_run(plan.count(), Pass::work, &pass);
+    }
+    team_end();
+    return real.base != nullptr;
+}
+
+// out = in + a b for one panel and all of k, in blocks of weights that stay in the first-level cache.  `q` describes
+// the first row; k runs over its segments where there is more than one, else over its run.
 template <typename R>
 static void product(const Product<R>& q, long rows, int nv) {
     const bool segmented = q.segments > 1;
     const long all = segmented ? q.segments : q.run, per = (segmented ? q.run : 1) * nv * Vec<R>::LANES;
-    const long length = rows > ROWS ? block_length(all, per * long(sizeof(R))) : all, tiles = tiles_for(rows);
+    const long tiles = tiles_for(rows, nv), length = tiles > 1 ? block_length(all, per * long(sizeof(R))) : all;
     for (long k = 0; k < all; k += length) {
         Product<R> now = q;
         (segmented ? now.segments : now.run) = k + length < all ? length : all - k;
@@ -103,7 +123,7 @@ static void product(const Product<R>& q, long rows, int nv) {
             now.out = q.out + r * q.out_row;
             now.in = k ? now.out : q.in ? q.in + r * q.in_row : nullptr;
             now.a = q.a + r * q.a_row + k * (segmented ? q.a_segment : 1);
-            one_panel<R, false>(int(share(rows, tiles, i + 1) - r), nv)(now);
+            one_panel<R>(int(share(rows, tiles, i + 1) - r), nv)(now, 0);
         }
     }
 }

@@ -1,8 +1,8 @@
 // A stack's layers in one call, nothing saved: one after another, or at once as a wave.
 //
-// A wave gives each thread layers of its own, which follow one another a few steps apart: while layer l is at steps 16 to
-// 31, layer l + 1 is at 0 to 15.  It is for batches of so few rows that threads could only share a step, and would have to
-// meet in each; here they meet once in 16.  The sums are the same.
+// A wave gives each thread layers of its own, which follow one another a few steps apart: while layer l is at steps 16
+// to 31, layer l + 1 is at 0 to 15.  It is for batches of so few rows that threads could only share a step, and would
+// have to meet in each; here they meet once in 16.  The sums are the same.
 #ifndef GPULSTM_CPU_STACK_H
 #define GPULSTM_CPU_STACK_H
 
@@ -17,9 +17,9 @@
 namespace gpulstm {
 namespace GPULSTM_ISA {
 
-constexpr long WAVE_STEPS = 16;          // between two meetings
-constexpr double WAVE_ALONE = 4e5;       // multiply-adds of the whole call below which one thread is faster
-constexpr long WAVE_ROWS = 4;            // of the batch, at most
+constexpr long WAVE_STEPS = 16;     // between two meetings
+constexpr double WAVE_ALONE = 4e5;  // multiply-adds of the whole call below which one thread is faster
+constexpr long WAVE_ROWS = 4;       // of the batch, at most
 
 template <typename R>
 static ForwardCall<R> layer_of(const StackCall<R>& s, long layer, const R* x, R* y) {
@@ -48,10 +48,10 @@ template <typename R>
 struct Wave {
     struct alignas(128) Layer {
         ForwardCall<R> call;
-        ForwardPass<R> pass;
-        std::atomic<long> done{0};  // steps whose outputs are there
+        ForwardPass<R, ForwardOnVectors<R>> pass;  // of few rows
+        std::atomic<long> done{0};                 // steps whose outputs are there
         Layer(const ForwardCall<R>& c) : call(c), pass(call, Plan()) {
-            if (pass.hoist > WAVE_STEPS) pass.hoist = WAVE_STEPS;
+            if (pass.products.hoist > WAVE_STEPS) pass.products.hoist = WAVE_STEPS;
         }
     };
     Layer** layer;
@@ -112,14 +112,16 @@ static bool is_wave(const StackCall<R>& s, int threads) {
     const Shape<R> shape(s.cell, s.H);
     const double sums = double(s.T) * s.B * shape.width * (s.I + s.H + 2.0 * s.H * (s.layers - 1));
     return s.layers > 1 && threads > 1 && s.B <= WAVE_ROWS && s.T > WAVE_STEPS && sums > WAVE_ALONE &&
-           2 * s.H * shape.width * long(sizeof(R)) < SECOND_LEVEL;
+           2 * s.H * shape.width * long(sizeof(R)) < cache_model().resident;
 }
 
 template <typename R>
 static bool stack_forward(const StackCall<R>& s, int threads) {
     if (s.layers == 1) return forward(layer_of(s, 0, s.x, s.y), threads, Split::automatic);
     const bool wave = is_wave(s, threads);
-    const long between = wave ? s.layers - 1 : s.layers == 2 ? 1 : 2;  // outputs that are there at a time, beside the last
+    const long between = wave            ? s.layers - 1
+                         : s.layers == 2 ? 1
+                                         : 2;  // outputs that are there at a time, beside the last
     const size_t size = size_t(s.T * s.B * s.H) * sizeof(R), room = (size + 127) & ~size_t(127);
     char* memory = static_cast<char*>(memory_take(room * size_t(between) + size_t(s.layers) * 2 * sizeof(R*)));
     if (!memory) return false;
@@ -130,9 +132,11 @@ static bool stack_forward(const StackCall<R>& s, int threads) {
         x[i] = i ? y[i - 1] : s.x;
     }
     bool enough = true;
-    if (wave) enough = run_wave(s, x, y, threads);
+    if (wave)
+        enough = run_wave(s, x, y, threads);
     else
-        for (long i = 0; enough && i < s.layers; ++i) enough = forward(layer_of(s, i, x[i], y[i]), threads, Split::automatic);
+        for (long i = 0; enough && i < s.layers; ++i)
+            enough = forward(layer_of(s, i, x[i], y[i]), threads, Split::automatic);
     memory_give(memory);
     return enough;
 }

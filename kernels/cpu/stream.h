@@ -13,13 +13,13 @@ namespace GPULSTM_ISA {
 
 constexpr double STREAM_ALONE = 4e6;  // multiply-adds of a step of one layer from which threads share it
 
-template <typename R>
+template <typename R, typename Products>
 struct PackedStream final : Stream<R> {
     static constexpr long L = Vec<R>::LANES;
 
     struct Layer {
         ForwardCall<R> call;
-        ForwardPass<R> pass;
+        ForwardPass<R, Products> pass;
         Layer(const ForwardCall<R>& c, const Plan& plan) : call(c), pass(call, plan) {}
     };
 
@@ -60,8 +60,8 @@ struct PackedStream final : Stream<R> {
         real.base = static_cast<char*>(memory);
         lay_out(real);
         for (long i = 0; i < layers; ++i) {
-            ForwardPass<R>& p = layer[i]->pass;
-            p.pack(0, p.shape.panels);
+            ForwardPass<R, Products>& p = layer[i]->pass;
+            p.products.pack(p, 0, p.shape.panels);
             pack_biases(p.shape, layer[i]->call.b, layer[i]->call.b_hn, p.bias);
         }
     }
@@ -98,21 +98,21 @@ struct PackedStream final : Stream<R> {
     }
     void run(int member, int count) {
         const Flushed flushed;
-        [[maybe_unused]] const typename Amx<R>::Configured configured(layer[0]->pass.tiles);
+        [[maybe_unused]] const typename Products::Session session;
         Plan now;
         now.members = count;
         const Place place(now, member, B);
         for (long i = 0; i < layers; ++i) {
-            ForwardPass<R>& p = layer[i]->pass;
+            ForwardPass<R, Products>& p = layer[i]->pass;
             const long q0 = share(p.shape.panels, count, member), q1 = share(p.shape.panels, count, member + 1);
-            p.step(place, member, steps, 0, q0, q1, p.scratch + member * p.scratch_size());
+            p.products.step(p, place, member, steps, 0, q0, q1, p.scratch + member * p.scratch_size());
             meet_group(now, place);
         }
     }
 
     void read(R* h, R* c) const override {
         for (long i = 0; i < layers; ++i) {
-            const ForwardPass<R>& p = layer[i]->pass;
+            const ForwardPass<R, Products>& p = layer[i]->pass;
             for (long b = 0; b < B; ++b)
                 for (long u = 0; u < H; ++u) {
                     h[(i * B + b) * H + u] = p.h[steps & 1][b * p.shape.padded + u];
@@ -125,7 +125,7 @@ struct PackedStream final : Stream<R> {
         for (long i = 0; i < layers; ++i) {
             layer[i]->call.h0 = h + i * B * H;
             layer[i]->call.c0 = c ? c + i * B * H : nullptr;
-            layer[i]->pass.clear_left(0);
+            layer[i]->pass.products.clear(layer[i]->pass, 0);
             for (long b = 0; b < B; ++b) layer[i]->pass.begin_row(Place(plan, 0, B), b, 0, layer[i]->pass.shape.panels);
         }
     }
@@ -136,12 +136,15 @@ struct PackedStream final : Stream<R> {
 
 template <typename R>
 static Stream<R>* make_stream(const StreamCall<R>& call) {
-    PackedStream<R>* stream = new (std::nothrow) PackedStream<R>(call);
-    if (stream && !stream->memory) {
-        delete stream;
-        return nullptr;
-    }
-    return stream;
+    return with_products<R>(call.B, [&](auto products) -> Stream<R>* {
+        typedef PackedStream<R, typename decltype(products)::Forward> Packed;
+        Packed* stream = new (std::nothrow) Packed(call);
+        if (stream && !stream->memory) {
+            delete stream;
+            return nullptr;
+        }
+        return stream;
+    });
 }
 
 }  // namespace GPULSTM_ISA

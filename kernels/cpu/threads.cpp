@@ -89,7 +89,8 @@ Team* team = nullptr;
 thread_local bool owner = false;
 thread_local void* lone_memory = nullptr;
 
-void forget_team() {  // in the child of a fork: the workers are gone, the locks may be held; the old team is left as it is
+void forget_team() {  // in the child of a fork: the workers are gone, the locks may be held; the old team is left as it
+                      // is
     owner = false;
     team = new Team;
 }
@@ -125,8 +126,10 @@ void team_run(int count, Work work, void* context) {
     t.wake.notify_all();
     work(context, 0);
     for (int spin = 0; t.unfinished.load(std::memory_order_acquire) != 0; ++spin) {
-        if (spin < SPINS) pause();
-        else sched_yield();
+        if (spin < SPINS)
+            pause();
+        else
+            sched_yield();
     }
 }
 
@@ -157,7 +160,8 @@ void* team_memory(size_t bytes) {
     Team& t = the_team();
     if (t.size < bytes) {
         memory_unmap(t.memory, t.size);
-        t.memory = memory_map(bytes);  // in large pages weights, read over and over, spread evenly over the second-level cache
+        t.memory =
+            memory_map(bytes);  // in large pages weights, read over and over, spread evenly over the second-level cache
         t.size = t.memory ? bytes : 0;
     }
     return t.memory;
@@ -172,15 +176,19 @@ void team_wait(int which, int members) {
         return;
     }
     for (int spin = 0; b.phase.load(std::memory_order_acquire) == phase; ++spin) {
-        if (spin < SPINS) pause();
-        else sched_yield();
+        if (spin < SPINS)
+            pause();
+        else
+            sched_yield();
     }
 }
 
 void team_wait_for(const std::atomic<long>& count, long least) {
     for (int spin = 0; count.load(std::memory_order_acquire) < least; ++spin) {
-        if (spin < SPINS) pause();
-        else sched_yield();
+        if (spin < SPINS)
+            pause();
+        else
+            sched_yield();
     }
 }
 

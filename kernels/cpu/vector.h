@@ -1,8 +1,7 @@
 // One vector register of float or double with the usual operators, for whichever instruction set this file is compiled.
 //
 // GCC's vector extensions (Clang has them too): the compiler picks the instructions, so one source serves AVX-512, AVX2
-// with FMA, SSE2 and NEON.  ROWS is how many batch rows a tile of four registers a row may have: what the register file
-// holds beside the weights and one broadcast.
+// with FMA, SSE2 and NEON.
 #ifndef GPULSTM_CPU_VECTOR_H
 #define GPULSTM_CPU_VECTOR_H
 
@@ -11,6 +10,7 @@
 #if defined(__AVX2__)
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC 12 warns of its own header
+#pragma GCC diagnostic ignored "-Wuninitialized"
 #include <immintrin.h>
 #pragma GCC diagnostic pop
 #endif
@@ -20,22 +20,22 @@
 
 #if defined(__AVX512F__)
 #define GPULSTM_VECTOR_BYTES 64
-#define GPULSTM_TILE_ROWS 6
 #elif defined(__AVX2__)
 #define GPULSTM_VECTOR_BYTES 32
-#define GPULSTM_TILE_ROWS 3
-#elif defined(__x86_64__)
-#define GPULSTM_VECTOR_BYTES 16
-#define GPULSTM_TILE_ROWS 3
 #else
 #define GPULSTM_VECTOR_BYTES 16
-#define GPULSTM_TILE_ROWS 6
 #endif
 
 namespace gpulstm {
 namespace GPULSTM_ISA {
 
-constexpr int ROWS = GPULSTM_TILE_ROWS;
+// Vector registers of the processor: AVX-512 and NEON have 32, the older x86 sets 16.
+#if defined(__x86_64__) && !defined(__AVX512F__)
+#define GPULSTM_FEW_REGISTERS 1
+#else
+#define GPULSTM_FEW_REGISTERS 0
+#endif
+constexpr bool FEW_REGISTERS = GPULSTM_FEW_REGISTERS;
 
 template <typename R>
 struct Raw;
@@ -58,7 +58,8 @@ struct Vec {
     typename Raw<R>::V v;
 
     Vec() = default;
-    // A broadcast: s - 0 is s, also for -0 and NaN, so the compiler drops the subtraction (it would have to keep s + 0).
+    // A broadcast: s - 0 is s, also for -0 and NaN, so the compiler drops the subtraction (it would have to keep s +
+    // 0).
     explicit inline __attribute__((always_inline)) Vec(R s) : v(s - typename Raw<R>::V{}) {}
     explicit inline __attribute__((always_inline)) Vec(typename Raw<R>::V raw) : v(raw) {}
 
@@ -107,8 +108,8 @@ static inline __attribute__((always_inline)) Vec<R> clamp(Vec<R> x, R limit) {
     return Vec<R>(y < low ? low : y);
 }
 
-// a / b for finite b > 0.  AVX-512 takes an estimate of 1 / b (14 bits) and one step of Newton's method: within 2 ulp, and
-// a fifth of the division's time, of which an LSTM has five for each hidden unit and step.
+// a / b for finite b > 0.  AVX-512 takes an estimate of 1 / b (14 bits) and one step of Newton's method: within 2 ulp,
+// and a fifth of the division's time, of which an LSTM has five for each hidden unit and step.
 static inline __attribute__((always_inline)) Vec<float> divide(Vec<float> a, Vec<float> b) {
 #if defined(__AVX512F__)
     typedef Vec<float> V;
@@ -119,8 +120,8 @@ static inline __attribute__((always_inline)) Vec<float> divide(Vec<float> a, Vec
 #endif
 }
 
-// tanh x = x P(x^2) / Q(x^2) on [-7.9, 7.9], 1 beyond to within 3e-7.  P and Q are the minimax fit of degrees 4 and 4 to
-// the relative error (6e-9 before rounding, by iteratively reweighted least squares); with rounding at most 6 ulp.
+// tanh x = x P(x^2) / Q(x^2) on [-7.9, 7.9], 1 beyond to within 3e-7.  P and Q are the minimax fit of degrees 4 and 4
+// to the relative error (6e-9 before rounding, by iteratively reweighted least squares); with rounding at most 6 ulp.
 static inline __attribute__((always_inline)) Vec<float> gl_tanh(Vec<float> x) {
     typedef Vec<float> V;
     x = clamp(x, 7.9f);
@@ -136,8 +137,8 @@ static inline __attribute__((always_inline)) Vec<float> gl_tanh(Vec<float> x) {
     return divide(x * p, q);
 }
 
-// tanh x = m / (m + 2) with m = exp(2 x) - 1 = 2^n (exp(r) - 1) + (2^n - 1), 2 x = n log 2 + r, exp(r) - 1 by its Taylor
-// series to degree 13 (|r| <= 0.35: rest below 1e-17).
+// tanh x = m / (m + 2) with m = exp(2 x) - 1 = 2^n (exp(r) - 1) + (2^n - 1), 2 x = n log 2 + r, exp(r) - 1 by its
+// Taylor series to degree 13 (|r| <= 0.35: rest below 1e-17).
 static inline __attribute__((always_inline)) Vec<double> gl_tanh(Vec<double> x) {
     typedef Vec<double> V;
     typedef Raw<double>::Mask Bits;
@@ -149,8 +150,17 @@ static inline __attribute__((always_inline)) Vec<double> gl_tanh(Vec<double> x) 
     V n = shifted - magic;
     V r = (a - n * V(0.693147180369123816490)) - n * V(1.90821492927058770002e-10);
     V p(1.0 / 6227020800.0);
-    const double inverse[] = {1.0 / 479001600.0, 1.0 / 39916800.0, 1.0 / 3628800.0, 1.0 / 362880.0, 1.0 / 40320.0,
-                              1.0 / 5040.0,      1.0 / 720.0,      1.0 / 120.0,     1.0 / 24.0,     1.0 / 6.0, 0.5};
+    const double inverse[] = {1.0 / 479001600.0,
+                              1.0 / 39916800.0,
+                              1.0 / 3628800.0,
+                              1.0 / 362880.0,
+                              1.0 / 40320.0,
+                              1.0 / 5040.0,
+                              1.0 / 720.0,
+                              1.0 / 120.0,
+                              1.0 / 24.0,
+                              1.0 / 6.0,
+                              0.5};
 #pragma GCC unroll 11
     for (int k = 0; k < 11; ++k) p = p * r + V(inverse[k]);
     p = p * r * r + r;

@@ -59,4 +59,19 @@ GL_INLINE T gl_gaussian(T m, T r, T y, T floor, T& slope_m, T& slope_r) {
     return log(scale) + T(0.5) * standard * standard + T(0.918938533204672741780);  // log(2 pi) / 2
 }
 
+// Of `classes` numbers z, y the true class; an index that is none gives NaN.  The largest z is taken off before exp.
+template <typename T>
+GL_INLINE T gl_softmax(const T* z, T y, long classes, T* slope) {
+    T most = z[0], sum = T(0), cost = sum / sum;
+    for (long p = 1; p < classes; ++p) most = z[p] > most ? z[p] : most;
+    for (long p = 0; p < classes; ++p) sum += slope[p] = exp(z[p] - most);
+    const T whole = log(sum);
+    for (long p = 0; p < classes; ++p) {
+        const bool hit = T(p) == y;
+        if (hit) cost = whole - (z[p] - most);
+        slope[p] = slope[p] / sum - T(hit);
+    }
+    return cost;
+}
+
 #endif

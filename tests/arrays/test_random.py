@@ -160,6 +160,14 @@ def test_inference_draws_no_masks_and_counts_no_call(rng: np.random.Generator) -
     assert stack.calls == 1
 
 
+def test_native_masks_are_those_of_array_code() -> None:
+    backend = resolve("cpu")
+    for shape, first in [((5, 3, 7), 2), ((0, 3), 0), ((4, 1), 9), ((3, 0, 2), 0), ((300, 40, 33), 2**31)]:
+        for rate in (0.0, 0.3, 0.999999):
+            found = random.keep_mask(backend, rate, shape, KEY, first)
+            assert np.array_equal(found, random.keep(np, rate, shape, KEY, first))
+
+
 def test_generators_repeat_and_differ_by_stream() -> None:
     first, again, other = (host_generator(7, *stream).random(4) for stream in ((1, 2), (1, 2), (2, 1)))
     np.testing.assert_array_equal(first, again)

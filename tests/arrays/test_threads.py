@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+import threadpoolctl
 
 import gpulstm as gl
 from gpulstm.arrays import threads
@@ -91,3 +92,17 @@ def test_a_system_without_affinity_counts_its_processors(fresh: pytest.MonkeyPat
     fresh.setattr(os, "cpu_count", lambda: 6)
     fresh.setattr(threads, "cpu_quota", lambda: None)
     assert gl.get_num_threads() == 6
+
+
+def test_small_products_hold_blas_to_one_thread() -> None:
+    controller = threadpoolctl.ThreadpoolController()
+
+    def counts() -> set[int]:
+        return {each["num_threads"] for each in controller.info() if each["user_api"] == "blas"}
+
+    before = counts()
+    with threads.one_blas_thread(1e6):
+        assert counts() == {1}
+    assert counts() == before
+    with threads.one_blas_thread(1e12):
+        assert counts() == before

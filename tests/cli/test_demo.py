@@ -35,7 +35,7 @@ def test_everything_is_written(small: None, tmp_path: Path) -> None:
         assert path.stat().st_size > 100
         if name.endswith("picture"):
             assert path.read_bytes().startswith(b"\x89PNG")
-    table = load_series(result.files["forecast"], time="time")
+    table = load_series(result.files["forecast"], time="date")
     assert (str(table.time[0])[:10], len(table.values)) == ("2002-01-05", 52)
     again = Forecaster.load(result.files["model"], device="cpu").predict()
     np.testing.assert_array_equal(again.quantiles, result.forecast.quantiles)

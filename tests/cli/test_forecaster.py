@@ -108,7 +108,7 @@ def test_forecast_of_the_end_of_the_training_table(trained: Path, tmp_path: Path
     shown = call("forecast", trained / "model.safetensors", "--output", tmp_path, "--device", "cpu")
     assert shown.exit_code == 0, shown.output
     rows = read(tmp_path / "forecast.csv")
-    assert [row["time"] for row in rows] == ["2024-04-30", "2024-05-01", "2024-05-02", "2024-05-03"]
+    assert [row["day"] for row in rows] == ["2024-04-30", "2024-05-01", "2024-05-02", "2024-05-03"]
     assert "2024-05-03" in shown.stdout
     values = Forecaster.load(trained / "model.safetensors", "cpu").predict()
     np.testing.assert_array_equal([float(row["q0.9"]) for row in rows], values.quantile(0.9)[0, :, 0])
@@ -120,7 +120,7 @@ def test_forecast_of_another_table_and_fewer_steps(trained: Path, shop: Path, tm
     shorter.write_text("".join(shop.read_text().splitlines(keepends=True)[:40]))
     shown = call("forecast", trained / "model.safetensors", shorter, "--horizon", "2", "--output", tmp_path / "out")
     assert shown.exit_code == 0, shown.output
-    assert [row["time"] for row in read(tmp_path / "out" / "forecast.csv")] == ["2024-02-09", "2024-02-10"]
+    assert [row["day"] for row in read(tmp_path / "out" / "forecast.csv")] == ["2024-02-09", "2024-02-10"]
 
 
 def test_backtest_on_the_test_part(trained: Path, shop: Path, tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_several_series_and_targets_get_a_picture_each(shops: Path, tmp_path: Pa
     assert shown.exit_code == 0, shown.output
     names = ["forecast-north_1-sales.png", "forecast-north_1-visits.png", "forecast-south-sales.png", "forecast.csv"]
     assert sorted(path.name for path in (tmp_path / "f").iterdir()) == names
-    assert {row["series"] for row in read(tmp_path / "f" / "forecast.csv")} == {"north/1", "south"}
+    assert {row["shop"] for row in read(tmp_path / "f" / "forecast.csv")} == {"north/1", "south"}
     shown = call("backtest", model, shops, "--origins", "2", "--pictures", "1", "--output", tmp_path / "b")
     assert sorted(path.name for path in (tmp_path / "b").iterdir()) == ["backtest-north_1-sales.png", "backtest.csv"]
 
@@ -214,7 +214,7 @@ def test_a_mistake_is_one_sentence(kind: str, shop: Path, tmp_path: Path) -> Non
     arguments, words = mistakes(shop, tmp_path)[kind]
     shown = call(*arguments)
     assert shown.exit_code == 2, shown.output
-    (sentence,) = shown.stderr.splitlines()
+    sentence = shown.stderr.splitlines()[-1]  # after what was said about the table
     assert sentence.startswith("gpulstm: ")
     assert words in sentence
     assert shown.stdout == ""
@@ -227,7 +227,7 @@ def test_ctrl_c_keeps_the_best_and_resume_goes_on_as_if_nothing_had_been(shop: P
     command = [sys.executable, "-m", "gpulstm", "train", str(shop), *options, "--output", str(tmp_path / "cut")]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
         assert process.stderr is not None
-        assert process.stderr.readline().startswith("epoch 1/40: loss ")
+        assert next(line for line in process.stderr if line.startswith("epoch ")).startswith("epoch 1/40: loss ")
         process.send_signal(signal.SIGINT)
         rest = process.stderr.read()
     assert process.returncode == 130

@@ -66,7 +66,7 @@ def test_a_constant_column_is_centred_and_named() -> None:
     scaler = fitted("standard", values)
     assert scaler.constant == [("a", "0")]
     assert scaler.notes() == [
-        "column '0' of series 'a' does not vary in the training rows; it is centred and not scaled"
+        "column '0' of series 'a' does not vary in the training rows; it is centered and not scaled"
     ]
     np.testing.assert_allclose(scaler.transform(values, OFFSETS)[:6], 0, atol=1e-15)
 
@@ -90,15 +90,90 @@ def test_inverse_of_forecasts(rng) -> None:
     np.testing.assert_allclose(quantiles, np.repeat(expected[..., None], 3, axis=-1), rtol=1e-12)
 
 
+@pytest.mark.parametrize("kind", ["standard", "minmax", "robust"])
+def test_a_series_without_training_values_is_scaled_as_the_others_are(kind: str, rng) -> None:
+    values = rng.normal(size=(10, 1))
+    alone = fitted(kind, values, np.array([6, 6]))
+    assert alone.empty == [("b", "0")]
+    assert alone.notes() == [
+        "column '0' of series 'b' has no value in the training rows; it is scaled as the other series are"
+    ]
+    np.testing.assert_array_equal(alone.location[1], alone.location[0])
+    np.testing.assert_array_equal(alone.scale[1], alone.scale[0])
+
+
+@pytest.mark.parametrize("kind", ["standard", "minmax", "robust"])
+def test_many_series_have_the_statistics_of_each_alone(kind: str, rng) -> None:
+    """The right values are NumPy's, series by series; more than 64 are computed together."""
+    lengths = rng.integers(0, 9, size=100)
+    lengths[:2] = 5, 0
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    values = np.round(rng.normal(size=(offsets[-1], 2)) * 100)
+    values[rng.random(values.shape) < 0.2] = np.nan
+    names = [str(series) for series in range(100)]
+    scaler = Scaler(kind).fit(values, offsets, offsets[1:], names=names, columns=["a", "b"])
+    for series in range(100):
+        for column in range(2):
+            cells = values[offsets[series] : offsets[series + 1], column]
+            cells = cells[~np.isnan(cells)]
+            if not cells.size:
+                assert (str(series), "ab"[column]) in scaler.empty
+                continue
+            low, middle, high = np.quantile(cells, (0.25, 0.5, 0.75))
+            location, scale = {
+                "standard": (cells.mean(), cells.std()),
+                "minmax": (cells.min(), np.ptp(cells)),
+                "robust": (middle, high - low or cells.std()),
+            }[kind]
+            assert scaler.location[series, column] == pytest.approx(location, rel=1e-12, abs=1e-12)
+            assert scaler.scale[series, column] == pytest.approx(scale or 1.0, rel=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["standard", "minmax", "robust"])
+@pytest.mark.parametrize("unit", [1e300, 1e-300])
+@pytest.mark.parametrize("series", [1, 70])
+def test_units_of_any_size(kind: str, unit: float, series: int, rng) -> None:
+    plain = rng.normal(size=(8 * series, 1))
+    offsets = 8 * np.arange(series + 1)
+    names = [str(number) for number in range(series)]
+    one, other = (
+        Scaler(kind).fit(values, offsets, offsets[1:], names=names, columns=["a"]).transform(values, offsets)
+        for values in (plain, plain * unit)
+    )
+    np.testing.assert_allclose(other, one, rtol=1e-9, atol=1e-9)
+
+
+def test_mostly_zero_series_are_scaled_robustly() -> None:
+    values = np.zeros((10, 1))
+    values[4] = 30.0
+    scaler = fitted("robust", values)
+    assert scaler.constant == [("b", "0")]
+    np.testing.assert_allclose(scaler.scale[:, 0], [values[:6].std(), 1.0])
+
+
+def test_columns_that_stay_the_same_within_a_series_are_scaled_over_all() -> None:
+    values = np.repeat([[3.0, 1.0], [5.0, 0.0]], [6, 4], axis=0)
+    scaler = Scaler().fit(
+        values, OFFSETS, OFFSETS[1:], names=["a", "b"], columns=["size", "kind=x"], shared={0}, kept={1}
+    )
+    scaled = scaler.transform(values, OFFSETS)
+    np.testing.assert_allclose(scaled[[0, 9], 0], [-1, 1])
+    np.testing.assert_array_equal(scaled[:, 1], values[:, 1])
+    assert scaler.constant == []
+
+
+def test_without_scaling_values_have_to_fit_the_dtype() -> None:
+    scaler = fitted("none", np.full((10, 1), 1e300))
+    with pytest.raises(DataError, match="float32 cannot hold"):
+        scaler.transform(np.full((10, 1), 1e300), OFFSETS, np.float32)
+
+
 def test_mistakes(rng) -> None:
     values = rng.normal(size=(10, 1))
     with pytest.raises(ConfigError, match="scaling is 'log'"):
         Scaler("log")
-    with pytest.raises(DataError, match="series 'b' has no training rows"):
-        fitted("standard", values, np.array([6, 6]))
-    values[:6] = np.nan
-    with pytest.raises(DataError, match="column '0' has no value in the training rows of series 'a'"):
-        fitted("standard", values)
+    with pytest.raises(DataError, match="no series has training rows"):
+        fitted("standard", values, np.array([0, 6]))
     scaler = fitted("standard", rng.normal(size=(10, 2)))
     with pytest.raises(ShapeError, match="fitted on 2 columns and 2 series"):
         scaler.transform(values, OFFSETS)

@@ -12,21 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cpu_runs import CELLS, FORWARD, both, run
 
 import gpulstm as gl
 from gpulstm.arrays import native
 from gpulstm.engines import cpu
-from gpulstm.errors import ConfigError, EngineError, ShapeError
-from gpulstm.model.stack import Recurrent
+from gpulstm.errors import ConfigError, ShapeError
 
-FORWARD = {"float64": 1e-12, "float32": 1e-5}
-GRADIENT = {"float64": 1e-12, "float32": 1e-4}  # relative to the norm
-CELLS: dict[str, Any] = {
-    "lstm": lambda *sizes, **options: gl.LSTM(*sizes, **options),
-    "gru": lambda *sizes, **options: gl.GRU(*sizes, **options),
-    "rnn": lambda *sizes, **options: gl.RNN(*sizes, **options),
-    "relu": lambda *sizes, **options: gl.RNN(*sizes, nonlinearity="relu", **options),
-}
 # T, B, I, H: tails in every direction, one row, more rows than a chunk, K longer than a block, T of 0 and 1
 SHAPES = [(5, 3, 4, 7), (7, 1, 3, 40), (4, 13, 9, 33), (2, 101, 20, 16), (3, 8, 150, 70), (1, 2, 1, 1), (0, 4, 3, 5)]
 
@@ -36,54 +28,6 @@ def _default_threads() -> Any:
     yield
     gl.set_num_threads(None)
     cpu.split = "automatic"
-
-
-def run(model: Recurrent, shape: tuple[int, ...], *, lengths: bool = False, seed: int = 3) -> dict[str, np.ndarray]:
-    """All results of a pass forward and back, and of inference, from random input, states and gradients."""
-    rng = np.random.default_rng(seed)
-    steps, batch, inputs, hidden = shape
-    dtype, memory = model.spec.dtype, model.spec.has_memory
-    count = model.spec.num_layers * model.spec.directions
-    x = rng.standard_normal((steps, batch, inputs)).astype(dtype)
-    rows = None
-    if lengths:
-        rows = rng.integers(0, steps + 1, batch)
-        rows[0], rows[-1] = steps, 0
-    parts = [rng.standard_normal((count, batch, hidden)).astype(dtype) for _ in range(4)]
-    state, dstate = ((parts[0], parts[1]), (parts[2], parts[3])) if memory else (parts[0], parts[2])
-    found: dict[str, Any] = {}
-    found["inference"], ends = model(x, state, rows)
-    for name, part in zip("hc", ends if memory else [ends], strict=False):
-        found[f"inference {name}"] = part
-    found["y"], ends, tape = model.forward(x, state, rows)
-    dy = rng.standard_normal(found["y"].shape).astype(dtype)
-    found["dx"], starts, grads = model.backward(tape, dy, dstate)
-    for kind, pair in (("end", ends), ("d start", starts)):
-        for name, part in zip("hc", pair if memory else [pair], strict=False):
-            found[f"{kind} {name}"] = part
-    return found | {f"d {name}": value for name, value in grads.items()}
-
-
-def compare(found: dict[str, np.ndarray], expected: dict[str, np.ndarray], dtype: str) -> None:
-    """Forward values by their size, gradients by their norm."""
-    assert found.keys() == expected.keys()
-    for name, value in expected.items():
-        assert found[name].shape == value.shape
-        assert found[name].dtype == value.dtype
-        if name.startswith("d"):
-            error = np.linalg.norm(found[name] - value) / max(np.linalg.norm(value), 1e-30)
-            assert error <= GRADIENT[dtype], (name, error)
-        else:
-            assert np.allclose(found[name], value, rtol=FORWARD[dtype], atol=FORWARD[dtype]), name
-
-
-def both(cell: str, shape: tuple[int, ...], dtype: str, *, lengths: bool = False, **options: Any) -> None:
-    """The two engines on the same model and input."""
-    results = []
-    for engine in ("cpu", "reference"):
-        model = CELLS[cell](shape[2], shape[3], dtype=dtype, device="cpu", seed=5, engine=engine, **options)
-        results.append(run(model, shape, lengths=lengths))
-    compare(results[0], results[1], dtype)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
@@ -262,11 +206,13 @@ def test_a_sequence_in_segments_gives_the_same_bits(cell: str, reverse: bool, en
 def test_every_instruction_set_of_this_machine_agrees(isa: str) -> None:
     there = cpu._module().instruction_sets()
     code = (
-        "import itertools, sys; sys.path.insert(0, 'tests/engines'); import test_cpu as t\n"
+        "import itertools, sys; sys.path[:0] = ['tests/engines', 'tests/helpers']\n"
+        "import test_cpu as t, test_cpu_variant as v\n"
         "assert t.cpu._module().instruction_set() == sys.argv[1]\n"
         "for cell, dtype in itertools.product(t.CELLS, t.FORWARD):\n"
         "    for shape in t.SHAPES: t.both(cell, shape, dtype)\n"
         "    t.both(cell, (6, 9, 5, 19), dtype, lengths=True, bidirectional=True, recurrent_dropout=0.3)\n"
+        "for cell, options in v.VARIANTS: t.both(cell, (6, 9, 5, 19), 'float32', lengths=True, **options)\n"
     )
     environment = {**os.environ, native.VARIABLE: isa}
     done = subprocess.run([sys.executable, "-c", code, isa], env=environment, capture_output=True, text=True)
@@ -364,16 +310,9 @@ def test_a_tape_can_be_used_again_and_gradients_are_added_to() -> None:
         assert np.allclose(twice[name], 2 * value, rtol=1e-13, atol=0)
 
 
-def test_it_is_the_default_on_the_cpu_and_says_what_it_cannot_do() -> None:
-    assert gl.LSTM(3, 4, device="cpu").explain(5, 2).engine is cpu
-    for options, word in [({"peepholes": True}, "peepholes"), ({"zoneout": 0.1}, "zoneout"), ({"clip": 1.0}, "clip")]:
-        model = gl.LSTM(3, 4, device="cpu", **options)
-        plan = model.explain(5, 2)
-        assert plan.engine.name == "reference"
-        assert any(name == "cpu" and word in reason for name, reason in plan.refused)
-        forced = gl.LSTM(3, 4, device="cpu", engine="cpu", **options)
-        with pytest.raises(EngineError, match=word):
-            forced(np.zeros((2, 1, 3)))
+def test_it_is_the_default_on_the_cpu() -> None:
+    for options in ({}, {"peepholes": True}, {"zoneout": 0.1}, {"clip": 1.0}):
+        assert gl.LSTM(3, 4, device="cpu", **options).explain(5, 2).engine is cpu
 
 
 def test_the_number_of_threads_can_be_set_and_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,4 +78,4 @@ def test_a_backtest_of_many_series_weighs_them_by_their_scales() -> None:
     ]
     assert result.metrics()[MODEL]["MASE"] == pytest.approx(np.mean(scaled))
     assert set(result.forecasts) == {MODEL, SEASONAL, SEASONAL_DRIFT, NAIVE, DRIFT}
-    assert set(result.columns()) >= {"series", "origin", "step", "time", "actual", "seasonal_naive", "q0.1"}
+    assert set(result.columns()) >= {"id", "origin", "step", "t", "actual", "seasonal_naive", "q0.1"}

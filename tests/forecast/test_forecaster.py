@@ -100,10 +100,13 @@ def test_without_validation_the_last_weights_stay() -> None:
     assert np.isfinite(model.predict().mean).all()
 
 
-def test_uneven_rows_are_noted() -> None:
+def test_missing_rows_are_put_in_and_said() -> None:
     data = {name: np.delete(column, 70) for name, column in dated().items()}
     model = small(data, roles={"target": "y", "time": "day"})
-    assert model.notes == ["rows not evenly spaced, so that forecasts are dated by the most frequent step: series"]
+    assert model.notes == [
+        "1 row was missing and put in (1 gap at 2024-03-11; the longest has 1 from 2024-03-11)",
+        "missing rows: carried forward in the input, masked in the loss",
+    ]
     np.testing.assert_array_equal(np.diff(model.predict().index[0]), np.timedelta64(1, "D"))
 
 
@@ -128,7 +131,7 @@ def test_times_go_on_and_calendars_with_them() -> None:
     model = small(data, roles={"target": "y", "past": "z", "time": "day", "calendar": ("weekly", "yearly")})
     forecast = model.predict()
     np.testing.assert_array_equal(forecast.index[0], data["day"][-1] + np.arange(1, 5))
-    assert model.fitted.season == 7
+    assert model.fitted.seasons == (7,)
 
 
 def test_future_covariates_are_asked_for_and_used() -> None:
@@ -142,14 +145,19 @@ def test_future_covariates_are_asked_for_and_used() -> None:
     assert not np.array_equal(forecast.mean, model.predict(future=-ahead["k"]).mean)
     with pytest.raises(DataError, match="next 4 rows of the future covariates k"):
         model.predict()
-    with pytest.raises(DataError, match="expected 2024-05-30, the time that follows"):
+    whole = {"day": data["day"], "k": data["k"]}  # rows of the past are left out
+    np.testing.assert_array_equal(model.predict(future=whole).mean, forecast.mean)
+    with pytest.raises(DataError, match="has 3 rows for series 'series' after its last time, the forecast needs 4"):
         model.predict(future={"day": data["day"][149:153], "k": ahead["k"]})
+    late = {"day": data["day"][150:] + np.timedelta64(1, "D"), "k": ahead["k"]}
+    with pytest.raises(DataError, match="is at 2024-05-31, expected 2024-05-30, the time that follows"):
+        model.predict(future=late)
 
 
 def test_many_series_each_with_its_own_scale() -> None:
     model = Forecaster(**{**SMALL, "validation": 8, "epochs": 6})
     model.fit(many(), target="y", time="t", series="id", progress=False)
-    assert model.notes == ["too short to learn from: s2"]
+    assert model.notes == ["shorter than a window, and padded on the left: s2"]
     forecast = model.predict()
     assert forecast.names == ("s0", "s1", "s2")
     np.testing.assert_array_equal(forecast.index[:, 0], [80, 120, 14])
@@ -157,8 +165,11 @@ def test_many_series_each_with_its_own_scale() -> None:
     np.testing.assert_allclose(model.predict(data=ones).mean[0], forecast.mean[0], rtol=1e-5)
     new = pd.DataFrame({"id": "new", "t": np.arange(30), "y": 1e4 + 100 * wave(30)})
     assert 9e3 < model.predict(data=new).mean.min() < 2e4
-    with pytest.raises(DataError, match="series 'new' has 11 rows, fewer than the context of 12"):
-        model.predict(data=new[:11])
+    assert 9e3 < model.predict(data=new[:11]).mean.min() < 2e4  # padded on the left
+    short = model.predict(data=new[:2])
+    assert model.notes[-1] == "simple forecasts, for fewer than 3 rows: new"
+    np.testing.assert_array_equal(short.mean[0, :, 0], np.repeat(new["y"][1], 4))
+    assert (np.diff(short.quantiles, axis=-1) > 0).all()
 
 
 def test_masked_gaps() -> None:
@@ -188,8 +199,8 @@ def test_mistakes_in_the_data(fitted: Forecaster) -> None:
         small(validation=3)
     with pytest.raises(ConfigError, match="leave no training rows"):
         small(validation=100, test=60)
-    with pytest.raises(DataError, match="a window needs 16"):
-        small(wave(15), validation=0)
+    with pytest.raises(DataError, match="a window needs 7: 3 of the context of 12"):
+        small(wave(6), validation=0)
     with pytest.raises(DataError, match="longest training part has 10 rows"):
         small(wave(30))
     with pytest.raises(ConfigError, match="the series were read already"):

@@ -59,22 +59,6 @@ def test_the_score_is_of_rows_that_the_fit_has_not_seen() -> None:
     assert not result.seen
 
 
-def test_search_takes_the_best_and_goes_on(tmp_path: Path) -> None:
-    storage = f"sqlite:///{tmp_path / 'tune.db'}"
-    model = Forecaster(4, **SMALL)
-    space = {"learning_rate": (1e-3, 1e-1, "log"), "hidden_size": [2, 4]}
-    study = model.tune(wave(), trials=3, space=space, storage=storage)
-    assert len(study.trials) == 3
-    assert model.config.learning_rate == study.best_params["learning_rate"]
-    assert len(model.tune(wave(), trials=1, space=space, storage=storage).trials) == 4
-    mixture = Forecaster(4, season=8, device="cpu", members="simple")
-    assert mixture.tune(wave(), trials=1, space={"hidden_size": [4]}).best_value < 1
-    with pytest.raises(ConfigError, match="space has 'units'"):
-        model.tune(wave(), trials=1, space={"units": [1]})
-    with pytest.raises(ConfigError, match="expected a list of choices"):
-        model.tune(wave(), trials=1, space={"hidden_size": 4})
-
-
 def test_a_network_goes_on_from_its_weights(tmp_path: Path) -> None:
     options = {**SMALL, "epochs": 4, "schedule": "constant", "context": 16}
     first = Forecaster(4, **options).fit(wave(), progress=False)

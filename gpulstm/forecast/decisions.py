@@ -1,0 +1,54 @@
+"""What "auto" means, where the series decide it: horizon, test rows, and the options of a single network."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from gpulstm.forecast.config import ALONE, AUTO, ForecasterConfig
+
+SINGLE = {  # what "auto" means for a single network
+    "num_layers": 2,
+    "learning_rate": 5e-3,
+    "weight_decay": 0.0,
+    "batch_size": 64,
+    "epochs": 30,
+    "patience": 10,
+}
+LONGEST_HORIZON = 240  # steps of a horizon that the data choose
+CONTEXT, LONGEST_CONTEXT = 156, 512  # rows that a single network sees: without a season, and at most with one
+
+
+def automatic_horizon(season: int, rows: int) -> int:
+    """One season, six rows without one, and at most a sixth of the rows."""
+    return int(max(1, min(season if season > 1 else 6, LONGEST_HORIZON, rows // 6)))
+
+
+def automatic_test(horizon: int | str, season: int, rows: int) -> int:
+    """Rows that are kept for a backtest: three horizons, at most a fifth of the rows; none of too few rows."""
+    steps = automatic_horizon(season, rows) if isinstance(horizon, str) else horizon
+    return max(steps, min(3 * steps, rows // 5)) if rows >= 3 * steps + 8 else 0
+
+
+def resolved(config: ForecasterConfig, season: int, rows: int) -> ForecasterConfig:
+    """The options of a single network, with what is automatic decided for series of `rows` rows."""
+    found: dict[str, Any] = {name: value for name, value in SINGLE.items() if getattr(config, name) == AUTO}
+    horizon = automatic_horizon(season, rows) if config.horizon == AUTO else config.horizon
+    kept = 0
+    if config.validation == AUTO:
+        kept = max(round(0.1 * rows), horizon)
+        enough = round(0.1 * rows) >= horizon and kept + horizon < rows
+        found["validation"] = 0.1 if enough else min(kept, rows // 2)
+    if config.context == AUTO:
+        usual = CONTEXT if season == 1 else min(max(3 * season, 24), LONGEST_CONTEXT)
+        room = (rows - kept - horizon) // 2
+        found["context"] = max(1, min(usual, room), min(config.stream_rows + 1, rows))
+    return replace(config, horizon=horizon, members=ALONE, **found)
+
+
+def single_notes(config: ForecasterConfig) -> list[str]:
+    """A sentence, where options have chosen a single network."""
+    alone = config.alone()
+    if config.members == ALONE or not alone:
+        return []
+    return [f"{', '.join(alone)} is of a single network, so one forecasts: members=('network',)"]

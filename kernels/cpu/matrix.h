@@ -1,0 +1,162 @@
+// Products of whole matrices on the tiles: rows times a packed right factor, and sums of outer products over rows.
+//
+// Columns may be the gates of a layer, [G*H] in the caller's arrays and [G][padded H] here, so that a register never
+// holds units of two gates; `Columns` says where a register lies in both.
+#ifndef GPULSTM_CPU_MATRIX_H
+#define GPULSTM_CPU_MATRIX_H
+
+#include <initializer_list>
+
+#include "gradients.h"
+
+namespace gpulstm {
+namespace GPULSTM_ISA {
+
+// `parts` runs of `size` numbers that lie one after another, each padded to whole registers.
+template <typename R>
+struct Columns {
+    static constexpr long L = Vec<R>::LANES;
+    long parts, size, padded, registers;
+    Columns(long count, long numbers)
+        : parts(count), size(numbers), padded((numbers + L - 1) / L * L), registers(count * padded / L) {}
+    long all() const { return parts * padded; }
+    // Of a register: where its numbers lie in the caller's row, and how many of them there are.
+    long at(long j) const { return j * L / padded * size + j * L % padded; }
+    long left(long j) const { return size - j * L % padded; }
+};
+
+// A right factor [K][columns], packed in panels of four registers.
+template <typename R>
+struct Matrix {
+    typedef Vec<R> V;
+    static constexpr long L = V::LANES;
+    long K;
+    Transposed form;
+    R* data = nullptr;
+
+    Matrix(long k, long registers) : K(k), form(registers * L, L, 4) {}
+    void lay_out(Layout& m) { data = m.take<R>(form.panels * form.nv * L * K); }
+    long line() const { return form.registers * L; }
+
+    // From w [K][row], columns as described, from number `first` of a row on.
+    void pack(const R* w, long row, const Columns<R>& columns, long first = 0) {
+        each([&](R* to, long j, int step) {
+            for (long k = 0; k < K; ++k, to += step)
+                V::load(w + k * row + first + columns.at(j), columns.left(j)).store(to);
+        });
+    }
+    // From w [N][row] transposed: k over the columns described, padding included.
+    void pack_transposed(const R* w, long N, long row, const Columns<R>& columns, long first = 0) {
+        each([&](R* to, long j, int step) {
+            for (long k = 0; k < K; k += L) {
+                const long count = columns.left(k / L);
+                const R* from = w + first + columns.at(k / L);
+                for (long e = 0; e < L; ++e, to += step)
+                    for (long n = 0; n < L; ++n)
+                        to[n] = e < count && j * L + n < N ? from[(j * L + n) * row + e] : R(0);
+            }
+        });
+    }
+
+    // out [rows][line] = in + a b, `in_row` 0 for the same row everywhere, in null for zeros.
+    void multiply(const R* a, long a_row, long rows, const R* in, long in_row, R* out, long out_row) const {
+        for (long r = 0; r < rows; r += CHUNK_ROWS) {
+            const long now = rows - r < CHUNK_ROWS ? rows - r : CHUNK_ROWS;
+            for (long q = 0; q < form.panels; ++q) {
+                const long column = q * form.nv * L;
+                const int nv = form.in_panel(q);
+                Product<R> m = plain_product(a + r * a_row, a_row, K, data + form.offset(q, K), nv * L,
+                                             out + r * out_row + column, out_row);
+                if (in) m.in = in + r * in_row + column, m.in_row = in_row;
+                product(m, now, nv);
+            }
+        }
+    }
+
+  private:
+    template <typename F>
+    void each(F fill) {
+        for (long q = 0; q < form.panels; ++q)
+            for (int j = 0; j < form.in_panel(q); ++j)
+                fill(data + form.offset(q, K) + j * L, q * form.nv + j, int(form.in_panel(q) * L));
+    }
+};
+
+// The working space of `add_outer`, of each thread.
+template <typename R>
+struct OuterRoom {
+    static constexpr long L = Vec<R>::LANES, DEPTH = 256;
+    R *left, *right, *sums;
+    long each;
+    void lay_out(Layout& m, int threads, long most) {
+        each = DEPTH * most;
+        left = m.take<R>(threads * each);
+        right = m.take<R>(threads * DEPTH * 4 * L);
+        sums = m.take<R>(threads * ROWS * 4 * L);
+    }
+};
+
+// dw [M][row] (from number `first` of a row on) += sum over rows k of a(k)[M]^T d[k][columns], for the registers that
+// fall to a thread.  a(k) gives a row and a factor for it, null for ones.
+template <typename R, typename A>
+static void add_outer(const OuterRoom<R>& room, int thread, int threads, long k0, long depth, long M, A a, const R* d,
+                      long d_row, const Columns<R>& columns, R* dw, long row, long first = 0) {
+    typedef Vec<R> V;
+    constexpr long L = V::LANES;
+    const long panels = (columns.registers + 3) / 4, q0 = share(panels, threads, thread),
+               q1 = share(panels, threads, thread + 1);
+    if (q0 == q1) return;
+    R *left = room.left + thread * room.each, *right = room.right + thread * OuterRoom<R>::DEPTH * 4 * L;
+    R* sum = room.sums + thread * ROWS * 4 * L;
+    const long tiles = tiles_for(M, 4);
+    for (long k = 0; k < depth; ++k) {
+        const R *factor = nullptr, *from = a(k0 + k, factor);
+        for (long i = 0; i < tiles; ++i) {
+            const long c = share(M, tiles, i), now = share(M, tiles, i + 1) - c;
+            R* to = left + c * depth + k * now;
+            for (long e = 0; e < now; ++e) to[e] = factor ? from[c + e] * factor[c + e] : from[c + e];
+        }
+    }
+    for (long q = q0; q < q1; ++q) {
+        const int nv = int(columns.registers - q * 4 < 4 ? columns.registers - q * 4 : 4);
+        for (long k = 0; k < depth; ++k)
+            for (int j = 0; j < nv; ++j)
+                V::load(d + (k0 + k) * d_row + (q * 4 + j) * L).store(right + (k * nv + j) * L);
+        for (long i = 0; i < tiles; ++i) {
+            const long c = share(M, tiles, i), count = share(M, tiles, i + 1) - c;
+            Product<R> m = plain_product(left + c * depth, 1, depth, right, nv * L, sum, nv * L);
+            m.a_step = count;
+            one_panel<R>(int(count), nv)(m, 0);
+            for (long e = 0; e < count; ++e)
+                for (int j = 0; j < nv; ++j) {
+                    const long left_over = columns.left(q * 4 + j);
+                    if (left_over <= 0) continue;
+                    R* to = dw + (c + e) * row + first + columns.at(q * 4 + j);
+                    (V::load(to, left_over) + V::load(sum + (e * nv + j) * L)).store(to, left_over);
+                }
+        }
+    }
+}
+
+// out [columns] += sum over rows k of d[k][columns] times b(k)[columns], or of d alone where b gives null.
+template <typename R, typename B>
+static void add_columns(int thread, int threads, long k0, long depth, const R* d, long d_row, B b,
+                        const Columns<R>& columns, R* out) {
+    typedef Vec<R> V;
+    constexpr long L = V::LANES;
+    for (long j = share(columns.registers, threads, thread); j < share(columns.registers, threads, thread + 1); ++j) {
+        V total(R(0));
+        for (long k = k0; k < k0 + depth; ++k) {
+            const R* other = b(k);
+            const V value = V::load(d + k * d_row + j * L);
+            total = total + (other ? value * V::load(other + j * L) : value);
+        }
+        const long left = columns.left(j);
+        if (left > 0) (V::load(out + columns.at(j), left) + total).store(out + columns.at(j), left);
+    }
+}
+
+}  // namespace GPULSTM_ISA
+}  // namespace gpulstm
+
+#endif

@@ -1,0 +1,220 @@
+// The part of gpulstm._cpu that computes layers with options: checks arrays, releases the GIL, calls variant.cpp.
+#include "module_arrays.h"
+#include "variant_call.h"
+
+namespace gpulstm {
+
+#define GPULSTM_DECLARE(isa)        \
+    namespace isa {                 \
+    extern const Variants variants; \
+    }
+GPULSTM_DECLARE(baseline)
+#ifdef GPULSTM_X86
+GPULSTM_DECLARE(avx2)
+GPULSTM_DECLARE(avx512)
+#endif
+
+namespace {
+
+const char* (*instruction_set)() = nullptr;  // the name of the one in use
+
+// Those of the instruction set in use; the matrix unit serves plain layers alone, so there it is the vector units' one.
+const Variants& variants() {
+    const std::string name = instruction_set();
+#ifdef GPULSTM_X86
+    if (name == "amx" || name == "avx512") return avx512::variants;
+    if (name == "avx2") return avx2::variants;
+#endif
+    return baseline::variants;
+}
+
+// The options of one layer, made for a call; arrays are kept alive.
+template <typename R>
+class PyVariant {
+    Variant<R> variant = {};
+    std::vector<In> arrays;
+    bool memory;
+    long gates;
+    Cell cell;
+    long H;
+
+    const R* keep(const char* name, const MaybeIn& array, std::initializer_list<long> shape) {
+        const R* start = data<R>(name, array, shape);
+        if (array) arrays.push_back(*array);
+        return start;
+    }
+
+  public:
+    PyVariant(int which, long hidden, long outputs, bool coupled, bool reset_before,
+              const std::vector<std::tuple<int, double, double>>& activations, double limit, double epsilon,
+              const MaybeIn& p, const MaybeIn& w_p, const MaybeIn& gain_x, const MaybeIn& gain_h, const MaybeIn& gain_c,
+              const MaybeIn& b_c)
+        : memory(Cell(which) == Cell::lstm),
+          gates(memory                     ? (coupled ? 3 : 4)
+                : Cell(which) == Cell::gru ? 3
+                                           : 1),
+          cell(Cell(which)),
+          H(hidden) {
+        if (activations.size() != 3) throw std::invalid_argument("there are three activations");
+        variant.P = outputs;
+        variant.coupled = coupled;
+        variant.reset_before = reset_before;
+        variant.layer_norm = gain_x.has_value();
+        for (size_t k = 0; k < 3; ++k)
+            variant.activations[k] = {ActivationKind(std::get<0>(activations[k])), std::get<1>(activations[k]),
+                                      std::get<2>(activations[k])};
+        variant.limit = limit;
+        variant.epsilon = epsilon;
+        variant.p = keep("p", p, {(coupled ? 2 : 3) * H});
+        variant.w_p = keep("w_p", w_p, {H, outputs});
+        variant.gain_x = keep("gain_x", gain_x, {gates * H});
+        variant.gain_h = keep("gain_h", gain_h, {gates * H});
+        variant.gain_c = keep("gain_c", gain_c, {H});
+        variant.b_c = keep("b_c", b_c, {H});
+        if (variant.layer_norm && (!variant.gain_h || (memory && (!variant.gain_c || !variant.b_c))))
+            throw std::invalid_argument("layer normalization needs all of its gains");
+        if (!w_p && outputs != H) throw std::invalid_argument("without projection an output is a unit");
+    }
+
+    // Zoneout of the next call: by masks, or by the weight of the old state.
+    void zoneout(double hold_h, double hold_c, const MaybeIn& keep_h, const MaybeIn& keep_c, long T, long B) {
+        variant.hold_h = hold_h;
+        variant.hold_c = hold_c;
+        variant.keep_h = data<bool>("keep_h", keep_h, {T, B, variant.P});
+        variant.keep_c = data<bool>("keep_c", keep_c, {T, B, H});
+        if (keep_h) arrays.push_back(*keep_h);
+        if (keep_c) arrays.push_back(*keep_c);
+    }
+    void zoneout_in_training(bool of_c) {  // for sizes alone
+        static const bool any = true;
+        variant.keep_c = of_c ? &any : nullptr;
+    }
+
+    long saved_row() const {
+        if constexpr (sizeof(R) == 8)
+            return variants().saved_row_double(cell, H, variant);
+        else
+            return variants().saved_row_float(cell, H, variant);
+    }
+
+    size_t room(long T, long B, long I, int threads) const {
+        VariantBackward<R> f = {};
+        f.variant = variant;
+        f.call.cell = cell, f.call.T = T, f.call.B = B, f.call.I = I, f.call.H = H;
+        if constexpr (sizeof(R) == 8)
+            return variants().room_double(f, threads);
+        else
+            return variants().room_float(f, threads);
+    }
+
+    void forward(bool reverse, const In& x, const In& w_x, const In& w_h, const MaybeIn& b, const MaybeIn& b_hn,
+                 const In& h0, const MaybeIn& c0, const MaybeIn& mask, const MaybeIn& lengths, const Out& y,
+                 const Out& h_end, const MaybeOut& c_end, const MaybeOut& saved, int threads) {
+        if (x.ndim() != 3) throw std::invalid_argument("x has three axes");
+        const long T = x.shape(0), B = x.shape(1), I = x.shape(2), P = variant.P, row = gates * H;
+        VariantForward<R> f = {};
+        f.variant = variant;
+        ForwardCall<R>& call = f.call;
+        call.cell = cell, call.reverse = reverse, call.T = T, call.B = B, call.I = I, call.H = H;
+        call.x = data<R>("x", x, {T, B, I});
+        call.w_x = data<R>("w_x", w_x, {I, row});
+        call.w_h = data<R>("w_h", w_h, {P, row});
+        call.b = data<R>("b", b, {row});
+        call.b_hn = data<R>("b_hn", b_hn, {H});
+        call.h0 = data<R>("h0", h0, {B, P});
+        call.c0 = data<R>("c0", c0, {B, H});
+        call.mask = data<R>("mask", mask, {B, P});
+        call.lengths = data<int64_t>("lengths", lengths, {B});
+        call.y = data<R>("y", y, {T, B, P});
+        call.h_end = data<R>("h_end", h_end, {B, P});
+        call.c_end = data<R>("c_end", c_end, {B, H});
+        f.saved = data<R>("saved", saved, {T, B, saved_row()});
+        if (memory && (!call.c0 || !call.c_end)) throw std::invalid_argument("an LSTM needs c0 and c_end");
+        nb::gil_scoped_release released;
+        if constexpr (sizeof(R) == 8)
+            done(variants().forward_double(f, threads));
+        else
+            done(variants().forward_float(f, threads));
+    }
+
+    void backward(bool reverse, const In& x, const In& w_x, const In& w_h, const In& h0, const MaybeIn& c0,
+                  const MaybeIn& mask, const MaybeIn& lengths, const In& y, const In& saved, const In& dy,
+                  const In& dh_end, const MaybeIn& dc_end, const Out& dx, const Out& dh0, const MaybeOut& dc0,
+                  const Out& dw_x, const Out& dw_h, const MaybeOut& db, const MaybeOut& db_hn, const MaybeOut& dp,
+                  const MaybeOut& dw_p, const MaybeOut& dgain_x, const MaybeOut& dgain_h, const MaybeOut& dgain_c,
+                  const MaybeOut& db_c, int threads) {
+        if (x.ndim() != 3) throw std::invalid_argument("x has three axes");
+        const long T = x.shape(0), B = x.shape(1), I = x.shape(2), P = variant.P, row = gates * H;
+        VariantBackward<R> f = {};
+        f.variant = variant;
+        BackwardCall<R>& call = f.call;
+        call.cell = cell, call.reverse = reverse, call.T = T, call.B = B, call.I = I, call.H = H;
+        call.x = data<R>("x", x, {T, B, I});
+        call.w_x = data<R>("w_x", w_x, {I, row});
+        call.w_h = data<R>("w_h", w_h, {P, row});
+        call.h0 = data<R>("h0", h0, {B, P});
+        call.c0 = data<R>("c0", c0, {B, H});
+        call.mask = data<R>("mask", mask, {B, P});
+        call.lengths = data<int64_t>("lengths", lengths, {B});
+        call.y = data<R>("y", y, {T, B, P});
+        f.saved = data<R>("saved", saved, {T, B, saved_row()});
+        call.dy = data<R>("dy", dy, {T, B, P});
+        call.dh_end = data<R>("dh_end", dh_end, {B, P});
+        call.dc_end = data<R>("dc_end", dc_end, {B, H});
+        call.dx = data<R>("dx", dx, {T, B, I});
+        call.dh0 = data<R>("dh0", dh0, {B, P});
+        call.dc0 = data<R>("dc0", dc0, {B, H});
+        call.dw_x = data<R>("dw_x", dw_x, {I, row});
+        call.dw_h = data<R>("dw_h", dw_h, {P, row});
+        call.db = data<R>("db", db, {row});
+        call.db_hn = data<R>("db_hn", db_hn, {H});
+        f.dp = data<R>("dp", dp, {(variant.coupled ? 2 : 3) * H});
+        f.dw_p = data<R>("dw_p", dw_p, {H, P});
+        f.dgain_x = data<R>("dgain_x", dgain_x, {row});
+        f.dgain_h = data<R>("dgain_h", dgain_h, {row});
+        f.dgain_c = data<R>("dgain_c", dgain_c, {H});
+        f.db_c = data<R>("db_c", db_c, {H});
+        if (memory && (!call.c0 || !call.dc_end || !call.dc0))
+            throw std::invalid_argument("an LSTM needs c0, dc_end and dc0");
+        if ((variant.p && !f.dp) || (variant.w_p && !f.dw_p) ||
+            (variant.layer_norm && (!f.dgain_x || !f.dgain_h || (memory && (!f.dgain_c || !f.db_c)))))
+            throw std::invalid_argument("a parameter has no gradient to add to");
+        nb::gil_scoped_release released;
+        if constexpr (sizeof(R) == 8)
+            done(variants().backward_double(f, threads));
+        else
+            done(variants().backward_float(f, threads));
+    }
+};
+
+template <typename R>
+void add(nb::module_& m, const char* name) {
+    typedef PyVariant<R> C;
+    nb::class_<C>(m, name)
+        .def(nb::init<int, long, long, bool, bool, const std::vector<std::tuple<int, double, double>>&, double, double,
+                      const MaybeIn&, const MaybeIn&, const MaybeIn&, const MaybeIn&, const MaybeIn&, const MaybeIn&>(),
+             nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(),
+             nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg().none())
+        .def("zoneout", &C::zoneout, nb::arg(), nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg())
+        .def("zoneout_in_training", &C::zoneout_in_training)
+        .def("saved_row", &C::saved_row)
+        .def("room", &C::room)
+        .def("forward", &C::forward, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg().none(),
+             nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg().none(),
+             nb::arg().none(), nb::arg())
+        .def("backward", &C::backward, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(),
+             nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(),
+             nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg().none(),
+             nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg().none(),
+             nb::arg());
+}
+
+}  // namespace
+
+void add_variants(nb::module_& m, const char* (*in_use)()) {
+    instruction_set = in_use;
+    add<float>(m, "VariantFloat");
+    add<double>(m, "VariantDouble");
+}
+
+}  // namespace gpulstm

@@ -1,0 +1,101 @@
+"""Layers with options on the CPU engine: the results of the reference; the same bits however the work is divided."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from cpu_runs import CELLS, both
+
+import gpulstm as gl
+
+VARIANTS: list[tuple[str, dict[str, Any]]] = [
+    ("lstm", {"zoneout": (0.2, 0.3)}),
+    ("lstm", {"peepholes": True}),
+    ("lstm", {"coupled": True}),
+    ("lstm", {"coupled": True, "peepholes": True}),
+    ("lstm", {"layer_norm": True}),
+    ("lstm", {"proj_size": 4}),
+    ("lstm", {"clip": 0.5}),
+    ("lstm", {"activations": ("HardSigmoid", "Softsign", "Relu")}),
+    ("lstm", {"proj_size": 4, "layer_norm": True, "zoneout": (0.1, 0.2), "recurrent_dropout": 0.2}),
+    ("lstm", {"num_layers": 2, "bidirectional": True, "peepholes": True, "proj_size": 4, "zoneout": (0.1, 0.1)}),
+    ("gru", {"reset_after": False}),
+    ("gru", {"reset_after": False, "recurrent_dropout": 0.3, "bidirectional": True, "num_layers": 2}),
+    ("gru", {"layer_norm": True}),
+    ("gru", {"zoneout": 0.2}),
+    ("gru", {"activations": ("Sigmoid", ("Elu", 0.8, 0.0)), "clip": 0.9}),
+    ("rnn", {"layer_norm": True, "zoneout": 0.2}),
+    ("rnn", {"activations": ("Softplus",)}),
+    ("rnn", {"activations": (("ScaledTanh", 1.5, 0.7),)}),
+    ("rnn", {"activations": (("LeakyRelu", 0.2, 0.0),)}),
+    ("rnn", {"activations": (("ThresholdedRelu", 0.1, 0.0),)}),
+    ("rnn", {"activations": (("Affine", 0.3, 0.1),)}),
+    ("relu", {"clip": 0.7}),
+    ("relu", {"layer_norm": True}),
+]
+
+
+def name_of(variant: tuple[str, dict[str, Any]]) -> str:
+    return "-".join([variant[0], *(f"{name}={value}" for name, value in variant[1].items())])
+
+
+@pytest.fixture(autouse=True)
+def _default_threads() -> Iterator[None]:
+    yield
+    gl.set_num_threads(None)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("lengths", [False, True], ids=["whole", "lengths"])
+@pytest.mark.parametrize("variant", VARIANTS, ids=name_of)
+def test_options_that_change_the_equations_agree_with_the_reference(
+    variant: tuple[str, dict[str, Any]], lengths: bool, dtype: str
+) -> None:
+    cell, options = variant
+    for shape in [(6, 9, 5, 19), (4, 1, 3, 8), (3, 40, 7, 33), (0, 2, 3, 5), (2, 1030, 2, 6)]:
+        both(cell, shape, dtype, lengths=lengths, **options)
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=name_of)
+def test_options_give_the_same_bits_with_any_threads_and_in_segments(variant: tuple[str, dict[str, Any]]) -> None:
+    cell, options = variant
+    rng = np.random.default_rng(2)
+    model = CELLS[cell](5, 21, device="cpu", engine="cpu", seed=1, **options)
+    x = rng.standard_normal((11, 300, 5)).astype("float32")
+    dy = rng.standard_normal((11, 300, model.spec.output_size)).astype("float32")
+    results = []
+    for threads, memory in [(1, None), (2, None), (3, None), (2, "sqrt")]:
+        gl.set_num_threads(threads)
+        again = copy.deepcopy(model)
+        y, state, tape = again.forward(x, memory=memory)
+        dx, dstate, grads = again.backward(tape, dy, state)
+        results.append([y, dx, grads.flat, *_parts(state), *_parts(dstate)])
+    for other in results[1:]:
+        for found, expected in zip(other, results[0], strict=True):
+            assert np.array_equal(found, expected)
+
+
+@pytest.mark.parametrize("variant", [each for each in VARIANTS if "bidirectional" not in each[1]], ids=name_of)
+def test_a_stream_with_options_gives_the_bits_of_the_whole_sequence(variant: tuple[str, dict[str, Any]]) -> None:
+    cell, options = variant
+    model = CELLS[cell](6, 21, **{"num_layers": 2, **options}, device="cpu", engine="cpu")
+    x = np.random.default_rng(4).standard_normal((7, 3, 6)).astype("float32")
+    y, state = model(x)
+    step = model.stream(3)
+    assert np.array_equal(np.stack([step(x_t) for x_t in x]), y)
+    for found, expected in zip(_parts(step.state), _parts(state), strict=True):
+        assert np.array_equal(found, expected)
+    step.reset()
+    step.state = model(x[:4])[1]
+    out = np.empty_like(y[0])
+    for x_t, y_t in zip(x[4:], y[4:], strict=True):
+        assert step(x_t, out=out) is out
+        assert np.array_equal(out, y_t)
+
+
+def _parts(state: Any) -> tuple[np.ndarray, ...]:
+    return state if isinstance(state, tuple) else (state,)

@@ -1,0 +1,23 @@
+#!/bin/bash
+# Installs this package with pip and lets the compiler's progress be seen; says it aloud where no native code came of it.
+#   tools/install.sh PYTHON ARGUMENT...      the arguments are pip's, such as -e '.[test]'
+set -u -o pipefail
+python=$1
+shift
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+"$python" -m pip install -v --disable-pip-version-check "$@" 2>&1 | tee "$log" |
+  grep --line-buffered -oE '\[[0-9]+/[0-9]+\] (Building|Linking) .*' | sed -u -E 's/CMakeFiles\/([^ ]*)\.dir\//\1: /; s/^/   /'
+status=${PIPESTATUS[0]}
+if [ "$status" -ne 0 ]; then
+  tail -n 40 "$log" >&2
+  exit "$status"
+fi
+(cd / && "$python" - <<'PYTHON') || { grep -nE 'error:|CMake Error|No CMAKE_CXX_COMPILER' "$log" | head -n 20 >&2; exit 0; }
+import sys
+from gpulstm.arrays import native
+if native.load() is None:
+    line = "=" * 100
+    print(f"{line}\nNO NATIVE CODE: {native.missing()}\n{line}", file=sys.stderr)
+    sys.exit(1)
+PYTHON
