@@ -158,7 +158,7 @@ def _text_chunks(file: Path | bytes, label: str, dialect: Dialect, kinds: Kinds)
     truth = sorted({cell for cells in flags.values() for cell in cells} | {"True", "TRUE", "true"})
     with _reading(label), _open(file) as stream:
         stream = stream if isinstance(stream, io.BufferedReader) else io.BufferedReader(stream)
-        reader = pd.read_csv(  # type: ignore[call-overload] # the stubs know no dictionary of missing cells by position
+        reader = pd.read_csv(
             stream,
             sep=dialect.sep,
             header=0,
