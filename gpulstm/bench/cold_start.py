@@ -117,6 +117,7 @@ def prepare(case: Mapping[str, Any], folder: str | Path) -> None:
     folder, context = Path(folder), case["steps"]
     index = np.arange(context + 2 * HORIZON)
     forecaster = Forecaster(
+        members=("network",),
         horizon=HORIZON,
         context=context,
         hidden_size=case["hidden"],

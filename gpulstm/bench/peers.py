@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 Arrays = dict[str, np.ndarray]
+_PACKAGES = {"PyTorch": "torch", "JAX": "jax", "ONNX Runtime": "onnxruntime", "OpenVINO": "openvino"}
 Task = dict[str, Any]
 
 
@@ -43,7 +44,7 @@ def nothing() -> None:
 
 def missing(library: str) -> RuntimeError:
     """The error of a peer that is not installed."""
-    return RuntimeError(f"{library} is not installed for {sys.executable}; run: pip install {library}")
+    return RuntimeError(f"{library} is not installed for {sys.executable}; run: pip install {_PACKAGES[library]}")
 
 
 # -- PyTorch ---------------------------------------------------------------------------------------------------------

@@ -89,7 +89,7 @@ def _carried(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 def mixture_forecast(mixed: Mixed, known: SeriesSet, steps: int, spread: Any = 1.0) -> Forecast:
     """What the mixture says of the last `steps` rows of each series, from the rows before them."""
     said = mixed.forecast(known, known.offsets[1:] - steps, steps, spread)
-    index = known.times[known.offsets[1:, None] - steps + np.arange(steps)]
+    index = known.times[(known.offsets[1:] - steps)[:, None] + np.arange(steps)]
     return Forecast(
         known.names,
         known.target_names,

@@ -59,8 +59,7 @@ class Trainer:
         batch_size: windows in a step.
         clip_norm: largest global norm of the gradients, or None.
         seed: of the order of the windows.
-        memory: bound on what a step takes in addition to the parameters, as `Recurrent.forward`; the run is the same
-            bits with any.
+        memory: bound on what a step takes, as in `Recurrent.forward`; the run has the same bits with any.
         restore_best: whether `fit` leaves the weights of the best epoch (lowest validation loss, or training loss
             without a validation set) in the network; a further `fit` or a checkpoint goes on from the last ones.
         log_every: steps between two looks of the host at the losses.

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from variables import SetVariable
 
 from gpulstm.arrays.devices import to_host
 from gpulstm.engines import reference
@@ -127,11 +128,13 @@ def test_unknown_config_entry_is_refused() -> None:
         NetworkConfig.from_dict(values)
 
 
-def test_a_bound_on_memory_changes_no_bit(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+def test_a_bound_on_memory_changes_no_bit(
+    monkeypatch: pytest.MonkeyPatch, set_variable: SetVariable, device: str
+) -> None:
     for engine in (reference, cuda):
         monkeypatch.setattr(engine, "BLOCK_ROWS", 6)
     if device == "cpu":
-        monkeypatch.setenv("GPULSTM_ENGINE", "reference")  # native blocks are not short ones
+        set_variable("GPULSTM_ENGINE", "reference")  # native blocks are not short ones
     results = []
     for memory in (None, "sqrt"):
         network = Network(CONFIG, device=device)

@@ -131,7 +131,7 @@ def test_tensorboard_missing_says_which_extra(tmp_path: Path, monkeypatch: pytes
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(MissingExtraError, match=r"TensorBoard log needs tensorboardX, .* 'gpulstm\[tensorboard\]'"):
+    with pytest.raises(MissingExtraError, match=r"TensorBoard log needs tensorboardX, .* pip install tensorboardX"):
         TensorBoard(tmp_path)
 
 

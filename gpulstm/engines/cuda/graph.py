@@ -217,14 +217,20 @@ def _failures(backend: CupyBackend) -> Iterator[None]:
 
 
 def _give_back() -> None:
-    """Free the memory of recordings that are gone; later, where the caller is recording: freeing may not be allowed."""
+    """Free the memory of recordings that are gone.
+
+    What a caller still holds of their outputs is freed at the next recording's end or beginning, and so is everything
+    while the caller records: freeing may not be allowed then.
+    """
+    waiting = []
     while _RETIRED:
         backend, pool = _RETIRED.pop()
         with backend.activate():
-            if capturing(backend):
-                _RETIRED.append((backend, pool))
-                return
-            pool.free_all_blocks()
+            if not capturing(backend):
+                pool.free_all_blocks()
+            if pool.total_bytes():
+                waiting.append((backend, pool))
+    _RETIRED.extend(waiting)
 
 
 class Recordings:

@@ -87,6 +87,24 @@ def test_a_recording_that_fails_gives_its_memory_back(cuda: CupyBackend) -> None
     assert free_bytes(cuda) == before
 
 
+def test_outputs_that_outlive_their_recording_are_given_back_later(cuda: CupyBackend) -> None:
+    def function(x: Any) -> Any:
+        return x + 1
+
+    x = cuda.xp.ones(1 << 18)
+    function(x)
+    Recording(cuda, function, {"x": x})
+    before = free_bytes(cuda)
+    recording = Recording(cuda, function, {"x": x})
+    kept = recording({"x": x})
+    del recording
+    assert float(kept[0]) == 2
+    assert free_bytes(cuda) < before
+    del kept
+    Recording(cuda, function, {"x": x})
+    assert free_bytes(cuda) == before
+
+
 def test_memory_is_given_back_later_where_the_caller_records(cuda: CupyBackend) -> None:
     x = cuda.xp.ones(1 << 18)
     before = free_bytes(cuda)

@@ -71,6 +71,14 @@ def results(layer: Recurrent, x: np.ndarray, state: dict[str, np.ndarray] | None
     return [y, *(end if layer.spec.has_memory else (end,))]
 
 
+def as_onnx(values: list[Any]) -> list[Any]:
+    """Results whose first row has length 0: its state is zeros in ONNX Runtime, and what it was in a layer."""
+    y, *states = values
+    for state in states:
+        state[:, 0] = 0
+    return [y, *states]
+
+
 @pytest.mark.parametrize("name", LAYERS)
 def test_exports_read_back(name: str, rng: np.random.Generator) -> None:
     """One file, two batch sizes and two lengths, with and without state, with and without `lengths`."""
@@ -82,7 +90,7 @@ def test_exports_read_back(name: str, rng: np.random.Generator) -> None:
         for found, expected in (
             (net.run([x]), results(layer, x, None)),
             (net.run({"x": x, **state}), results(layer, x, state)),
-            (with_lengths.run({"x": x, "lengths": lengths, **state}), results(layer, x, state, lengths)),
+            (with_lengths.run({"x": x, "lengths": lengths, **state}), as_onnx(results(layer, x, state, lengths))),
         ):
             for ours, theirs in zip(found, expected, strict=True):
                 np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-7)
