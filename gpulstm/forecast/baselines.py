@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -10,6 +11,9 @@ from gpulstm import metrics
 from gpulstm.data.series import SeriesSet
 from gpulstm.forecast.members.smoothing import is_seasonal, seasonal_factors
 from gpulstm.forecast.results import DRIFT, NAIVE, SEASONAL, SEASONAL_DRIFT
+
+AUTOMATIC = 200  # forecasts at most that other libraries' automatic models are fitted for
+_AT_ONCE = 1 << 22  # values of histories that are looked at together
 
 
 def baselines(series: SeriesSet, origins: np.ndarray, horizon: int, season: int) -> dict[str, np.ndarray]:
@@ -19,29 +23,16 @@ def baselines(series: SeriesSet, origins: np.ndarray, horizon: int, season: int)
         origins: `(N,)` absolute rows.
         season: rows in a season; 1 leaves the seasonal ones out.
     """
-    found: dict[str, list[np.ndarray]] = {name: [] for name in (SEASONAL, SEASONAL_DRIFT, NAIVE, DRIFT)}
-    for past in _histories(series.values[:, : series.targets], series.offsets, origins):
-        if season > 1:
-            short = len(past) < season
-            again = metrics.seasonal_naive(past, horizon, 1 if short else season)
-            found[SEASONAL].append(again)
-            found[SEASONAL_DRIFT].append(again + _growth(past, horizon, season))
-        found[NAIVE].append(metrics.naive(past, horizon))
-        found[DRIFT].append(drift(past, horizon))
-    return {name: np.stack(parts) for name, parts in found.items() if parts}
-
-
-def _growth(past: np.ndarray, horizon: int, season: int) -> np.ndarray:
-    """What the last season was above the one before it, once for each season ahead: `(horizon, targets)`."""
-    if len(past) < 2 * season:
-        return np.zeros((horizon, past.shape[1]))
-    step = past[-season:] - past[-2 * season : -season]
-    seen = ~np.isnan(step)
-    mean = np.where(seen, step, 0.0).sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
-    return (np.arange(horizon) // season + 1)[:, None] * mean
-
-
-AUTOMATIC = 200  # forecasts at most that other libraries' automatic models are fitted for
+    targets = series.values[:, : series.targets]
+    starts = series.offsets[np.searchsorted(series.offsets, origins, side="right") - 1]
+    found: dict[str, np.ndarray] = {}
+    if season > 1:
+        again = metrics.seasonal_naive_from(targets, starts, origins, horizon, season)
+        found[SEASONAL] = again
+        found[SEASONAL_DRIFT] = again + _growth(targets, starts, origins, (horizon, season))
+    found[NAIVE] = metrics.seasonal_naive_from(targets, starts, origins, horizon, 1)
+    found[DRIFT] = _drift(targets, starts, origins, found[NAIVE])
+    return found
 
 
 def automatic_baselines(series: SeriesSet, origins: np.ndarray, horizon: int, season: int) -> dict[str, np.ndarray]:
@@ -68,18 +59,31 @@ def automatic_baselines(series: SeriesSet, origins: np.ndarray, horizon: int, se
     return found
 
 
-def drift(past: np.ndarray, horizon: int) -> np.ndarray:
-    """The straight line through the first and the last observed value of `(rows, targets)`, continued."""
-    found = np.empty((horizon, past.shape[1]))
-    for target, column in enumerate(past.T):
-        rows = np.flatnonzero(~np.isnan(column))
-        if not rows.size:
-            found[:, target] = np.nan
-            continue
-        first, last = rows[0], rows[-1]
-        slope = (column[last] - column[first]) / (last - first) if last > first else 0.0
-        found[:, target] = column[last] + slope * (np.arange(1, horizon + 1) + len(column) - 1 - last)
-    return found
+def _growth(targets: np.ndarray, starts: np.ndarray, origins: np.ndarray, sizes: tuple[int, int]) -> np.ndarray:
+    """What the last season was above the one before it, once for each season ahead: `(N, horizon, targets)`."""
+    horizon, season = sizes
+    rows = origins[:, None] - season + np.arange(season)
+    long = origins - starts >= 2 * season
+    step = targets[np.maximum(rows, 0)] - targets[np.maximum(rows - season, 0)]
+    seen = ~np.isnan(step) & long[:, None, None]
+    mean = np.where(seen, step, 0.0).sum(axis=1) / np.maximum(seen.sum(axis=1), 1)
+    return (np.arange(horizon) // season + 1)[None, :, None] * mean[:, None, :]
+
+
+def _drift(targets: np.ndarray, starts: np.ndarray, origins: np.ndarray, naive: np.ndarray) -> np.ndarray:
+    """The line through the first and the last observed value of each history, continued: `(N, horizon, targets)`."""
+    horizon = naive.shape[1]
+    seen = ~np.isnan(targets)
+    rows = np.arange(len(targets))[:, None]
+    before = np.maximum.accumulate(np.where(seen, rows, -1), axis=0)
+    after = np.minimum.accumulate(np.where(seen, rows, len(targets))[::-1], axis=0)[::-1]
+    last, first = before[origins - 1], np.minimum(after[starts], len(targets) - 1)
+    known = last >= starts[:, None]
+    line = known & (last > first)
+    rise = np.take_along_axis(targets, np.maximum(last, 0), axis=0) - np.take_along_axis(targets, first, axis=0)
+    slope = np.where(line, rise / np.where(line, last - first, 1), 0.0)
+    ahead = (origins[:, None] - last)[:, None, :] + np.arange(horizon)[None, :, None]
+    return naive + slope[:, None, :] * ahead
 
 
 def naive2(targets: np.ndarray, offsets: np.ndarray, origins: np.ndarray, horizon: int, season: int) -> np.ndarray:
@@ -93,18 +97,40 @@ def naive2(targets: np.ndarray, offsets: np.ndarray, origins: np.ndarray, horizo
     The adjustment is the classical multiplicative one, made where the test for seasonality at the 90 % level says so
     (Makridakis et al. 2020, "The M4 Competition", Int. J. of Forecasting 36(1)).
     """
-    found = []
-    for past in _histories(targets, offsets, origins):
-        each = metrics.naive(past, horizon)
-        for target, column in enumerate(past.T):
-            column = column[~np.isnan(column)][None]
-            if season > 1 and column.shape[1] >= 3 * season and bool(is_seasonal(column, season)[0]):
-                factors, multiply = seasonal_factors(column, season)
-                ahead = factors[0, np.arange(horizon) % season]
-                last = column[0, -1]
-                each[:, target] = last / factors[0, -1] * ahead if multiply[0] else last - factors[0, -1] + ahead
-        found.append(each)
-    return np.stack(found)
+    starts = offsets[np.searchsorted(offsets, origins, side="right") - 1]
+    found = metrics.seasonal_naive_from(targets, starts, origins, horizon, 1)
+    if season < 2:
+        return found
+    for target, column in enumerate(targets.T):
+        for chosen, windows in _observed(column, starts, origins, 3 * season):
+            seasonal = is_seasonal(windows, season)
+            if not seasonal.any():
+                continue
+            chosen, windows = chosen[seasonal], windows[seasonal]
+            factors, multiply = seasonal_factors(windows, season)
+            ahead = factors[:, np.arange(horizon) % season]
+            last, phase = windows[:, -1:], factors[:, -1:]
+            with np.errstate(divide="ignore", invalid="ignore"):
+                found[chosen, :, target] = np.where(multiply[:, None], last / phase * ahead, last - phase + ahead)
+    return found
+
+
+def _observed(
+    column: np.ndarray, starts: np.ndarray, origins: np.ndarray, least: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The observed values before the origins `(n, rows)` with as many of them, and which origins `(n,)` those are.
+
+    Origins with fewer than `least` values are left out.
+    """
+    seen = ~np.isnan(column)
+    rows = np.flatnonzero(seen)
+    before = np.concatenate([[0], np.cumsum(seen)])
+    first, stop = before[starts], before[origins]
+    counts = stop - first
+    for count in np.unique(counts[counts >= least]):
+        same = np.flatnonzero(counts == count)
+        for run in np.array_split(same, -(-len(same) * int(count) // _AT_ONCE)):
+            yield run, column[rows[first[run][:, None] + np.arange(count)]]
 
 
 def _histories(targets: np.ndarray, offsets: np.ndarray, origins: np.ndarray) -> list[np.ndarray]:

@@ -49,9 +49,10 @@ def panel_of(series: SeriesSet) -> Panel:
         DataError: a target has no value at all in a series.
     """
     count, rows, targets = len(series), series.rows, series.targets
-    values = series.values[:, :targets].T.reshape(-1)
+    whole = _zeros(series) if series.missing == "zero" else series.values
+    values = whole[:, :targets].T.reshape(-1)
     offsets = np.concatenate([[0], (series.offsets[1:] + rows * np.arange(targets)[:, None]).ravel()])
-    shared = _carried(series.values[:, targets:], series.offsets)
+    shared = _carried(whole[:, targets:], series.offsets)
     first, last = series.past + series.known, series.past + series.known + series.static
     past = np.tile(shared[:, : series.past], (targets, 1)) if series.past else None
     ahead = np.concatenate([shared[:, series.past : first], shared[:, last:]], axis=1)
@@ -64,6 +65,15 @@ def panel_of(series: SeriesSet) -> Panel:
         target, row = divmod(int(np.flatnonzero(empty)[0]), count)
         raise DataError(f"column {series.columns[target]!r} of series {series.names[row]!r} has no value at all")
     return Panel.of(values, offsets, series.missing, known=known, past=past, static=static, time=time)
+
+
+def _zeros(series: SeriesSet) -> np.ndarray:
+    """The values with 0 where one is missing, up to the last target of each series; what follows is to be forecast."""
+    seen = ~np.isnan(series.values[:, : series.targets]).all(axis=1)
+    rows = np.arange(series.rows)
+    last = np.maximum.reduceat(np.where(seen, rows, -1), series.offsets[:-1])
+    inside = rows <= np.repeat(last, series.lengths)
+    return np.where(inside[:, None] & np.isnan(series.values), 0.0, series.values)
 
 
 def _carried(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:

@@ -223,3 +223,33 @@ def test_a_bound_on_memory_changes_no_bit(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert Forecaster.load(tmp_path / "f.safetensors").config.memory == "100KiB"
     with pytest.raises(ConfigError, match="memory is 0, expected a number of bytes"):
         Forecaster(memory=0)
+
+
+@pytest.mark.parametrize("members", [("network",), ("simple",)])
+def test_outputs_carry_ids_and_times_as_they_came(members: tuple[str, ...], tmp_path: Path) -> None:
+    days = np.arange("2024-01-01", "2024-03-01", dtype="datetime64[D]")
+    table = tmp_path / "t.csv"
+    lines = [f"{shop},{day.item():%d/%m/%Y},{row}" for shop in (7, 8) for row, day in enumerate(days)]
+    table.write_text("\n".join(["store,when,y", *lines]) + "\n")
+    model = Forecaster(
+        horizon=2, context=8, hidden_size=4, num_layers=1, epochs=1, members=members, device="cpu", test=6
+    )
+    model.fit(table, series="store", progress=False)
+    model.save(tmp_path / "m.safetensors")
+    for one in (model, Forecaster.load(tmp_path / "m.safetensors", "cpu")):
+        one.predict().to_csv(tmp_path / "f.csv")
+        rows = [line.split(",")[:2] for line in (tmp_path / "f.csv").read_text().splitlines()]
+        assert rows == [["store", "when"], *([shop, f"0{day}/03/2024"] for shop in "78" for day in (1, 2))]
+        frame = one.predict().to_frame()
+        assert frame["store"].tolist() == [7, 7, 8, 8]
+        assert frame["when"].tolist() == [pd.Timestamp(2024, 3, day) for day in (1, 2, 1, 2)]
+    assert list(model.backtest().to_frame()).index("when") == 3
+
+
+def test_absent_rows_of_events_count_as_zero() -> None:
+    days = np.arange("2024-01-01", "2024-05-01", dtype="datetime64[D]")[::6]
+    for members in (("network",), ("simple",)):
+        model = Forecaster(2, context=8, hidden_size=4, num_layers=1, epochs=1, members=members, device="cpu")
+        model.fit({"t": days, "y": np.full(len(days), 60.0)}, missing="zero", freq="D", progress=False)
+        assert np.isfinite(model.predict().mean).all()
+        assert model.predict().index[0, 0] == days[-1] + 1
