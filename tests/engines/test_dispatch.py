@@ -47,7 +47,7 @@ def unsaid() -> None:
 
 def test_the_first_large_call_without_native_code_warns_once(no_native: None, unsaid: None) -> None:
     model = gl.LSTM(64, 256, device="cpu")
-    with pytest.warns(RuntimeWarning, match="NumPy computes this layer.*no native code.*pip install"):
+    with pytest.warns(RuntimeWarning, match=r"NumPy computes this layer.*no native code.*(pip install|cd / && python)"):
         assert "engine: reference" in str(model.explain(100, 32))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
