@@ -30,7 +30,7 @@ endif
 # What the native engine is built from: an environment is brought up to date when any of it changes.
 NATIVE := pyproject.toml CMakeLists.txt $(wildcard kernels/equations/* kernels/cpu/*)
 
-.PHONY: fuzz fuzz-quick kill-test reliability test-lowest toolkits kernels ptx ptx-quick gpu-check demo test test-cpu test-cuda \
+.PHONY: test-all test-slow fuzz fuzz-quick kill-test reliability test-lowest toolkits kernels ptx ptx-quick gpu-check demo test test-cpu test-cuda \
   test-cards test-peers selftest sanitize lint format peers bench docs site test-site build venv clean
 
 venv: $(VENV)/.test
@@ -63,14 +63,22 @@ test: $(VENV)/.test
 
 test-cpu: $(VENV)/.test
 	@echo "== tests on the CPU"
-	@$(PYTEST) -q $(SHARED) -m "not cuda and not ptx"
+	@$(PYTEST) -q $(SHARED) -m "not cuda and not ptx and not slow"
+
+# The long rest, by hand before a release: what is marked slow, on the CPU and on the simulator.
+test-slow: $(VENV)/.test
+	@echo "== tests marked slow"
+	@$(PYTEST) -q -m "slow and not cuda and not ptx"
+	@if [ "$(SIMULATOR)" = yes ]; then $(HOSTGPU) $(PYTEST) -q -m "slow and cuda" || [ $$? -eq 5 ]; fi
+
+test-all: test test-slow
 
 # A GPU where CuPy finds one, else the simulator, else none of them, and that is said.
 test-cuda: $(VENV)/.test
 	@if $(PY) -c 'import sys, gpulstm.arrays.cupy_backend as b; sys.exit(b.cuda_missing() is not None)'; then \
-	  echo "== tests marked cuda, on the GPU"; $(PYTEST) -q -m cuda; \
+	  echo "== tests marked cuda, on the GPU"; $(PYTEST) -q -m "cuda and not slow"; \
 	elif [ "$(SIMULATOR)" = yes ]; then \
-	  echo "== tests marked cuda, on the simulator (no GPU here): function, not speed"; $(HOSTGPU) $(PYTEST) -q $(SHARED) -m cuda; \
+	  echo "== tests marked cuda, on the simulator (no GPU here): function, not speed"; $(HOSTGPU) $(PYTEST) -q $(SHARED) -m "cuda and not slow"; \
 	else \
 	  echo "==============================================================================="; \
 	  echo "  NOT RUN: the tests marked cuda. This machine has no GPU that CuPy can use, and the"; \
