@@ -304,7 +304,6 @@ def test_classes_have_at_most_300_lines() -> None:
     assert {name for name, lines in lengths.items() if lines > 300} == LONGER
 
 
-FORMS = "engines/cuda/test_forms.py"  # one test compares every form of the CUDA engine with the reference
 TESTED_WITH = {  # by the test file that a module would have: the one that tests it together with its neighbors
     "cli/test_forecasts.py": "bench/test_forecasts.py",
     "training/test_interrupts.py": "cli/test_signals.py",
@@ -326,12 +325,6 @@ TESTED_WITH = {  # by the test file that a module would have: the one that tests
     "data/test_time_text.py": "data/test_times.py",
     "forecast/test_short.py": "forecast/test_forecaster.py",
     "forecast/test_tables.py": "forecast/test_results.py",
-    "engines/cuda/test_fused.py": FORMS,
-    "engines/cuda/test_passes.py": FORMS,
-    "engines/cuda/test_stepwise.py": FORMS,
-    "engines/cuda/test_stream.py": "engines/cuda/test_replay.py",
-    "engines/cuda/test_tape.py": FORMS,
-    "engines/test_spec.py": "model/test_layer_mistakes.py",
     "forecast/test_baselines.py": "forecast/test_automatic.py",
     "forecast/test_decisions.py": "forecast/test_automatic.py",
     "forecast/test_ensemble.py": "forecast/test_automatic.py",
@@ -352,9 +345,6 @@ TESTED_WITH = {  # by the test file that a module would have: the one that tests
     "interop/onnx/test_recurrent.py": "interop/onnx/test_export.py",
     "interop/onnx/test_shape_operators.py": "interop/onnx/test_graph.py",
     "interop/onnx/test_stack_import.py": "interop/onnx/test_export.py",
-    "model/test_layers.py": "model/test_layer_mistakes.py",
-    "model/test_scan.py": "model/test_memory.py",
-    "model/test_stream.py": "model/test_stack.py",
 }
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from stacks import CELLS
 from variables import SetVariable
 
 import gpulstm as gl
@@ -30,7 +31,6 @@ MODES = {
     "memcheck": {"HOSTGPU_MEMCHECK": "1"},  # arrays end at a closed page
     "poison": {"HOSTGPU_POISON": "1"},  # new memory is NaN
 }
-CELLS = {"lstm": gl.LSTM, "gru": gl.GRU, "rnn": gl.RNN}
 
 
 def run(program: str, *arguments: str, **variables: str) -> str:
