@@ -305,12 +305,8 @@ def test_classes_have_at_most_300_lines() -> None:
 
 
 TESTED_WITH = {  # by the test file that a module would have: the one that tests it together with its neighbors
-    "cli/test_forecasts.py": "bench/test_forecasts.py",
     "training/test_interrupts.py": "cli/test_signals.py",
     "training/test_saved.py": "training/test_state.py",
-    "cli/test_long.py": "bench/test_long_sequences.py",
-    "cli/test_other_libraries.py": "cli/test_convert.py",
-    "cli/test_summary.py": "cli/test_forecaster.py",
     "data/test_arrays_of.py": "data/test_loading.py",
     "data/test_axis.py": "data/test_loading.py",
     "data/test_cells.py": "data/test_loading.py",
@@ -335,16 +331,6 @@ TESTED_WITH = {  # by the test file that a module would have: the one that tests
     "forecast/members/test_network.py": "forecast/test_automatic.py",
     "forecast/members/test_space.py": "forecast/test_automatic.py",
     "forecast/members/test_training.py": "forecast/test_automatic.py",
-    "plots/test_axes.py": "forecast/test_tools.py",
-    "interop/keras/test_files.py": "interop/keras/test_convert.py",
-    "interop/keras/test_net.py": "interop/keras/test_convert.py",
-    "interop/onnx/test_backend.py": "peers/test_onnx_backend.py",
-    "interop/onnx/test_net.py": "interop/onnx/test_export.py",
-    "interop/onnx/test_operators.py": "interop/onnx/test_graph.py",
-    "interop/onnx/test_proto.py": "interop/onnx/test_graph.py",
-    "interop/onnx/test_recurrent.py": "interop/onnx/test_export.py",
-    "interop/onnx/test_shape_operators.py": "interop/onnx/test_graph.py",
-    "interop/onnx/test_stack_import.py": "interop/onnx/test_export.py",
 }
 
 
