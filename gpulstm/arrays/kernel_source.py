@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import re
 from pathlib import Path
 
@@ -37,6 +38,13 @@ def kernel_preamble(headers: tuple[str, ...]) -> str:
 def kernel_source(name: str) -> str:
     """The text of a file of `kernels/`: within an installed package, next to the package in a checkout."""
     return (kernel_folder() / name).read_text(encoding="utf-8")
+
+
+@functools.cache
+def digest() -> str:
+    """What tells the kernels of one version from those of another, also while somebody works on them."""
+    files = sorted(path for name in ("cuda", "equations") for path in (kernel_folder() / name).iterdir())
+    return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()[:8]
 
 
 @functools.cache

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "helpers"))
 
 import numpy as np
 from stacks import CELLS
-from tolerance import FORWARD, GRADIENT
+from tolerance import FEW_STEPS, FORWARD
 
 from gpulstm.arrays.devices import resolve, to_host
 from gpulstm.arrays.gemm import is_tensor, tensor_refusal
@@ -189,7 +189,7 @@ def compare(case: Case) -> tuple[float, str]:
         assert got[name].tobytes() == again[name].tobytes(), f"{case}: {name} differs between two runs"
         if not want.size:
             continue
-        table = FORWARD if name in ("y", "inference") or name.startswith("end") else GRADIENT
+        table = FORWARD if name in ("y", "inference") or name.startswith("end") else FEW_STEPS
         allowed = table["TF32" if case.tf32 else case.dtype]
         error = float(np.abs(got[name].astype(np.float64) - want).max()) / max(1.0, float(np.abs(want).max()))
         if not error / allowed <= worst:  # a NaN is the worst
