@@ -91,7 +91,7 @@ class Backend(ABC):
         return self.xp.asarray(values, dtype=dtype)
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
-        """An uninitialised array."""
+        """An uninitialized array."""
         with self.activate():
             return self.xp.empty(shape, dtype=dtype)
 

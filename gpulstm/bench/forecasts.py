@@ -2,7 +2,7 @@
 
 Each task fits on the rows before its test part and forecasts from origins within it.  What is measured: MASE (scaled by
 the seasonal-naive error of the training rows), OWA as the M4 competition defines it, or the squared error of
-standardised values; how much the 80 % band covers; and processor seconds of fitting.
+standardized values; how much the 80 % band covers; and processor seconds of fitting.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def _panel(tests: int, season: int) -> Callable[[Path], Case]:
 
 
 def _etth2(path: Path) -> Case:
-    """The published split: 8640 rows to train, 2880 to validate, 2880 to test; standardised by the first."""
+    """The published split: 8640 rows to train, 2880 to validate, 2880 to test; standardized by the first."""
     import pandas as pd
 
     frame = _csv(path).iloc[:14400]

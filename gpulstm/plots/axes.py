@@ -46,9 +46,9 @@ def fans_on(axes: Any, fans: Sequence[Fan], *, time: np.ndarray, observed: np.nd
         for place, (coverage, low, high) in enumerate(fan.bands):
             text = f"{100 * coverage:.0f} % interval" if number == 0 else None
             axes.fill_between(fan.time, low, high, color=color, alpha=0.18 + 0.12 * place, linewidth=0, label=text)
-        if fan.centre is not None:
+        if fan.center is not None:
             name = ("median" if 0.5 in fan.quantiles else "mean") if number == 0 else None
-            axes.plot(fan.time, fan.centre, color=color, linewidth=1.6, label=name)
+            axes.plot(fan.time, fan.center, color=color, linewidth=1.6, label=name)
     axes.set_ylabel(label, parse_math=False)  # names are plain text: $, _, ^ and % mean themselves
     axes.legend()
     return axes

@@ -1,8 +1,8 @@
 """Pictures: how training went, a forecast with its bands, a backtest beside its baselines, a comparison of timings.
 
 Everything comes as plain arrays and mappings, so that the pictures also serve for numbers that were not made here.
-matplotlib (the extra `plots`) draws them without a display and without its global state.  Colours are those of Okabe
-and Ito (2008, "Color Universal Design"), which stay apart for colour-blind readers; lines differ in style as well.
+matplotlib (the extra `plots`) draws them without a display and without its global state.  Colors are those of Okabe
+and Ito (2008, "Color Universal Design"), which stay apart for color-blind readers; lines differ in style as well.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from gpulstm.arrays import files
 from gpulstm.errors import DataError, ShapeError, missing_extra
 
-BLACK, GREY = "#202020", "#767676"
+BLACK, GRAY = "#202020", "#767676"
 BLUE, VERMILLION, GREEN, ORANGE, SKY, PURPLE = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7"
 CYCLE = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1)), (0, (1, 1)))
@@ -28,7 +28,7 @@ STYLE: Any = {
     "text.parse_math": False,  # names are plain text: $, _, ^ and % mean themselves
     "text.usetex": False,
     "axes.axisbelow": True,
-    "axes.edgecolor": GREY,
+    "axes.edgecolor": GRAY,
     "axes.grid": True,
     "axes.labelcolor": BLACK,
     "axes.spines.right": False,
@@ -45,9 +45,9 @@ STYLE: Any = {
     "grid.linewidth": 0.8,
     "legend.frameon": False,
     "savefig.dpi": 130,
-    "xtick.color": GREY,
+    "xtick.color": GRAY,
     "xtick.labelcolor": BLACK,
-    "ytick.color": GREY,
+    "ytick.color": GRAY,
     "ytick.labelcolor": BLACK,
 }
 
@@ -67,7 +67,7 @@ class Fan:
     mean: np.ndarray | None = None
 
     @property
-    def centre(self) -> np.ndarray | None:
+    def center(self) -> np.ndarray | None:
         """The median where there is one, else the mean."""
         return self.quantiles.get(0.5, self.mean)
 
@@ -108,11 +108,11 @@ def history(path: str | Path, columns: Mapping[str, Sequence[float]], *, title: 
             :, 0
         ]
         marker = "o" if epoch.size < 25 else None
-        for (label, loss), colour, dash in zip(losses.items(), (BLUE, VERMILLION), DASHES, strict=False):
-            upper.plot(epoch, loss, dash, color=colour, marker=marker, markersize=3.5, label=label)
+        for (label, loss), color, dash in zip(losses.items(), (BLUE, VERMILLION), DASHES, strict=False):
+            upper.plot(epoch, loss, dash, color=color, marker=marker, markersize=3.5, label=label)
         judged = list(losses.values())[-1]
         best = int(np.nanargmin(judged))
-        upper.axvline(epoch[best], color=GREY, linewidth=1, linestyle=":")
+        upper.axvline(epoch[best], color=GRAY, linewidth=1, linestyle=":")
         upper.plot(
             epoch[best],
             judged[best],
@@ -153,7 +153,7 @@ def forecast(
         fan: the forecast.
         time: `(n,)` datetime64 or numbers, of the observed part that is to be shown.
         observed: `(n,)` values, NaN where missing.
-        actual: `(horizon,)` what came afterwards, where it is known.
+        actual: `(horizon,)` what came afterward, where it is known.
         baselines: `(horizon,)` forecasts to compare with, by name.
         title: the headline.
         label: the vertical axis: the quantity and its unit.
@@ -197,15 +197,15 @@ def _draw_forecast(
     axes = figure.subplots()
     figure.suptitle(words[0], x=0.01, ha="left")
     axes.plot(*past, color=BLACK, linewidth=1.2, label="observed")
-    _bands(axes, fan, labelled=True)
+    _bands(axes, fan, labeled=True)
     for (name, values), dash in zip((baselines or {}).items(), DASHES[1:], strict=False):
-        axes.plot(fan.time, values, linestyle=dash, color=GREY, linewidth=1.2, label=name)
+        axes.plot(fan.time, values, linestyle=dash, color=GRAY, linewidth=1.2, label=name)
     if actual is not None:
         axes.plot(fan.time, actual, color=BLACK, linewidth=1.2, linestyle=(0, (1, 1)), label="what came")
-    if fan.centre is not None:
-        axes.plot(fan.time, fan.centre, color=BLUE, linewidth=1.8, label="median" if 0.5 in fan.quantiles else "mean")
+    if fan.center is not None:
+        axes.plot(fan.time, fan.center, color=BLUE, linewidth=1.8, label="median" if 0.5 in fan.quantiles else "mean")
     if len(past[0]):
-        axes.axvline(past[0][-1], color=GREY, linewidth=1, linestyle=":")
+        axes.axvline(past[0][-1], color=GRAY, linewidth=1, linestyle=":")
     axes.set_ylabel(words[1])
     _time_axis(axes, fan.time)
     _legend_outside(axes)
@@ -248,27 +248,27 @@ def backtest(
         upper = figure.add_subplot(grid[0, :])
         upper.plot(time, observed, color=BLACK, linewidth=1.1, label="observed")
         for number, fan in enumerate(fans):
-            colour = (BLUE, VERMILLION)[number % 2]
-            _bands(upper, fan, labelled=False, colour=colour)
-            if fan.centre is not None:
+            color = (BLUE, VERMILLION)[number % 2]
+            _bands(upper, fan, labeled=False, color=color)
+            if fan.center is not None:
                 name = f"forecast ({len(fans)} origin{'s' if len(fans) > 1 else ''} shown)" if number == 0 else None
-                upper.plot(fan.time, fan.centre, color=colour, linewidth=1.5, label=name)
-                upper.plot(fan.time[0], fan.centre[0], "o", color=colour, markersize=3.5)
+                upper.plot(fan.time, fan.center, color=color, linewidth=1.5, label=name)
+                upper.plot(fan.time[0], fan.center[0], "o", color=color, markersize=3.5)
         upper.set_ylabel(label)
         _time_axis(upper, time)
         _legend_outside(upper)
 
         left = figure.add_subplot(grid[1, 0])
-        for (name, values), colour, dash in zip(errors.items(), CYCLE, DASHES, strict=False):
-            left.plot(np.arange(1, len(values) + 1), values, linestyle=dash, color=colour, linewidth=1.8, label=name)
+        for (name, values), color, dash in zip(errors.items(), CYCLE, DASHES, strict=False):
+            left.plot(np.arange(1, len(values) + 1), values, linestyle=dash, color=color, linewidth=1.8, label=name)
         left.set(xlabel="steps ahead", ylabel=f"mean absolute error\n{label}", title="Error by forecast step")
         left.set_ylim(0, 1.25 * max(float(np.nanmax(values)) for values in errors.values()))  # room for the legend
         _whole_numbers(left)
         left.legend(loc="upper left", ncols=3)
 
         right = figure.add_subplot(grid[1, 1])
-        names, colours = list(scores), [CYCLE[place % len(CYCLE)] for place in range(len(scores))]
-        _bars(right, names, [scores[name] for name in names], colours)
+        names, colors = list(scores), [CYCLE[place % len(CYCLE)] for place in range(len(scores))]
+        _bars(right, names, [scores[name] for name in names], colors)
         right.axvline(1.0, color=BLACK, linewidth=1, linestyle=":")
         right.set(title="MASE (smaller is better)")
     return Path(path)
@@ -302,11 +302,11 @@ def timings(
     with _figure(path, (9, 1.6 + len(cases) * (0.2 + 0.24 * len(ratios)))) as figure:
         axes = figure.subplots()
         figure.suptitle(title, x=0.01, ha="left")
-        for place, ((name, values), colour) in enumerate(zip(ratios.items(), CYCLE, strict=False)):
+        for place, ((name, values), color) in enumerate(zip(ratios.items(), CYCLE, strict=False)):
             heights = from_top + (place - (len(ratios) - 1) / 2) * thickness
             # on a logarithmic axis bars start at 1, the baseline: to the left is faster, to the right slower
             bars = axes.barh(
-                heights, np.asarray(values, dtype=np.float64) - 1, thickness * 0.92, left=1, color=colour, label=name
+                heights, np.asarray(values, dtype=np.float64) - 1, thickness * 0.92, left=1, color=color, label=name
             )
             for bar, ratio in zip(bars, values, strict=True):
                 if np.isfinite(ratio):
@@ -355,9 +355,9 @@ def memory(
     with _figure(path, (8, 4.5)) as figure:
         axes = figure.subplots()
         figure.suptitle(title, x=0.01, ha="left")
-        for (name, pairs), colour, dash in zip(lines.items(), CYCLE, DASHES, strict=False):
+        for (name, pairs), color, dash in zip(lines.items(), CYCLE, DASHES, strict=False):
             steps, size = zip(*sorted(pairs), strict=True)
-            axes.plot(steps, size, color=colour, linestyle=dash, marker="o", markersize=4, label=name)
+            axes.plot(steps, size, color=color, linestyle=dash, marker="o", markersize=4, label=name)
         ticks = sorted({steps for pairs in lines.values() for steps, _ in pairs})
         axes.set_xscale("log")
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
@@ -396,17 +396,17 @@ def _figure(path: str | Path, size: tuple[float, float]) -> Iterator[Any]:
         files.write(path, picture.getvalue(), DataError)
 
 
-def _bands(axes: Any, fan: Fan, *, labelled: bool, colour: str = BLUE) -> None:
+def _bands(axes: Any, fan: Fan, *, labeled: bool, color: str = BLUE) -> None:
     """Shaded areas between pairs of quantiles, the narrower the darker."""
     for place, (coverage, low, high) in enumerate(fan.bands):
-        text = f"{100 * coverage:.0f} % interval" if labelled else None
-        axes.fill_between(fan.time, low, high, color=colour, alpha=0.18 + 0.12 * place, linewidth=0, label=text)
+        text = f"{100 * coverage:.0f} % interval" if labeled else None
+        axes.fill_between(fan.time, low, high, color=color, alpha=0.18 + 0.12 * place, linewidth=0, label=text)
 
 
-def _bars(axes: Any, names: Sequence[str], values: Sequence[float], colours: Sequence[str]) -> None:
+def _bars(axes: Any, names: Sequence[str], values: Sequence[float], colors: Sequence[str]) -> None:
     """Horizontal bars from top to bottom, each with its value."""
     places = np.arange(len(names))
-    axes.barh(places, values, 0.62, color=colours)
+    axes.barh(places, values, 0.62, color=colors)
     for place, value in zip(places, values, strict=True):
         axes.annotate(f"{value:.3g}", (value, place), (4, 0), textcoords="offset points", va="center")
     axes.set_yticks(places, names)

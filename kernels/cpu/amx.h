@@ -42,7 +42,7 @@ struct Amx<float> {
     static bool pays(long rows) { return rows >= 12; }
 
     // A thread's tiles, 16 rows of 64 bytes each, for as long as this lives.  What another library had configured is so
-    // again afterwards.
+    // again afterward.
     struct Session {
         Session() {
             _tile_storeconfig(&before);

@@ -1,4 +1,4 @@
-"""Initial values: chrono initialisation, its range, what it leaves alone, and who cannot have it."""
+"""Initial values: chrono initialization, its range, what it leaves alone, and who cannot have it."""
 
 from __future__ import annotations
 

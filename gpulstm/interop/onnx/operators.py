@@ -213,7 +213,7 @@ def _binary(name: str, function: Callable[[Any, Array, Array], Array], attribute
 def _divide(xp: Any, a: Array, b: Array) -> Array:
     if a.dtype.kind == "f":
         return a / b
-    quotient = xp.abs(a) // xp.abs(b)  # integers round towards zero
+    quotient = xp.abs(a) // xp.abs(b)  # integers round toward zero
     return xp.where((a < 0) != (b < 0), -quotient, quotient).astype(a.dtype)
 
 

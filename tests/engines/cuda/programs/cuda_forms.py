@@ -4,7 +4,7 @@
 
 Run as a program it takes all cases of the named forms (all forms without a name), prints the largest error of each and
 ends with status 1 when one is too large, or when a second run gives other bits than the first.  Environment variables
-of the simulator choose in which order blocks, threads and stream work run, and what uninitialised memory holds.
+of the simulator choose in which order blocks, threads and stream work run, and what uninitialized memory holds.
 """
 
 from __future__ import annotations
