@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from style import BLACK, BLUE, FOLDER, GREEN, GRAY, ORANGE, PALE, PURPLE, SKY, VERMILION, pyplot, save
+from style import BLACK, BLUE, FOLDER, GRAY, GREEN, ORANGE, PALE, PURPLE, SKY, VERMILION, pyplot, save
 
 BELT, LOWER = 4.0, 1.9  # heights of the belt and of the boxes that compute the gates
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from style import BLACK, BLUE, FOLDER, GREEN, GRAY, PALE, VERMILION, pyplot, save
+from style import BLACK, BLUE, FOLDER, GRAY, GREEN, PALE, VERMILION, pyplot, save
 
 COLUMNS, ROWS = (2.4, 4.9, 7.4), (1.5, 3.7)  # middles of the boxes: time runs to the right, depth upwards
 

@@ -43,9 +43,9 @@ def fans_on(axes: Any, fans: Sequence[Fan], *, time: np.ndarray, observed: np.nd
         axes.plot(time, observed, color=BLACK, linewidth=1.1, label="observed")
     for number, fan in enumerate(fans):
         color = (BLUE, VERMILLION)[number % 2]
-        for place, (coverage, low, high) in enumerate(fan.bands):
+        for index, (coverage, low, high) in enumerate(fan.bands):
             text = f"{100 * coverage:.0f} % interval" if number == 0 else None
-            axes.fill_between(fan.time, low, high, color=color, alpha=0.18 + 0.12 * place, linewidth=0, label=text)
+            axes.fill_between(fan.time, low, high, color=color, alpha=0.18 + 0.12 * index, linewidth=0, label=text)
         if fan.center is not None:
             name = ("median" if 0.5 in fan.quantiles else "mean") if number == 0 else None
             axes.plot(fan.time, fan.center, color=color, linewidth=1.6, label=name)

@@ -1,4 +1,4 @@
-"""Pictures: how training went, a forecast with its bands, a backtest beside its baselines, a comparison of timings.
+"""Pictures: how training went, a forecast with its bands, a backtest next to its baselines, a comparison of timings.
 
 Everything comes as plain arrays and mappings, so that the pictures also serve for numbers that were not made here.
 matplotlib (the extra `plots`) draws them without a display and without its global state.  Colors are those of Okabe
@@ -267,7 +267,7 @@ def backtest(
         left.legend(loc="upper left", ncols=3)
 
         right = figure.add_subplot(grid[1, 1])
-        names, colors = list(scores), [CYCLE[place % len(CYCLE)] for place in range(len(scores))]
+        names, colors = list(scores), [CYCLE[index % len(CYCLE)] for index in range(len(scores))]
         _bars(right, names, [scores[name] for name in names], colors)
         right.axvline(1.0, color=BLACK, linewidth=1, linestyle=":")
         right.set(title="MASE (smaller is better)")
@@ -302,8 +302,8 @@ def timings(
     with _figure(path, (9, 1.6 + len(cases) * (0.2 + 0.24 * len(ratios)))) as figure:
         axes = figure.subplots()
         figure.suptitle(title, x=0.01, ha="left")
-        for place, ((name, values), color) in enumerate(zip(ratios.items(), CYCLE, strict=False)):
-            heights = from_top + (place - (len(ratios) - 1) / 2) * thickness
+        for index, ((name, values), color) in enumerate(zip(ratios.items(), CYCLE, strict=False)):
+            heights = from_top + (index - (len(ratios) - 1) / 2) * thickness
             # on a logarithmic axis bars start at 1, the baseline: to the left is faster, to the right slower
             bars = axes.barh(
                 heights, np.asarray(values, dtype=np.float64) - 1, thickness * 0.92, left=1, color=color, label=name
@@ -398,18 +398,18 @@ def _figure(path: str | Path, size: tuple[float, float]) -> Iterator[Any]:
 
 def _bands(axes: Any, fan: Fan, *, labeled: bool, color: str = BLUE) -> None:
     """Shaded areas between pairs of quantiles, the narrower the darker."""
-    for place, (coverage, low, high) in enumerate(fan.bands):
+    for index, (coverage, low, high) in enumerate(fan.bands):
         text = f"{100 * coverage:.0f} % interval" if labeled else None
-        axes.fill_between(fan.time, low, high, color=color, alpha=0.18 + 0.12 * place, linewidth=0, label=text)
+        axes.fill_between(fan.time, low, high, color=color, alpha=0.18 + 0.12 * index, linewidth=0, label=text)
 
 
 def _bars(axes: Any, names: Sequence[str], values: Sequence[float], colors: Sequence[str]) -> None:
     """Horizontal bars from top to bottom, each with its value."""
-    places = np.arange(len(names))
-    axes.barh(places, values, 0.62, color=colors)
-    for place, value in zip(places, values, strict=True):
-        axes.annotate(f"{value:.3g}", (value, place), (4, 0), textcoords="offset points", va="center")
-    axes.set_yticks(places, names)
+    heights = np.arange(len(names))
+    axes.barh(heights, values, 0.62, color=colors)
+    for height, value in zip(heights, values, strict=True):
+        axes.annotate(f"{value:.3g}", (value, height), (4, 0), textcoords="offset points", va="center")
+    axes.set_yticks(heights, names)
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
     axes.set_xlim(0, 1.18 * max([1.0, *(value for value in values if np.isfinite(value))]))

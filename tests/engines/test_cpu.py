@@ -169,7 +169,7 @@ def test_a_step_allocates_nothing() -> None:
     finally:
         tracemalloc.stop()
     assert after - before < 1024  # of 1000 steps: nothing is left, and
-    assert peak - before < 2048  # no array of theirs was ever there beside x and out
+    assert peak - before < 2048  # no array of theirs was ever there besides x and out
 
 
 def test_a_stream_refuses_an_out_that_does_not_fit() -> None:

@@ -113,7 +113,7 @@ def test_what_a_native_training_step_takes_of_the_machine(what: Any, isa: str) -
     assert used == chosen
     assert 0.85 < predicted / peak < 1.15, (format_bytes(predicted), format_bytes(peak))
     if what[2] not in (None, "sqrt"):
-        assert peak < 1.05 * parse_bytes(what[2]), format_bytes(peak)  # pages beside the arrays are not foreseen
+        assert peak < 1.05 * parse_bytes(what[2]), format_bytes(peak)  # pages besides the arrays are not foreseen
 
 
 @pytest.mark.cuda

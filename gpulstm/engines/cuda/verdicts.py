@@ -197,9 +197,9 @@ class Verdicts:
         if self.path is None:
             return
         devices = _read(self.path)  # another process may have written since
-        there = devices.get(self.device, {})
+        before = devices.get(self.device, {})
         document = self.document()
-        choices = {**there.get("choices", {}), **document["choices"]}
+        choices = {**before.get("choices", {}), **document["choices"]}
         devices[self.device] = {**document, "choices": choices}
         text = json.dumps({KEY: VERSION, "devices": devices}, indent=1, sort_keys=True) + "\n"
         try:

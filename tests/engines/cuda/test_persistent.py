@@ -82,7 +82,7 @@ H100, A100, RTX4090, T4 = (132, 232448, 65536), (108, 166912, 65536), (128, 1013
         ("TF32", 64, 1024, H100, (16, 64, 2, 0.5)),
         ("TF32", 64, 1536, H100, (12, 128, 1, 0.4)),  # does not fit in fragments, and need not be TF32
         ("float16", 16, 640, T4, (16, 40, 1, 1.0)),
-        ("float32", 64, 2048, H100, "bytes of shared memory beside 131072 of registers, the card has 232448"),
+        ("float32", 64, 2048, H100, "bytes of shared memory besides 131072 of registers, the card has 232448"),
         ("float32", 64, 1024, T4, "shared memory"),
         ("float32", 64, 256, (4, 232448, 65536), "needs 8 blocks of 32 units at once, the card has 4"),
         ("float16", 64, 256, (4, 232448, 65536), "at once, the card has 4"),
