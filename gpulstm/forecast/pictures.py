@@ -137,7 +137,7 @@ def _covered(result: Backtest, series: int, target: int) -> str:
     covered = result.errors(series, target)[MODEL].get("coverage")
     if covered is None or result.target_coverage is None:
         return ""
-    return f"; the band of {100 * result.target_coverage:.0f} % covers {100 * covered:.0f} %"
+    return f"; the band of {result.target_coverage:.0f} % covers {covered:.0f} %"
 
 
 def _apart(result: Backtest, series: int) -> list[int]:
