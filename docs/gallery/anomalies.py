@@ -23,8 +23,8 @@ forecaster = gl.Forecaster(horizon=1, quantiles=(0.01, 0.5, 0.99), test=365, dev
 forecaster.fit(table, target="temp_max", time="date", progress=False)
 
 # %% [markdown]
-# The backtest forecasts each day from all days before it. A day is odd if it lies outside its band; the score is how far,
-# in widths of the band. The day after a fault is odd too: its forecast began at a wrong value.
+# The backtest forecasts each day from all days before it. A day is odd if it lies outside its band; the score is how
+# far, in widths of the band. The day after a fault is odd too: its forecast began at a wrong value.
 
 # %%
 result = forecaster.backtest(forecaster.read(faulty), stride=1)
