@@ -87,6 +87,9 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
         picture, text, target = match.groups()
         if re.match(r"[a-z]+:|#", target):
             return match.group(0)
+        folder = f"{target}/index.md"
+        if not picture and files.get_file_from_path((here / folder).as_posix()):
+            return f"[{text}]({folder})"
         resolved = (ROOT / "docs" / here / target.split("#")[0]).resolve()
         inside = resolved.is_relative_to(ROOT / "docs") or files.get_file_from_path(str(here / target.split("#")[0]))
         known = inside and resolved.suffix in {".md", ".png", ".svg", ".ipynb"}
