@@ -319,7 +319,8 @@ class Dense:
             flat, flat_dy = x.reshape(-1, self.input_size), dy.reshape(-1, self.output_size)
             grads["W"] += matmul(self.backend, flat, flat_dy, products, transa=True)
             grads["b"] += flat_dy.sum(axis=0)
-            return matmul(self.backend, flat_dy, self.params["W"], products, transb=True).reshape(x.shape), grads
+            dx = matmul(self.backend, flat_dy, self.params["W"], products, transb=True)
+            return dx.reshape(x.shape), grads
 
     def _checked(self, name: str, values: Any, size: int) -> Array:
         values = self.backend.asarray(values, self.dtype, name=name)
