@@ -1,4 +1,4 @@
-"""Losses: what training makes small, and how the numbers of the head are read as a forecast.
+"""Losses: what training minimizes, and how the head's numbers become a forecast.
 
 Each loss is an object.  Called, it gives its value and the gradient with respect to `raw`, what the head put out; both
 stay on the device.  `predict` reads `raw` as a forecast, in the scale of `raw`.

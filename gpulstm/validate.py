@@ -119,7 +119,7 @@ def mapping(name: str, value: Any) -> Mapping[str, Any]:
 
 
 def scalars(name: str, value: Any, now: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Saved numbers of the same names as `now`, each a number like the one there is, or None or a number for None."""
+    """Saved numbers under the names of `now`; where `now` has None, a number or None."""
     checked = mapping(name, value)
     if checked.keys() != now.keys():
         raise ConfigError(f"{name} has the entries {sorted(checked) or 'none'}, expected {sorted(now) or 'none'}")

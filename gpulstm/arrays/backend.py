@@ -156,10 +156,10 @@ class NumpyBackend(Backend):
 
 
 def unmasked(value: np.ma.MaskedArray, name: str) -> np.ndarray:
-    """The values of a masked array in which nothing is masked.
+    """The data of a masked array without masked entries.
 
     Raises:
-        DTypeError: something is, for which an array has no place.
+        DTypeError: an entry is masked, which a plain array cannot say.
     """
     if np.ma.is_masked(value):
         raise DTypeError(

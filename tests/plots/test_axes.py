@@ -52,5 +52,5 @@ def test_new_axes_where_none_are_given() -> None:
 
 def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(MissingExtraError, match="plots"):
+    with pytest.raises(MissingExtraError, match="drawing a picture needs matplotlib"):
         own_axes(None)

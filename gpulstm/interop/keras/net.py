@@ -1,6 +1,6 @@
 """A chain of Keras layers run on this library's engines, with Keras's own rules for masks, directions and merging.
 
-For values only.  Where every layer has an equal among this library's own, `KerasNet.trainable` gives those instead.
+Inference only.  Where every layer has an equal among this library's own, `KerasNet.trainable` gives those instead.
 """
 
 from __future__ import annotations
