@@ -298,8 +298,6 @@ def test_classes_have_at_most_300_lines() -> None:
 
 
 TESTED_WITH = {  # by the test file that a module would have: the one that tests it together with its neighbors
-    "training/test_interrupts.py": "cli/test_signals.py",
-    "training/test_saved.py": "training/test_state.py",
     "data/test_arrays_of.py": "data/test_loading.py",
     "data/test_axis.py": "data/test_loading.py",
     "data/test_cells.py": "data/test_loading.py",
