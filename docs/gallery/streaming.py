@@ -56,6 +56,8 @@ left.hist(
     color=[figures.BLUE, figures.VERMILLION],
 )
 left.set(xscale="log", xlabel="time of a call (µs)", ylabel="calls", title="A step and a window")
+left.set_xticks([3, 10, 30, 100, 300, 1000], ["3", "10", "30", "100", "300", "1000"])
+left.minorticks_off()
 left.legend()
 right.plot(range(1, 61), weather[-60:, 0], color=figures.BLACK, label="observed")
 right.plot(range(2, 62), tomorrow, color=figures.BLUE, label="forecast the day before")
