@@ -449,7 +449,12 @@ def time_axis(axes: Any, time: np.ndarray) -> None:
 
         locator = AutoDateLocator(minticks=4, maxticks=9)
         axes.xaxis.set_major_locator(locator)
-        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+        words = {  # by the width of a tick: year, month, day, hour, minute, second
+            "formats": ["%Y", "%b", "%d %b", "%H:%M", "%H:%M", "%S.%f"],
+            "zero_formats": ["", "%b\n%Y", "%d %b", "%H:%M\n%d %b", "%H:%M", "%H:%M"],
+            "offset_formats": ["", "", "%Y", "%Y", "%d %b %Y", "%d %b %Y %H:%M"],
+        }
+        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, **words))
     else:
         axes.set_xlabel("time step")
 
