@@ -263,7 +263,7 @@ def backtest(
             left.plot(steps, values, linestyle=dash, color=colors[name], linewidth=1.8, label=name)
         left.set(xlabel="steps ahead", ylabel=f"mean absolute error\n{label}", title="Error by forecast step")
         rows = -(-len(errors) // 2)  # of the legend, which needs room
-        left.set_ylim(0, (1 + 0.13 * rows) * max(float(np.nanmax(values)) for values in errors.values()))
+        left.set_ylim(0, (1.05 + 0.15 * rows) * max(float(np.nanmax(values)) for values in errors.values()))
         _whole_numbers(left)
         left.legend(loc="upper left", ncols=2)
 
