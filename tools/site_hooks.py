@@ -93,8 +93,9 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
             return f"[{text}]({folder})"
         resolved = (ROOT / "docs" / here / target.split("#")[0]).resolve()
         generated = files.get_file_from_path((here / target.split("#")[0]).as_posix())
-        inside = resolved.is_relative_to(ROOT / "docs") or generated
-        known = inside and (generated or resolved.suffix in {".md", ".png", ".svg"})
+        held = generated is not None and generated.inclusion.is_included()
+        inside = resolved.is_relative_to(ROOT / "docs") or held
+        known = inside and (held or resolved.suffix in {".md", ".png", ".svg"})
         return match.group(0) if known or picture else text
 
     markdown = FORMULA.sub(lambda match: f"<div>{convert(match.group(1), display='block')}</div>", markdown)
