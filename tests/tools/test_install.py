@@ -1,4 +1,4 @@
-"""`tools/install.sh`: what it shows of pip's output, where it looks for the environment, and what it says when all fails."""
+"""`tools/install.sh`: what it shows of pip's output, where it looks for Python, what it says when all fails."""
 
 from __future__ import annotations
 
