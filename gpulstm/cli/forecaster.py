@@ -245,6 +245,9 @@ def forecast(
     horizon: Annotated[int, typer.Option(help="Steps; 0 for those of the model.")] = 0,
     future: Annotated[Path | None, typer.Option(help="Table of the future covariates of the steps ahead.")] = None,
     device: Device = "auto",
+    quantize: Annotated[
+        str | None, typer.Option(help="Weights of fewer bits: int8 or bfloat16.", rich_help_panel=NETWORK)
+    ] = None,
     output: Output = Path("runs/forecast"),
     force: Force = False,
     pictures: Pictures = 6,
@@ -254,7 +257,7 @@ def forecast(
 
     Example: gpulstm forecast runs/model/model.safetensors sales.csv --output runs/forecast
     """
-    forecaster = Forecaster.load(model, device)
+    forecaster = Forecaster.load(model, device).quantize(quantize)
     past = forecaster.tail if data is None else forecaster.read(table_path(data))
     result = forecaster.predict(horizon or None, future, data=None if data is None else past)
     drawn = names_of("forecast", result.names, result.targets, pictures) if can_draw() else {}

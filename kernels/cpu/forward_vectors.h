@@ -17,9 +17,9 @@ template <typename R>
 struct ForwardOnVectors {
     typedef Vec<R> V;
     static constexpr long L = V::LANES;
-    static constexpr size_t WEIGHT_BYTES = sizeof(R);  // of a packed weight
-    static constexpr long FULL_ROWS = 1;               // rows of a group that leave no register empty
-    struct Session {};                                 // what a thread needs while it multiplies: nothing
+    static size_t weight_bytes(const ForwardCall<R>&) { return sizeof(R); }  // of a packed weight
+    static constexpr long FULL_ROWS = 1;  // rows of a group that leave no register empty
+    struct Session {};                    // what a thread needs while it multiplies: nothing
 
     long hoist = 0;  // steps whose input product is taken at once; 0: shared
     R *w_x, *w_h, *ahead;
@@ -32,6 +32,8 @@ struct ForwardOnVectors {
         hoist = hoist < 1 ? 1 : hoist > 64 ? 64 : hoist;
         if (hoist > T) hoist = T;
     }
+
+    void hoist_at_most(long steps) { hoist = hoist < steps ? hoist : steps; }
 
     template <typename Pass>
     void lay_out(const Pass& pass, Layout& m) {
