@@ -23,7 +23,7 @@ from gpulstm.arrays.params import ParamDict
 from gpulstm.arrays.threads import get_num_threads
 from gpulstm.engines import cpu_variant
 from gpulstm.engines.cpu_variant import BLOCK_ROWS, VariantTape, is_plain
-from gpulstm.engines.quantized import PRECISIONS
+from gpulstm.engines.quantized import PRECISIONS, kind_of
 from gpulstm.engines.spec import Call, Footprint, Grads, Plan, StackSpec, State, Task
 from gpulstm.errors import ConfigError, ShapeError
 from gpulstm.validate import format_bytes
@@ -138,7 +138,7 @@ def forward(task: Task, x: Array, state: State) -> tuple[Array, State, _Tape | V
         run(
             *(cell, task.reverse, x, *_weights(task), _contiguous(p.get("b")), _contiguous(p.get("b_hn")), *state),
             *(_contiguous(task.recurrent_mask), _contiguous(task.lengths), y, *end, gates, cells),
-            *(get_num_threads(), SPLITS[split], _precision(task.quantize)),
+            *(get_num_threads(), SPLITS[split], _precision(kind_of(task))),
         )
     except MemoryError:
         raise _no_room(spec, x.shape[2], steps, rows) from None

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from gpulstm.arrays.backend import Array
-from gpulstm.engines.spec import StackSpec, unsupported
+from gpulstm.engines.spec import StackSpec, Task, unsupported
 from gpulstm.errors import ConfigError, DeviceError, DTypeError
 
 PRECISIONS = {"bfloat16": 1, "int8": 2}  # as in kernels/cpu/layer.h; 0 is float32 as it is
@@ -48,6 +48,11 @@ def check(kind: object, spec: StackSpec, device: str) -> None:
     options = [*unsupported(spec), *(["zoneout"] if any(spec.zoneout) else [])]
     if options:
         raise ConfigError(f"quantize is {kind!r}, which serves layers without options, but this one has {options[0]}")
+
+
+def kind_of(task: Task) -> str | None:
+    """What a task's weights are rounded to, or None."""
+    return None if task.plan is None else task.plan.call.quantize
 
 
 class Rounded:

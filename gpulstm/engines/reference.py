@@ -17,7 +17,7 @@ from gpulstm.arrays.devices import namespace
 from gpulstm.arrays.params import ParamDict
 from gpulstm.arrays.threads import one_blas_thread
 from gpulstm.engines.cells import Saved, make_cell
-from gpulstm.engines.quantized import rounded
+from gpulstm.engines.quantized import kind_of, rounded
 from gpulstm.engines.spec import Call, Footprint, Grads, Plan, StackSpec, State, Task
 
 name = "reference"
@@ -96,7 +96,7 @@ def _bytes(value: Any, seen: set[int]) -> int:
 def forward(task: Task, x: Array, state: State) -> tuple[Array, State, list[_Block] | None]:
     """All time steps of one layer and direction; see `Engine.forward`."""
     xp, (count, batch, _) = namespace(x), x.shape
-    cell, params = make_cell(xp, task.spec), rounded(task.params, task.quantize)
+    cell, params = make_cell(xp, task.spec), rounded(task.params, kind_of(task))
     y = xp.zeros((count, batch, task.spec.state_size), dtype=x.dtype)
     tape: list[_Block] = []
     for start, stop in task.blocks(count, block_steps(batch)):

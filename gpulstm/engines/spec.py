@@ -356,11 +356,6 @@ class Task:
     save: bool = False
     plan: Plan | None = None
 
-    @property
-    def quantize(self) -> str | None:
-        """What the weights are rounded to; see `Call`."""
-        return None if self.plan is None else self.plan.call.quantize
-
     def blocks(self, count: int, length: int) -> list[tuple[int, int]]:
         """Blocks (first step, step after the last) of `length` steps, in the order in which the layer reads them.
 

@@ -22,7 +22,7 @@ namespace gpulstm {
 void add_flat(nb::module_& m, const char* (*instruction_set)());      // module_flat.cpp
 void add_variants(nb::module_& m, const char* (*instruction_set)());  // module_variant.cpp
 
-#define GPULSTM_DECLARE(isa)    \
+#define GPULSTM_DECLARE(isa)      \
     namespace isa {               \
     extern const Engine engine;   \
     extern const Reduced reduced; \
@@ -311,9 +311,17 @@ class PyStream {
              const std::vector<In>& b, const std::vector<In>& b_hn, int threads, int precision)
         : B(batch), I(inputs), H(hidden), layers(long(w_x.size())), memory(Cell(cell) == Cell::lstm) {
         const Weights<R> weights(I, H, gates(Cell(cell)) * H, w_x, w_h, b, b_hn);
-        const StreamCall<R> call = {
-            Cell(cell),          B,      I, H, layers, weights.w_x.data(), weights.w_h.data(), weights.b.data(),
-            weights.b_hn.data(), threads, Precision(precision)};
+        const StreamCall<R> call = {Cell(cell),
+                                    B,
+                                    I,
+                                    H,
+                                    layers,
+                                    weights.w_x.data(),
+                                    weights.w_h.data(),
+                                    weights.b.data(),
+                                    weights.b_hn.data(),
+                                    threads,
+                                    Precision(precision)};
         if constexpr (sizeof(R) == 8)
             stream.reset(engine_of<double>().stream_double(call));
         else if (call.precision != Precision::full)

@@ -101,9 +101,7 @@ struct ReducedMatrix {
             for (int j = 0; j < part.count; ++j) {
                 const long left = s.H - s.unit(p, j);
                 const float* from = w + s.column(part, p, j);
-                const auto number = [&](long k) {
-                    return k < K && left > 0 ? V::load(from + k * row, left) : V(0.0f);
-                };
+                const auto number = [&](long k) { return k < K && left > 0 ? V::load(from + k * row, left) : V(0.0f); };
                 V factor(1.0f);
                 if (int8) factor = scale(number, scales + (p * 4 + j) * L);
                 Int sum = {};
@@ -126,8 +124,8 @@ struct ReducedMatrix {
     }
     // The sums of some rows and a panel, as `finished` reads them.
     void multiply(const ReducedTiles& tiles, const Part& part, long p, const char* a, long rows, char* out) const {
-        const ReducedProduct q = {a,   row_bytes, panel(part, p), groups, reinterpret_cast<const char*>(starts + p * 4 * L),
-                                  out};
+        const ReducedProduct q = {
+            a, row_bytes, panel(part, p), groups, reinterpret_cast<const char*>(starts + p * 4 * L), out};
         tiles.tile[part.count - 3][rows - 1](q);
     }
 
@@ -196,8 +194,8 @@ struct ForwardOnReduced {
         char *x_sums = reinterpret_cast<char*>(z + SUMS), *h_sums = x_sums + REDUCED_ROWS * SUMS * 4;
         for (long r = 0; r < rows; ++r) {
             const long b = place.r0 + r, I = pass.call.I;
-            x_scales[r] = Narrow::row(pass.call.x + (t * pass.call.B + b) * I, I, precision, tiles,
-                                      x + r * w_x.row_bytes);
+            x_scales[r] =
+                Narrow::row(pass.call.x + (t * pass.call.B + b) * I, I, precision, tiles, x + r * w_x.row_bytes);
             h_scales[r] = Narrow::row(pass.v[s & 1] + b * pass.shape.padded, pass.call.H, precision, tiles,
                                       h + r * w_h.row_bytes);
         }
@@ -226,8 +224,8 @@ struct ForwardOnReduced {
             memcpy(&sum, sums + j * L * 4, sizeof sum);
             V value = V(Raw<float>::V(sum));
             if (precision == Precision::int8)
-                value = V(__builtin_convertvector(sum, Raw<float>::V)) *
-                        (V::load(w.scales + (p * 4 + j) * L) * V(scale));
+                value =
+                    V(__builtin_convertvector(sum, Raw<float>::V)) * (V::load(w.scales + (p * 4 + j) * L) * V(scale));
             (V::load(at) + value).store(at);
         }
     }

@@ -22,6 +22,7 @@ inline __attribute__((always_inline)) Int everywhere(const char* p) {
 // products none leaves 16 bits, as q is -127 to 127.  VNNI sums four products in 32 bits, and has a from 1 to 255.
 struct Int8 {
     static constexpr int WORD = 4;
+    typedef Int Sum;
     typedef Int Weights;
     struct Row {
         Int a, size;
@@ -42,8 +43,7 @@ struct Int8 {
 #if defined(__AVX512VNNI__)
         return Int(_mm512_dpbusd_epi32(__m512i(acc), __m512i(row.a), __m512i(w)));
 #elif defined(__AVX512BW__)
-        const __m512i turned =
-            _mm512_mask_sub_epi8(__m512i(w), row.negative, _mm512_setzero_si512(), __m512i(w));
+        const __m512i turned = _mm512_mask_sub_epi8(__m512i(w), row.negative, _mm512_setzero_si512(), __m512i(w));
         const __m512i pairs = _mm512_maddubs_epi16(__m512i(row.size), turned);
         return acc + Int(_mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
 #elif defined(__AVX2__)
@@ -57,6 +57,7 @@ struct Int8 {
 };
 
 struct Bfloat16 {
+    typedef Float Sum;
 #if defined(__AVX512BF16__)
     static constexpr int WORD = 4;
     typedef Int Weights;
@@ -64,8 +65,8 @@ struct Bfloat16 {
         Int a;
         inline __attribute__((always_inline)) explicit Row(const char* p) : a(everywhere(p)) {}
     };
-    static inline __attribute__((always_inline)) Int add(Int acc, const Row& row, Int w) {
-        return Int(_mm512_dpbf16_ps(__m512(acc), __m512bh(row.a), __m512bh(w)));
+    static inline __attribute__((always_inline)) Float add(Float acc, const Row& row, Int w) {
+        return _mm512_dpbf16_ps(acc, __m512bh(row.a), __m512bh(w));
     }
 #else
     static constexpr int WORD = 8;
@@ -79,29 +80,33 @@ struct Bfloat16 {
         inline __attribute__((always_inline)) explicit Row(const char* p)
             : first(Float(everywhere(p))), second(Float(everywhere(p + 4))) {}
     };
-    static inline __attribute__((always_inline)) Int add(Int acc, const Row& row, const Weights& w) {
-        return Int(Float(acc) + row.first * w.first + row.second * w.second);
+    static inline __attribute__((always_inline)) Float add(Float acc, const Row& row, const Weights& w) {
+        return acc + row.first * w.first + row.second * w.second;
     }
 #endif
 };
 
 template <typename Format, int RS, int NV>
 void tile(const ReducedProduct& q) {
-    Int acc[RS][NV];
+    typedef typename Format::Sum Sum;
+    Sum acc[RS][NV];
+#pragma GCC unroll 6
     for (int r = 0; r < RS; ++r)
-        for (int v = 0; v < NV; ++v) acc[r][v] = q.start ? load(q.start + v * BYTES) : Int{};
+#pragma GCC unroll 4
+        for (int v = 0; v < NV; ++v) acc[r][v] = q.start ? Sum(load(q.start + v * BYTES)) : Sum{};
     const char *w = q.w, *a = q.a;
     for (long g = 0; g < q.groups; ++g, w += NV * BYTES, a += Format::WORD) {
 #pragma GCC unroll 4
         for (int v = 0; v < NV; ++v) {
             const typename Format::Weights b(load(w + v * BYTES));
 #pragma GCC unroll 6
-            for (int r = 0; r < RS; ++r)
-                acc[r][v] = Format::add(acc[r][v], typename Format::Row(a + r * q.a_row), b);
+            for (int r = 0; r < RS; ++r) acc[r][v] = Format::add(acc[r][v], typename Format::Row(a + r * q.a_row), b);
         }
     }
+#pragma GCC unroll 6
     for (int r = 0; r < RS; ++r)
-        for (int v = 0; v < NV; ++v) store(acc[r][v], q.out + (r * 4 + v) * BYTES);
+#pragma GCC unroll 4
+        for (int v = 0; v < NV; ++v) store(Int(acc[r][v]), q.out + (r * 4 + v) * BYTES);
 }
 
 template <typename Format>
@@ -116,7 +121,11 @@ constexpr ReducedTiles tiles_of(const char* name, int offset) {
              {tile<Format, 1, 4>, tile<Format, 2, 4>, tile<Format, 3, 4>, tile<Format, 4, 4>, tile<Format, 5, 4>,
               tile<Format, 6, 4>}}};
 #else
-    return {name, 2, offset, Format::WORD, {{tile<Format, 1, 3>, tile<Format, 2, 3>}, {tile<Format, 1, 4>, tile<Format, 2, 4>}}};
+    return {name,
+            2,
+            offset,
+            Format::WORD,
+            {{tile<Format, 1, 3>, tile<Format, 2, 3>}, {tile<Format, 1, 4>, tile<Format, 2, 4>}}};
 #endif
 }
 

@@ -50,7 +50,7 @@ struct Wave {
     struct alignas(128) Layer {
         ForwardCall<R> call;
         ForwardPass<R, Products> pass;  // of few rows
-        std::atomic<long> done{0};                 // steps whose outputs are there
+        std::atomic<long> done{0};      // steps whose outputs are there
         Layer(const ForwardCall<R>& c) : call(c), pass(call, Plan()) { pass.products.hoist_at_most(WAVE_STEPS); }
     };
     Layer** layer;

@@ -147,7 +147,8 @@ static Stream<R>* stream_by(const StreamCall<R>& call) {
 
 template <typename R>
 static Stream<R>* make_stream(const StreamCall<R>& call) {
-    return with_products<R>(call.B, [&](auto products) { return stream_by<R, typename decltype(products)::Forward>(call); });
+    return with_products<R>(call.B,
+                            [&](auto products) { return stream_by<R, typename decltype(products)::Forward>(call); });
 }
 
 }  // namespace GPULSTM_ISA
