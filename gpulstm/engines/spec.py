@@ -373,9 +373,7 @@ class Task:
 class Inference(Protocol):
     """All layers of a stack in one direction, without a tape; its weights are read at each call."""
 
-    def __call__(
-        self, x: Array, h: Array | None, c: Array | None, lengths: Array | None
-    ) -> tuple[Array, Array, Array | None]:
+    def __call__(self, x: Array, h: Array | None, c: Array | None, lengths: Array | None) -> tuple[Any, Any, Any]:
         """x `(T, B, I)` and the state, each `(L, B, H)`, None for zeros -> y `(T, B, H)` and the state after it."""
 
 
