@@ -29,13 +29,13 @@ def bench_forecasts(data: Path | None, names: Sequence[str], seeds: int, output:
 
     def report(task: Task, scores: list[Score]) -> None:
         for score in scores:
-            covered = "" if score.coverage is None else f", band covers {100 * score.coverage:.0f} %"
+            covered = "" if score.coverage is None else f", band covers {score.coverage:.0f} %"
             say(f"{task.name}: {score.contender} {score.measure} {score.value:.4f}{covered}, {score.seconds:.1f} CPU s")
 
-    found = forecasts.run(forecasts.tasks(data, names), data, range(min(seeds, SEEDS)), report)
+    results = forecasts.run(forecasts.tasks(data, names), data, range(min(seeds, SEEDS)), report)
     rows = []
-    for task, contender in dict.fromkeys((score.task, score.contender) for score in found):
-        own = [score for score in found if (score.task, score.contender) == (task, contender)]
+    for task, contender in dict.fromkeys((score.task, score.contender) for score in results):
+        own = [score for score in results if (score.task, score.contender) == (task, contender)]
         covered = [score.coverage for score in own if score.coverage is not None]
         rows.append(
             [
@@ -43,7 +43,7 @@ def bench_forecasts(data: Path | None, names: Sequence[str], seeds: int, output:
                 contender,
                 own[0].measure,
                 number(float(np.mean([score.value for score in own])), 4),
-                number(100 * float(np.mean(covered))) if covered else "-",
+                number(float(np.mean(covered))) if covered else "-",
                 f"{np.mean([score.seconds for score in own]):.1f}",
             ]
         )
@@ -51,5 +51,5 @@ def bench_forecasts(data: Path | None, names: Sequence[str], seeds: int, output:
     console().print(table(head, rows, text=3, title=f"Smaller is better; mean of {min(seeds, SEEDS)} seeds"))
     for path in files:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(forecasts.as_json(found), indent=1))
+        path.write_text(json.dumps(forecasts.as_json(results), indent=1))
         say(f"written: {path}")

@@ -1,4 +1,4 @@
-"""What can be hung into a training run: a progress bar, early stopping, logs, checkpoints.
+"""Callbacks of a training run: a progress bar, early stopping, logs, checkpoints.
 
 A callback is told where the run is and may stop it; it never touches the numbers.  It is called between steps only, so
 whatever it saves can be gone on from.
@@ -129,7 +129,7 @@ class EarlyStopping(Callback):
 
 
 class Progress(Callback):
-    """A bar over all steps (tqdm), the engine's name before it and the last losses behind.
+    """A bar over all steps (tqdm), the engine's name before it and the last losses behind; it goes away at the end.
 
     Args:
         enabled: False for silence.
@@ -149,9 +149,8 @@ class Progress(Callback):
         from tqdm import tqdm
 
         total = run.epochs * run.steps_per_epoch
-        self._bar = tqdm(
-            total=total, initial=min(run.step, total), desc=run.engine, unit="step", file=file, dynamic_ncols=True
-        )
+        known: Any = {"total": total, "initial": min(run.step, total), "desc": run.engine, "unit": "step"}
+        self._bar = tqdm(**known, file=file, dynamic_ncols=True, leave=False)
 
     def on_step(self, run: Run) -> None:
         if self._bar is not None:
@@ -162,11 +161,9 @@ class Progress(Callback):
             self._bar.set_postfix_str(f"epoch {run.epoch + 1}/{run.epochs}, loss {loss:.4g}{self._validation(run)}")
 
     def on_stop(self, run: Run) -> None:
-        if self._bar is None:
-            return
-        self._bar.set_postfix_str(f"epoch {run.epoch}/{run.epochs}{self._validation(run)}, {run.history.stopped}")
-        self._bar.close()
-        self._bar = None
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
 
     @staticmethod
     def _validation(run: Run) -> str:

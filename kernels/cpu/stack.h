@@ -122,7 +122,7 @@ static bool stack_by(const StackCall<R>& s, int threads, F forward) {
     const bool wave = is_wave(s, Products::weight_bytes(first), threads);
     const long between = wave            ? s.layers - 1
                          : s.layers == 2 ? 1
-                                         : 2;  // outputs that are there at a time, beside the last
+                                         : 2;  // outputs that are there at a time, besides the last
     const size_t size = size_t(s.T * s.B * s.H) * sizeof(R), room = (size + 127) & ~size_t(127);
     char* memory = static_cast<char*>(memory_take(room * size_t(between) + size_t(s.layers) * 2 * sizeof(R*)));
     if (!memory) return false;

@@ -42,7 +42,7 @@ def labels(figure: Figure, place: int = 0) -> list[str]:
 
 
 def is_picture(path: Path) -> bool:
-    """Whether the file is a PNG with something on it: more than one colour."""
+    """Whether the file is a PNG with something on it: more than one color."""
     return len(np.unique(imread(path).reshape(-1, 4), axis=0)) > 10
 
 
@@ -50,7 +50,7 @@ def test_bands_are_pairs_around_one_half_the_widest_first() -> None:
     assert [round(coverage, 6) for coverage, _, _ in FAN.bands] == [0.8, 0.5]
     np.testing.assert_array_equal(FAN.bands[0][1], MEDIAN - 0.3)
     assert figures.Fan(AHEAD, {0.1: MEDIAN, 0.8: MEDIAN}).bands == []
-    np.testing.assert_array_equal(figures.Fan(AHEAD, {}, MEDIAN + 2).centre, MEDIAN + 2)
+    np.testing.assert_array_equal(figures.Fan(AHEAD, {}, MEDIAN + 2).center, MEDIAN + 2)
 
 
 def test_forecast(tmp_path: Path, saved_figures: list[Figure]) -> None:
@@ -115,7 +115,10 @@ def test_backtest(tmp_path: Path, saved_figures: list[Figure]) -> None:
     )
     assert is_picture(tmp_path / "a.png")
     upper, left, right = saved_figures[0].axes
-    assert labels(saved_figures[0], 0) == ["observed", "forecast (2 origins shown)"]
+    assert labels(saved_figures[0], 0) == [
+        "observed", "forecast (2 origins shown)", "80 % interval", "50 % interval",
+    ]  # fmt: skip
+    assert {line.get_color() for line in upper.lines[1:]} == {figures.BLUE}  # every forecast in the model's color
     assert labels(saved_figures[0], 1) == ["LSTM", "naive"]
     assert [text.get_text() for text in right.texts] == ["0.5", "1.5"]
     assert "x (m)" in left.get_ylabel()

@@ -10,7 +10,7 @@ that take them.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,6 +26,28 @@ _GATES = {"lstm": "iofg", "gru": "zrn", "rnn": "h"}  # ONNX's order, in this lib
 _PEEPHOLES = "iof"
 _REVERSED = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}
 _COMMON = "activation_alpha activation_beta activations clip direction hidden_size layout"
+
+
+class Inputs(NamedTuple):
+    """The inputs of the operators LSTM, GRU and RNN in ONNX's order; only the LSTM has `c` and `p`.
+
+    Attributes:
+        x: X `(T, B, I)`, or `(B, T, I)` with layout 1.
+        w, r: W `(D, G*H, I)` and R `(D, G*H, H)`.
+        b: B `(D, 2*G*H)`.
+        lengths: sequence_lens `(B,)`, on the host.
+        h, c: initial_h and initial_c `(D, B, H)`, or `(B, D, H)` with layout 1.
+        p: P `(D, 3*H)`.
+    """
+
+    x: Array
+    w: Array
+    r: Array
+    b: Array | None = None
+    lengths: Array | None = None
+    h: Array | None = None
+    c: Array | None = None
+    p: Array | None = None
 
 
 class Layer:
@@ -56,12 +78,12 @@ class Layer:
         if unknown:
             raise InteropError(f"the {node} has activation {unknown[0]!r}, expected one of {', '.join(known.values())}")
         left = {key: list(node.get(f"activation_{key}", [])) for key in ("alpha", "beta")}
-        found = []
+        chosen = []
         for name in (known[name.lower()] for name in names):
             takes = activations.ACTIVATIONS[name].takes
             numbers = {key: left[key].pop(0) for key in takes if left[key]}
-            found.append(activations.named(name, **numbers))
-        return [tuple(found[place : place + count]) for place in range(0, len(found), count)]
+            chosen.append(activations.named(name, **numbers))
+        return [tuple(chosen[start : start + count]) for start in range(0, len(chosen), count)]
 
     # -- weights ---------------------------------------------------------------------------------------------------
     def prepare(self, context: Context, dtype: str, weights: tuple[Array | None, ...]) -> None:
@@ -80,15 +102,15 @@ class Layer:
             if value is not None and value.shape != shape:
                 raise InteropError(f"the {self.node} has {name} of shape {value.shape}, expected {shape}")
         self.directions = []
-        for place, reverse in enumerate(self.reversed):
-            spec = self._spec(place, inputs, hidden, dtype, b is not None, p is not None)
-            parts = [None if value is None else value[place] for value in (w, r, b, p)]
+        for side, reverse in enumerate(self.reversed):
+            spec = self._spec(side, inputs, hidden, dtype, b is not None, p is not None)
+            parts = [None if value is None else value[side] for value in (w, r, b, p)]
             values = self._values(spec, *parts)
             self.directions.append(Direction(spec, values, context.backend, reverse=reverse, engine=self.engine))
         self.seen = weights
 
-    def _spec(self, place: int, inputs: int, hidden: int, dtype: str, bias: bool, peepholes: bool) -> StackSpec:
-        named, relu = self.activations[place], self.cell == "rnn" and self.activations[place][0][0] == "Relu"
+    def _spec(self, side: int, inputs: int, hidden: int, dtype: str, bias: bool, peepholes: bool) -> StackSpec:
+        named, relu = self.activations[side], self.cell == "rnn" and self.activations[side][0][0] == "Relu"
         clip = self.node.get("clip")
         try:
             return StackSpec(
@@ -113,7 +135,7 @@ class Layer:
 
         def rows(value: np.ndarray) -> np.ndarray:
             parts = np.split(value, len(self.gates))
-            return np.concatenate([parts[place] for place in order])
+            return np.concatenate([parts[index] for index in order])
 
         values = {"W_x": rows(w).T, "W_h": rows(r).T}
         if b is not None:
@@ -129,38 +151,28 @@ class Layer:
         return values
 
     # -- a call ----------------------------------------------------------------------------------------------------
-    def run(
-        self,
-        context: Context,
-        x: Array,
-        w: Array,
-        r: Array,
-        b: Array | None = None,
-        lengths: Array | None = None,
-        h: Array | None = None,
-        c: Array | None = None,
-        p: Array | None = None,
-    ) -> tuple[Array, ...]:
+    def run(self, context: Context, inputs: Inputs) -> tuple[Array, ...]:
         """The operator's outputs Y, Y_h and, for the LSTM, Y_c."""
         node, backend, xp = self.node, context.backend, context.backend.xp
+        x, h, c = inputs.x, inputs.h, inputs.c
         if x.dtype.kind != "f" or x.ndim != 3:
             raise InteropError(
                 f"the {node} has X of shape {x.shape} and dtype {x.dtype}, expected three axes of floats"
             )
-        given = x.dtype.name
-        dtype = "float32" if given == "float16" and not backend.is_cuda else given  # the CPU has no half arithmetic
-        self.prepare(context, dtype, (w, r, b, p))
+        outer = x.dtype.name  # of the model's values
+        dtype = "float32" if outer == "float16" and not backend.is_cuda else outer  # the CPU has no half arithmetic
+        self.prepare(context, dtype, (inputs.w, inputs.r, inputs.b, inputs.p))
         x = xp.asarray(x, dtype=dtype)
         if self.batch_first:
             x, h, c = (None if value is None else xp.swapaxes(value, 0, 1) for value in (x, h, c))
         x = xp.ascontiguousarray(x)
-        (steps, batch, inputs), hidden = x.shape, self.directions[0].spec.hidden_size
-        if inputs != self.directions[0].spec.input_size:
+        (steps, batch, features), hidden = x.shape, self.directions[0].spec.hidden_size
+        if features != self.directions[0].spec.input_size:
             raise InteropError(
-                f"the {node} has X of {inputs} features, but W is for {self.directions[0].spec.input_size}"
+                f"the {node} has X of {features} features, but W is for {self.directions[0].spec.input_size}"
             )
         context.room(node, (steps, len(self.directions), batch, hidden), x.itemsize)
-        rows = self._lengths(context, lengths, steps, batch)
+        rows = self._lengths(context, inputs.lengths, steps, batch)
         starts = self._starts(xp, dtype, batch, h, c)
         results = [direction.run(x, start, rows) for direction, start in zip(self.directions, starts, strict=True)]
         y = xp.stack([y for y, _ in results], axis=1)
@@ -171,7 +183,7 @@ class Layer:
             ends = [end * (rows > 0)[None, :, None].astype(end.dtype) for end in ends]
         if self.batch_first:
             y, ends = xp.transpose(y, (2, 0, 1, 3)), [xp.swapaxes(end, 0, 1) for end in ends]
-        return tuple(value.astype(given, copy=False) for value in (y, *ends))
+        return tuple(value.astype(outer, copy=False) for value in (y, *ends))
 
     def _lengths(self, context: Context, lengths: Array | None, steps: int, batch: int) -> Array | None:
         if lengths is None:
@@ -192,7 +204,7 @@ class Layer:
                 raise InteropError(f"the {self.node} has {name} of shape {value.shape}, expected {shape}")
             parts.append(xp.zeros(shape, dtype) if value is None else xp.asarray(value, dtype=dtype))
         memory = self.cell == "lstm"
-        return [State(parts[0][place], parts[1][place] if memory else None) for place in range(shape[0])]
+        return [State(parts[0][side], parts[1][side] if memory else None) for side in range(shape[0])]
 
 
 def _not_prepared(context: Context, node: Node, *inputs: Any) -> Any:
