@@ -46,6 +46,7 @@ class Recurrent:
         params: dict of views into one flat buffer (`params.flat`), names in docs/architecture.md.
         seed: of the initial weights and of the dropout masks.
         calls: training forward passes so far; with the seed it fixes the next dropout mask.
+        first_row: which row of a batch that several processes share is row 0 here; the masks are those of its rows.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class Recurrent:
         self.spec = spec
         self.backend = resolve(device)
         self.seed = validate.count("seed", seed, at_least=0)
-        self.calls = 0
+        self.calls, self.first_row = 0, 0
         self._plans = Plans(spec, self.backend.device, None if engine is None else by_name(engine).name)
         self._recorded: Replays | None = None
         self._inference: tuple[str, ParamDict | None, Inference | None] = ("", None, None)  # engine, what it reads, it
@@ -178,7 +179,7 @@ class Recurrent:
                 return y, states.of_parts(h, c), None
             if number is None:
                 number, self.calls = self.calls, self.calls + bool(training)
-            weights = Weights(backend, self.params, self.seed)
+            weights = Weights(backend, self.params, self.seed, self.first_row)
             if plan.no_graph is not None:
                 y, h, c, tape = scan.forward(plan, weights, x, h, c, rows, number)
                 return y, states.of_parts(h, c), tape

@@ -30,7 +30,7 @@ struct LossCall {
 // Which elements a dropout keeps, as gpulstm/arrays/random.py defines it: kept [steps][size].
 struct KeepCall {
     bool* kept;
-    long steps, size;
+    long steps, first, size;  // of a step's elements those from `first` on
     unsigned first_step, k0, k1, stream, call, least;  // of Philox's counter and key; the smallest word that is kept
     int threads;
 };
