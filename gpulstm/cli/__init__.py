@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from gpulstm.cli import bench, convert, demo, forecaster, info, tune, warmup
+from gpulstm.cli import bench, console, convert, demo, forecaster, info, tune, warmup
 
 HELP = """Stacked LSTMs for time series, on the CPU and on NVIDIA GPUs.
 
@@ -50,4 +50,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: without the program's name; those of the process if None.
     """
+    console.hush()
     app(args=None if arguments is None else list(arguments), prog_name="gpulstm")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,6 +14,7 @@ import typer
 
 from gpulstm.arrays import files
 from gpulstm.arrays.devices import resolve
+from gpulstm.arrays.launch import place
 from gpulstm.cli.console import (
     can_draw,
     console,
@@ -114,7 +116,7 @@ def train(
     job = Job(output, force or resume, quiet, tensorboard)
     forecaster = Forecaster.of(config)
     going_on = resume and (output / FINAL).is_file()  # the comparison was over
-    with files.locked(output, ConfigError):
+    with files.locked(output, ConfigError) if first_rank() else contextlib.nullcontext():
         if not going_on:
             job.fit(forecaster, series, RUN, resume)
         whole = Forecaster.of(replace(config, test=0))
@@ -136,10 +138,15 @@ def compare(forecaster: Forecaster, series: SeriesSet, metrics: Path | None) -> 
     result = forecaster.backtest(series, automatic=True)
     console().print(metrics_table(result))
     console().print(result.verdict())
-    if metrics is not None:
+    if metrics is not None and first_rank():
         result.metrics_to(metrics)
         say(f"written: {metrics}")
     return True
+
+
+def first_rank() -> bool:
+    """Whether this process is the one that writes, among those that mpiexec started."""
+    return place().rank == 0
 
 
 @dataclass(frozen=True)
@@ -167,7 +174,8 @@ class Job:
             typer.Exit: 128 + n, where signal n stopped the training; what was reached is written.
         """
         names = [MODEL, HISTORY, *(["history.png"] if can_draw() else []), checkpoint]
-        model, history, *picture, run = new_files(self.output, names, self.force or checkpoint == FINAL)
+        force = self.force or checkpoint == FINAL or not first_rank()
+        model, history, *picture, run = new_files(self.output, names, force)
         config = forecaster.config
         task = Call(config.stack(1), resolve(config.device).device, 8, 32, True, False)
         choose(task, config.engine)  # a forced engine that cannot serve is refused before anything is written
@@ -188,9 +196,13 @@ class Job:
         for note in forecaster.notes:
             if note not in series.notes:  # those were said before the fit
                 say(note)
-        self.output.mkdir(parents=True, exist_ok=True)
         trained, members = forecaster.history, forecaster.members
         interrupted = trained.stopped == "interrupted"
+        if not first_rank():
+            if interrupted:
+                raise typer.Exit(interrupts.status())
+            return
+        self.output.mkdir(parents=True, exist_ok=True)
         if interrupted and not trained.rows:
             say(f"interrupted before the first epoch was over; go on with --resume, from {run}")
             raise typer.Exit(interrupts.status())

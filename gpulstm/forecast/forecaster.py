@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 import numpy as np
 
 from gpulstm import validate
+from gpulstm.arrays.devices import resolve
+from gpulstm.arrays.launch import place
 from gpulstm.data.options import TableOptions
 from gpulstm.data.seasons import seasons_of
 from gpulstm.data.series import SeriesSet, end_of
@@ -37,6 +39,8 @@ from gpulstm.forecast.results import Backtest, Forecast
 from gpulstm.training.history import History
 
 if TYPE_CHECKING:
+    from gpulstm.data.parts import Parts
+    from gpulstm.forecast.members.training import Runs
     from gpulstm.forecast.streaming import ForecastStream, MixtureStream
     from gpulstm.losses import Loss
     from gpulstm.training.callbacks import Callback
@@ -131,9 +135,13 @@ class Forecaster:
     ) -> Forecaster:
         """Learn from one or many series.
 
+        Under mpiexec all ranks call it with the same data and train together (`parallel`); with `devices` this process
+        starts such ranks itself.
+
         Args:
-            data: a path, frame, dict or array with the roles of its columns, as `load_series` takes them; or a
-                `SeriesSet`.
+            data: a path, frame, dict or array with the roles of its columns, as `load_series` takes them; a
+                `SeriesSet`; or a table in parts that is larger than memory, whole series in each: a Dask frame, a
+                folder, or a pattern such as `"parts/*.parquet"`.
             progress: a bar on stderr.
             callbacks: further callbacks of the training run; of a mixture's networks, of the first one's.
             checkpoint: a file to which the present training run is saved after every epoch.
@@ -151,19 +159,49 @@ class Forecaster:
             TrainingError, CheckpointError: as `Trainer`.
         """
         from gpulstm.data.loading import load_series
-        from gpulstm.forecast.automatic import fit_mixture
-        from gpulstm.forecast.learning import fit_network, last_times
+        from gpulstm.data.parts import Parts, is_in_parts
+        from gpulstm.forecast import ranks as processes
         from gpulstm.forecast.members.training import Runs
+        from gpulstm.training.parallel import ends_all, ranks_of, settle
 
         if table.get("calendar") in ("auto", ["auto"], ("auto",)):  # a mixture looks at the calendar by itself
             del table["calendar"]
         earlier = self.fitted if warm_start else None
-        read = load_series(data, **(table if earlier is None or table else {"like": earlier.tail}))
-        config, seasons = self.planned(read), self._seasons(read)
-        weights = earlier.weights() if isinstance(earlier, FittedMixture) else None
-        identity = {**self.config.identity(), **read.identity()}
-        runs = Runs(callbacks, progress, checkpoint, resume, weights, identity)
-        if config.single:
+        named = table if earlier is None or table else {"like": earlier.tail}
+        read = None if is_in_parts(data) else load_series(data, **named)
+        chosen = processes.wanted(self.config.devices)
+        if chosen:
+            options = {"progress": progress, "callbacks": callbacks, "checkpoint": checkpoint, "resume": resume}
+            options |= {"warm_start": warm_start, **(table if read is None else {})}
+            processes.fit(self, chosen, data if read is None else read, options)
+            self._series = read
+            return self
+        ranks = ranks_of(self.config.parallel, resolve(self.config.device))
+        series = Parts(data, named) if read is None else read
+        identity = {**self.config.identity(), **series.identity()}
+        settle(ranks, lambda: None, lambda: {"work": "a fit", **identity})
+        with ends_all(ranks):
+            weights = earlier.weights() if isinstance(earlier, FittedMixture) else None
+            runs = Runs(callbacks, progress, checkpoint, resume, weights, identity, ranks)
+            self._learn(series, runs, earlier)
+        settle(ranks, lambda: None, lambda: {"work": "the end of a fit"})
+        self._series = read
+        for line in self.summary().splitlines():
+            LOG.info(line)
+        return self
+
+    def _learn(self, data: SeriesSet | Parts, runs: Runs, earlier: Fitted | FittedMixture | None) -> None:
+        """Fit on series, or on a table in parts."""
+        from gpulstm.forecast.automatic import fit_mixture
+        from gpulstm.forecast.learning import fit_network, last_times
+        from gpulstm.forecast.partitions import config_for_parts, fit_parts
+
+        read = data if isinstance(data, SeriesSet) else data.first
+        seasons = self._seasons(read)
+        config = self.planned(read) if isinstance(data, SeriesSet) else config_for_parts(self._with_test(read))
+        if not isinstance(data, SeriesSet):
+            self._fitted, self.history, notes = fit_parts(config, data, seasons, runs)
+        elif config.single:
             options = resolved(config, seasons[0], int(np.median(read.lengths)))
             self._fitted, self.history, notes = fit_network(
                 options, read, seasons, runs, earlier if isinstance(earlier, Fitted) else None
@@ -178,10 +216,6 @@ class Forecaster:
         step = read.axis.step
         if config.season is None and seasons == (1,) and step.seconds >= 1:
             self.notes.append(f"no season of the step {step.freq} fits the series; name it as {option('season', ...)}")
-        self._series = read
-        for line in self.summary().splitlines():
-            LOG.info(line)
-        return self
 
     # -- forecasting -------------------------------------------------------------------------------------------------
     def predict(self, horizon: int | None = None, future: Any = None, *, data: Any = None) -> Forecast:
@@ -192,14 +226,24 @@ class Forecaster:
             future: the future covariates of the steps ahead, where there are any besides the calendar's: a table with
                 their columns, or an array `(steps, columns)` or `(series, steps, columns)`.  The direct strategy needs
                 them for the whole horizon of the model.
-            data: other series with the same columns, to forecast instead of those of the fit.
+            data: other series with the same columns, to forecast instead of those of the fit; or a table of them in
+                parts, as `fit` takes it.
+
+        Returns:
+            a `Forecast`; of a table in parts a Dask frame with the rows that `predict_frame` gives of each.
 
         Raises:
             NotFittedError: before `fit`.
             ConfigError: too long a horizon.
             DataError: series too short, or wrong future covariates.
         """
+        from gpulstm.data.parts import is_in_parts
+
         fitted = self.fitted
+        if is_in_parts(data):
+            from gpulstm.forecast.partitions import predict_parts
+
+            return predict_parts(self, data, horizon, future)
         steps = fitted.horizon if horizon is None else validate.count("horizon", horizon)
         direct = isinstance(fitted, FittedMixture) or fitted.config.strategy == "direct"
         if isinstance(fitted, Fitted) and direct and steps > fitted.horizon:
@@ -224,6 +268,26 @@ class Forecaster:
         if short:
             self.notes.append(f"simple forecasts, for fewer than {fitted.config.least} rows: {listed(short)}")
         return forecast.first(steps)
+
+    def predict_frame(self, frame: Any, horizon: int | None = None) -> Any:
+        """The forecast of the series of a pandas frame as a pandas frame, in long form.
+
+        It is a function of the frame alone, for what maps functions over parts of a table: Dask, Spark, Ray.
+
+        Args:
+            frame: whole series, with the columns of the fit.
+            horizon: as `predict`.
+        """
+        return self.predict(horizon, data=frame).to_frame("pandas")
+
+    def backtest_frame(self, frame: Any, *, origins: Any = None, stride: int | None = None) -> Any:
+        """A backtest on the series of a pandas frame as a pandas frame: every forecast next to what came.
+
+        Args:
+            frame: as `predict_frame`.
+            origins, stride: as `backtest`.
+        """
+        return self.backtest(frame, origins=origins, stride=stride).to_frame("pandas")
 
     def stream(self, data: Any = None, future: Any = None) -> ForecastStream | MixtureStream:
         """Start a forecast that follows the series row by row; see `ForecastStream` and `MixtureStream`.
@@ -250,7 +314,7 @@ class Forecaster:
         """Forecast from many origins in the past, and compare with what came and with the naive forecasts.
 
         Args:
-            data: series with the columns of the fit; by default those of the fit.
+            data: series with the columns of the fit; by default those of the fit; or a table of them in parts.
             origins: a number of origins in each series, the last of them a horizon before its end; or row numbers; None
                 for all of the test part (`test`), `stride` apart.
             stride: rows between neighboring origins, a quarter of the horizon by default.
@@ -258,16 +322,22 @@ class Forecaster:
                 `baselines.automatic_baselines`.
 
         Returns:
-            forecasts and metrics; `seen` tells whether some of the rows took part in training.
+            a `Backtest`, whose `seen` tells whether some of the rows took part in training; of a table in parts a Dask
+            frame with the rows that `backtest_frame` gives of each.
 
         Raises:
             NotFittedError: before `fit`.
             ConfigError: neither origins nor a test part.
             DataError: series too short.
         """
+        from gpulstm.data.parts import is_in_parts
         from gpulstm.forecast.backtest import backtest_origins, run_backtest
 
         fitted = self.fitted
+        if is_in_parts(data):
+            from gpulstm.forecast.partitions import backtest_parts
+
+            return backtest_parts(self, data, origins, stride)
         if data is None and self._series is None:
             raise DataError("data is missing: a forecaster that was loaded has only the end of its series; give them")
         series = self._series if data is None else self.read(data)
@@ -398,11 +468,16 @@ class Forecaster:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write options, weights, scaling and the end of the series to one checkpoint file.
 
+        Of ranks that mpiexec started, which have all fitted the same, the first alone writes.
+
         Raises:
             NotFittedError: before `fit`.
             CheckpointError: the file cannot be written; one that was there is as it was.
         """
-        self.fitted.save(path, self.config.to_dict(), self.history, self.notes)
+        fitted = self.fitted
+        if place().rank and self.config.parallel != "none":
+            return
+        fitted.save(path, self.config.to_dict(), self.history, self.notes)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: str = "auto", *, likelihood: Loss | None = None) -> Forecaster:

@@ -18,7 +18,7 @@ import functools
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, cast
 
 import numpy as np
 
@@ -110,11 +110,10 @@ class MpiRanks:
         self._nccl = None
         self._check_devices(machines, self.gather(backend.device))
         if backend.is_cuda and self.size > 1:
-            from gpulstm.arrays.cupy_backend import Communicator, nccl_id
+            from gpulstm.arrays.cupy_backend import Communicator, CupyBackend, nccl_id
 
-            self._nccl = Communicator(
-                backend, self.size, self.broadcast(nccl_id() if self.rank == 0 else None), self.rank
-            )
+            name = self.broadcast(nccl_id() if self.rank == 0 else None)
+            self._nccl = Communicator(cast(CupyBackend, backend), self.size, name, self.rank)
         elif self.size > 1:
             self._share_processors(machines)
 
@@ -253,7 +252,7 @@ def _machine() -> str:
 
 
 def everywhere(error: GpulstmError) -> GpulstmError:
-    """The error, marked as one that every rank raises alike, so that rank 0 says it for all and none has to be ended."""
+    """The error, marked as one that every rank raises alike: rank 0 says it for all, and none has to be ended."""
     error.everywhere = True
     return error
 
@@ -322,8 +321,8 @@ def settle(ranks: Ranks, check: Callable[[], None], facts: Callable[[], Mapping[
             if first.get(name) != other.get(name):
                 raise everywhere(
                     ConfigError(
-                        f"rank {rank} has another {name} than rank 0: {other.get(name)!r}, not {first.get(name)!r}; start "
-                        "all ranks with the same version, options and data"
+                        f"rank {rank} has another {name} than rank 0: {other.get(name)!r}, not {first.get(name)!r}; "
+                        "start all ranks with the same version, options and data"
                     )
                 )
 

@@ -47,7 +47,9 @@ def hash_of(value: Any) -> str:
 
 
 def _add(digest: Any, value: Any) -> None:
-    if isinstance(value, np.ndarray):
+    if hasattr(value, "fingerprint"):
+        digest.update(value.fingerprint.encode())
+    elif isinstance(value, np.ndarray):
         digest.update(f"{value.dtype} {value.shape}".encode())
         digest.update(np.ascontiguousarray(value).view(np.uint8).data if value.size else b"")
     elif hasattr(value, "__dict__"):
@@ -81,7 +83,7 @@ def follow_verdicts(ranks: Ranks, backend: Backend) -> None:
     if ranks.size > 1 and backend.is_cuda:
         from gpulstm.engines.cuda import verdicts
 
-        known = verdicts.of(backend)  # type: ignore[arg-type]
+        known = verdicts.of(backend)
         document = ranks.broadcast(known.document() if ranks.rank == 0 else None)
         if ranks.rank:
             known.adopt(document)

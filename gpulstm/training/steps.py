@@ -11,11 +11,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from gpulstm.arrays.backend import Array
+from gpulstm.data.streamed import AnyWindows
 from gpulstm.data.tbptt import Lanes
-from gpulstm.data.windows import Batch, WindowSet
+from gpulstm.data.windows import Batch
 from gpulstm.errors import TrainingError
 from gpulstm.model.memory import Memory
 from gpulstm.model.network import Reading
@@ -43,7 +42,7 @@ class Steps:
         self._network_states: list[Any] = []  # before each step since the host last looked at the losses
         self._passes = 1  # forward passes of a step
 
-    def begin(self, train: WindowSet | Lanes) -> None:
+    def begin(self, train: AnyWindows) -> None:
         """A run over these windows begins: this rank computes its share of their batches."""
         if isinstance(train, Lanes):
             self._passes = Reading(state_at=train.chunk).passes(train.context)
@@ -52,7 +51,7 @@ class Steps:
             self._rows = rows_of(self._ranks, batch)
             self._state.network.rnn.first_row = self._rows.start
 
-    def take(self, train: WindowSet | Lanes, indices: np.ndarray) -> None:
+    def take(self, train: AnyWindows, indices: Any) -> None:
         """One step on the windows or chunks of `indices`; nothing waits for the device.
 
         Raises:
@@ -102,7 +101,7 @@ class Steps:
         state.network.calls -= count * self._passes
         state.network_state = self._network_states[-count]
 
-    def cause(self, train: WindowSet | Lanes, indices: np.ndarray) -> str:
+    def cause(self, train: AnyWindows, indices: Any) -> str:
         """What is not finite in a step on the windows of `indices` with the present weights."""
         state, batch = self._state, self._gather(train, indices)
         names = self._ranks.gather(None if batch is None else _bad_data(batch))
@@ -124,7 +123,7 @@ class Steps:
         """Whether a pass on T `steps` and B `batch` rows is replayed as a CUDA graph."""
         return self._pass.explain(steps, batch)
 
-    def _gather(self, train: WindowSet | Lanes, indices: np.ndarray) -> Batch | None:
+    def _gather(self, train: AnyWindows, indices: Any) -> Batch | None:
         """This rank's rows of a batch; None where it has none of them."""
         own = indices[self._rows]
         return train.gather(own, self._state.network.backend) if own.size else None

@@ -21,6 +21,7 @@ import numpy as np
 from gpulstm import validate
 from gpulstm.arrays.params import ParamDict
 from gpulstm.arrays.random import host_generator
+from gpulstm.data.streamed import AnyWindows, StreamedWindows
 from gpulstm.data.tbptt import Lanes
 from gpulstm.data.windows import WindowSet
 from gpulstm.errors import ShapeError, TrainingError
@@ -33,8 +34,8 @@ from gpulstm.training.callbacks import Callback
 from gpulstm.training.history import History
 from gpulstm.training.interrupts import deferred
 from gpulstm.training.parallel import Ranks, ends_all, everywhere, ranks_of, rows_of, settle
-from gpulstm.training.state import RunState, in_order
 from gpulstm.training.shared import facts_of, follow_verdicts, gathered, own_rows
+from gpulstm.training.state import RunState, in_order
 from gpulstm.training.step_log import first_bad, means
 from gpulstm.training.steps import Steps, first_not_finite
 
@@ -122,7 +123,7 @@ class Trainer:
         )
         self.ranks = ranks_of(parallel, network.backend)
         self._steps = Steps(self.state, self.memory, self.ranks)
-        self._train: WindowSet | Lanes | None = None  # while a loop runs
+        self._train: AnyWindows | None = None  # while a loop runs
         self._stop = ""
         self._calling = False  # while rank 0 runs callbacks, and the others wait for it
 
@@ -165,14 +166,15 @@ class Trainer:
         """End the run after the present step; for callbacks."""
         self._stop = self._stop or reason
 
-    def fit(self, train: WindowSet | Lanes, validation: WindowSet | None = None) -> History:
+    def fit(self, train: AnyWindows, validation: WindowSet | None = None) -> History:
         """Train until `epochs` epochs are over, a callback stops the run, or Ctrl-C does.
 
         The first Ctrl-C ends the run after the present step, with the state whole: `save` then writes a checkpoint that
         goes on from there.  A second one ends it at once.
 
         Args:
-            train: what to learn from: windows in random order, or lanes in that of time.
+            train: what to learn from: windows in random order, those of a table in parts too, or lanes in the order of
+                time.
             validation: what to judge the epochs by.
 
         Returns:
@@ -212,7 +214,7 @@ class Trainer:
                     self._tell("on_stop")
         return state.history
 
-    def _check(self, train: WindowSet | Lanes, validation: WindowSet | None) -> None:
+    def _check(self, train: AnyWindows, validation: WindowSet | None) -> None:
         """Refuse what cannot be, before anything is changed."""
         state = self.state
         state.check_saved(self.callbacks, self.extra)
@@ -284,7 +286,7 @@ class Trainer:
         self.extra = self.state.restore(path, self.callbacks)
         self.state.network_state = own_rows(self.ranks, self.state.network_state, self.state.batch_size)
 
-    def _run_epoch(self, train: WindowSet | Lanes, validation: WindowSet | None) -> None:
+    def _run_epoch(self, train: AnyWindows, validation: WindowSet | None) -> None:
         started, state = time.perf_counter(), self.state
         runs = batches(train, state)
         state.open_log(len(runs))
@@ -407,10 +409,12 @@ class Trainer:
             self.stop("interrupted")
 
 
-def batches(train: WindowSet | Lanes, state: RunState) -> list[np.ndarray]:
+def batches(train: AnyWindows, state: RunState) -> Sequence[Any]:
     """The windows or chunks of each step of the present epoch."""
     if isinstance(train, Lanes):
         return train.batches(state.batch_size)
+    if isinstance(train, StreamedWindows):
+        return train.batches(state.batch_size, state.seed, state.epoch)
     return train.batches(state.batch_size, data_order(state.seed, state.epoch, len(train)))
 
 
@@ -423,7 +427,7 @@ def rescue(state: RunState, restore_best: bool) -> str:
     return "the weights are those before that step"
 
 
-def check_windows(name: str, windows: WindowSet | Lanes, state: RunState) -> None:
+def check_windows(name: str, windows: AnyWindows, state: RunState) -> None:
     """Refuse windows that do not fit the network of a run.
 
     Raises:

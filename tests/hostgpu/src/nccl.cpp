@@ -3,7 +3,7 @@
 // A group is a file named by its unique id: a barrier, and one slot a rank.  A collective goes over the data in pieces of a
 // slot: every rank puts its piece into its slot, all meet, every rank adds up the slots in the order of ranks, all meet.
 // So the sum has the same bits on every rank.  The work is done where that of a stream is: at the call, or, with
-// HOSTGPU_LAZY=1, when something waits for the stream; never within a graph capture, which NCCL itself allows.
+// HOSTGPU_LAZY=1, when something waits for the stream; a graph repeats it.
 #include "core.h"
 #include <fcntl.h>
 #include <sched.h>
@@ -86,7 +86,6 @@ static bool usable(const void* p, HgStream s, const char* what) { return hg_usab
 
 API int ncclAllReduce(const void* in, void* out, size_t count, int type, int op, void* group, HgStream s) {
   if ((type != FLOAT32 && type != FLOAT64) || op != SUM) { hg_log("ncclAllReduce: only sums of float32 and float64"); return ARGUMENT; }
-  if (hg_stream_capturing(s)) { hg_log("ncclAllReduce within a capture is not simulated"); return USAGE; }
   if (!usable(in, s, "ncclAllReduce") || !usable(out, s, "ncclAllReduce")) return ARGUMENT;
   Group* g = G;
   return hg_submit(s, "ncclAllReduce", [=] {
@@ -97,7 +96,6 @@ API int ncclAllReduce(const void* in, void* out, size_t count, int type, int op,
 API int ncclBroadcast(const void* in, void* out, size_t count, int type, int root, void* group, HgStream s) {
   static const int widths[] = {1, 1, 4, 4, 8, 8, 2, 4, 8, 2};
   if (type < 0 || type > 9 || root < 0 || root >= G->size) return ARGUMENT;
-  if (hg_stream_capturing(s)) { hg_log("ncclBroadcast within a capture is not simulated"); return USAGE; }
   if (!usable(out, s, "ncclBroadcast") || (G->rank == root && !usable(in, s, "ncclBroadcast"))) return ARGUMENT;
   Group* g = G; size_t bytes = count * widths[type];
   return hg_submit(s, "ncclBroadcast", [=] {
