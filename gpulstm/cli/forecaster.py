@@ -33,6 +33,7 @@ from gpulstm.cli.summary import summary
 from gpulstm.data import datasets
 from gpulstm.data.loading import load_series
 from gpulstm.data.options import TableOptions
+from gpulstm.data.parts import Parts, is_in_parts
 from gpulstm.data.series import SeriesSet
 from gpulstm.data.times import TimeForm
 from gpulstm.engines.dispatch import choose
@@ -51,7 +52,10 @@ FINAL = "final.safetensors"  # the run on all rows, after the comparison
 
 FILES = "Files and output"
 
-Table = Annotated[Path, typer.Argument(help="CSV or Parquet file, or a bundled series: co2, seattle_weather.")]
+Table = Annotated[
+    Path,
+    typer.Argument(help="CSV or Parquet file, a folder of parts of one, or a bundled series: co2, seattle_weather."),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=NETWORK)]
 Output = Annotated[Path, typer.Option(help="Folder for everything that is written.", rich_help_panel=FILES)]
 Force = Annotated[
@@ -106,11 +110,20 @@ def train(
         Job(output, force, quiet, tensorboard).fit(started, series, RUN, False, warm_start=True)
         say(f"next: gpulstm forecast {output / MODEL}")
         return
-    series = load_series(table_path(data), table, guess=True)
+    series = Parts(data, vars(table)) if is_in_parts(data) else load_series(table_path(data), table, guess=True)
     if resume and not any((output / name).is_file() for name in (RUN, FINAL)):
         raise ConfigError(f"--resume finds no {RUN} in {output}; name the --output of the interrupted run")
     if metrics is not None:
         new_files(metrics.parent, [metrics.name], force or resume)
+    if isinstance(series, Parts):
+        if metrics is not None:
+            raise ConfigError("--metrics is for a table of one file; a table in parts is not compared")
+        test = 0 if config.test == AUTO else config.test
+        Job(output, force or resume, quiet, tensorboard).fit(
+            Forecaster.of(replace(config, test=test)), series, RUN, resume
+        )
+        say(f"next: gpulstm forecast {output / MODEL} {data}")
+        return
     for line in summary(series, Forecaster.of(config).planned(series)):
         say(line)
     job = Job(output, force or resume, quiet, tensorboard)
@@ -166,7 +179,7 @@ class Job:
     tensorboard: Path | None = None
 
     def fit(
-        self, forecaster: Forecaster, series: SeriesSet, checkpoint: str, resume: bool, warm_start: bool = False
+        self, forecaster: Forecaster, series: SeriesSet | Parts, checkpoint: str, resume: bool, warm_start: bool = False
     ) -> None:
         """Train, and leave behind the model, the history, its picture, and the run to go on from.
 
@@ -194,7 +207,7 @@ class Job:
             warm_start=warm_start,
         )
         for note in forecaster.notes:
-            if note not in series.notes:  # those were said before the fit
+            if isinstance(series, Parts) or note not in series.notes:  # those were said before the fit
                 say(note)
         trained, members = forecaster.history, forecaster.members
         interrupted = trained.stopped == "interrupted"
@@ -211,7 +224,7 @@ class Job:
         if trained.rows:
             written += [history, *picture, run]
             for path in picture:
-                figures.history(path, trained.columns(), title=f"Training: {', '.join(series.target_names)}")
+                figures.history(path, trained.columns(), title=f"Training: {', '.join(forecaster.tail.target_names)}")
         if members is not None:
             console().print(members_table(members))
         else:
@@ -261,12 +274,25 @@ def forecast(
     force: Force = False,
     pictures: Pictures = 6,
     unit: Unit = "",
+    scheduler: Annotated[
+        str, typer.Option(help="For a table in parts: Dask's scheduler, such as tcp://10.0.0.1:8786.")
+    ] = "",
 ) -> None:
     """Forecast what follows a table: a CSV, and a picture with the bands between the quantiles.
+
+    Of a folder with parts of a table, each with whole series, it writes forecast.parquet, a folder with a file a part.
 
     Example: gpulstm forecast runs/model/model.safetensors sales.csv --output runs/forecast
     """
     forecaster = Forecaster.load(model, device)
+    if is_in_parts(data):
+        from gpulstm.cli.parts import forecast_parts
+
+        if future is not None:
+            raise ConfigError("--future cannot be given for a table in parts; forecast its parts one by one")
+        return forecast_parts(forecaster, str(data), horizon or None, scheduler, output, force)
+    if scheduler:
+        raise ConfigError("--scheduler is for a table in parts, a folder of files")
     past = forecaster.tail if data is None else forecaster.read(table_path(data))
     result = forecaster.predict(horizon or None, future, data=None if data is None else past)
     drawn = names_of("forecast", result.names, result.targets, pictures) if can_draw() else {}

@@ -168,7 +168,7 @@ class Forecaster:
             del table["calendar"]
         earlier = self.fitted if warm_start else None
         named = table if earlier is None or table else {"like": earlier.tail}
-        read = None if is_in_parts(data) else load_series(data, **named)
+        read = None if isinstance(data, Parts) or is_in_parts(data) else load_series(data, **named)
         chosen = processes.wanted(self.config.devices)
         if chosen:
             options = {"progress": progress, "callbacks": callbacks, "checkpoint": checkpoint, "resume": resume}
@@ -177,7 +177,7 @@ class Forecaster:
             self._series = read
             return self
         ranks = ranks_of(self.config.parallel, resolve(self.config.device))
-        series = Parts(data, named) if read is None else read
+        series = read or (data if isinstance(data, Parts) else Parts(data, named))
         identity = {**self.config.identity(), **series.identity()}
         settle(ranks, lambda: None, lambda: {"work": "a fit", **identity})
         with ends_all(ranks):
