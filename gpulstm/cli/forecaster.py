@@ -54,7 +54,7 @@ FILES = "Files and output"
 
 Table = Annotated[
     Path,
-    typer.Argument(help="CSV or Parquet file, a folder of parts of one, or a bundled series: co2, seattle_weather."),
+    typer.Argument(help="CSV or Parquet file, a folder with parts of one, or a bundled series: co2, seattle_weather."),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=NETWORK)]
 Output = Annotated[Path, typer.Option(help="Folder for everything that is written.", rich_help_panel=FILES)]
@@ -110,20 +110,21 @@ def train(
         Job(output, force, quiet, tensorboard).fit(started, series, RUN, False, warm_start=True)
         say(f"next: gpulstm forecast {output / MODEL}")
         return
-    series = Parts(data, vars(table)) if is_in_parts(data) else load_series(table_path(data), table, guess=True)
+    source = Parts(data, vars(table)) if is_in_parts(data) else load_series(table_path(data), table, guess=True)
     if resume and not any((output / name).is_file() for name in (RUN, FINAL)):
         raise ConfigError(f"--resume finds no {RUN} in {output}; name the --output of the interrupted run")
     if metrics is not None:
         new_files(metrics.parent, [metrics.name], force or resume)
-    if isinstance(series, Parts):
+    if isinstance(source, Parts):
         if metrics is not None:
             raise ConfigError("--metrics is for a table of one file; a table in parts is not compared")
         test = 0 if config.test == AUTO else config.test
         Job(output, force or resume, quiet, tensorboard).fit(
-            Forecaster.of(replace(config, test=test)), series, RUN, resume
+            Forecaster.of(replace(config, test=test)), source, RUN, resume
         )
         say(f"next: gpulstm forecast {output / MODEL} {data}")
         return
+    series = source
     for line in summary(series, Forecaster.of(config).planned(series)):
         say(line)
     job = Job(output, force or resume, quiet, tensorboard)

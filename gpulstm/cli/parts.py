@@ -1,4 +1,4 @@
-"""Forecasts of tables in parts, on the command line: Dask maps the model over them and writes a Parquet file of parts."""
+"""Forecasts of tables in parts, on the command line: Dask maps the model over them and writes Parquet."""
 
 from __future__ import annotations
 
