@@ -5,9 +5,9 @@
     python tests/scale.py rows --rows 10000000 --parts 100
     python tests/scale.py series --series 100000 --parts 100
 
-`ranks` compares the weights of many ranks with those of one.  `kills` kills a rank of a run of `gpulstm train` at random
-moments: all others must be gone within `SECONDS`, nothing torn, and the run must go on.  `rows` trains from parts and
-`series` forecasts them with two workers; both print the largest memory of a process.  Status 1 where a bound is broken.
+`ranks` compares the weights of many ranks with those of one.  `kills` kills a rank of `gpulstm train` at random moments:
+all others must be gone within `SECONDS`, nothing torn, and the run must go on.  `rows` trains from parts and `series`
+forecasts them with two workers; both print the largest memory of a process.  Status 1 where a bound is broken.
 """
 
 from __future__ import annotations
@@ -43,35 +43,31 @@ def ranks(count: int, folder: Path) -> list[str]:
     alone = np.load(folder / "weights-1-0.npy")
     apart = [np.abs(np.load(folder / f"weights-{count}-{rank}.npy") - alone).max() for rank in range(count)]
     print(f"{count} ranks: weights up to {max(apart):.1e} from those of one", flush=True)
-    return [f"weights are {max(apart):.1e} apart"] * (max(apart) > 1e-12)
+    return [f"weights are {max(apart):.1e} apart"] * bool(max(apart) > 1e-12)
 
 
 def processes_in(group: str) -> list[int]:
     """Processes whose environment has this mark."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and group.encode() in (entry / "environ").read_bytes():
-                found.append(int(entry.name))
-        except OSError:  # it has ended, or is another's
-            continue
-    return found
+    numbers = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    return [number for number in numbers if group.encode() in _said_of(number, "environ")]
 
 
 def kills(count: int, size: int, seed: int, folder: Path) -> list[str]:
     """Faults of runs one rank of which is killed at a random moment."""
     rng, faults, slowest, hit = random.Random(seed), list[str](), 0.0, 0
     table = folder / "table.csv"
-    values = 100 + np.sin(np.arange(400) / 4)
+    values = 100 + np.sin(np.arange(200) / 4)
     table.write_text("y\n" + "".join(f"{value}\n" for value in values))
     output = folder / "model"
     train = [sys.executable, "-m", "gpulstm", "train", str(table), "--target", "y", "--members", "network"]
-    train += ["--horizon", "4", "--context", str(CONTEXT), "--hidden-size", "8", "--epochs", "60", "--patience", "0"]
+    train += ["--horizon", "4", "--context", str(CONTEXT), "--hidden-size", "8", "--epochs", "40", "--patience", "0"]
     train += ["--test", "0", "--device", "cpu", "--output", str(output), "--force", "--quiet"]
     began = time.monotonic()
     subprocess.run([*launcher(), "-n", str(size), *train], check=True, capture_output=True)
     takes = time.monotonic() - began
-    for number in range(count):
+    number = 0
+    while hit < count and number < 3 * count:
+        number += 1
         mark = f"GPULSTM_SCALE_MARK={os.getpid()}-{number}"
         name, _, value = mark.partition("=")
         resume = ["--resume"] if (output / "run.safetensors").is_file() and rng.random() < 0.5 else []
@@ -80,8 +76,8 @@ def kills(count: int, size: int, seed: int, folder: Path) -> list[str]:
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env={**os.environ, name: value},
         )  # fmt: skip
         time.sleep(rng.random() * takes)
-        victims = [one for one in processes_in(mark) if b"gpulstm\0train" in _command(one)]
-        victims = [one for one in victims if b"mpiexec" not in _command(one)]
+        commands = {one: _said_of(one, "cmdline") for one in processes_in(mark)}
+        victims = [one for one, words in commands.items() if b"gpulstm\0train" in words and b"mpiexec" not in words]
         if victims:
             os.kill(rng.choice(victims), signal.SIGKILL)
             hit += 1
@@ -101,21 +97,19 @@ def kills(count: int, size: int, seed: int, folder: Path) -> list[str]:
             slowest = max(slowest, time.monotonic() - killed)
         for path in output.glob("*.safetensors"):
             checkpoint.load(path)  # raises where it is torn
-        if number % 10 == 9:
-            print(f"{number + 1} kills, {len(faults)} faults so far", file=sys.stderr, flush=True)
+        if number % 10 == 0:
+            print(f"{hit} kills, {len(faults)} faults so far", file=sys.stderr, flush=True)
     done = subprocess.run([*launcher(), "-n", str(size), *train], capture_output=True, check=False)
     if done.returncode:
         faults.append(f"the run after the last kill ended with status {done.returncode}")
-    print(
-        f"{hit} of {count} kills hit a rank of {size}: all ended within {slowest:.1f} s, {len(faults)} faults",
-        flush=True,
-    )
-    return faults
+    print(f"{hit} kills of a rank of {size}: all ended within {slowest:.1f} s, {len(faults)} faults", flush=True)
+    return faults + ["too few kills hit a rank"] * (hit < count)
 
 
-def _command(process: int) -> bytes:
+def _said_of(process: int, what: str) -> bytes:
+    """A file of the kernel on a process; empty where that has ended, or is another user's."""
     try:
-        return Path(f"/proc/{process}/cmdline").read_bytes()
+        return Path(f"/proc/{process}/{what}").read_bytes()
     except OSError:
         return b""
 
