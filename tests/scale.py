@@ -5,7 +5,7 @@
     python tests/scale.py rows --rows 10000000 --parts 100
     python tests/scale.py series --series 100000 --parts 100
 
-`ranks` compares the weights of many ranks with those of one.  `kills` kills a rank of `gpulstm train` at random moments:
+`ranks` compares the weights of many ranks with those of one.  `kills` kills a rank of `gpulstm train` at random times:
 all others must be gone within `SECONDS`, nothing torn, and the run must go on.  `rows` trains from parts and `series`
 forecasts them with two workers; both print the largest memory of a process.  Status 1 where a bound is broken.
 """

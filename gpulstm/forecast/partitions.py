@@ -22,7 +22,7 @@ from gpulstm.data.streamed import StreamedWindows, merged
 from gpulstm.data.windows import WindowSet, window_set
 from gpulstm.errors import ConfigError, DataError, option
 from gpulstm.forecast.config import ALONE, AUTO, ForecasterConfig
-from gpulstm.forecast.decisions import resolved
+from gpulstm.forecast.decisions import resolved, with_test
 from gpulstm.forecast.fitted import Fitted, new_scaler
 from gpulstm.forecast.learning import last_times, run_trainer
 from gpulstm.forecast.members.training import Runs
@@ -61,7 +61,7 @@ def fit_parts(
     """Train a network on a table in parts.
 
     Args:
-        config: as `config_for_parts` gave it.
+        config: the forecaster's options.
         parts: with whole series each.
         seasons: rows in each season.
         runs: callbacks, checkpoint and what to resume.
@@ -70,10 +70,11 @@ def fit_parts(
         what was fitted, the run's history, and sentences on what the data made necessary.
 
     Raises:
+        ConfigError: as `config_for_parts`.
         DataError: a series lies in two parts, or no part has a window.
     """
     first = parts.first
-    config = resolved(config, seasons[0], int(np.median(first.lengths)))
+    config = resolved(config_for_parts(with_test(config, first)), seasons[0], int(np.median(first.lengths)))
     reader = Reader(parts, config)
     counts, judged = reader.count()
     if not counts.any():
