@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -156,5 +157,5 @@ def run_backtest(
         seasons=seasons,
         labels=series.labels,
         mean=mean,
-        second=naive2(targets, series.offsets, origins, horizon, season),
+        second=partial(naive2, targets, series.offsets, origins, horizon, season),
     )

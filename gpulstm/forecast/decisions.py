@@ -93,6 +93,6 @@ def single_notes(config: ForecasterConfig) -> list[str]:
 def season_notes(config: ForecasterConfig, series: SeriesSet) -> list[str]:
     """A sentence, where no season was asked for and none of the time step fits the series."""
     step = series.axis.step
-    if config.season is not None or seasons_for(config, series) != (1,) or step.seconds < 1:
+    if config.season is not None or seasons_for(config, series) != (1,) or not step.seconds >= 1:
         return []
     return [f"no season of the step {step.freq} fits the series; name it as {option('season', ...)}"]
