@@ -32,9 +32,8 @@ from gpulstm.cli.console import table as words
 from gpulstm.cli.options import with_options
 from gpulstm.cli.summary import guessed, summary
 from gpulstm.data import datasets
-from gpulstm.data.loading import load_series
 from gpulstm.data.options import TableOptions
-from gpulstm.data.parts import Parts, is_in_parts
+from gpulstm.data.parts import Parts, is_in_parts, read_table
 from gpulstm.data.series import SeriesSet
 from gpulstm.data.times import TimeForm
 from gpulstm.engines.dispatch import choose
@@ -111,7 +110,7 @@ def train(
         Job(output, force, quiet, tensorboard).fit(started, series, RUN, False, warm_start=True)
         say(f"next: gpulstm forecast {output / MODEL}")
         return
-    source = Parts(data, vars(table)) if is_in_parts(data) else load_series(table_path(data), table, guess=True)
+    source = read_table(table_path(data), table, guess=True)
     if resume and not any((output / name).is_file() for name in (RUN, FINAL)):
         raise ConfigError(f"--resume finds no {RUN} in {output}; name the --output of the interrupted run")
     if metrics is not None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from gpulstm.data.loading import load_series
+from gpulstm.data.options import TableOptions
 from gpulstm.data.series import SeriesSet
 from gpulstm.errors import DataError, missing_extra
 
@@ -16,7 +16,9 @@ SUFFIXES = (".parquet", ".pq", ".csv")
 
 
 def is_in_parts(data: Any) -> bool:
-    """Whether a table is a Dask frame, a folder, or a pattern of file names such as `parts/*.parquet`."""
+    """Whether a table is a Dask frame, a folder, a pattern of file names such as `parts/*.parquet`, or `Parts`."""
+    if isinstance(data, Parts):
+        return True
     if isinstance(data, (str, os.PathLike)):
         return "*" in os.fspath(data) or os.path.isdir(data)
     return type(data).__module__.partition(".")[0] == "dask"
@@ -27,8 +29,7 @@ class Parts:
 
     Args:
         data: as `is_in_parts`; a pattern may begin with `s3://` or another file system of fsspec.
-        table: how a part is read, by the names of `TableOptions`; the first one decides what is left open.
-        like: series that were read before, in whose roles all parts are read.
+        table: how a part is read, as `load_series` takes it; the first part decides what is left open.
 
     Attributes:
         first: the series of the first part.
@@ -37,11 +38,10 @@ class Parts:
         DataError: there is no part.
     """
 
-    def __init__(self, data: Any, table: Mapping[str, Any], like: SeriesSet | None = None) -> None:
+    def __init__(self, data: Any, **table: Any) -> None:
         self._frame = None if isinstance(data, (str, os.PathLike)) else data
         self.files = files_of(os.fspath(data)) if self._frame is None else []
-        options = dict(table) if like is None else {"like": like}
-        self.first = load_series(self.table(0), **options)
+        self.first = load_series(self.table(0), **table)
 
     def __len__(self) -> int:
         return len(self.files) if self._frame is None else self._frame.npartitions
@@ -69,6 +69,22 @@ class Parts:
         if self._frame is not None:
             return self._frame
         return _dask().from_map(_frame_of, self.files)
+
+
+def parts_of(data: Any, like: SeriesSet) -> Parts:
+    """A table in parts, read in the roles of other series where it was not read yet."""
+    return data if isinstance(data, Parts) else Parts(data, like=like)
+
+
+def read_table(
+    data: Any, options: TableOptions | None = None, *, like: SeriesSet | None = None, guess: bool = False, **named: Any
+) -> SeriesSet | Parts:
+    """The series of a table, or, where it is in parts, what reads them part by part; arguments as `load_series`."""
+    if isinstance(data, Parts):
+        return data
+    if is_in_parts(data):
+        return Parts(data, options=options, like=like, **named)
+    return load_series(data, options, like=like, guess=guess, **named)
 
 
 def files_of(data: str) -> list[str]:

@@ -22,23 +22,19 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 import numpy as np
 
 from gpulstm import validate
-from gpulstm.arrays.devices import resolve
 from gpulstm.arrays.launch import place
 from gpulstm.data.options import TableOptions
 from gpulstm.data.series import SeriesSet, end_of
-from gpulstm.data.splits import chronological_cuts
 from gpulstm.errors import ConfigError, DataError, NotFittedError
 from gpulstm.forecast import fitted as artifacts
 from gpulstm.forecast.config import ForecasterConfig
-from gpulstm.forecast.decisions import planned, resolved, season_notes, seasons_for, single_notes, test_rows
+from gpulstm.forecast.decisions import planned, seasons_for, test_rows
 from gpulstm.forecast.fitted import Fitted, FittedMixture, read_like
 from gpulstm.forecast.results import Backtest, Forecast
 from gpulstm.forecast.short import SIMPLE
 from gpulstm.training.history import History
 
 if TYPE_CHECKING:
-    from gpulstm.data.parts import Parts
-    from gpulstm.forecast.members.training import Runs
     from gpulstm.forecast.streaming import ForecastStream, MixtureStream
     from gpulstm.losses import Loss
     from gpulstm.training.callbacks import Callback
@@ -73,6 +69,20 @@ def _with_options_of(options: type) -> Callable[[Any], Any]:
         return method
 
     return decorate
+
+
+def in_parts(data: Any) -> bool:
+    """Whether data is a table in parts."""
+    from gpulstm.data.parts import is_in_parts
+
+    return is_in_parts(data)
+
+
+def mapped(what: str, forecaster: Forecaster, *arguments: Any) -> Any:
+    """A Dask frame with what a method gives of each part of a table."""
+    from gpulstm.forecast import partitions
+
+    return getattr(partitions, f"{what}_parts")(forecaster, *arguments)
 
 
 class Forecaster:
@@ -131,8 +141,7 @@ class Forecaster:
     ) -> Forecaster:
         """Learn from one or many series.
 
-        Under mpiexec all ranks call it with the same data and train together (`parallel`); with `devices` this process
-        starts such ranks itself.
+        Under mpiexec all ranks call it with the same data, and train together.
 
         Args:
             data: a path, frame, dict or array with the roles of its columns, as `load_series` takes them; a
@@ -154,62 +163,19 @@ class Forecaster:
             DataError: a table that cannot be used, or too short a series.
             TrainingError, CheckpointError: as `Trainer`.
         """
-        from gpulstm.data.loading import load_series
-        from gpulstm.data.parts import Parts, is_in_parts
-        from gpulstm.forecast import ranks as processes
-        from gpulstm.forecast.members.training import Runs
-        from gpulstm.training.parallel import ends_all, ranks_of, settle
+        from gpulstm.data.parts import read_table
+        from gpulstm.forecast.fit import Fitting
 
         if table.get("calendar") in ("auto", ["auto"], ("auto",)):  # a mixture looks at the calendar by itself
             del table["calendar"]
         earlier = self.fitted if warm_start else None
-        named = table if earlier is None or table else {"like": earlier.tail}
-        read = None if isinstance(data, Parts) or is_in_parts(data) else load_series(data, **named)
-        chosen = processes.wanted(self.config.devices)
-        if chosen:
-            options = {"progress": progress, "callbacks": callbacks, "checkpoint": checkpoint, "resume": resume}
-            options |= {"warm_start": warm_start, **(table if read is None else {})}
-            processes.fit(self, chosen, data if read is None else read, options)
-            self._series = read
-            return self
-        ranks = ranks_of(self.config.parallel, resolve(self.config.device))
-        series = read or (data if isinstance(data, Parts) else Parts(data, named))
-        identity = {**self.config.identity(), **series.identity()}
-        settle(ranks, lambda: None, lambda: {"work": "a fit", **identity})
-        with ends_all(ranks):
-            weights = earlier.weights() if isinstance(earlier, FittedMixture) else None
-            runs = Runs(callbacks, progress, checkpoint, resume, weights, identity, ranks)
-            self._learn(series, runs, earlier)
-        settle(ranks, lambda: None, lambda: {"work": "the end of a fit"})
-        self._series = read
+        series = read_table(data, **(table if earlier is None or table else {"like": earlier.tail}))
+        fitting = Fitting(self.config, callbacks, progress, checkpoint, resume, earlier)
+        self._fitted, self.history, self.notes = fitting.learn(series)
+        self._series = series if isinstance(series, SeriesSet) else None
         for line in self.summary().splitlines():
             LOG.info(line)
         return self
-
-    def _learn(self, data: SeriesSet | Parts, runs: Runs, earlier: Fitted | FittedMixture | None) -> None:
-        """Fit on series, or on a table in parts."""
-        from gpulstm.forecast.automatic import fit_mixture
-        from gpulstm.forecast.learning import fit_network, last_times
-        from gpulstm.forecast.partitions import fit_parts
-
-        read = data if isinstance(data, SeriesSet) else data.first
-        seasons = seasons_for(self.config, read)
-        config = self.planned(read)
-        if not isinstance(data, SeriesSet):
-            self._fitted, self.history, notes = fit_parts(self.config, data, seasons, runs)
-        elif config.single:
-            options = resolved(config, seasons[0], int(np.median(read.lengths)))
-            self._fitted, self.history, notes = fit_network(
-                options, read, seasons, runs, earlier if isinstance(earlier, Fitted) else None
-            )
-            notes = single_notes(self.config) + notes
-        else:
-            stops = chronological_cuts(read, 0, config.test).validation
-            mixed, notes = fit_mixture(config, read, stops, seasons[0], runs)
-            self.history = runs.histories[0] if runs.histories else History()
-            self._fitted = FittedMixture(mixed, end_of(read, mixed.reach), last_times(read, stops), seasons)
-        self.notes = [*read.notes, *notes]
-        self.notes += season_notes(self.config, read)
 
     # -- forecasting -------------------------------------------------------------------------------------------------
     def predict(self, horizon: int | None = None, future: Any = None, *, data: Any = None) -> Forecast:
@@ -220,24 +186,17 @@ class Forecaster:
             future: the future covariates of the steps ahead, where there are any besides the calendar's: a table with
                 their columns, or an array `(steps, columns)` or `(series, steps, columns)`.  The direct strategy needs
                 them for the whole horizon of the model.
-            data: other series with the same columns, to forecast instead of those of the fit; or a table of them in
-                parts, as `fit` takes it.
-
-        Returns:
-            a `Forecast`; of a table in parts a Dask frame with the rows that `predict_frame` gives of each.
+            data: other series with the same columns, to forecast instead of those of the fit; of a table in parts the
+                forecast is a Dask frame with the rows that `predict_frame` gives of each.
 
         Raises:
             NotFittedError: before `fit`.
             ConfigError: too long a horizon.
             DataError: series too short, or wrong future covariates.
         """
-        from gpulstm.data.parts import is_in_parts
-
         fitted = self.fitted
-        if is_in_parts(data):
-            from gpulstm.forecast.partitions import predict_parts
-
-            return predict_parts(self, data, horizon, future)
+        if data is not None and in_parts(data):
+            return mapped("predict", self, data, horizon, future)
         steps = fitted.horizon if horizon is None else validate.count("horizon", horizon)
         forecast, notes = fitted.forecast(self._past(data), steps, future)
         self.notes = [note for note in self.notes if not note.startswith(SIMPLE)] + notes
@@ -246,22 +205,11 @@ class Forecaster:
     def predict_frame(self, frame: Any, horizon: int | None = None) -> Any:
         """The forecast of the series of a pandas frame as a pandas frame, in long form.
 
-        It is a function of the frame alone, for what maps functions over parts of a table: Dask, Spark, Ray.
-
         Args:
-            frame: whole series, with the columns of the fit.
+            frame: whole series, with the columns of the fit, such as a part of a table of Dask, Spark or Ray.
             horizon: as `predict`.
         """
         return self.predict(horizon, data=frame).to_frame("pandas")
-
-    def backtest_frame(self, frame: Any, *, origins: Any = None, stride: int | None = None) -> Any:
-        """A backtest on the series of a pandas frame as a pandas frame: every forecast next to what came.
-
-        Args:
-            frame: as `predict_frame`.
-            origins, stride: as `backtest`.
-        """
-        return self.backtest(frame, origins=origins, stride=stride).to_frame("pandas")
 
     def stream(self, data: Any = None, future: Any = None) -> ForecastStream | MixtureStream:
         """Start a forecast that follows the series row by row; see `ForecastStream` and `MixtureStream`.
@@ -297,21 +245,18 @@ class Forecaster:
 
         Returns:
             a `Backtest`, whose `seen` tells whether some of the rows took part in training; of a table in parts a Dask
-            frame with the rows that `backtest_frame` gives of each.
+            frame, every forecast next to what came.
 
         Raises:
             NotFittedError: before `fit`.
             ConfigError: neither origins nor a test part.
             DataError: series too short.
         """
-        from gpulstm.data.parts import is_in_parts
         from gpulstm.forecast.backtest import backtest
 
         fitted = self.fitted
-        if is_in_parts(data):
-            from gpulstm.forecast.partitions import backtest_parts
-
-            return backtest_parts(self, data, origins, stride)
+        if data is not None and in_parts(data):
+            return mapped("backtest", self, data, origins, stride)
         if data is None and self._series is None:
             raise DataError("data is missing: a forecaster that was loaded has only the end of its series; give them")
         series = self._series if data is None else self.read(data)
@@ -411,18 +356,15 @@ class Forecaster:
 
     # -- files -------------------------------------------------------------------------------------------------------
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write options, weights, scaling and the end of the series to one checkpoint file.
-
-        Of ranks that mpiexec started, which have all fitted the same, the first alone writes.
+        """Write options, weights, scaling and the end of the series to one checkpoint file; of several ranks the first.
 
         Raises:
             NotFittedError: before `fit`.
             CheckpointError: the file cannot be written; one that was there is as it was.
         """
         fitted = self.fitted
-        if place().rank and self.config.parallel != "none":
-            return
-        fitted.save(path, self.config.to_dict(), self.history, self.notes)
+        if not place().rank or self.config.parallel == "none":
+            fitted.save(path, self.config.to_dict(), self.history, self.notes)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: str = "auto", *, likelihood: Loss | None = None) -> Forecaster:

@@ -10,12 +10,12 @@ from __future__ import annotations
 import copy
 import hashlib
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from gpulstm.arrays.random import host_generator
-from gpulstm.data.parts import Parts
+from gpulstm.data.parts import Parts, parts_of
 from gpulstm.data.series import SeriesSet, end_of
 from gpulstm.data.splits import chronological_cuts
 from gpulstm.data.streamed import StreamedWindows, merged
@@ -27,9 +27,6 @@ from gpulstm.forecast.fitted import Fitted, new_scaler
 from gpulstm.forecast.learning import last_times, run_trainer
 from gpulstm.forecast.members.training import Runs
 from gpulstm.training.history import History
-
-if TYPE_CHECKING:
-    from gpulstm.forecast.forecaster import Forecaster
 
 BUFFER = 4  # parts in memory while a network learns
 JUDGES = 4  # parts whose validation windows judge the epochs
@@ -163,8 +160,8 @@ def _hash(name: str) -> int:
 
 
 # -- forecasts ---------------------------------------------------------------------------------------------------------
-def predict_parts(forecaster: Forecaster, data: Any, horizon: int | None, future: Any) -> Any:
-    """Forecasts of all parts as a Dask frame, a partition a part; nothing is computed yet.
+def predict_parts(forecaster: Any, data: Any, horizon: int | None, future: Any) -> Any:
+    """Forecasts of all parts by a `Forecaster` as a Dask frame, a partition a part; nothing is computed yet.
 
     Raises:
         ConfigError: `future` is given, which would have to be cut as the parts are.
@@ -172,28 +169,30 @@ def predict_parts(forecaster: Forecaster, data: Any, horizon: int | None, future
     if future is not None:
         raise ConfigError(f"{option('future')} cannot be given for a table in parts; forecast its parts one by one")
     steps = forecaster.fitted.horizon if horizon is None else horizon
-    frame = Parts(data, {}, forecaster.tail).frame()
+    frame = parts_of(data, like=forecaster.tail).frame()
     like = forecaster.predict(steps).to_frame("pandas").iloc[:0]
     return frame.map_partitions(_predicted, _without_series(forecaster), steps, like, meta=like)
 
 
-def backtest_parts(forecaster: Forecaster, data: Any, origins: Any, stride: int | None) -> Any:
+def backtest_parts(forecaster: Any, data: Any, origins: Any, stride: int | None) -> Any:
     """Forecasts from past origins of all parts, next to what came, as a Dask frame."""
-    parts = Parts(data, {}, forecaster.tail)
-    like = forecaster.backtest_frame(parts.table(0), origins=origins, stride=stride).iloc[:0]
+    parts = parts_of(data, like=forecaster.tail)
+    like = _judged(parts.table(0), forecaster, origins, stride, None).iloc[:0]
     return parts.frame().map_partitions(_judged, _without_series(forecaster), origins, stride, like, meta=like)
 
 
-def _without_series(forecaster: Forecaster) -> Forecaster:
+def _without_series(forecaster: Any) -> Any:
     """What a worker needs of a forecaster."""
     sent = copy.copy(forecaster)
     sent._series = None
     return sent
 
 
-def _predicted(frame: Any, forecaster: Forecaster, steps: int, like: Any) -> Any:
+def _predicted(frame: Any, forecaster: Any, steps: int, like: Any) -> Any:
     return forecaster.predict_frame(frame, steps) if len(frame) else like
 
 
-def _judged(frame: Any, forecaster: Forecaster, origins: Any, stride: int | None, like: Any) -> Any:
-    return forecaster.backtest_frame(frame, origins=origins, stride=stride) if len(frame) else like
+def _judged(frame: Any, forecaster: Any, origins: Any, stride: int | None, like: Any) -> Any:
+    if like is not None and not len(frame):
+        return like
+    return forecaster.backtest(frame, origins=origins, stride=stride).to_frame("pandas")

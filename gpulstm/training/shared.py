@@ -4,22 +4,68 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from gpulstm.arrays.backend import Backend
 from gpulstm.arrays.devices import to_host
 from gpulstm.model.state import map_state, of_parts, parts
+from gpulstm.training.callbacks import Callback, Run
 from gpulstm.training.parallel import Ranks, rows_of
 
-if TYPE_CHECKING:
-    from gpulstm.training.trainer import Trainer
+_GO_ON, _STOP, _SAVE = range(3)  # what ranks tell each other between steps; the largest counts
 
 
-def facts_of(trainer: Trainer, train: Any, validation: Any) -> dict[str, Any]:
-    """What all ranks of a run have to have in common, by name."""
+class Crew:
+    """The callbacks of a run, which rank 0 alone has, and what ranks tell each other between two steps.
+
+    Args:
+        ranks: of the run.
+        callbacks: told of what happens.
+        save: the part of a checkpoint that all ranks take.
+
+    Attributes:
+        reason: why the run is to end after the present step; empty while it goes on.
+    """
+
+    def __init__(self, ranks: Ranks, callbacks: Sequence[Callback], save: Callable[[], object]) -> None:
+        self._ranks, self._callbacks, self._save = ranks, callbacks, save
+        self.reason = ""
+        self._calling = False  # while rank 0 runs callbacks, and the others wait for it
+
+    def tell(self, run: Run, event: str, *values: Any) -> None:
+        """Rank 0 tells its callbacks; the others wait for it, and help where a callback saves.
+
+        A Ctrl-C within a callback finds the state whole, and so only stops the run.
+        """
+        if self._ranks.rank == 0:
+            self._calling = self._ranks.size > 1
+            for callback in self._callbacks:
+                try:
+                    getattr(callback, event)(run, *values)
+                except KeyboardInterrupt:  # noqa: PERF203
+                    run.stop("interrupted")
+            self._calling = False
+        if event != "on_log":  # "on_step" follows at once
+            self.meet()
+
+    def meet(self) -> None:
+        """All ranks stop where one of them wants to."""
+        while (code := self._ranks.agree(_STOP if self.reason else _GO_ON)) == _SAVE:
+            self._save()
+        if code == _STOP:
+            self.reason = next(filter(None, self._ranks.gather(self.reason)))
+
+    def call_for_save(self) -> None:
+        """Before rank 0 saves in a callback: the others take their part."""
+        if self._calling:
+            self._ranks.agree(_SAVE)
+
+
+def facts_of(trainer: Any, train: Any, validation: Any) -> dict[str, Any]:
+    """What all ranks of a `Trainer`'s run have to have in common, by name."""
     state, backend = trainer.state, trainer.network.backend
     options = {f"option {name}": value for name, value in state.run_config().items() if name != "network"}
     shape = state.network.config.to_dict()

@@ -8,13 +8,15 @@ what was not finite.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
+
+import numpy as np
 
 from gpulstm.arrays.backend import Array
 from gpulstm.data.streamed import AnyWindows
 from gpulstm.data.tbptt import Lanes
-from gpulstm.data.windows import Batch
+from gpulstm.data.windows import Batch, WindowSet
 from gpulstm.errors import TrainingError
 from gpulstm.model.memory import Memory
 from gpulstm.model.network import Reading
@@ -118,6 +120,27 @@ class Steps:
         name = first_not_finite(self._grads)
         gradients = "all gradients are finite" if name is None else f"the gradient of {name!r} is the first not finite"
         return f"the weights before it are finite, {gradients}; a lower rate or clip_norm may help"
+
+    def mean_loss(self, windows: WindowSet, stopped: Callable[[], bool]) -> float:
+        """The mean loss over all windows, which ranks share; of no meaning once `stopped()`."""
+        state, backend = self._state, self._state.network.backend
+        sums = backend.zeros((2,), np.float64)  # of the losses times their weights, and of the weights
+        rows = rows_of(self._ranks, state.batch_size)
+        for run in windows.batches(state.batch_size):
+            if stopped():
+                break
+            own = run[rows]
+            if not own.size:
+                continue
+            batch = windows.gather(own, backend)
+            raw, _, _ = state.network.forward(batch.x, batch.future, memory=self._memory)
+            value, _ = state.loss(raw, batch.target, batch.weight)
+            share = float(batch.target.size) if batch.weight is None else batch.weight.sum().astype(np.float64)
+            sums[0] += value.astype(np.float64) * share
+            sums[1] += share
+        self._ranks.all_reduce(sums)
+        total, targets = backend.to_host(sums)
+        return float(total) / float(targets) if targets else 0.0
 
     def explain(self, steps: int, batch: int) -> str:
         """Whether a pass on T `steps` and B `batch` rows is replayed as a CUDA graph."""

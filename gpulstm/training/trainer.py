@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -33,13 +33,12 @@ from gpulstm.schedules import Schedule
 from gpulstm.training.callbacks import Callback
 from gpulstm.training.history import History
 from gpulstm.training.interrupts import deferred
-from gpulstm.training.parallel import Ranks, ends_all, everywhere, ranks_of, rows_of, settle
-from gpulstm.training.shared import facts_of, follow_verdicts, gathered, own_rows
+from gpulstm.training.parallel import Ranks, ends_all, everywhere, ranks_of, settle
+from gpulstm.training.shared import Crew, facts_of, follow_verdicts, gathered, own_rows
 from gpulstm.training.state import RunState, in_order
 from gpulstm.training.step_log import first_bad, means
 from gpulstm.training.steps import Steps, first_not_finite
 
-_GO_ON, _STOP, _SAVE = range(3)  # what ranks tell each other between steps; the largest counts
 _ORDER = 0x0DE5  # which stream of the seed the order of the data is drawn from
 
 
@@ -124,8 +123,7 @@ class Trainer:
         self.ranks = ranks_of(parallel, network.backend)
         self._steps = Steps(self.state, self.memory, self.ranks)
         self._train: AnyWindows | None = None  # while a loop runs
-        self._stop = ""
-        self._calling = False  # while rank 0 runs callbacks, and the others wait for it
+        self._crew = Crew(self.ranks, self.callbacks, self._prepare_save)
 
     @property
     def network(self) -> Network:
@@ -164,7 +162,7 @@ class Trainer:
 
     def stop(self, reason: str) -> None:
         """End the run after the present step; for callbacks."""
-        self._stop = self._stop or reason
+        self._crew.reason = self._crew.reason or reason
 
     def fit(self, train: AnyWindows, validation: WindowSet | None = None) -> History:
         """Train until `epochs` epochs are over, a callback stops the run, or Ctrl-C does.
@@ -186,10 +184,10 @@ class Trainer:
             TrainingError: a loss or gradient is not finite (the step and the parameter are named), or memory is full.
         """
         state = self.state
-        settle(self.ranks, lambda: self._check(train, validation), lambda: facts_of(self, train, validation))
+        settle(self.ranks, lambda: check_run(self, train, validation), lambda: facts_of(self, train, validation))
         follow_verdicts(self.ranks, self.network.backend)
         self._steps.begin(train)
-        self._train, state.windows, self._stop = train, len(train), ""
+        self._train, state.windows, self._crew.reason = train, len(train), ""
         state.show_last()
         state.history.stopped = ""
         ended = "failed"
@@ -201,36 +199,18 @@ class Trainer:
         ):
             try:
                 with ends_all(self.ranks):
-                    self._tell("on_start")
-                    while not self._stop and state.epoch < self.epochs:
+                    self._crew.tell(self, "on_start")
+                    while not self._crew.reason and state.epoch < self.epochs:
                         self._run_epoch(train, validation)
-                ended = self._stop or "epochs"
+                ended = self._crew.reason or "epochs"
             finally:
                 state.close_log()
                 self._train, state.history.stopped = None, ended
                 if self.restore_best:
                     state.show_best()
                 with ends_all(self.ranks):
-                    self._tell("on_stop")
+                    self._crew.tell(self, "on_stop")
         return state.history
-
-    def _check(self, train: AnyWindows, validation: WindowSet | None) -> None:
-        """Refuse what cannot be, before anything is changed."""
-        state = self.state
-        state.check_saved(self.callbacks, self.extra)
-        check_windows("train", train, state)
-        if validation is not None:
-            check_windows("validation", validation, state)
-        read = train.chunk if isinstance(train, Lanes) else None
-        rows = -(-min(state.batch_size, len(train)) // self.ranks.size)
-        self.network.explain(train.context, rows, training=True, memory=self.memory, read=read)
-        if not state.whole:
-            raise TrainingError("the last step was cut off in the middle; go on from a checkpoint with restore()")
-        if state.batch and state.windows != len(train):
-            raise TrainingError(
-                f"the run stands within an epoch over {state.windows} windows, train has {len(train)}; go on with the "
-                "same windows"
-            )
 
     def explain(self, steps: int, batch: int | None = None) -> str:
         """How a training step on windows of `steps` rows is computed, and whether it is replayed as a CUDA graph.
@@ -250,7 +230,7 @@ class Trainer:
         """
         check_windows("windows", windows, self.state)
         with self.network.backend.activate():
-            return self._mean_loss(windows, lambda: False)
+            return self._steps.mean_loss(windows, lambda: False)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a checkpoint that `restore` goes on from, on this device or another, and with any number of ranks.
@@ -261,8 +241,7 @@ class Trainer:
             TrainingError: the last step was cut off in the middle by a second Ctrl-C, or one was not finite.
             CheckpointError: the file cannot be written; one that was there is as it was.
         """
-        if self._calling:
-            self.ranks.agree(_SAVE)
+        self._crew.call_for_save()
         state = self._prepare_save()
         if self.ranks.rank == 0:
             self.state.save(path, self.callbacks, self.extra, state)
@@ -294,16 +273,16 @@ class Trainer:
             self._steps.take(train, runs[state.batch])
             if state.batch % self.log_every == 0 or state.batch == len(runs):
                 losses = self._check_finite()
-                self._tell("on_log", float(losses[-1]))
-            self._tell("on_step")
-            if self._stop:
+                self._crew.tell(self, "on_log", float(losses[-1]))
+            self._crew.tell(self, "on_step")
+            if self._crew.reason:
                 self._check_finite()
                 return
         judged = None
         if validation is not None:
-            judged = self._mean_loss(validation, lambda: bool(self._stop))
-            self._meet()
-            if self._stop:  # within the validation, which is repeated when the run goes on
+            judged = self._steps.mean_loss(validation, lambda: bool(self._crew.reason))
+            self._crew.meet()
+            if self._crew.reason:  # within the validation, which is repeated when the run goes on
                 return
         self._end_epoch(judged, time.perf_counter() - started)
 
@@ -361,52 +340,7 @@ class Trainer:
         }
         state.schedule.observe(judge)
         state.history.rows.append(row)
-        self._tell("on_epoch", row)
-
-    def _mean_loss(self, windows: WindowSet, stopped: Callable[[], bool]) -> float:
-        """The mean loss over all windows; of no meaning once `stopped()`."""
-        state, backend = self.state, self.network.backend
-        sums = backend.zeros((2,), np.float64)  # of the losses times their weights, and of the weights
-        rows = rows_of(self.ranks, state.batch_size)
-        for run in windows.batches(state.batch_size):
-            if stopped():
-                break
-            own = run[rows]
-            if not own.size:
-                continue
-            batch = windows.gather(own, backend)
-            raw, _, _ = state.network.forward(batch.x, batch.future, memory=self.memory)
-            value, _ = state.loss(raw, batch.target, batch.weight)
-            share = float(batch.target.size) if batch.weight is None else batch.weight.sum().astype(np.float64)
-            sums[0] += value.astype(np.float64) * share
-            sums[1] += share
-        self.ranks.all_reduce(sums)
-        total, targets = backend.to_host(sums)
-        return float(total) / float(targets) if targets else 0.0
-
-    def _tell(self, event: str, *values: Any) -> None:
-        """Rank 0 tells its callbacks; the others wait for it, and help where a callback saves."""
-        if self.ranks.rank == 0:
-            self._calling = self.ranks.size > 1
-            for callback in self.callbacks:
-                self._tell_one(callback, event, *values)
-            self._calling = False
-        if event != "on_log":  # "on_step" follows at once
-            self._meet()
-
-    def _meet(self) -> None:
-        """All ranks stop where one of them wants to."""
-        while (code := self.ranks.agree(_STOP if self._stop else _GO_ON)) == _SAVE:
-            self._prepare_save()
-        if code == _STOP:
-            self._stop = next(filter(None, self.ranks.gather(self._stop)))
-
-    def _tell_one(self, callback: Callback, event: str, *values: Any) -> None:
-        """A Ctrl-C within a callback finds the state whole, and so only stops the run."""
-        try:
-            getattr(callback, event)(self, *values)
-        except KeyboardInterrupt:
-            self.stop("interrupted")
+        self._crew.tell(self, "on_epoch", row)
 
 
 def batches(train: AnyWindows, state: RunState) -> Sequence[Any]:
@@ -416,6 +350,25 @@ def batches(train: AnyWindows, state: RunState) -> Sequence[Any]:
     if isinstance(train, StreamedWindows):
         return train.batches(state.batch_size, state.seed, state.epoch)
     return train.batches(state.batch_size, data_order(state.seed, state.epoch, len(train)))
+
+
+def check_run(trainer: Trainer, train: AnyWindows, validation: WindowSet | None) -> None:
+    """Refuse a run that cannot be, before anything is changed: errors as `Trainer.fit`."""
+    state = trainer.state
+    state.check_saved(trainer.callbacks, trainer.extra)
+    check_windows("train", train, state)
+    if validation is not None:
+        check_windows("validation", validation, state)
+    read = train.chunk if isinstance(train, Lanes) else None
+    rows = -(-min(state.batch_size, len(train)) // trainer.ranks.size)
+    trainer.network.explain(train.context, rows, training=True, memory=trainer.memory, read=read)
+    if not state.whole:
+        raise TrainingError("the last step was cut off in the middle; go on from a checkpoint with restore()")
+    if state.batch and state.windows != len(train):
+        raise TrainingError(
+            f"the run stands within an epoch over {state.windows} windows, train has {len(train)}; go on with the "
+            "same windows"
+        )
 
 
 def rescue(state: RunState, restore_best: bool) -> str:
