@@ -139,9 +139,7 @@ class Forecaster:
         warm_start: bool = False,
         **table: Any,
     ) -> Forecaster:
-        """Learn from one or many series.
-
-        Under mpiexec all ranks call it with the same data, and train together.
+        """Learn from one or many series; under mpiexec all ranks call it with the same data, and train together.
 
         Args:
             data: a path, frame, dict or array with the roles of its columns, as `load_series` takes them; a
