@@ -112,13 +112,14 @@ test-peers: $(PEERS)-live/.done
 # Parts of the tests marked cuda as on other cards, in other orders of threads and with streams that run late, and as on a
 # GPU that counts nothing; on the simulator alone.
 CARDS := HOSTGPU_CAPABILITY=75 HOSTGPU_CAPABILITY=120
+FORMS := $(addprefix tests/engines/cuda/test_, stepwise.py fused.py persistent.py)
 ORDERS := HOSTGPU_LAZY=1 HOSTGPU_SCHED=reverse HOSTGPU_SCHED=random
 test-cards: $(VENV)/.test
 	@if [ "$(SIMULATOR)" = yes ]; then set -e; \
 	  for card in $(CARDS); do echo "== $$card"; \
 	    env $$card $(HOSTGPU) $(PYTEST) -q -m cuda tests/engines/cuda/test_planner.py tests/engines/cuda/test_persistent.py; \
 	    env $$card $(HOSTGPU) $(PYTEST) -q -m cuda tests/arrays/test_gemm.py -k "own_product and 37 and False-True"; \
-	    env $$card $(HOSTGPU) $(PYTEST) -q -m cuda tests/engines/cuda/test_forms.py -k "bit_for_bit and (4x5x3x21 or resident) and lstm"; done; \
+	    env $$card $(HOSTGPU) $(PYTEST) -q -m cuda $(FORMS) -k "bit_for_bit and (4x5x3x21 or resident) and lstm"; done; \
 	  for order in $(ORDERS); do echo "== $$order"; \
 	    env $$order $(HOSTGPU) $(PYTEST) -q -m cuda tests/arrays/test_cupy_backend.py tests/model/test_chunks.py; \
 	    env $$order $(HOSTGPU) $(PYTEST) -q -m cuda tests/engines/cuda/test_wavefront.py -k "lstm or three"; done; \
@@ -197,6 +198,11 @@ fuzz: $(VENV)/.fuzz
 
 fuzz-quick: $(VENV)/.fuzz
 	@OPENBLAS_NUM_THREADS=1 $(PY) tests/fuzz/fuzz.py --seconds 120 --finds $(OUT)/fuzz
+
+# What takes long of several processes and of tables larger than memory: 4 ranks, 200 kills, 10 million rows in 100 parts,
+# 100,000 series by two workers.
+test-scale: $(VENV)/.test
+	@for what in ranks kills rows series; do $(PY) tests/scale.py $$what || exit 1; done
 
 # The program killed KILLS times at random moments: nothing torn, nothing left, no traceback.
 KILLS ?= 1000

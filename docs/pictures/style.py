@@ -1,6 +1,6 @@
-"""What the pictures of the documentation have in common: size, fonts, colours, and how a file is written.
+"""What the pictures of the documentation have in common: size, fonts, colors, and how a file is written.
 
-Colours are those of Okabe & Ito 2008 ("Color Universal Design"), which stay apart for colour-blind readers; lines
+Colors are those of Okabe & Ito 2008 ("Color Universal Design"), which stay apart for color-blind readers; lines
 differ in dash as well.  Pictures are 7 inches wide: text of 9 points is 12 pixels high where a page shows 700 pixels.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 
 FOLDER = Path(__file__).resolve().parent
 
-BLACK, GREY, PALE = "#1a1a1a", "#6b6b6b", "#e9eef2"
+BLACK, GRAY, PALE = "#1a1a1a", "#6b6b6b", "#e9eef2"
 ORANGE, SKY, GREEN, BLUE, VERMILION, PURPLE = "#e69f00", "#56b4e9", "#009e73", "#0072b2", "#d55e00", "#cc79a7"
 
 
@@ -30,7 +30,7 @@ def pyplot() -> Any:
             "axes.titlesize": 10,
             "axes.spines.top": False,
             "axes.spines.right": False,
-            "axes.edgecolor": GREY,
+            "axes.edgecolor": GRAY,
             "axes.grid": True,
             "grid.color": "#dddddd",
             "grid.linewidth": 0.6,
@@ -43,14 +43,14 @@ def pyplot() -> Any:
 
 
 def save(figure: Any, name: str, folder: Path = FOLDER) -> Path:
-    """Write `name` as PNG, 1050 pixels wide for a figure of 7 inches, in 64 colours; a rerun changes nothing."""
+    """Write `name` as PNG, 1050 pixels wide for a figure of 7 inches, in 64 colors; a rerun changes nothing."""
     drawn = io.BytesIO()
     figure.savefig(drawn, dpi=150, metadata={"Software": None})
     return shrink(drawn, name, folder)
 
 
 def shrink(drawn: Any, name: str, folder: Path = FOLDER) -> Path:
-    """Write a PNG (a path or an open file) as `name` in 64 colours, which takes a third of the space."""
+    """Write a PNG (a path or an open file) as `name` in 64 colors, which takes a third of the space."""
     from PIL import Image  # comes with matplotlib
 
     path = folder / name
