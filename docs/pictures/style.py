@@ -9,10 +9,21 @@ import io
 from pathlib import Path
 from typing import Any
 
-from gpulstm.plots.figures import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, STYLE, VERMILLION
+from gpulstm.plots.figures import BLACK, BLUE, GRAY, GREEN, ORANGE, PURPLE, SKY, STYLE, VERMILLION
 
 __all__ = [
-    "BLACK", "BLUE", "FOLDER", "GREEN", "GREY", "ORANGE", "PALE", "PURPLE", "SKY", "VERMILLION", "pyplot", "save",
+    "BLACK",
+    "BLUE",
+    "FOLDER",
+    "GRAY",
+    "GREEN",
+    "ORANGE",
+    "PALE",
+    "PURPLE",
+    "SKY",
+    "VERMILLION",
+    "pyplot",
+    "save",
     "shrink",
 ]  # fmt: skip
 

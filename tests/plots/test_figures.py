@@ -42,7 +42,7 @@ def labels(figure: Figure, place: int = 0) -> list[str]:
 
 
 def is_picture(path: Path) -> bool:
-    """Whether the file is a PNG with something on it: more than one colour."""
+    """Whether the file is a PNG with something on it: more than one color."""
     return len(np.unique(imread(path).reshape(-1, 4), axis=0)) > 10
 
 
@@ -50,7 +50,7 @@ def test_bands_are_pairs_around_one_half_the_widest_first() -> None:
     assert [round(coverage, 6) for coverage, _, _ in FAN.bands] == [0.8, 0.5]
     np.testing.assert_array_equal(FAN.bands[0][1], MEDIAN - 0.3)
     assert figures.Fan(AHEAD, {0.1: MEDIAN, 0.8: MEDIAN}).bands == []
-    np.testing.assert_array_equal(figures.Fan(AHEAD, {}, MEDIAN + 2).centre, MEDIAN + 2)
+    np.testing.assert_array_equal(figures.Fan(AHEAD, {}, MEDIAN + 2).center, MEDIAN + 2)
 
 
 def test_forecast(tmp_path: Path, saved_figures: list[Figure]) -> None:
