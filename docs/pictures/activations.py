@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from style import BLUE, FOLDER, GRAY, VERMILLION, pyplot, save
+from style import BLUE, FOLDER, GRAY, VERMILION, pyplot, save
 
 from gpulstm.engines.cells import Sigmoid, Tanh
 
@@ -15,7 +15,7 @@ def draw(folder: Path = FOLDER) -> Path:
     plt = pyplot()
     z = np.linspace(-6, 6, 601)
     figure, (values, slopes) = plt.subplots(1, 2, figsize=(7, 2.7))
-    for function, name, color, dash in ((Tanh(), "tanh", BLUE, "-"), (Sigmoid(), "sigmoid", VERMILLION, "--")):
+    for function, name, color, dash in ((Tanh(), "tanh", BLUE, "-"), (Sigmoid(), "sigmoid", VERMILION, "--")):
         y = function(np, z)
         values.plot(z, y, color, ls=dash, label=name)
         slopes.plot(z, function.slope(np, y), color, ls=dash, label=f"slope of {name}")

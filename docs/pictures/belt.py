@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from style import BLACK, BLUE, FOLDER, GREEN, ORANGE, VERMILLION, pyplot, save
+from style import BLACK, BLUE, FOLDER, GREEN, ORANGE, VERMILION, pyplot, save
 
 from gpulstm.engines.cells import Sigmoid
 
-BIASES = ((0.0, VERMILLION, ":"), (1.0, ORANGE, "-."), (3.0, GREEN, "--"), (5.0, BLUE, "-"))
+BIASES = ((0.0, VERMILION, ":"), (1.0, ORANGE, "-."), (3.0, GREEN, "--"), (5.0, BLUE, "-"))
 
 
 def draw(folder: Path = FOLDER) -> Path:

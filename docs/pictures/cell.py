@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from style import BLACK, BLUE, FOLDER, GRAY, GREEN, ORANGE, PALE, PURPLE, SKY, VERMILLION, pyplot, save
+from style import BLACK, BLUE, FOLDER, GRAY, GREEN, ORANGE, PALE, PURPLE, SKY, VERMILION, pyplot, save
 
 BELT, LOWER = 4.0, 1.9  # heights of the belt and of the boxes that compute the gates
 
@@ -19,14 +19,14 @@ def draw(folder: Path = FOLDER) -> Path:
     axes.add_patch(plt.Rectangle((0.95, 0.45), 8.35, 4.55, facecolor=PALE, edgecolor=GRAY, lw=1, zorder=0))
 
     # the belt: c_{t-1} -> times f -> plus i*g -> c_t
-    _arrow(axes, (0.1, BELT), (1.93, BELT), VERMILLION, 3)
-    _arrow(axes, (2.47, BELT), (4.53, BELT), VERMILLION, 3)
-    _arrow(axes, (5.07, BELT), (10.3, BELT), VERMILLION, 3)
+    _arrow(axes, (0.1, BELT), (1.93, BELT), VERMILION, 3)
+    _arrow(axes, (2.47, BELT), (4.53, BELT), VERMILION, 3)
+    _arrow(axes, (5.07, BELT), (10.3, BELT), VERMILION, 3)
     _round(axes, 2.2, BELT, "×")
     _round(axes, 4.8, BELT, "+")
-    axes.text(0.12, BELT + 0.17, "$c_{t-1}$", fontsize=12, color=VERMILLION)
-    axes.text(9.75, BELT + 0.17, "$c_t$", fontsize=12, color=VERMILLION)
-    axes.text(6.9, BELT + 0.17, "long memory: the additive belt", ha="center", color=VERMILLION)
+    axes.text(0.12, BELT + 0.17, "$c_{t-1}$", fontsize=12, color=VERMILION)
+    axes.text(9.75, BELT + 0.17, "$c_t$", fontsize=12, color=VERMILION)
+    axes.text(6.9, BELT + 0.17, "long memory: the additive belt", ha="center", color=VERMILION)
 
     # what every gate reads
     axes.plot([0.1, 7.0], [0.85, 0.85], color=BLACK, lw=1.4, zorder=1)
@@ -56,7 +56,7 @@ def draw(folder: Path = FOLDER) -> Path:
     _arrow(axes, (4.8, 3.22), (4.8, BELT - 0.27), BLACK)
 
     # the output: tanh of the belt, shown as far as o allows
-    axes.plot([8.3, 8.3], [BELT, 3.43], color=VERMILLION, lw=1.6)
+    axes.plot([8.3, 8.3], [BELT, 3.43], color=VERMILION, lw=1.6)
     _box(plt, axes, 8.3, 3.15, "tanh", SKY)
     _arrow(axes, (8.3, 2.87), (8.3, LOWER + 0.27), SKY)
     _arrow(axes, (7.44, LOWER), (8.03, LOWER), PURPLE)

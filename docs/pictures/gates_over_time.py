@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from style import BLACK, BLUE, FOLDER, GREEN, ORANGE, PURPLE, SKY, VERMILLION, pyplot, save
+from style import BLACK, BLUE, FOLDER, GREEN, ORANGE, PURPLE, SKY, VERMILION, pyplot, save
 
 from gpulstm.data import datasets
 from gpulstm.engines.cells import make_cell
@@ -79,7 +79,7 @@ def draw(folder: Path = FOLDER) -> Path:
     ):
         gates.plot(weeks, found[name][:, unit], color=color, ls=dash, label=text)
     gates.set(ylim=(-1.05, 1.05), title=f"gates and candidate of one unit (of {UNITS})")
-    memory.plot(weeks, found["c"][:, unit], color=VERMILLION, label="long memory c")
+    memory.plot(weeks, found["c"][:, unit], color=VERMILION, label="long memory c")
     memory.plot(weeks, found["h"][:, unit], color=SKY, ls="--", label="short memory h")
     memory.set(title="its state")
     memory.xaxis.set_major_locator(dates.MonthLocator(bymonth=(1, 7)))

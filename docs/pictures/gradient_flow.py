@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from style import BLACK, BLUE, FOLDER, GRAY, ORANGE, VERMILLION, pyplot, save
+from style import BLACK, BLUE, FOLDER, GRAY, ORANGE, VERMILION, pyplot, save
 
 import gpulstm as gl
 from gpulstm.model.stack import Recurrent
@@ -70,7 +70,7 @@ def draw(folder: Path = FOLDER) -> Path:
     plt = pyplot()
     figure, axes = plt.subplots(figsize=(7, 3.6))
     curves = [
-        ("RNN, $W_h$ twice orthogonal: explodes", rnn(2.0), VERMILLION, "--"),
+        ("RNN, $W_h$ twice orthogonal: explodes", rnn(2.0), VERMILION, "--"),
         ("LSTM, gates set for 1000 steps", lstm(1000.0), BLUE, "-"),
         ("LSTM, forget bias 1 ($f_t$ about 0.73)", lstm(None), GRAY, "-."),
         ("RNN, $W_h$ 0.9 times orthogonal: vanishes", rnn(0.9), ORANGE, ":"),

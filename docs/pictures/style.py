@@ -9,7 +9,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from gpulstm.plots.figures import BLACK, BLUE, GRAY, GREEN, ORANGE, PURPLE, SKY, STYLE, VERMILLION
+from gpulstm.plots.figures import BLACK, BLUE, GRAY, GREEN, ORANGE, PURPLE, SKY, STYLE, VERMILION
 
 __all__ = [
     "BLACK",
@@ -21,7 +21,7 @@ __all__ = [
     "PALE",
     "PURPLE",
     "SKY",
-    "VERMILLION",
+    "VERMILION",
     "pyplot",
     "save",
     "shrink",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from style import BLACK, BLUE, FOLDER, GRAY, GREEN, PALE, VERMILLION, pyplot, save
+from style import BLACK, BLUE, FOLDER, GRAY, GREEN, PALE, VERMILION, pyplot, save
 
 COLUMNS, ROWS = (2.4, 4.9, 7.4), (1.5, 3.7)  # middles of the boxes: time runs to the right, depth upwards
 
@@ -19,9 +19,9 @@ def draw(folder: Path = FOLDER) -> Path:
     for layer, (y, color) in enumerate(zip(ROWS, (BLUE, GREEN), strict=True), start=1):
         axes.add_patch(plt.Rectangle((1.55, y - 0.62), 6.7, 1.24, facecolor=PALE, edgecolor="none", zorder=0))
         axes.text(8.4, y - 0.85, f"layer {layer}:\none set of weights", color=color, va="center", fontsize=9)
-        _arrow(axes, (0.95, y + 0.2), (1.75, y + 0.2), VERMILLION, 2.4)
+        _arrow(axes, (0.95, y + 0.2), (1.75, y + 0.2), VERMILION, 2.4)
         _arrow(axes, (0.95, y - 0.2), (1.75, y - 0.2), BLACK)
-        axes.text(0.88, y + 0.2, f"$c_0^{{({layer})}} = 0$", ha="right", va="center", color=VERMILLION)
+        axes.text(0.88, y + 0.2, f"$c_0^{{({layer})}} = 0$", ha="right", va="center", color=VERMILION)
         axes.text(0.88, y - 0.2, f"$h_0^{{({layer})}} = 0$", ha="right", va="center")
         for t, x in enumerate(COLUMNS, start=1):
             axes.add_patch(
@@ -29,7 +29,7 @@ def draw(folder: Path = FOLDER) -> Path:
             )
             axes.text(x, y, f"LSTM {layer}\nstep {t}", ha="center", va="center", fontsize=9, zorder=4)
             end = COLUMNS[t] - 0.65 if t < 3 else 8.75
-            _arrow(axes, (x + 0.65, y + 0.2), (end, y + 0.2), VERMILLION, 2.4)
+            _arrow(axes, (x + 0.65, y + 0.2), (end, y + 0.2), VERMILION, 2.4)
             _arrow(axes, (x + 0.65, y - 0.2), (end, y - 0.2), BLACK)
             middle = (x + 0.65 + end) / 2 if t < 3 else 8.82
             side = "center" if t < 3 else "left"
@@ -37,7 +37,7 @@ def draw(folder: Path = FOLDER) -> Path:
                 middle,
                 y + 0.29,
                 f"$c_{t}^{{({layer})}}$",
-                color=VERMILLION,
+                color=VERMILION,
                 ha=side,
                 va="bottom" if t < 3 else "center",
             )

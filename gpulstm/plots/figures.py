@@ -21,15 +21,15 @@ from gpulstm.arrays import files
 from gpulstm.errors import DataError, ShapeError, missing_extra
 
 BLACK, GRAY = "#202020", "#767676"
-BLUE, VERMILLION, GREEN, ORANGE, SKY, PURPLE = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7"
+BLUE, VERMILION, GREEN, ORANGE, SKY, PURPLE = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7"
 COLORS = {  # of what is drawn in more than one panel or picture
     "model": BLUE,
-    "seasonal naive": VERMILLION,
+    "seasonal naive": VERMILION,
     "naive": GREEN,
     "drift": PURPLE,
     "seasonal naive with drift": ORANGE,
 }
-CYCLE = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
+CYCLE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1)), (0, (1, 1)))
 
 STYLE: Any = {
@@ -116,7 +116,7 @@ def history(path: str | Path, columns: Mapping[str, Sequence[float]], *, title: 
             :, 0
         ]
         marker = "o" if epoch.size < 25 else None
-        for (label, loss), color, dash in zip(losses.items(), (BLUE, VERMILLION), DASHES, strict=False):
+        for (label, loss), color, dash in zip(losses.items(), (BLUE, VERMILION), DASHES, strict=False):
             upper.plot(epoch, loss, dash, color=color, marker=marker, markersize=3.5, label=label)
         judged = list(losses.values())[-1]
         best = int(np.nanargmin(judged))
