@@ -44,7 +44,7 @@ $(PY):
 
 $(VENV)/.demo: $(NATIVE) | $(PY)
 	@echo "== install gpulstm with its plots"
-	@tools/install.sh $(PY) -e '.[plots]'
+	@tools/install.sh $(PY) --no-compile -e '.[plots]'  # no byte code for what the demonstration never imports
 	@touch $@
 
 $(VENV)/.test: $(NATIVE) | $(PY)
