@@ -65,10 +65,9 @@ class Fitted:
         """Names of the series of the fit."""
         return self.scaler.names
 
-    @property
-    def networks(self) -> list[Network]:
-        """The one that forecasts."""
-        return [self.network]
+    def quantize(self, kind: str | None) -> None:
+        """See `Recurrent.quantize`."""
+        self.network.quantize(kind)
 
     @property
     def reach(self) -> int:
@@ -154,10 +153,10 @@ class FittedMixture:
         """Names of the series of the fit."""
         return self.mixed.names
 
-    @property
-    def networks(self) -> list[Network]:
-        """Those among the members; there may be none."""
-        return [member.network for member in self._residuals]
+    def quantize(self, kind: str | None) -> None:
+        """Of the networks among the members; there may be none; see `Recurrent.quantize`."""
+        for member in self._residuals:
+            member.network.quantize(kind)
 
     @property
     def reach(self) -> int:

@@ -86,13 +86,10 @@ def mapped(what: str, forecaster: Forecaster, *arguments: Any) -> Any:
 
 
 class Forecaster:
-    """A recurrent network that forecasts time series.
-
-    It is made from the options that `ForecasterConfig` explains one by one.
+    """A recurrent network that forecasts time series, made from the options that `ForecasterConfig` explains.
 
     Attributes:
-        config: the options.
-        history: of the last training run.
+        config, history: the options; the last training run.
         notes: sentences on what the data made necessary, such as series too short to learn from.
 
     Raises:
@@ -201,17 +198,8 @@ class Forecaster:
         return forecast
 
     def quantize(self, kind: str | None) -> Forecaster:
-        """Forecast from now on with weights of fewer bits, "int8" or "bfloat16"; None: with those of the fit.
-
-        For networks in float32 on the cpu, and for forecasts alone: the file that `save` writes has the weights of the
-        fit, and `fit` with `warm_start` wants them.  See `Recurrent.quantize`.
-
-        Raises:
-            NotFittedError: before `fit`.
-            ConfigError, DTypeError, DeviceError: as `Recurrent.quantize`.
-        """
-        for network in self.fitted.networks:
-            network.quantize(kind)
+        """Forecast from now on with weights in "int8" or "bfloat16", None: as fitted; see `Recurrent.quantize`."""
+        self.fitted.quantize(kind)
         return self
 
     def predict_frame(self, frame: Any, horizon: int | None = None) -> Any:

@@ -106,12 +106,10 @@ class Recurrent:
 
         Args:
             kind: "int8" (whole numbers and a scale a column; x and h are rounded row by row at each step), "bfloat16",
-                or None for the weights as they are.  States, gates and outputs stay float32; `engines/quantized.py`
-                has the arithmetic.  A stream that is already there goes on as it was.
+                or None.  States, gates and outputs stay float32; see `engines/quantized.py`.  Streams go on as made.
 
         Raises:
-            ConfigError: another kind, or layers with options.
-            DTypeError, DeviceError: the stack is not in float32 on the cpu.
+            ConfigError, DTypeError, DeviceError: as `quantized.check`.
         """
         quantized.check(kind, self.spec, self.backend.device)
         self._plans.quantize = kind
