@@ -1,44 +1,153 @@
 """Kill the program at random moments of its commands, and look at what it leaves: `make kill-test`.
 
-    python tests/kill.py --kills 1000 --seed 0
+    python tests/kill.py --kills 1000 --seed 0 --record runs/kills.json
 
-Each round starts train, forecast, backtest or convert in one folder and sends SIGKILL, SIGTERM, SIGHUP, or SIGINT once
-or twice after a random share of the time that the command takes.  Then every result that is there must be whole: a
-checkpoint loads, a table and a picture have their ends; no traceback was printed; a signal that asks gave 128 + n; and
-after the next command no temporary file and no lock is left of the dead one.  The last line counts all of it.
+Each round starts train, forecast, backtest, convert or tune, or goes on with a train or tune that was killed, and sends
+SIGKILL, SIGTERM, SIGHUP, or SIGINT once or twice after a random share of the processor time that the command takes.
+Then every result that is there must be whole: a checkpoint loads, a table and a picture have their ends, a search's
+database is sound; no traceback was printed; a signal that asks gave 128 + n; and temporary files do not pile up.  A
+training run that was killed is sometimes taken to its end, and must give the bits of one that never was.  After the last
+command no temporary file and no lock is left of the dead ones.  Rounds depend on the seed and their number alone; with
+`--record` a run goes on after the rounds that the file counts.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from gpulstm.arrays import checkpoint
 
-SIGNALS = {"KILL": [9], "TERM": [15], "HUP": [1], "INT": [2], "INT INT": [2, 2]}
-TRAIN = ["--horizon", "2", "--context", "8", "--hidden-size", "8", "--members", "network", "--epochs", "30"]
+SIGNALS = {"SIGKILL": [9], "SIGTERM": [15], "SIGHUP": [1], "SIGINT": [2], "SIGINT twice": [2, 2]}
+NETWORK = ["--horizon", "2", "--context", "8", "--hidden-size", "4", "--num-layers", "1", "--members", "network"]
+EPOCHS = ["--epochs", "12", "--patience", "12", "--device", "cpu"]
+PILE = 3  # temporary files that dead processes may have left in one folder: the next one's removal can be killed too
+SECONDS = 300  # after which a process hangs
 
 
-def commands(folder: Path) -> dict[str, list[str]]:
-    """The commands by name, with all that they write in `folder`."""
-    table, model = str(folder / "table.csv"), str(folder / "first" / "model.safetensors")
-    where = ["--force", "--output"]
-    return {
-        "train": ["train", table, "--target", "y", *TRAIN, "--device", "cpu", *where, str(folder / "train")],
-        "forecast": ["forecast", model, *where, str(folder / "forecast")],
-        "backtest": ["backtest", model, table, "--origins", "3", *where, str(folder / "backtest")],
-        "convert": ["convert", model, str(folder / "converted.safetensors"), "--force", "--no-check"],
-    }
+@dataclass
+class Tally:
+    """What has been counted so far, as the record keeps it."""
+
+    seed: int
+    rounds: int = 0
+    commands: Counter[str] = field(default_factory=Counter)
+    signals: Counter[str] = field(default_factory=Counter)
+    ended: Counter[str] = field(default_factory=Counter)
+    continued: int = 0
+    faults: list[str] = field(default_factory=list)
+
+    def line(self) -> str:
+        """All of it for a person."""
+        told = [f"{count} {name}" for part in (self.commands, self.signals, self.ended) for name, count in part.items()]
+        counts = ", ".join([*told, f"{self.continued} taken to their end"])
+        return f"{self.rounds} kills ({counts}): {len(self.faults)} faults"
+
+
+class Suite:
+    """The commands, the folder that they write into, and what is known of whole runs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        table, model = str(folder / "table.csv"), str(folder / "first" / "model.safetensors")
+        values = 100 + np.sin(np.arange(70) / 4)
+        (folder / "table.csv").write_text("y\n" + "".join(f"{value}\n" for value in values))
+        self.train = ["train", table, "--target", "y", *NETWORK, *EPOCHS]
+        tune = ["tune", table, "--target", "y", *NETWORK, "--epochs", "2", "--device", "cpu", "--trials", "2"]
+        where = ["--force", "--output"]
+        self.commands = {
+            "train": [*self.train, *where, str(folder / "train")],
+            "forecast": ["forecast", model, *where, str(folder / "forecast")],
+            "backtest": ["backtest", model, table, "--origins", "3", *where, str(folder / "backtest")],
+            "convert": ["convert", model, str(folder / "converted.onnx"), "--force", "--no-check"],
+            "tune": [*tune, *where, str(folder / "tune")],
+        }
+        whole([*self.train, "--output", str(folder / "first")])
+        self.bits = weights(folder / "first" / "model.safetensors")
+        self.takes = {name: min(whole(command), whole(command)) for name, command in self.commands.items()}
+        print(self.takes, file=sys.stderr, flush=True)
+
+    def arguments(self, name: str, rng: random.Random) -> list[str]:
+        """A command, or how it goes on where an earlier one left something to go on from."""
+        command = self.commands[name]
+        held = {"train": "run.safetensors", "tune": "tune.db"}.get(name)
+        if held and (self.folder / name / held).is_file() and rng.random() < 0.5:
+            return [word if word != "--force" else "--resume" for word in command]
+        return command
+
+    def torn(self) -> list[str]:
+        """What is not whole, of all that was written."""
+        bad = []
+        for path in self.folder.rglob("*"):
+            if path.name.startswith(".") or not path.is_file():
+                continue
+            data = path.read_bytes()
+            if path.suffix == ".safetensors":
+                checkpoint.load(path)
+            elif path.suffix == ".db":
+                bad += [path.name] if database_fault(path) else []
+            elif path.suffix == ".onnx":
+                import onnx
+
+                onnx.checker.check_model(onnx.load_from_string(data))
+            elif (path.suffix == ".png" and not data.endswith(b"IEND\xaeB`\x82")) or (
+                path.suffix == ".csv" and not data.endswith(b"\n")
+            ):
+                bad.append(path.name)
+        return bad
+
+    def piled(self) -> list[str]:
+        """Folders with more temporary files than processes that can have left them."""
+        left = Counter(str(path.parent) for path in self.folder.rglob(".*.tmp"))
+        return [f"{count} temporary files in {Path(name).name}" for name, count in left.items() if count > PILE]
+
+    def taken_to_its_end(self) -> str:
+        """What is wrong with the run in the folder of train once it has gone on to its end; empty where nothing is."""
+        whole([*self.train, "--resume", "--output", str(self.folder / "train")])
+        return "" if weights(self.folder / "train" / "model.safetensors") == self.bits else "resumed with other bits"
+
+    def left(self) -> list[str]:
+        """Temporary files and locks after every command has run once more."""
+        for command in self.commands.values():
+            whole(command)
+        return [path.name for path in self.folder.rglob(".*")]
+
+
+def whole(arguments: list[str]) -> float:
+    """Run the program to its end; the seconds of processor time that it took."""
+    process = start(arguments)
+    used, stderr = until(process, float("inf")), process.communicate()[1]
+    assert process.returncode == 0, (arguments, process.returncode, stderr)
+    return used
+
+
+def weights(path: Path) -> dict[str, bytes]:
+    """The arrays of a checkpoint as bytes."""
+    return {name: array.tobytes() for name, array in checkpoint.load(path)[0].items()}
+
+
+def database_fault(path: Path) -> bool:
+    """Whether SQLite finds a fault in a database; one without a byte is new."""
+    connection = sqlite3.connect(path)
+    try:
+        return connection.execute("pragma integrity_check").fetchall() != [("ok",)]
+    except sqlite3.DatabaseError:
+        return True
+    finally:
+        connection.close()
 
 
 def start(arguments: list[str]) -> subprocess.Popen[bytes]:
@@ -48,45 +157,68 @@ def start(arguments: list[str]) -> subprocess.Popen[bytes]:
     )
 
 
-def torn(folder: Path) -> list[str]:
-    """What is not whole, of all that was written."""
-    bad = []
-    for path in folder.rglob("*"):
-        if path.name.startswith(".") or not path.is_file():
-            continue
-        data = path.read_bytes()
-        if path.suffix == ".safetensors" and path.name != "converted.safetensors":
-            checkpoint.load(path)
-        elif (path.suffix == ".png" and not data.endswith(b"IEND\xaeB`\x82")) or (
-            path.suffix == ".csv" and not data.endswith(b"\n")
-        ):
-            bad.append(path.name)
-    return bad
+def until(process: subprocess.Popen[bytes], share: float) -> float:
+    """Wait until a process has used so much processor time, or has ended; what it has used."""
+    used = 0.0
+    while used < share and process.poll() is None:
+        try:
+            used = time.clock_gettime((~process.pid << 3) | 2)  # Linux: the clock of another process
+        except OSError:
+            break
+        time.sleep(min(max(0.001, (share - used) / 4), 0.02))
+    return used
 
 
-def left(folder: Path) -> list[str]:
-    """Temporary files and locks."""
-    return [path.name for path in folder.rglob(".*")]
+def catches(process: subprocess.Popen[bytes]) -> bool:
+    """Whether the program's own handlers are in their place: from its first instructions to its last."""
+    try:
+        lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+    except OSError:
+        return False
+    masks = [line.split()[1] for line in lines if line.startswith("SigCgt")]
+    return bool(masks) and bool(int(masks[0], 16) >> (signal.SIGTERM - 1) & 1)
 
 
-def kill(process: subprocess.Popen[bytes], name: str, pause: float) -> tuple[int, str]:
-    """Send the signals of `name` after a while; the status and what was printed."""
-    time.sleep(pause)
+def killed(arguments: list[str], name: str, share: float, pause: float) -> tuple[int, str]:
+    """Start the program and send the signals of `name`; the status, and what is wrong with how it ended."""
+    process = start(arguments)
+    until(process, share)
+    ready = catches(process)
     for number in SIGNALS[name]:
         process.send_signal(number)
-        time.sleep(0.02 * (len(SIGNALS[name]) - 1))
-    _, stderr = process.communicate(timeout=120)
-    return process.returncode, stderr.decode(errors="replace")
-
-
-def wrong(name: str, status: int, stderr: str) -> str:
-    """What is wrong with the end of a process; empty where nothing is."""
-    if "Traceback" in stderr:
-        return f"a traceback: {stderr[-300:]}"
+        time.sleep(pause if len(SIGNALS[name]) > 1 else 0)
+    try:
+        stderr = process.communicate(timeout=SECONDS)[1].decode(errors="replace")
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        return process.returncode, "it hangs"
     asked = SIGNALS[name][0]
     # before its first instruction the interpreter itself ends by the signal; after its work the program ends with 0
-    fine = (0, -asked) if name == "KILL" else (0, -asked, 128 + asked)
-    return "" if status in fine else f"status {status}: {stderr[-300:]}"
+    fine = {0, 128 + asked} if ready and name != "SIGKILL" else {0, 128 + asked, -asked}
+    if "Traceback" in stderr and (ready or asked != signal.SIGINT):
+        return process.returncode, f"a traceback: {stderr[-600:]}"
+    return process.returncode, "" if process.returncode in fine else f"status {process.returncode}: {stderr[-300:]}"
+
+
+def one_round(suite: Suite, tally: Tally) -> None:
+    """Kill once, and look."""
+    rng = random.Random(f"{tally.seed}-{tally.rounds}")
+    command, sent = rng.choice(sorted(suite.commands)), rng.choice(sorted(SIGNALS))
+    arguments = suite.arguments(command, rng)
+    status, fault = killed(arguments, sent, rng.random() * suite.takes[command], rng.random() * 0.05)
+    fault = fault or ", ".join([*suite.torn(), *suite.piled()])
+    if not fault and command == "train" and status and (suite.folder / "train" / "run.safetensors").is_file():
+        if rng.random() < 0.25:
+            tally.continued += 1
+            fault = suite.taken_to_its_end()
+    tally.commands[command] += 1
+    tally.signals[sent] += 1
+    tally.ended["over before the signal" if status == 0 else "ended by it"] += 1
+    if fault:
+        tally.faults.append(f"round {tally.rounds}: {' '.join(arguments[:1] + arguments[-2:])}, {sent}: {fault}")
+        print(tally.faults[-1], flush=True)
+    tally.rounds += 1
 
 
 def main() -> int:
@@ -94,41 +226,30 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--kills", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--record", type=Path)
     options = parser.parse_args()
-    rng, counts, faults = random.Random(options.seed), Counter[str](), []
+    tally = Tally(options.seed)
+    if options.record and options.record.is_file():
+        held = json.loads(options.record.read_text())
+        if held["seed"] == options.seed:
+            counters = {name: Counter(held[name]) for name in ("commands", "signals", "ended")}
+            tally = Tally(**{**held, **counters})
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # children inherit what is ignored
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        values = 100 + np.sin(np.arange(90) / 4)
-        (folder / "table.csv").write_text("y\n" + "".join(f"{value}\n" for value in values))
-        known = commands(folder)
-        first = [*known["train"][:-1], str(folder / "first")]
-        assert start(first).wait() == 0
-        takes = {}
-        for command, arguments in known.items():
-            began = time.monotonic()
-            assert start(arguments).wait() == 0, command
-            takes[command] = time.monotonic() - began
-        for round_ in range(options.kills):
-            command, sent = rng.choice(sorted(known)), rng.choice(sorted(SIGNALS))
-            status, stderr = kill(start(known[command]), sent, rng.random() * takes[command])
-            counts[sent] += 1
-            counts["left by the dead"] += len(left(folder))
-            fault = wrong(sent, status, stderr) or ", ".join(torn(folder))
-            if round_ % 10 == 9:
-                print(f"{round_ + 1} kills, {len(faults)} faults so far", file=sys.stderr, flush=True)
-            if fault:
-                faults.append(f"{round_}: {command}, {sent}: {fault}")
-                print(faults[-1], flush=True)
-        for command, arguments in known.items():
-            assert start(arguments).wait() == 0, command
-        if left(folder):
-            faults.append(f"left behind after the next start: {left(folder)}")
-            print(faults[-1], flush=True)
-    told = ", ".join(f"{count} {what}" for what, count in sorted(counts.items()))
-    print(f"{options.kills} kills ({told}): {len(faults)} faults")
-    return min(len(faults), 1)
+        suite = Suite(Path(name))
+        while tally.rounds < options.kills:
+            one_round(suite, tally)
+            if tally.rounds % 10 == 0 or tally.rounds == options.kills:
+                print(tally.line(), file=sys.stderr, flush=True)
+                if options.record:
+                    options.record.parent.mkdir(parents=True, exist_ok=True)
+                    options.record.write_text(json.dumps(vars(tally), indent=1))
+        if left := suite.left():
+            tally.faults.append(f"left behind after the next start: {left}")
+            print(tally.faults[-1], flush=True)
+    print(tally.line())
+    return min(len(tally.faults), 1)
 
 
 if __name__ == "__main__":

@@ -101,7 +101,8 @@ def train(
     if go_on is not None:
         started = Forecaster.load(go_on, config.device)
         series = started.read(table_path(data))
-        Job(output, force, quiet, tensorboard).fit(started, series, RUN, False, warm_start=True)
+        with files.locked(output, ConfigError):
+            Job(output, force, quiet, tensorboard).fit(started, series, RUN, False, warm_start=True)
         say(f"next: gpulstm forecast {output / MODEL}")
         return
     series = load_series(table_path(data), table, guess=True)
@@ -116,6 +117,7 @@ def train(
     going_on = resume and (output / FINAL).is_file()  # the comparison was over
     with files.locked(output, ConfigError):
         if not going_on:
+            (output / FINAL).unlink(missing_ok=True)  # of an earlier run, which --resume would take for this one's
             job.fit(forecaster, series, RUN, resume)
         whole = Forecaster.of(replace(config, test=0))
         if not going_on and compare(forecaster, series, metrics) and config.test == AUTO:
@@ -254,15 +256,15 @@ def forecast(
 
     Example: gpulstm forecast runs/model/model.safetensors sales.csv --output runs/forecast
     """
-    forecaster = Forecaster.load(model, device)
-    past = forecaster.tail if data is None else forecaster.read(table_path(data))
-    result = forecaster.predict(horizon or None, future, data=None if data is None else past)
-    drawn = names_of("forecast", result.names, result.targets, pictures) if can_draw() else {}
-    table, *paths = new_files(output, ["forecast.csv", *drawn.values()], force)
-    output.mkdir(parents=True, exist_ok=True)
-    result.to_csv(table)
-    for (series, target), path in zip(drawn, paths, strict=True):
-        draw_forecast(path, result, past, series=series, target=target, label=unit)
+    with files.locked(output, ConfigError):
+        forecaster = Forecaster.load(model, device)
+        past = forecaster.tail if data is None else forecaster.read(table_path(data))
+        result = forecaster.predict(horizon or None, future, data=None if data is None else past)
+        drawn = names_of("forecast", result.names, result.targets, pictures) if can_draw() else {}
+        table, *paths = new_files(output, ["forecast.csv", *drawn.values()], force)
+        result.to_csv(table)
+        for (series, target), path in zip(drawn, paths, strict=True):
+            draw_forecast(path, result, past, series=series, target=target, label=unit)
     out = console()
     columns = result.columns()
     rows = next(iter(columns.values())).size
@@ -295,21 +297,21 @@ def backtest(
 
     Example: gpulstm backtest runs/model/model.safetensors sales.csv --origins 12
     """
-    forecaster = Forecaster.load(model, device)
-    series = forecaster.read(table_path(data))
-    result = forecaster.backtest(series, origins=origins or None, stride=stride or None, automatic=True)
-    drawn = names_of("backtest", result.names, result.targets, pictures) if can_draw() else {}
-    table, *paths = new_files(output, ["backtest.csv", *drawn.values()], force)
-    output.mkdir(parents=True, exist_ok=True)
-    result.to_csv(table)
-    for (row, target), path in zip(drawn, paths, strict=True):
-        draw_backtest(path, result, series, series=row, target=target, label=unit)
-    console().print(metrics_table(result))
-    console().print(result.verdict())
-    if metrics is not None:
-        (written,) = new_files(metrics.parent, [metrics.name], force)
-        result.metrics_to(written)
-        say(f"written: {written}")
+    with files.locked(output, ConfigError):
+        forecaster = Forecaster.load(model, device)
+        series = forecaster.read(table_path(data))
+        result = forecaster.backtest(series, origins=origins or None, stride=stride or None, automatic=True)
+        drawn = names_of("backtest", result.names, result.targets, pictures) if can_draw() else {}
+        table, *paths = new_files(output, ["backtest.csv", *drawn.values()], force)
+        result.to_csv(table)
+        for (row, target), path in zip(drawn, paths, strict=True):
+            draw_backtest(path, result, series, series=row, target=target, label=unit)
+        console().print(metrics_table(result))
+        console().print(result.verdict())
+        if metrics is not None:
+            (written,) = new_files(metrics.parent, [metrics.name], force)
+            result.metrics_to(written)
+            say(f"written: {written}")
     if result.seen:
         say("the model was trained or chosen on some of these rows, so that the figures flatter it; see train --test")
     say(f"written: {', '.join(str(path) for path in (table, *paths))}")
