@@ -6,35 +6,40 @@ Each round starts train, forecast, backtest, convert or tune, or goes on with a 
 SIGKILL, SIGTERM, SIGHUP, or SIGINT once or twice after a random share of the processor time that the command takes.
 Then every result that is there must be whole: a checkpoint loads, a table and a picture have their ends, a search's
 database is sound; no traceback was printed; a signal that asks gave 128 + n; and temporary files do not pile up.  A
-training run that was killed is sometimes taken to its end, and must give the bits of one that never was.  After the last
-command no temporary file and no lock is left of the dead ones.  Rounds depend on the seed and their number alone; with
-`--record` a run goes on after the rounds that the file counts.
+training run that was killed is sometimes taken to its end, and must give the bits of one that never was.  After the
+last command no temporary file and no lock is left of the dead ones.  Rounds depend on the seed and their number alone;
+with `--record` a run goes on after the rounds that the file counts.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import random
 import signal
 import sqlite3
-import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
+from gpulstm import __main__ as program
 from gpulstm.arrays import checkpoint
 
 SIGNALS = {"SIGKILL": [9], "SIGTERM": [15], "SIGHUP": [1], "SIGINT": [2], "SIGINT twice": [2, 2]}
+IMPORTED = ("gpulstm.cli", "gpulstm.forecast.tune", "optuna.storages", "matplotlib.figure", "onnx", "pandas")
 NETWORK = ["--horizon", "2", "--context", "8", "--hidden-size", "4", "--num-layers", "1", "--members", "network"]
-EPOCHS = ["--epochs", "12", "--patience", "12", "--device", "cpu"]
+EPOCHS = ["--epochs", "8", "--patience", "8", "--device", "cpu"]
 PILE = 3  # temporary files that dead processes may have left in one folder: the next one's removal can be killed too
+FRESH = 0.08  # share of the rounds in an interpreter of their own; the others begin when all is imported
 SECONDS = 300  # after which a process hangs
 
 
@@ -47,13 +52,14 @@ class Tally:
     commands: Counter[str] = field(default_factory=Counter)
     signals: Counter[str] = field(default_factory=Counter)
     ended: Counter[str] = field(default_factory=Counter)
+    fresh: int = 0  # interpreters
     continued: int = 0
     faults: list[str] = field(default_factory=list)
 
     def line(self) -> str:
         """All of it for a person."""
         told = [f"{count} {name}" for part in (self.commands, self.signals, self.ended) for name, count in part.items()]
-        counts = ", ".join([*told, f"{self.continued} taken to their end"])
+        counts = ", ".join([*told, f"{self.fresh} in a fresh interpreter", f"{self.continued} taken to their end"])
         return f"{self.rounds} kills ({counts}): {len(self.faults)} faults"
 
 
@@ -66,7 +72,7 @@ class Suite:
         values = 100 + np.sin(np.arange(70) / 4)
         (folder / "table.csv").write_text("y\n" + "".join(f"{value}\n" for value in values))
         self.train = ["train", table, "--target", "y", *NETWORK, *EPOCHS]
-        tune = ["tune", table, "--target", "y", *NETWORK, "--epochs", "2", "--device", "cpu", "--trials", "2"]
+        tune = ["tune", table, "--target", "y", *NETWORK, "--epochs", "2", "--device", "cpu", "--trials", "1"]
         where = ["--force", "--output"]
         self.commands = {
             "train": [*self.train, *where, str(folder / "train")],
@@ -77,7 +83,11 @@ class Suite:
         }
         whole([*self.train, "--output", str(folder / "first")])
         self.bits = weights(folder / "first" / "model.safetensors")
-        self.takes = {name: min(whole(command), whole(command)) for name, command in self.commands.items()}
+        self.takes = {  # the first run of each also fills caches
+            (name, fresh): min(whole(command, fresh), whole(command, fresh))
+            for name, command in self.commands.items()
+            for fresh in (True, False)
+        }
         print(self.takes, file=sys.stderr, flush=True)
 
     def arguments(self, name: str, rng: random.Random) -> list[str]:
@@ -100,8 +110,7 @@ class Suite:
             elif path.suffix == ".db":
                 bad += [path.name] if database_fault(path) else []
             elif path.suffix == ".onnx":
-                import onnx
-
+                onnx = importlib.import_module("onnx")
                 onnx.checker.check_model(onnx.load_from_string(data))
             elif (path.suffix == ".png" and not data.endswith(b"IEND\xaeB`\x82")) or (
                 path.suffix == ".csv" and not data.endswith(b"\n")
@@ -126,11 +135,11 @@ class Suite:
         return [path.name for path in self.folder.rglob(".*")]
 
 
-def whole(arguments: list[str]) -> float:
+def whole(arguments: list[str], fresh: bool = False) -> float:
     """Run the program to its end; the seconds of processor time that it took."""
-    process = start(arguments)
-    used, stderr = until(process, float("inf")), process.communicate()[1]
-    assert process.returncode == 0, (arguments, process.returncode, stderr)
+    process = Process(arguments, fresh)
+    used, (status, stderr) = until(process, float("inf")), process.ended()
+    assert status == 0, (arguments, status, stderr)
     return used
 
 
@@ -150,17 +159,76 @@ def database_fault(path: Path) -> bool:
         connection.close()
 
 
-def start(arguments: list[str]) -> subprocess.Popen[bytes]:
-    """The program with these arguments."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "gpulstm", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
+class Process:
+    """The program with these arguments: a fresh interpreter, or a child of this one, which has imported it all.
+
+    Its standard error goes to a file, which `ended` reads.
+    """
+
+    def __init__(self, arguments: list[str], fresh: bool) -> None:
+        self.status: int | None = None
+        self._stderr = open(os.memfd_create("stderr"), "w+b")  # noqa: SIM115  `ended` closes it
+        if fresh:
+            command = [sys.executable, "-m", "gpulstm", *arguments]
+            self.pid = os.posix_spawn(sys.executable, command, os.environ, file_actions=self._streams())
+            return
+        self.pid = os.fork()
+        if self.pid == 0:
+            self._child(arguments)
+
+    def _streams(self) -> list[tuple[int, ...]]:
+        return [
+            (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),  # type: ignore[list-item]
+            (os.POSIX_SPAWN_DUP2, self._stderr.fileno(), 2),
+        ]
+
+    def _child(self, arguments: list[str]) -> NoReturn:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os.dup2(self._stderr.fileno(), 2)
+        status = 1
+        try:
+            program.main(arguments)
+        except SystemExit as error:
+            status = error.code if isinstance(error.code, int) else int(error.code is not None)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(status)
+
+    def over(self) -> bool:
+        """Whether it has ended."""
+        if self.status is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.status = os.waitstatus_to_exitcode(status)
+        return self.status is not None
+
+    def send(self, number: int) -> None:
+        """Send a signal, unless it has ended."""
+        if not self.over():
+            os.kill(self.pid, number)
+
+    def ended(self) -> tuple[int, str]:
+        """Wait; the status and what it printed on standard error."""
+        give_up = time.monotonic() + SECONDS
+        while not self.over():
+            if time.monotonic() > give_up:
+                os.kill(self.pid, signal.SIGKILL)
+                os.waitpid(self.pid, 0)
+                return -signal.SIGKILL, "Traceback: it hangs"
+            time.sleep(0.002)
+        self._stderr.seek(0)
+        text = self._stderr.read().decode(errors="replace")
+        self._stderr.close()
+        assert self.status is not None
+        return self.status, text
 
 
-def until(process: subprocess.Popen[bytes], share: float) -> float:
+def until(process: Process, share: float) -> float:
     """Wait until a process has used so much processor time, or has ended; what it has used."""
     used = 0.0
-    while used < share and process.poll() is None:
+    while used < share and not process.over():
         try:
             used = time.clock_gettime((~process.pid << 3) | 2)  # Linux: the clock of another process
         except OSError:
@@ -169,7 +237,7 @@ def until(process: subprocess.Popen[bytes], share: float) -> float:
     return used
 
 
-def catches(process: subprocess.Popen[bytes]) -> bool:
+def catches(process: Process) -> bool:
     """Whether the program's own handlers are in their place: from its first instructions to its last."""
     try:
         lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
@@ -179,40 +247,36 @@ def catches(process: subprocess.Popen[bytes]) -> bool:
     return bool(masks) and bool(int(masks[0], 16) >> (signal.SIGTERM - 1) & 1)
 
 
-def killed(arguments: list[str], name: str, share: float, pause: float) -> tuple[int, str]:
-    """Start the program and send the signals of `name`; the status, and what is wrong with how it ended."""
-    process = start(arguments)
+def killed(process: Process, name: str, share: float, pause: float) -> tuple[int, str]:
+    """Send the signals of `name` to a process; its status, and what is wrong with how it ended."""
     until(process, share)
     ready = catches(process)
     for number in SIGNALS[name]:
-        process.send_signal(number)
+        process.send(number)
         time.sleep(pause if len(SIGNALS[name]) > 1 else 0)
-    try:
-        stderr = process.communicate(timeout=SECONDS)[1].decode(errors="replace")
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
-        return process.returncode, "it hangs"
+    status, stderr = process.ended()
     asked = SIGNALS[name][0]
     # before its first instruction the interpreter itself ends by the signal; after its work the program ends with 0
     fine = {0, 128 + asked} if ready and name != "SIGKILL" else {0, 128 + asked, -asked}
     if "Traceback" in stderr and (ready or asked != signal.SIGINT):
-        return process.returncode, f"a traceback: {stderr[-600:]}"
-    return process.returncode, "" if process.returncode in fine else f"status {process.returncode}: {stderr[-300:]}"
+        return status, f"a traceback: {stderr[-600:]}"
+    return status, "" if status in fine else f"status {status}: {stderr[-300:]}"
 
 
 def one_round(suite: Suite, tally: Tally) -> None:
     """Kill once, and look."""
     rng = random.Random(f"{tally.seed}-{tally.rounds}")
     command, sent = rng.choice(sorted(suite.commands)), rng.choice(sorted(SIGNALS))
-    arguments = suite.arguments(command, rng)
-    status, fault = killed(arguments, sent, rng.random() * suite.takes[command], rng.random() * 0.05)
+    arguments, fresh = suite.arguments(command, rng), rng.random() < FRESH
+    share, pause = rng.random() * suite.takes[command, fresh], rng.random() * 0.05
+    status, fault = killed(Process(arguments, fresh), sent, share, pause)
     fault = fault or ", ".join([*suite.torn(), *suite.piled()])
-    if not fault and command == "train" and status and (suite.folder / "train" / "run.safetensors").is_file():
-        if rng.random() < 0.25:
-            tally.continued += 1
-            fault = suite.taken_to_its_end()
+    can_go_on = command == "train" and status and (suite.folder / "train" / "run.safetensors").is_file()
+    if not fault and can_go_on and rng.random() < 0.25:
+        tally.continued += 1
+        fault = suite.taken_to_its_end()
     tally.commands[command] += 1
+    tally.fresh += fresh
     tally.signals[sent] += 1
     tally.ended["over before the signal" if status == 0 else "ended by it"] += 1
     if fault:
@@ -235,6 +299,8 @@ def main() -> int:
             counters = {name: Counter(held[name]) for name in ("commands", "signals", "ended")}
             tally = Tally(**{**held, **counters})
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
+    for name in IMPORTED:
+        importlib.import_module(name)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # children inherit what is ignored
     with tempfile.TemporaryDirectory() as name:
         suite = Suite(Path(name))

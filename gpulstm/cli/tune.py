@@ -40,6 +40,7 @@ def tune(
 
     Writes tune.db, from which --resume goes on, and model.safetensors.
     """
+    from gpulstm.forecast.tune import check_database
     from gpulstm.forecast.tune import tune as search
 
     series = load_series(table_path(data), table_options, guess=True)
@@ -48,6 +49,8 @@ def tune(
         if force and not resume:
             for name in (STUDY, f"{STUDY}-journal"):  # in this order: SQLite ignores a journal without a database
                 (output / name).unlink(missing_ok=True)
+        elif (output / STUDY).exists():
+            check_database(output / STUDY)
         best, study = search(
             Forecaster.of, config, series, trials=trials, timeout=timeout or None, storage=f"sqlite:///{output / STUDY}"
         )

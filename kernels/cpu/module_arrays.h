@@ -15,6 +15,8 @@
 #include <string>
 #include <type_traits>
 
+#include "module_numbers.h"
+
 namespace nb = nanobind;
 
 namespace gpulstm {

@@ -9,6 +9,7 @@
 #include <stdexcept>
 
 #include "flat.h"
+#include "module_numbers.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -57,7 +58,7 @@ template <typename R>
 void step(const std::string& function, const Out<R>& w, const In<R>& g,
           const std::vector<std::optional<Out<R>>>& moments, double scale, const std::vector<double>& numbers,
           int threads) {
-    StepCall<R> call = {w.data(), g.data(), {}, R(scale), {}, long(w.size()), threads};
+    StepCall<R> call = {w.data(), g.data(), {}, R(scale), {}, long(w.size()), threads_of(threads)};
     same_size("g", g.size(), w.size());
     if (moments.size() > 3 || numbers.size() > 8) throw std::invalid_argument("too many moments or numbers");
     for (size_t k = 0; k < moments.size(); ++k) {
@@ -81,6 +82,7 @@ void step(const std::string& function, const Out<R>& w, const In<R>& g,
 template <typename R>
 double squares(const In<R>& x, int threads) {
     const Flat& passes = flat();
+    threads_of(threads);
     nb::gil_scoped_release released;
     if constexpr (sizeof(R) == 8)
         return passes.squares_double(x.data(), long(x.size()), threads);
@@ -128,7 +130,7 @@ void keep(const nb::ndarray<bool, nb::device::cpu, nb::c_contig>& kept, unsigned
           unsigned stream, unsigned call, unsigned least, int threads) {
     if (kept.ndim() == 0) throw std::invalid_argument("kept has no axis of time");
     const long steps = long(kept.shape(0)), size = steps ? long(kept.size()) / steps : 0;
-    const KeepCall f = {kept.data(), steps, size, first_step, k0, k1, stream, call, least, threads};
+    const KeepCall f = {kept.data(), steps, size, first_step, k0, k1, stream, call, least, threads_of(threads)};
     nb::gil_scoped_release released;
     flat().keep(f);
 }
