@@ -55,6 +55,7 @@ class Tally:
     fresh: int = 0  # interpreters
     continued: int = 0
     faults: list[str] = field(default_factory=list)
+    takes: dict[str, float] = field(default_factory=dict)  # processor seconds, by command and whether it is fresh
 
     def line(self) -> str:
         """All of it for a person."""
@@ -66,7 +67,7 @@ class Tally:
 class Suite:
     """The commands, the folder that they write into, and what is known of whole runs."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, takes: dict[str, float]) -> None:
         self.folder = folder
         table, model = str(folder / "table.csv"), str(folder / "first" / "model.safetensors")
         values = 100 + np.sin(np.arange(70) / 4)
@@ -83,12 +84,11 @@ class Suite:
         }
         whole([*self.train, "--output", str(folder / "first")])
         self.bits = weights(folder / "first" / "model.safetensors")
-        self.takes = {  # the first run of each also fills caches
-            (name, fresh): min(whole(command, fresh), whole(command, fresh))
+        self.takes = takes or {  # the first run of each also fills caches
+            f"{name} {fresh}": min(whole(command, fresh), whole(command, fresh))
             for name, command in self.commands.items()
             for fresh in (True, False)
         }
-        print(self.takes, file=sys.stderr, flush=True)
 
     def arguments(self, name: str, rng: random.Random) -> list[str]:
         """A command, or how it goes on where an earlier one left something to go on from."""
@@ -268,7 +268,7 @@ def one_round(suite: Suite, tally: Tally) -> None:
     rng = random.Random(f"{tally.seed}-{tally.rounds}")
     command, sent = rng.choice(sorted(suite.commands)), rng.choice(sorted(SIGNALS))
     arguments, fresh = suite.arguments(command, rng), rng.random() < FRESH
-    share, pause = rng.random() * suite.takes[command, fresh], rng.random() * 0.05
+    share, pause = rng.random() * suite.takes[f"{command} {fresh}"], rng.random() * 0.05
     status, fault = killed(Process(arguments, fresh), sent, share, pause)
     fault = fault or ", ".join([*suite.torn(), *suite.piled()])
     can_go_on = command == "train" and status and (suite.folder / "train" / "run.safetensors").is_file()
@@ -291,7 +291,9 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--record", type=Path)
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="end this part after so long")
     options = parser.parse_args()
+    give_up = time.monotonic() + options.seconds
     tally = Tally(options.seed)
     if options.record and options.record.is_file():
         held = json.loads(options.record.read_text())
@@ -303,17 +305,18 @@ def main() -> int:
         importlib.import_module(name)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # children inherit what is ignored
     with tempfile.TemporaryDirectory() as name:
-        suite = Suite(Path(name))
-        while tally.rounds < options.kills:
+        suite = Suite(Path(name), tally.takes)
+        tally.takes = suite.takes
+        while tally.rounds < options.kills and time.monotonic() < give_up:
             one_round(suite, tally)
-            if tally.rounds % 10 == 0 or tally.rounds == options.kills:
+            if tally.rounds % 10 == 0:
                 print(tally.line(), file=sys.stderr, flush=True)
-                if options.record:
-                    options.record.parent.mkdir(parents=True, exist_ok=True)
-                    options.record.write_text(json.dumps(vars(tally), indent=1))
         if left := suite.left():
             tally.faults.append(f"left behind after the next start: {left}")
             print(tally.faults[-1], flush=True)
+    if options.record:
+        options.record.parent.mkdir(parents=True, exist_ok=True)
+        options.record.write_text(json.dumps(vars(tally), indent=1))
     print(tally.line())
     return min(len(tally.faults), 1)
 

@@ -98,7 +98,12 @@ def tune(
 
     def objective(trial: Any) -> float:
         watcher = Prune(trial)
-        chosen = {option: _suggest(trial, option, values) for option, values in space.items()}
+        try:
+            chosen = {option: _suggest(trial, option, values) for option, values in space.items()}
+        except ConfigError:
+            raise
+        except ValueError as problem:  # optuna's, of a search that goes on
+            raise ConfigError(f"the search in {storage} had other values: {problem} Begin a new one") from problem
         try:
             with as_before():
                 error = judge(make(replace(config, **chosen)), watcher)

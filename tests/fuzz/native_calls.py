@@ -38,6 +38,10 @@ class Arguments:
         """A number that fits, or not."""
         return NUMBERS[self.choose(len(NUMBERS))] if self.odd() else value
 
+    def few(self, count: int) -> int:
+        """How many of something, or one more."""
+        return count + self.odd()
+
     def array(self, *shape: int, dtype: Any = None, may_miss: bool = False) -> Any:
         """An array that fits, or not; None for one that may be missing."""
         if may_miss and self.choose(3) == 2:
@@ -107,13 +111,13 @@ def _extents(given: Arguments) -> tuple[int, int, int, int, int, int]:
 def _layer(module: Any, given: Arguments) -> Iterator[None]:
     cell, steps, rows, inputs, hidden, row = _extents(given)
     width, padded = module.saved_sizes(cell, hidden, given.ending == "double")
-    keeps = given.choose(2)
+    keeps, memory = given.choose(2), given.array(rows, hidden) if not cell else None
     getattr(module, f"forward_{given.ending}")(
         *(given.number(cell), bool(given.choose(2)), given.array(steps, rows, inputs)),
         *(given.array(inputs, row), given.array(hidden, row), given.array(row, may_miss=True)),
-        *(given.array(hidden, may_miss=True), given.array(rows, hidden), given.array(rows, hidden) if not cell else None),
+        *(given.array(hidden, may_miss=True), given.array(rows, hidden), memory),
         *(given.array(rows, hidden, may_miss=True), given.lengths(steps, rows), given.array(steps, rows, hidden)),
-        *(given.array(rows, hidden), given.array(rows, hidden) if not cell else None),
+        *(given.array(rows, hidden), memory),
         *((given.array(steps, rows, width), given.array(steps, rows, padded)) if keeps else (None, None)),
         *(given.number(2), given.number(given.choose(3))),
     )
@@ -183,7 +187,7 @@ def _options(module: Any, given: Arguments) -> Iterator[None]:
     outputs = 1 + given.choose(5) if has_projection else hidden
     peepholes = (2 if coupled else 3) * hidden
     kind = module.VariantFloat if given.ending == "float" else module.VariantDouble
-    activations = [(given.number(given.choose(10)), given.number(0.5), given.number(0.5)) for _ in range(given.number(3))]
+    activations = [(given.number(given.choose(10)), given.number(0.5), given.number(0.5)) for _ in range(given.few(3))]
     options = kind(
         *(given.number(cell), given.number(hidden), given.number(outputs), coupled, bool(given.choose(2)), activations),
         *(given.number(0.0), given.number(1e-5), given.array(peepholes, may_miss=True)),
@@ -197,7 +201,12 @@ def _options(module: Any, given: Arguments) -> Iterator[None]:
     yield
     memory = given.array(rows, hidden) if not cell else None
     saved = given.array(steps, rows, options.saved_row())
-    shared = bool(given.choose(2)), given.array(steps, rows, inputs), given.array(inputs, row), given.array(outputs, row)
+    shared = (
+        bool(given.choose(2)),
+        given.array(steps, rows, inputs),
+        given.array(inputs, row),
+        given.array(outputs, row),
+    )
     options.forward(
         *(*shared, given.array(row, may_miss=True), given.array(hidden, may_miss=True), given.array(rows, outputs)),
         *(memory, given.array(rows, outputs, may_miss=True), given.lengths(steps, rows)),
@@ -219,8 +228,8 @@ def _options(module: Any, given: Arguments) -> Iterator[None]:
 def _step(module: Any, given: Arguments) -> Iterator[None]:
     names = ("sgd", "adam", "rmsprop", "adagrad", "adadelta", "nadam", "x")
     size = given.choose(40)
-    moments = [given.array(size, may_miss=True) for _ in range(given.number(given.choose(5)))]
-    numbers = [given.number(0.5) for _ in range(given.number(given.choose(10)))]
+    moments = [given.array(size, may_miss=True) for _ in range(given.few(given.choose(5)))]
+    numbers = [given.number(0.5) for _ in range(given.few(given.choose(10)))]
     getattr(module, f"step_{given.ending}")(
         *(names[given.choose(len(names))], given.array(size), given.array(size), moments, given.number(1.0), numbers),
         given.number(2),
