@@ -22,6 +22,12 @@ inline int threads_of(int count) { return int(in_range("threads", count, 1, 1024
 inline Cell cell_of(int which, Cell last = Cell::rnn_relu) { return Cell(in_range("cell", which, 0, long(last))); }
 inline Split split_of(int which) { return Split(in_range("split", which, 0, long(Split::units))); }
 
+// Elements lie where the compiler expects them: not so in a view into bytes.
+template <typename R>
+inline bool is_aligned(const void* data) {
+    return reinterpret_cast<uintptr_t>(data) % alignof(R) == 0;
+}
+
 // The sizes of buffers fit a long.
 inline void in_memory(std::initializer_list<long> extents) {
     double bytes = 1024;  // more than any buffer has for an element of this product

@@ -64,8 +64,7 @@ class PyVariant {
           cell(Cell(which)),
           H(extent("hidden", hidden)) {
         if (activations.size() != 3) throw std::invalid_argument("there are three activations");
-        for (const auto& one : activations)
-            in_range("an activation", std::get<0>(one), 0, long(ActivationKind::elu));
+        for (const auto& one : activations) in_range("an activation", std::get<0>(one), 0, long(ActivationKind::elu));
         variant.P = extent("outputs", outputs);
         variant.coupled = coupled;
         variant.reset_before = reset_before;
