@@ -87,8 +87,12 @@ class Arguments:
         return (None, 3, "x", [], array.tolist())[self.choose(5)]
 
 
-def call(data: bytes) -> None:
-    """Make one call; an exception that is none of `REFUSED` is a fault, and so is what ends the process."""
+def call(data: bytes) -> str:
+    """Make one call; an exception that is none of `REFUSED` is a fault, and so is what ends the process.
+
+    Returns:
+        the name of the exception that refused it, empty where there was none.
+    """
     module, given = native.load(), Arguments(data)
     assert module is not None
     makers = [_layer, _gradient, _stack, _stream, _options, _step, _loss, _sizes, _keep]
@@ -96,10 +100,11 @@ def call(data: bytes) -> None:
     try:
         for _ in makers[given.choose(len(makers))](module, given):
             pass
-    except REFUSED:
-        pass
+    except REFUSED as error:
+        return type(error).__name__
     finally:
         module.give_caches(*caches)
+    return ""
 
 
 def _extents(given: Arguments) -> tuple[int, int, int, int, int, int]:
