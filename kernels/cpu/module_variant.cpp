@@ -63,6 +63,11 @@ class PyVariant {
                                            : 1),
           cell(Cell(which)),
           H(extent("hidden", hidden)) {
+        if (!memory && (coupled || p || w_p || gain_c || b_c))
+            throw std::invalid_argument("coupled gates, peepholes, projection, gain_c and b_c are the LSTM's");
+        if (reset_before && cell != Cell::gru) throw std::invalid_argument("reset_before is the GRU's");
+        if (gain_x && (coupled || p || reset_before))
+            throw std::invalid_argument("layer normalization goes with no coupled gates, peepholes or reset_before");
         if (activations.size() != 3) throw std::invalid_argument("there are three activations");
         for (const auto& one : activations) in_range("an activation", std::get<0>(one), 0, long(ActivationKind::elu));
         variant.P = extent("outputs", outputs);

@@ -186,18 +186,18 @@ def _stream(module: Any, given: Arguments) -> Iterator[None]:
 
 def _options(module: Any, given: Arguments) -> Iterator[None]:
     cell, steps, rows, inputs, hidden, _ = _extents(given)
-    cell, coupled, normed = min(cell, 2), bool(given.choose(2)), bool(given.choose(2))
-    has_projection = bool(given.choose(2))
+    cell, kind = min(cell, 2), module.VariantFloat if given.ending == "float" else module.VariantDouble
+    coupled, normed, has_projection, reset_before, has_peepholes = (given.choose(4) == 3 for _ in range(5))
+    of_memory = [None if cell and not given.odd() else given.array(hidden) for _ in range(4)]
     row = ((3 if coupled else 4), 3, 1)[cell] * hidden
     outputs = 1 + given.choose(5) if has_projection else hidden
     peepholes = (2 if coupled else 3) * hidden
-    kind = module.VariantFloat if given.ending == "float" else module.VariantDouble
     activations = [(given.number(given.choose(10)), given.number(0.5), given.number(0.5)) for _ in range(given.few(3))]
     options = kind(
-        *(given.number(cell), given.number(hidden), given.number(outputs), coupled, bool(given.choose(2)), activations),
-        *(given.number(0.0), given.number(1e-5), given.array(peepholes, may_miss=True)),
+        *(given.number(cell), given.number(hidden), given.number(outputs), coupled, reset_before, activations),
+        *(given.number(0.0), given.number(1e-5), given.array(peepholes) if has_peepholes else None),
         given.array(hidden, outputs) if has_projection else None,
-        *((given.array(row), given.array(row), given.array(hidden), given.array(hidden)) if normed else (None,) * 4),
+        *((given.array(row), given.array(row), *of_memory[:2]) if normed else (None,) * 4),
     )
     options.saved_row()
     options.room(given.number(steps), given.number(rows), given.number(inputs), given.number(2))
@@ -225,7 +225,7 @@ def _options(module: Any, given: Arguments) -> Iterator[None]:
         *(given.array(inputs, row), given.array(outputs, row), given.array(row, may_miss=True)),
         *(given.array(hidden, may_miss=True), given.array(peepholes, may_miss=True)),
         given.array(hidden, outputs) if has_projection else None,
-        *((given.array(row), given.array(row), given.array(hidden), given.array(hidden)) if normed else (None,) * 4),
+        *((given.array(row), given.array(row), *of_memory[2:]) if normed else (None,) * 4),
         given.number(2),
     )
 
