@@ -73,7 +73,7 @@ class Contender:
         engine: of this package, None for a peer.
         tf32: PyTorch's products in TF32: shown, but no peer to compare float32 with.
         kinds: the kinds of case that it serves.
-        variables: of its environment, beside those that all have.
+        variables: of its environment, in addition to those that all have.
     """
 
     name: str
@@ -166,18 +166,18 @@ def cases(suite: str, kinds: Iterable[str] = (), shapes: Iterable[str] = ()) -> 
     """
     if suite not in SHAPES:
         raise ConfigError(f"suite is {suite!r}, expected one of {', '.join((*SHAPES, 'long'))}")
-    chosen, wanted = tuple(kinds), [parse_shape(shape) for shape in shapes]
+    chosen, sizes = tuple(kinds), [parse_shape(shape) for shape in shapes]
     for kind in chosen:
         if kind not in SHAPES[suite]:
             raise ConfigError(f"kind is {kind!r}, expected one of {', '.join(SHAPES[suite])}")
-    found = []
+    result = []
     for kind in chosen or USUAL[suite]:
-        if wanted and kind == "cold" and not chosen:
+        if sizes and kind == "cold" and not chosen:
             continue
-        found += [
-            Case(*shape, kind) for shape in wanted or SHAPES[suite][kind] if kind != "step" or shape[0] == 1
+        result += [
+            Case(*shape, kind) for shape in sizes or SHAPES[suite][kind] if kind != "step" or shape[0] == 1
         ]  # a step is one
-    return tuple(found)
+    return tuple(result)
 
 
 def contenders(suite: str, peers_python: str | None = None, names: Iterable[str] = ()) -> list[Contender]:
@@ -194,14 +194,14 @@ def contenders(suite: str, peers_python: str | None = None, names: Iterable[str]
     """
     call = Call(StackSpec("lstm", 1, 1), resolve(suite).device, 1, 1, False, False)
     engines = [engine.name for engine in ENGINES if engine.supports(call) is None]
-    found = [Contender(f"gpulstm {engine}", "gpulstm", sys.executable, engine) for engine in engines]
+    available = [Contender(f"gpulstm {engine}", "gpulstm", sys.executable, engine) for engine in engines]
     python = peers_python or os.environ.get("GPULSTM_PEERS_PYTHON") or sys.executable
     if suite == "cpu":
-        found += [Contender(name, library, python, kinds=kinds) for name, (library, kinds) in _PEERS.items()]
+        available += [Contender(name, library, python, kinds=kinds) for name, (library, kinds) in _PEERS.items()]
     else:
-        found += [Contender("PyTorch", "torch", python), Contender("PyTorch TF32", "torch", python, tf32=True)]
-    wanted = list(names)
-    unknown = [name for name in wanted if name not in [one.name for one in found]]
+        available += [Contender("PyTorch", "torch", python), Contender("PyTorch TF32", "torch", python, tf32=True)]
+    chosen = list(names)
+    unknown = [name for name in chosen if name not in [one.name for one in available]]
     if unknown:
-        raise ConfigError(f"contender is {unknown[0]!r}, expected one of {', '.join(one.name for one in found)}")
-    return [one for one in found if not wanted or one.name in wanted]
+        raise ConfigError(f"contender is {unknown[0]!r}, expected one of {', '.join(one.name for one in available)}")
+    return [one for one in available if not chosen or one.name in chosen]

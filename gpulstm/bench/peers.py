@@ -1,4 +1,4 @@
-"""The libraries that this package is measured beside, each in one function: the same stack of LSTMs, built its way.
+"""The libraries that this package is measured against, each in one function: the same stack of LSTMs, built its way.
 
 A function takes the task (see `worker.main`) and the arrays of the problem (see `problem`), and gives a `Made`.  Each
 uses its library as its own documentation advises for speed: everything that can be prepared is prepared before the
@@ -112,10 +112,10 @@ def torch(task: Task, arrays: Arrays) -> Made:
         optimizer.step()
 
     def gradients() -> Arrays:
-        dx, *found = map(host, train())
+        dx, *results = map(host, train())
         result = {"y": host(layer(x)[0]), "dx": dx}
         for index in range(case["layers"]):
-            w_x, w_h, b, _ = found[4 * index : 4 * index + 4]  # its two biases have one gradient
+            w_x, w_h, b, _ = results[4 * index : 4 * index + 4]  # its two biases have one gradient
             result |= {f"dW_x_l{index}": w_x.T, f"dW_h_l{index}": w_h.T, f"db_l{index}": b}
         return result
 
@@ -202,9 +202,9 @@ def jax(task: Task, arrays: Arrays) -> Made:
         return jax.block_until_ready(backward(weights, x, dy))
 
     def gradients() -> Arrays:
-        found, dx = train()
+        results, dx = train()
         result = {"y": np.asarray(infer()), "dx": np.asarray(dx)}
-        for index, layer in enumerate(found):
+        for index, layer in enumerate(results):
             result |= {f"d{name}_l{index}": np.asarray(d) for name, d in zip(("W_x", "W_h", "b"), layer, strict=True)}
         return result
 
@@ -236,13 +236,13 @@ def onnx_graph(case: Task, arrays: Arrays) -> bytes:
         constants += [
             numpy_helper.from_array(np.ascontiguousarray(part), f"{name}{index}") for name, part in values.items()
         ]
-        given, ends = [], []
+        initializers, ends = [], []
         if single:
-            given, ends = [f"h{index}", f"c{index}"], [f"h{index}_out", f"c{index}_out"]
-            inputs += [value(name, 1, batch, hidden) for name in given]
+            initializers, ends = [f"h{index}", f"c{index}"], [f"h{index}_out", f"c{index}_out"]
+            inputs += [value(name, 1, batch, hidden) for name in initializers]
             outputs += [value(name, 1, batch, hidden) for name in ends]
         after = "y" if index == case["layers"] - 1 else f"y{index}"
-        names = [before, f"W{index}", f"R{index}", f"B{index}", *(["", *given] if given else [])]
+        names = [before, f"W{index}", f"R{index}", f"B{index}", *(["", *initializers] if initializers else [])]
         nodes.append(helper.make_node("LSTM", names, [f"all{index}", *ends], hidden_size=hidden))
         nodes.append(helper.make_node("Squeeze", [f"all{index}", "direction"], [after]))
         before = after

@@ -117,9 +117,9 @@ def _alternate(
             process.start()
         able = [process for process in started if process.able]
         for number in range(rounds):
-            for place in range(len(able)):
+            for index in range(len(able)):
                 time.sleep(SETTLE)
-                able[(place + number) % len(able)].measure()
+                able[(index + number) % len(able)].measure()
         if counted:
             for process in able:
                 process.count()

@@ -318,9 +318,9 @@ class LayerNorm:
     def __call__(self, x: Array, gain: Array) -> tuple[Array, Saved]:
         """Normalizes the last axis; returns the value and what the gradient needs."""
         xp = self.xp
-        centred = x - xp.mean(x, axis=-1, keepdims=True)
-        inverse = 1.0 / xp.sqrt(xp.mean(centred * centred, axis=-1, keepdims=True) + LAYER_NORM_EPSILON)
-        normal = centred * inverse
+        centered = x - xp.mean(x, axis=-1, keepdims=True)
+        inverse = 1.0 / xp.sqrt(xp.mean(centered * centered, axis=-1, keepdims=True) + LAYER_NORM_EPSILON)
+        normal = centered * inverse
         return normal * gain, (normal, inverse)
 
     def backward(self, saved: Saved, dy: Array, gain: Array) -> tuple[Array, Array]:

@@ -481,7 +481,7 @@ def plan_of(task: Task) -> Plan:
 
 
 def unsupported(spec: StackSpec) -> list[str]:
-    """The options of a stack that change its equations or products, beside zoneout: no CUDA kernel has them."""
+    """The options of a stack that change its equations or products, except zoneout: no CUDA kernel has them."""
     options = {
         "peepholes": spec.peepholes,
         "coupled gates": spec.coupled,

@@ -1,4 +1,4 @@
-"""What can be hung into a training run: a progress bar, early stopping, logs, checkpoints.
+"""Callbacks of a training run: a progress bar, early stopping, logs, checkpoints.
 
 A callback is told where the run is and may stop it; it never touches the numbers.  It is called between steps only, so
 whatever it saves can be gone on from.

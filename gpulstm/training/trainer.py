@@ -357,7 +357,7 @@ def batches(train: WindowSet | Lanes, state: RunState) -> list[np.ndarray]:
 
 
 def rescue(state: RunState, restore_best: bool) -> str:
-    """A clause on which weights a failed run leaves in the network."""
+    """A clause that says which weights a failed run leaves in the network."""
     if state.best is None:
         return "no epoch was over yet, so the weights are those before that step"
     if restore_best:

@@ -1,5 +1,5 @@
 // The products of a forward pass on a matrix unit (amx.h), whose shared form runs over its tiles; the state is kept in
-// parts beside the numbers.  Gates are computed between the products of the next tile.
+// parts next to the numbers.  Gates are computed between the products of the next tile.
 #ifndef GPULSTM_CPU_FORWARD_TILES_H
 #define GPULSTM_CPU_FORWARD_TILES_H
 

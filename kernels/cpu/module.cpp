@@ -226,7 +226,7 @@ struct Weights {
     }
 };
 
-// A stack in one direction without anything saved; the weights are read anew in each call.
+// A stack in one direction without anything saved; each call reads the weights again.
 template <typename R>
 class PyStack {
     Cell cell;

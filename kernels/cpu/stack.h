@@ -121,7 +121,7 @@ static bool stack_forward(const StackCall<R>& s, int threads) {
     const bool wave = is_wave(s, threads);
     const long between = wave            ? s.layers - 1
                          : s.layers == 2 ? 1
-                                         : 2;  // outputs that are there at a time, beside the last
+                                         : 2;  // outputs that are there at a time, besides the last
     const size_t size = size_t(s.T * s.B * s.H) * sizeof(R), room = (size + 127) & ~size_t(127);
     char* memory = static_cast<char*>(memory_take(room * size_t(between) + size_t(s.layers) * 2 * sizeof(R*)));
     if (!memory) return false;
