@@ -71,7 +71,7 @@ def works() -> list[Callable[[], bytes]]:
         layers(gl.LSTM, 1),
         layers(gl.GRU, 2, dtype="float64"),
         layers(gl.RNN, 3, bidirectional=True),
-        layers(gl.LSTM, 4, peepholes=True, layer_norm=True),
+        layers(gl.LSTM, 4, layer_norm=True),
         stream(gl.LSTM, 5),
         stream(gl.GRU, 6),
         large(),
