@@ -20,6 +20,7 @@ inline long in_range(const char* name, long value, long least, long most) {
 inline long extent(const char* name, long value) { return in_range(name, value, 1, 1l << 31); }
 inline int threads_of(int count) { return int(in_range("threads", count, 1, 1024)); }
 inline Cell cell_of(int which, Cell last = Cell::rnn_relu) { return Cell(in_range("cell", which, 0, long(last))); }
+inline Precision precision_of(int which) { return Precision(in_range("precision", which, 0, long(Precision::int8))); }
 inline Split split_of(int which) { return Split(in_range("split", which, 0, long(Split::units))); }
 
 // Elements lie where the compiler expects them: not so in a view into bytes.

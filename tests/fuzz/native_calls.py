@@ -124,7 +124,7 @@ def _layer(module: Any, given: Arguments) -> Iterator[None]:
         *(given.array(rows, hidden, may_miss=True), given.lengths(steps, rows), given.array(steps, rows, hidden)),
         *(given.array(rows, hidden), memory),
         *((given.array(steps, rows, width), given.array(steps, rows, padded)) if keeps else (None, None)),
-        *(given.number(2), given.number(given.choose(3))),
+        *(given.number(2), given.number(given.choose(3)), given.number(given.choose(3))),
     )
     yield
 
@@ -161,7 +161,8 @@ def _stack(module: Any, given: Arguments) -> Iterator[None]:
     cell, steps, rows, inputs, hidden, row = _extents(given)
     weights = _weights(given, inputs, hidden, row)
     kind = module.StackFloat if given.ending == "float" else module.StackDouble
-    stack = kind(given.number(cell), given.number(inputs), given.number(hidden), *weights)
+    sizes = given.number(inputs), given.number(hidden)
+    stack = kind(given.number(cell), *sizes, *weights, given.number(given.choose(3)))
     yield
     states = [given.array(len(weights[0]), rows, hidden) for _ in range(4)]
     stack.forward(
@@ -176,7 +177,7 @@ def _stream(module: Any, given: Arguments) -> Iterator[None]:
     weights = _weights(given, inputs, hidden, row)
     kind = module.StreamFloat if given.ending == "float" else module.StreamDouble
     sizes = given.number(rows), given.number(inputs), given.number(hidden)
-    stream = kind(given.number(cell), *sizes, *weights, given.number(2))
+    stream = kind(given.number(cell), *sizes, *weights, given.number(2), given.number(given.choose(3)))
     for name in ("write", "read"):
         states = [given.array(len(weights[0]), rows, hidden), given.array(len(weights[0]), rows, hidden)]
         getattr(stream, name)(states[0], None if cell else states[1])

@@ -35,7 +35,7 @@ def test_calls_end_in_all_ways() -> None:
         (lambda module: module.saved_sizes(0, 0, False), "hidden is 0, expected 1 to"),
         (lambda module: module.working_room(0, 1, 1, 1, 2**40, True, 1), "an extent is 1099511627776, expected 1 to"),
         (lambda module: module.working_room(0, 1, 1, 1, 1, True, 0), "threads is 0, expected 1 to 1024"),
-        (lambda module: module.StackFloat(0, 1, 1, [], [], [], []), "layers is 0, expected 1 to"),
+        (lambda module: module.StackFloat(0, 1, 1, [], [], [], [], 0), "layers is 0, expected 1 to"),
         (lambda module: module.squares_float(np.ones(3, "f4"), 1025), "threads is 1025, expected 1 to 1024"),
     ],
 )
