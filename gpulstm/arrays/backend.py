@@ -130,6 +130,8 @@ class NumpyBackend(Backend):
             value = unmasked(value, name)
         if value.dtype.kind not in "fiub":
             raise DTypeError(f"{name} has dtype {value.dtype}, expected real numbers")
+        if not value.flags.aligned:  # a view into bytes: native code takes elements at their own addresses alone
+            value = value.copy()
         return value if dtype is None else value.astype(dtype, copy=False)
 
     def from_host(self, value: Any, dtype: Any = None) -> Array:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from gpulstm.data.times import TimeForm, format_time, localize, to_utc
+from gpulstm.data.times import MONTH, TimeForm, format_time, localize, to_utc
 from gpulstm.errors import ConfigError, DataError, option
 
 DAY = 86_400_000_000_000  # nanoseconds
@@ -237,7 +237,7 @@ def at(step: Step, origin: np.ndarray, place: np.ndarray, form: TimeForm, days: 
     if step.kind == "wall":
         dates = local[:, None] + _ticks(int(step.amount) * place, clock.dtype)
     elif step.kind == "months":
-        months = local.astype("datetime64[M]")[:, None] + step.count * place
+        months = local.astype("datetime64[M]")[:, None] + (step.count * place).astype("timedelta64[M]")
         day = _day_of_month(local.astype("datetime64[D]")) if days is None else days
         dates = _on_day(months, np.broadcast_to(day[:, None], place.shape), _inside_day(local)[:, None])
     else:
@@ -362,7 +362,7 @@ def _business_hours(local: np.ndarray, inner: np.ndarray) -> Candidates:
 def _month_rule(days: np.ndarray, months: np.ndarray, day: np.ndarray, length: np.ndarray, weekday: np.ndarray) -> str:
     """The alias of the day of a month that all rows stand on, or ""."""
     starts = months.astype("datetime64[D]")
-    ends = (months + 1).astype("datetime64[D]")
+    ends = (months + MONTH).astype("datetime64[D]")
     names = ("MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN")
     if bool((day == 1).all()):
         return "MS"
@@ -411,7 +411,7 @@ def _grid(step: Step, clock: np.ndarray, form: TimeForm, more: int) -> np.ndarra
     local, _ = localize(np.array([clock.min(), clock.max()]), form.zone)
     if _own_rule(step.alias):
         first, last = local.astype("datetime64[M]")
-        months = np.arange(first, last + more + 1, dtype="datetime64[M]")
+        months = np.arange(first, last + (more + 1) * MONTH, dtype="datetime64[M]")
         dates = _business_day(months, step.alias)
     else:
         offset = to_offset(step.alias)
@@ -434,7 +434,7 @@ def _business_day(months: np.ndarray, alias: str) -> np.ndarray:
     name, _, number = alias.partition("#")
     if name == "BMS":
         return np.busday_offset(months.astype("datetime64[D]"), int(number) - 1, roll="forward")
-    return np.busday_offset((months + 1).astype("datetime64[D]"), -int(number), roll="forward")
+    return np.busday_offset((months + MONTH).astype("datetime64[D]"), -int(number), roll="forward")
 
 
 def _on_day(months: np.ndarray, days: np.ndarray, inside: np.ndarray) -> np.ndarray:
@@ -448,7 +448,7 @@ def _day_of_month(days: np.ndarray) -> np.ndarray:
 
 
 def _month_length(months: np.ndarray) -> np.ndarray:
-    return ((months + 1).astype("datetime64[D]") - months.astype("datetime64[D]")).astype(np.int64)
+    return ((months + MONTH).astype("datetime64[D]") - months.astype("datetime64[D]")).astype(np.int64)
 
 
 def _inside_day(local: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 TIME = "datetime64[us]"
+MONTH = np.timedelta64(1, "M")  # NumPy 2.5 adds no bare 1
 UNITS = ("D", "m", "s", "ms", "us", "ns")  # resolutions that text of times may have, coarse to fine
 EPOCHS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}  # ticks in a second
 

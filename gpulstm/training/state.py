@@ -179,8 +179,13 @@ class RunState:
         """
         saved = read(path)
         for key, own in self.run_config().items():
-            if saved.run.get(key) != own:
-                name, first, second = _difference(key, saved.run.get(key), own)
+            if key not in saved.run:
+                raise CheckpointError(
+                    f"{path} was written by an older version of gpulstm, which did not keep the {key} of a run: begin "
+                    "the run again, or go on with that version"
+                )
+            if saved.run[key] != own:
+                name, first, second = _difference(key, saved.run[key], own)
                 if name == "schedule.steps":
                     raise CheckpointError(
                         f"{path} belongs to a run whose schedule falls over {first} steps, here over {second}: epochs, "
