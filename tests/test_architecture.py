@@ -311,13 +311,9 @@ TESTED_WITH = {  # by the test file that a module would have: the one that tests
     "data/test_time_column.py": "data/test_times.py",
     "data/test_time_text.py": "data/test_times.py",
     "forecast/test_tables.py": "forecast/test_results.py",
-    "forecast/test_ensemble.py": "forecast/test_automatic.py",
-    "forecast/test_features.py": "forecast/test_automatic.py",
     "forecast/test_fitting.py": "forecast/test_automatic.py",
     "forecast/test_mixed.py": "forecast/test_automatic.py",
-    "forecast/test_setup.py": "forecast/test_automatic.py",
     "forecast/members/test_network.py": "forecast/test_automatic.py",
-    "forecast/members/test_space.py": "forecast/test_automatic.py",
     "forecast/members/test_training.py": "forecast/test_automatic.py",
 }
 
