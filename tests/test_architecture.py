@@ -27,11 +27,11 @@ LAZY |= {"h5py", "keras", "safetensors", "tensorboardX", "tqdm", "typer"}
 
 def modules() -> dict[str, Path]:
     """Every module of the package by its dotted name."""
-    found = {}
+    results = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
-        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return found
+        results[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return results
 
 
 def layers() -> dict[str, set[str]]:
@@ -55,18 +55,18 @@ def part(name: str) -> str:
 def imports(name: str, path: Path, known: set[str]) -> set[str]:
     """The modules of the package that `path` imports, also those it imports inside functions."""
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-    found = set()
+    results = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            results |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
             source = ".".join([*above, *([node.module] if node.module else [])])
             members = {f"{source}.{alias.name}" for alias in node.names}
-            found |= members & known
+            results |= members & known
             if not members <= known:  # a name that is no module: it comes from the package itself
-                found.add(source)
-    return {target for target in found if target.split(".")[0] == "gpulstm"}
+                results.add(source)
+    return {target for target in results if target.split(".")[0] == "gpulstm"}
 
 
 def test_the_table_names_every_folder_and_no_other() -> None:
@@ -315,13 +315,9 @@ TESTED_WITH = {  # by the test file that a module would have: the one that tests
     "forecast/test_fit.py": "forecast/test_ranks.py",
     "forecast/test_started.py": "forecast/test_ranks.py",
     "training/test_shared.py": "training/test_parallel.py",
-    "forecast/test_ensemble.py": "forecast/test_automatic.py",
-    "forecast/test_features.py": "forecast/test_automatic.py",
     "forecast/test_fitting.py": "forecast/test_automatic.py",
     "forecast/test_mixed.py": "forecast/test_automatic.py",
-    "forecast/test_setup.py": "forecast/test_automatic.py",
     "forecast/members/test_network.py": "forecast/test_automatic.py",
-    "forecast/members/test_space.py": "forecast/test_automatic.py",
     "forecast/members/test_training.py": "forecast/test_automatic.py",
 }
 

@@ -39,7 +39,7 @@ from gpulstm.training.state import RunState, in_order
 from gpulstm.training.step_log import first_bad, means
 from gpulstm.training.steps import Steps, first_not_finite
 
-_ORDER = 0x0DE5  # which stream of the seed the order of the data is drawn from
+_ORDER = 0x0DE5  # purpose of the random numbers that order the data
 
 
 def data_order(seed: int, epoch: int, count: int) -> np.ndarray:

@@ -84,9 +84,9 @@ def test_options_reach_the_forecaster(shop: Path, tmp_path: Path) -> None:
     shown = call("train", shop, *ROLES, *SMALL, *options, "--epochs", "1", "--output", tmp_path)
     assert shown.exit_code == 0, shown.output
     made = Forecaster.load(tmp_path / "model.safetensors", "cpu").config.to_dict()
-    wanted = {"cell": "gru", "quantiles": [0.2, 0.8], "likelihood": "gaussian", "seed": 5, "learning_rate": 0.01}
-    wanted |= {"clip_norm": None, "patience": None, "validation": "2024-04-10", "season": 3, "dtype": "float64"}
-    wanted |= {
+    expected = {"cell": "gru", "quantiles": [0.2, 0.8], "likelihood": "gaussian", "seed": 5, "learning_rate": 0.01}
+    expected |= {"clip_norm": None, "patience": None, "validation": "2024-04-10", "season": 3, "dtype": "float64"}
+    expected |= {
         "layer_norm": True,
         "stride": 2,
         "batch_size": 9,
@@ -99,7 +99,7 @@ def test_options_reach_the_forecaster(shop: Path, tmp_path: Path) -> None:
         "context": 8,
         "hidden_size": 4,
     }
-    assert {name: made[name] for name in wanted} == wanted
+    assert {name: made[name] for name in expected} == expected
 
 
 def test_a_line_an_epoch_where_stderr_is_no_terminal(shop: Path, tmp_path: Path) -> None:

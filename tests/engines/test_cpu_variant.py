@@ -76,8 +76,8 @@ def test_options_give_the_same_bits_with_any_threads_and_in_segments(variant: tu
         dx, dstate, grads = again.backward(tape, dy, state)
         results.append([y, dx, grads.flat, *_parts(state), *_parts(dstate)])
     for other in results[1:]:
-        for found, expected in zip(other, results[0], strict=True):
-            assert np.array_equal(found, expected)
+        for result, expected in zip(other, results[0], strict=True):
+            assert np.array_equal(result, expected)
 
 
 @pytest.mark.parametrize("variant", [each for each in VARIANTS if "bidirectional" not in each[1]], ids=name_of)
@@ -88,8 +88,8 @@ def test_a_stream_with_options_gives_the_bits_of_the_whole_sequence(variant: tup
     y, state = model(x)
     step = model.stream(3)
     assert np.array_equal(np.stack([step(x_t) for x_t in x]), y)
-    for found, expected in zip(_parts(step.state), _parts(state), strict=True):
-        assert np.array_equal(found, expected)
+    for results, expected in zip(_parts(step.state), _parts(state), strict=True):
+        assert np.array_equal(results, expected)
     step.reset()
     step.state = model(x[:4])[1]
     out = np.empty_like(y[0])

@@ -135,14 +135,14 @@ class EngineCase:
             call = Call(task.spec, "cuda:0", steps, rows, task.training, task.lengths is not None)
             task.plan = choose(call, "cuda")
         y, end, tape = engine.forward(task, give(self.x), moved(self.start))
-        found = {"y": y, "h": end.h, "c": end.c}
+        results = {"y": y, "h": end.h, "c": end.c}
         assert (tape is not None) == self.task.training
         for _ in range(backwards if self.task.training else 0):
             grads = {name: give(np.zeros_like(value)) for name, value in self.task.params.items()}
             dx, dstart = engine.backward(task, tape, give(self.dy), moved(self.dend), grads)
-            found |= {"dx": dx, "dh": dstart.h, "dc": dstart.c}
-            found |= {f"d{name}": value for name, value in grads.items()}
-        return {name: take(value) for name, value in found.items() if value is not None}
+            results |= {"dx": dx, "dh": dstart.h, "dc": dstart.c}
+            results |= {f"d{name}": value for name, value in grads.items()}
+        return {name: take(value) for name, value in results.items() if value is not None}
 
 
 def assert_close(found: dict[str, np.ndarray], expected: dict[str, np.ndarray], bounds: str) -> None:

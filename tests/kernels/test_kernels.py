@@ -191,9 +191,9 @@ def table() -> dict[str, Any]:
 
 def sample(table: dict[str, Any], name: str, label: str) -> Any:
     """The variant that has a kernel under a label, with that kernel alone."""
-    found = [one for one in table["variants"]() if one.label == label and name in one.kernels]
-    assert len(found) == 1, (name, label)
-    return found[0]._replace(kernels=(name,))
+    results = [one for one in table["variants"]() if one.label == label and name in one.kernels]
+    assert len(results) == 1, (name, label)
+    return results[0]._replace(kernels=(name,))
 
 
 def test_every_kernel_is_in_the_table_and_the_table_is_of_these_sources(table: dict[str, Any]) -> None:

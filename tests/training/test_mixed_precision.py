@@ -149,26 +149,26 @@ def test_a_warm_step_waits_for_nothing_and_makes_few_calls(set_variable: SetVari
     def count(*arguments: Any) -> None:
         batch = arguments[0].gather(arguments[1], run.network.backend)
         arguments = (type("Ready", (), {"gather": lambda *_: batch})(), arguments[1])
-        with hostgpu.counting() as found:
+        with hostgpu.counting() as results:
             step(*arguments)
-        counted.append(dict(found))
+        counted.append(dict(results))
 
     run._steps.take = count  # type: ignore[method-assign]
     run.fit(windows(dtype="float32"))
     if hostgpu.simulated():
-        for found in counted[3:8]:
-            assert sum(found[key] for key in ("sync_stream", "sync_device", "sync_event", "sync_implicit")) == 0
-            assert found["mallocs"] == found["copies_d2h"] == found["copies_h2d"] == 0
-            calls = found["launches"] + found["blas"] + found["graph_launches"] + found["copies_d2d"]
-            assert calls <= 12, found
+        for results in counted[3:8]:
+            assert sum(results[key] for key in ("sync_stream", "sync_device", "sync_event", "sync_implicit")) == 0
+            assert results["mallocs"] == results["copies_d2h"] == results["copies_h2d"] == 0
+            calls = results["launches"] + results["blas"] + results["graph_launches"] + results["copies_d2d"]
+            assert calls <= 12, results
 
 
 def test_masters_are_the_values_of_the_halves() -> None:
     params = ParamDict.allocate(resolve("cuda"), {"a": (3,), "b": (2, 2)}, "float16")
     params["a"] = np.array([0.1, 0.2, 0.3], "e")
-    found = masters(params)
-    assert found.flat.dtype == np.float32
-    assert to_host(found["a"]).tolist() == np.array([0.1, 0.2, 0.3], "e").astype("f").tolist()
+    results = masters(params)
+    assert results.flat.dtype == np.float32
+    assert to_host(results["a"]).tolist() == np.array([0.1, 0.2, 0.3], "e").astype("f").tolist()
 
 
 def test_the_forecaster_takes_float16_on_cuda_alone(tmp_path: Path) -> None:

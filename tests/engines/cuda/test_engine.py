@@ -118,9 +118,9 @@ def test_a_tape_serves_twice(name: str) -> None:
 @pytest.mark.parametrize("name", ["lstm", "gru", "rnn"])
 def test_training_computes_what_inference_does(name: str) -> None:
     cell, options = CELLS[name]
-    found = [
+    results = [
         on_cuda(EngineCase.make(cell, SHAPES["odd"], around=AROUND["lengths"], training=training, **options))
         for training in (True, False)
     ]
-    for key in found[1]:
-        assert found[0][key].tobytes() == found[1][key].tobytes(), key
+    for key in results[1]:
+        assert results[0][key].tobytes() == results[1][key].tobytes(), key
