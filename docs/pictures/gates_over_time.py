@@ -70,7 +70,7 @@ def draw(folder: Path = FOLDER) -> Path:
 
     figure, (data, gates, memory) = plt.subplots(3, 1, figsize=(7, 5.2), sharex=True)
     data.plot(weeks, values[start : start + CONTEXT], color=BLACK)
-    data.set(ylabel="CO2, ppm", title="the series: three years of weekly values, not trained on")
+    data.set(ylabel="CO2 (ppm)", title="the series: three years of weekly values, not trained on")
     for name, text, color, dash in (
         ("f", "forget f", BLUE, "-"),
         ("i", "input i", GREEN, "--"),

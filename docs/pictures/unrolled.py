@@ -34,7 +34,12 @@ def draw(folder: Path = FOLDER) -> Path:
             middle = (x + 0.65 + end) / 2 if t < 3 else 8.82
             side = "center" if t < 3 else "left"
             axes.text(
-                middle, y + 0.29, f"$c_{t}^{{({layer})}}$", color=VERMILION, ha=side, va="bottom" if t < 3 else "center"
+                middle,
+                y + 0.29,
+                f"$c_{t}^{{({layer})}}$",
+                color=VERMILION,
+                ha=side,
+                va="bottom" if t < 3 else "center",
             )
             axes.text(middle, y - 0.29, f"$h_{t}^{{({layer})}}$", ha=side, va="top" if t < 3 else "center")
     for t, x in enumerate(COLUMNS, start=1):

@@ -36,6 +36,7 @@ def own(task: dict[str, Any], arrays: Arrays) -> Made:
     backend, case = resolve(task["device"]), task["case"]
     layer = LSTM(case["inputs"], case["hidden"], case["layers"], device=backend, engine=task["engine"])
     layer.params.load({name: arrays[name] for name in layer.params})
+    layer.quantize(task["quantize"] or None)
     x = backend.from_host(arrays["x"])
     training = case["kind"] in ("training", "update")
     plan = str(layer.explain(case["steps"], case["batch"], training=training))
@@ -122,9 +123,9 @@ def count(made: Made) -> dict[str, Any]:
 def main() -> int:
     """Serve rounds until stdin ends.
 
-    The argument: `contender` ("gpulstm" or a name of `peers.PEERS`), `engine`, `device`, `tf32`, `threads` (0: the
-    library chooses), `seconds` a round, `problem` (the file of `problem.py`), `tolerance` (how far results may be from
-    what is expected) and `case` (steps, batch, inputs, hidden, layers, kind).
+    The argument: `contender` ("gpulstm" or a name of `peers.PEERS`), `engine`, `device`, `tf32`, `quantize`, `threads`
+    (0: the library chooses), `seconds` a round, `problem` (the file of `problem.py`), `tolerance` (how far results may
+    be from what is expected) and `case` (steps, batch, inputs, hidden, layers, kind).
     """
     task = json.loads(sys.argv[1])
     answers, sys.stdout = sys.stdout, sys.stderr  # nothing that a library prints gets between the answers

@@ -40,6 +40,7 @@ from gpulstm.engines.dispatch import choose
 from gpulstm.engines.spec import Call
 from gpulstm.errors import ConfigError
 from gpulstm.forecast.config import AUTO, NETWORK, ForecasterConfig
+from gpulstm.forecast.decisions import planned, test_rows
 from gpulstm.forecast.forecaster import Forecaster
 from gpulstm.forecast.pictures import draw_backtest, draw_forecast
 from gpulstm.plots import figures
@@ -107,6 +108,7 @@ def train(
     if go_on is not None:
         started = Forecaster.load(go_on, config.device)
         series = started.read(table_path(data))
+        say(engine_line(started.config, training=True))
         Job(output, force, quiet, tensorboard).fit(started, series, RUN, False, warm_start=True)
         say(f"next: gpulstm forecast {output / MODEL}")
         return
@@ -115,6 +117,7 @@ def train(
         raise ConfigError(f"--resume finds no {RUN} in {output}; name the --output of the interrupted run")
     if metrics is not None:
         new_files(metrics.parent, [metrics.name], force or resume)
+    say(engine_line(config, training=True))
     if isinstance(source, Parts):
         if metrics is not None:
             raise ConfigError("--metrics is for a table of one file; a table in parts is not compared")
@@ -125,7 +128,7 @@ def train(
         say(f"next: gpulstm forecast {output / MODEL} {data}")
         return
     series = source
-    for line in [*guessed(series, table), *summary(series, Forecaster.of(config).planned(series))]:
+    for line in [*guessed(series, table), *summary(series, planned(config, series))]:
         say(line)
     job = Job(output, force or resume, quiet, tensorboard)
     forecaster = Forecaster.of(config)
@@ -142,9 +145,20 @@ def train(
     say(f"next: gpulstm forecast {output / MODEL}")
 
 
+def engine_line(config: ForecasterConfig, training: bool = False, quantize: str | None = None) -> str:
+    """Who computes the networks of a run, its first line.
+
+    Raises:
+        EngineError: the engine that is forced cannot serve them; nothing has been written then.
+    """
+    task = Call(config.stack(1), resolve(config.device).device, 8, 32, training, False, quantize)
+    plan = choose(task, config.engine)
+    return f"engine: {plan.engine.name} ({plan.path})"
+
+
 def compare(forecaster: Forecaster, series: SeriesSet, metrics: Path | None) -> bool:
     """Print the table of a backtest on the test part, and whether the model wins; False where there is no test part."""
-    tests = forecaster.tests(series)
+    tests = test_rows(forecaster.config, series) is not None
     if not tests:
         if forecaster.config.test == AUTO:
             say("the series are too short to keep rows for a comparison with the simple forecasts")
@@ -190,9 +204,6 @@ class Job:
         names = [MODEL, HISTORY, *(["history.png"] if can_draw() else []), checkpoint]
         force = self.force or checkpoint == FINAL or not first_rank()
         model, history, *picture, run = new_files(self.output, names, force)
-        config = forecaster.config
-        task = Call(config.stack(1), resolve(config.device).device, 8, 32, True, False)
-        choose(task, config.engine)  # a forced engine that cannot serve is refused before anything is written
         bar = not self.quiet and is_terminal(sys.stderr)
         watchers: list[Callback] = [_Folder(self.output), HistoryCSV(history)]
         if not self.quiet and not bar:
@@ -271,6 +282,9 @@ def forecast(
     horizon: Annotated[int, typer.Option(help="Steps; 0 for those of the model.")] = 0,
     future: Annotated[Path | None, typer.Option(help="Table of the future covariates of the steps ahead.")] = None,
     device: Device = "auto",
+    quantize: Annotated[
+        str | None, typer.Option(help="Weights of fewer bits: int8 or bfloat16.", rich_help_panel=NETWORK)
+    ] = None,
     output: Output = Path("runs/forecast"),
     force: Force = False,
     pictures: Pictures = 6,
@@ -285,7 +299,7 @@ def forecast(
 
     Example: gpulstm forecast runs/model/model.safetensors sales.csv --output runs/forecast
     """
-    forecaster = Forecaster.load(model, device)
+    forecaster = Forecaster.load(model, device).quantize(quantize)
     if is_in_parts(data):
         from gpulstm.cli.parts import forecast_parts
 
@@ -294,6 +308,7 @@ def forecast(
         return forecast_parts(forecaster, str(data), horizon or None, scheduler, output, force)
     if scheduler:
         raise ConfigError("--scheduler is for a table in parts, a folder of files")
+    say(engine_line(replace(forecaster.config, device=device), quantize=quantize))
     past = forecaster.tail if data is None else forecaster.read(table_path(data))
     result = forecaster.predict(horizon or None, future, data=None if data is None else past)
     drawn = names_of("forecast", result.names, result.targets, pictures) if can_draw() else {}

@@ -28,7 +28,7 @@ from gpulstm.data.series import SeriesSet, end_of
 from gpulstm.errors import ConfigError, DataError, NotFittedError
 from gpulstm.forecast import fitted as artifacts
 from gpulstm.forecast.config import ForecasterConfig
-from gpulstm.forecast.decisions import planned, seasons_for, test_rows
+from gpulstm.forecast.decisions import seasons_for, test_rows
 from gpulstm.forecast.fitted import Fitted, FittedMixture, read_like
 from gpulstm.forecast.results import Backtest, Forecast
 from gpulstm.forecast.short import SIMPLE
@@ -201,13 +201,22 @@ class Forecaster:
         return forecast
 
     def predict_frame(self, frame: Any, horizon: int | None = None) -> Any:
-        """The forecast of the series of a pandas frame as a pandas frame, in long form.
-
-        Args:
-            frame: whole series, with the columns of the fit, such as a part of a table of Dask, Spark or Ray.
-            horizon: as `predict`.
-        """
+        """`predict` for the whole series of a pandas frame, as a frame in long form: for Dask, Spark or Ray."""
         return self.predict(horizon, data=frame).to_frame("pandas")
+
+    def quantize(self, kind: str | None) -> Forecaster:
+        """Forecast from now on with weights of fewer bits, "int8" or "bfloat16"; None: with those of the fit.
+
+        For networks in float32 on the cpu, and for forecasts alone: the file that `save` writes has the weights of the
+        fit, and `fit` with `warm_start` wants them.  See `Recurrent.quantize`.
+
+        Raises:
+            NotFittedError: before `fit`.
+            ConfigError, DTypeError, DeviceError: as `Recurrent.quantize`.
+        """
+        for network in self.fitted.networks:
+            network.quantize(kind)
+        return self
 
     def stream(self, data: Any = None, future: Any = None) -> ForecastStream | MixtureStream:
         """Start a forecast that follows the series row by row; see `ForecastStream` and `MixtureStream`.
@@ -262,14 +271,6 @@ class Forecaster:
         tests = test_rows(self.config, series)
         seasons = fitted.seasons if self.config.season is not None or data is None else seasons_for(self.config, series)
         return backtest(fitted, series, seasons, tests, origins, stride, automatic)
-
-    def planned(self, series: SeriesSet) -> ForecasterConfig:
-        """The options with what is automatic decided for `series`, as far as that is known before the fit."""
-        return planned(self.config, series)
-
-    def tests(self, series: SeriesSet) -> bool:
-        """Whether rows of `series` are kept for a backtest."""
-        return test_rows(self.config, series) is not None
 
     @property
     def members(self) -> dict[str, Any] | None:

@@ -21,15 +21,15 @@ from gpulstm.arrays import files
 from gpulstm.errors import DataError, ShapeError, missing_extra
 
 BLACK, GRAY = "#202020", "#767676"
-BLUE, VERMILLION, GREEN, ORANGE, SKY, PURPLE = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7"
+BLUE, VERMILION, GREEN, ORANGE, SKY, PURPLE = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7"
 COLORS = {  # of what is drawn in more than one panel or picture
     "model": BLUE,
-    "seasonal naive": VERMILLION,
+    "seasonal naive": VERMILION,
     "naive": GREEN,
     "drift": PURPLE,
     "seasonal naive with drift": ORANGE,
 }
-CYCLE = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
+CYCLE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1)), (0, (1, 1)))
 
 STYLE: Any = {
@@ -116,7 +116,7 @@ def history(path: str | Path, columns: Mapping[str, Sequence[float]], *, title: 
             :, 0
         ]
         marker = "o" if epoch.size < 25 else None
-        for (label, loss), color, dash in zip(losses.items(), (BLUE, VERMILLION), DASHES, strict=False):
+        for (label, loss), color, dash in zip(losses.items(), (BLUE, VERMILION), DASHES, strict=False):
             upper.plot(epoch, loss, dash, color=color, marker=marker, markersize=3.5, label=label)
         judged = list(losses.values())[-1]
         best = int(np.nanargmin(judged))
@@ -263,7 +263,7 @@ def backtest(
             left.plot(steps, values, linestyle=dash, color=colors[name], linewidth=1.8, label=name)
         left.set(xlabel="steps ahead", ylabel=f"mean absolute error\n{label}", title="Error by forecast step")
         rows = -(-len(errors) // 2)  # of the legend, which needs room
-        left.set_ylim(0, (1 + 0.13 * rows) * max(float(np.nanmax(values)) for values in errors.values()))
+        left.set_ylim(0, (1.05 + 0.15 * rows) * max(float(np.nanmax(values)) for values in errors.values()))
         _whole_numbers(left)
         left.legend(loc="upper left", ncols=2)
 
@@ -449,7 +449,12 @@ def time_axis(axes: Any, time: np.ndarray) -> None:
 
         locator = AutoDateLocator(minticks=4, maxticks=9)
         axes.xaxis.set_major_locator(locator)
-        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+        words = {  # by the width of a tick: year, month, day, hour, minute, second
+            "formats": ["%Y", "%b", "%d %b", "%H:%M", "%H:%M", "%S.%f"],
+            "zero_formats": ["", "%b\n%Y", "%d %b", "%H:%M\n%d %b", "%H:%M", "%H:%M"],
+            "offset_formats": ["", "", "%Y", "%Y", "%d %b %Y", "%d %b %Y %H:%M"],
+        }
+        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, **words))
     else:
         axes.set_xlabel("time step")
 

@@ -156,6 +156,11 @@ class Trainer:
         return self.state.step
 
     @property
+    def engine(self) -> str:
+        """The name of the engine that computes the recurrent layers."""
+        return self.network.rnn.plan(1, self.state.batch_size, training=True).engine.name
+
+    @property
     def steps_per_epoch(self) -> int:
         """Batches of an epoch; 0 before the first `fit`."""
         return self.state.steps_per_epoch

@@ -16,7 +16,7 @@ struct ForwardOnTiles {
     typedef typename M::Bf16 Bf16;
     typedef typename M::Session Session;
     static constexpr long L = V::LANES;
-    static constexpr size_t WEIGHT_BYTES = 6;
+    static size_t weight_bytes(const ForwardCall<R>&) { return 6; }
     static constexpr long FULL_ROWS = TILE_ROWS;
 
     Bf16 *tiled_x, *tiled_h, *left_x, *left_v[2];  // in parts: the weights, each thread's x_t, each group's v

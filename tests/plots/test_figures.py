@@ -81,6 +81,23 @@ def test_forecast_without_quantiles_or_dates(tmp_path: Path, saved_figures: list
     assert saved_figures[0].axes[0].get_xlabel() == "time step"
 
 
+@pytest.mark.parametrize(
+    ("first", "last", "shown"),
+    [
+        ("2015-11-06", "2015-12-30", "15 Nov"),
+        ("2013-01-01", "2015-12-30", "Jan\n2014"),
+        ("2015-01-01", "2015-11-30", "Mar"),
+    ],
+)
+def test_dates_read_well(first: str, last: str, shown: str) -> None:
+    axes = Figure().subplots()
+    time = np.arange(first, last, dtype="datetime64[D]")
+    axes.plot(time, np.arange(len(time)))
+    figures.time_axis(axes, time)
+    axes.figure.canvas.draw()
+    assert shown in [label.get_text() for label in axes.get_xticklabels()]
+
+
 def test_history_marks_the_best_epoch(tmp_path: Path, saved_figures: list[Figure]) -> None:
     columns = {
         "train_loss": [3.0, 2.0, 1.0, 0.5],
