@@ -158,8 +158,7 @@ def engine_line(config: ForecasterConfig, training: bool = False, quantize: str 
 
 def compare(forecaster: Forecaster, series: SeriesSet, metrics: Path | None) -> bool:
     """Print the table of a backtest on the test part, and whether the model wins; False where there is no test part."""
-    tests = test_rows(forecaster.config, series) is not None
-    if not tests:
+    if test_rows(forecaster.config, series) is None:
         if forecaster.config.test == AUTO:
             say("the series are too short to keep rows for a comparison with the simple forecasts")
         return False
@@ -300,6 +299,7 @@ def forecast(
     Example: gpulstm forecast runs/model/model.safetensors sales.csv --output runs/forecast
     """
     forecaster = Forecaster.load(model, device).quantize(quantize)
+    say(engine_line(replace(forecaster.config, device=device), quantize=quantize))
     if is_in_parts(data):
         from gpulstm.cli.parts import forecast_parts
 
@@ -308,7 +308,6 @@ def forecast(
         return forecast_parts(forecaster, str(data), horizon or None, scheduler, output, force)
     if scheduler:
         raise ConfigError("--scheduler is for a table in parts, a folder of files")
-    say(engine_line(replace(forecaster.config, device=device), quantize=quantize))
     past = forecaster.tail if data is None else forecaster.read(table_path(data))
     result = forecaster.predict(horizon or None, future, data=None if data is None else past)
     drawn = names_of("forecast", result.names, result.targets, pictures) if can_draw() else {}

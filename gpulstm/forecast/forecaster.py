@@ -200,10 +200,6 @@ class Forecaster:
         self.notes = [note for note in self.notes if not note.startswith(SIMPLE)] + notes
         return forecast
 
-    def predict_frame(self, frame: Any, horizon: int | None = None) -> Any:
-        """`predict` for the whole series of a pandas frame, as a frame in long form: for Dask, Spark or Ray."""
-        return self.predict(horizon, data=frame).to_frame("pandas")
-
     def quantize(self, kind: str | None) -> Forecaster:
         """Forecast from now on with weights of fewer bits, "int8" or "bfloat16"; None: with those of the fit.
 
@@ -217,6 +213,13 @@ class Forecaster:
         for network in self.fitted.networks:
             network.quantize(kind)
         return self
+
+    def predict_frame(self, frame: Any, horizon: int | None = None) -> Any:
+        """The forecast of the series of a pandas frame as a pandas frame, in long form.
+
+        The frame has whole series with the columns of the fit: a part of a table of Dask, Spark or Ray, for example.
+        """
+        return self.predict(horizon, data=frame).to_frame("pandas")
 
     def stream(self, data: Any = None, future: Any = None) -> ForecastStream | MixtureStream:
         """Start a forecast that follows the series row by row; see `ForecastStream` and `MixtureStream`.
@@ -381,7 +384,6 @@ class Forecaster:
         forecaster._fitted, forecaster.history, forecaster.notes = fitted, history, notes
         return forecaster
 
-    # -- parts -------------------------------------------------------------------------------------------------------
     def _past(self, data: Any) -> SeriesSet:
         """The end of the fitted series, or of other series."""
         return self.fitted.tail if data is None else end_of(self.read(data), self.fitted.reach)

@@ -196,7 +196,7 @@ class Recurrent:
         with backend.activate():
             h, c = states.check("state", state, spec, backend, batch)
             rows = None if lengths is None else _lengths(lengths, steps, batch, backend)
-            role: Role = "call" if number is None and not (backend.is_cuda and self._capturing()) else "part"
+            role: Role = "call" if number is None and not (backend.is_cuda and _capturing(backend)) else "part"
             plan = self._plans.find(steps, batch, training, rows is not None, memory, outputs, role)
             infer = self._infer(plan) if plan.at_once else None
             if infer is not None:
@@ -248,7 +248,7 @@ class Recurrent:
             _check_gradients(grads, self.params)
         with backend.activate():
             dh, dc = states.check("dstate", dstate, spec, backend, batch)
-            if tape.recording is None or self._capturing():
+            if tape.recording is None or _capturing(backend):
                 grads = self.params.like() if grads is None else grads
                 dx, dh, dc = scan.backward(tape, grads, dy, dh, dc)
                 return dx, states.of_parts(dh, dc), grads
@@ -278,12 +278,6 @@ class Recurrent:
 
             self._recorded = Replays()
         return self._recorded
-
-    def _capturing(self) -> bool:
-        """Whether the caller records a graph of its own."""
-        from gpulstm.engines.cuda import graph
-
-        return graph.capturing(cast(CupyBackend, self.backend))
 
     def chunks(self, x: Any, steps: int | None = None, state: StackState = None, lengths: None = None) -> Chunks:
         """Read a sequence that may be longer than memory, and give its outputs chunk by chunk.
@@ -341,6 +335,13 @@ class Recurrent:
         with backend.activate():
             h, c = states.check("state", state, spec, backend, batch)
             return states.of_parts(*states.join(states.split(h, c, spec, backend, batch), backend))
+
+
+def _capturing(backend: Backend) -> bool:
+    """Whether the caller records a graph of its own."""
+    from gpulstm.engines.cuda import graph
+
+    return graph.capturing(cast(CupyBackend, backend))
 
 
 def _take(outputs: Any, recording: Recording | None) -> Any:
