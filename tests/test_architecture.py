@@ -22,7 +22,7 @@ import gpulstm
 PACKAGE = Path(gpulstm.__file__).parent
 TOP = {"gpulstm", "gpulstm.__main__"}  # these two may import everything
 LAZY = {"cupy", "matplotlib", "mpi4py", "onnx", "pandas", "polars", "pyarrow", "rich", "scipy", "torch"}
-LAZY |= {"h5py", "keras", "safetensors", "tensorboardX", "tqdm", "typer"}
+LAZY |= {"dask", "distributed", "h5py", "keras", "safetensors", "tensorboardX", "tqdm", "typer"}
 
 
 def modules() -> dict[str, Path]:

@@ -203,10 +203,7 @@ class Forecaster:
         return self
 
     def predict_frame(self, frame: Any, horizon: int | None = None) -> Any:
-        """The forecast of the series of a pandas frame as a pandas frame, in long form.
-
-        The frame has whole series with the columns of the fit: a part of a table of Dask, Spark or Ray, for example.
-        """
+        """`predict` for the whole series of a pandas frame, as a frame in long form: for Dask, Spark or Ray."""
         return self.predict(horizon, data=frame).to_frame("pandas")
 
     def stream(self, data: Any = None, future: Any = None) -> ForecastStream | MixtureStream:
