@@ -49,6 +49,10 @@ class Source:
     other: Callable[[], Source] | None = None
     marks: tuple[str, str | None] = (".", None)
 
+    def row_names(self, done: int) -> Callable[[int], str]:
+        """Rows' names for messages, from their numbers in a part that comes after `done` rows."""
+        return lambda row: f"{self.word} {self.first + done + row}"
+
 
 def need(name: str, names: Sequence[str], label: str) -> int:
     """The position of the column `name`.

@@ -19,7 +19,7 @@ from gpulstm.data.times import TimeForm, format_time
 from gpulstm.errors import ConfigError, DataError, option
 
 if TYPE_CHECKING:
-    from gpulstm.data.collect import Collected
+    from gpulstm.data.columns import Columns
     from gpulstm.data.frames import Source
     from gpulstm.data.roles import Roles
 
@@ -90,7 +90,7 @@ class Loader:
 
     def load(self) -> SeriesSet:
         """The set."""
-        from gpulstm.data.collect import collect
+        from gpulstm.data.columns import read_columns
         from gpulstm.data.roles import decide
         from gpulstm.data.sources import open_source
 
@@ -101,10 +101,10 @@ class Loader:
         if made and roles.time is None:
             raise ConfigError(f"{option('calendar')} needs a time column; give its name as {option('time', ...)}")
         levels = {} if self.like is None else self.like.origin.levels
-        table = collect(source, roles, options, levels)
+        table = read_columns(source, roles, options, levels)
         return self._set(source, roles, table)
 
-    def _set(self, source: Source, roles: Roles, table: Collected) -> SeriesSet:
+    def _set(self, source: Source, roles: Roles, table: Columns) -> SeriesSet:
         options, label = self.options, source.label
 
         def where(row: int) -> str:
@@ -114,7 +114,7 @@ class Loader:
         if roles.ignored and options.target is None:
             notes.append(f"columns ignored, which hold no numbers: {some(roles.ignored)}")
         form = table.form
-        names = _names(table.keys)
+        names = joined(table.ids)
         _finite(table, roles, where)
         rows = gaps.grouped(table.values, table.time, table.codes, max(len(names), 1))
         notes += [_sorted_note(rows.backwards, source)] if rows.backwards else []
@@ -229,7 +229,7 @@ class Loader:
     def _finished(
         self,
         roles: Roles,
-        table: Collected,
+        table: Columns,
         rows: gaps.Rows,
         axis: Axis,
         new: np.ndarray | None,
@@ -304,10 +304,10 @@ def _finish_array(data: Any, options: TableOptions, like: SeriesSet | None) -> S
     return _check_missing(series, None, None, lambda row: f"position {row} of the array", options.missing)
 
 
-def _names(keys: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
-    from gpulstm.data.cells import joined
-
-    return joined(keys)
+def joined(ids: Sequence[tuple[Any, ...]]) -> tuple[str, ...]:
+    """One name a series from its ids; several stand between slashes, escaped where one has a slash itself."""
+    alone = not ids or len(ids[0]) == 1
+    return tuple(str(row[0]) if alone else "/".join(str(cell).replace("/", "//") for cell in row) for row in ids)
 
 
 def some(names: Sequence[str]) -> str:
@@ -347,7 +347,7 @@ def _same_clock(one: TimeForm, other: TimeForm, time: np.ndarray, before: np.nda
         )
 
 
-def _finite(table: Collected, roles: Roles, where: Callable[[int], str]) -> None:
+def _finite(table: Columns, roles: Roles, where: Callable[[int], str]) -> None:
     with np.errstate(over="ignore", invalid="ignore"):  # a sum may overflow where no cell is infinite
         total = np.add.reduce(table.values, axis=0)  # infinite or NaN where a cell is, without an array as large
     for column in np.flatnonzero(~np.isfinite(total)):
@@ -377,7 +377,7 @@ def _same_within(
 
 
 def _features(
-    values: np.ndarray, roles: Roles, table: Collected
+    values: np.ndarray, roles: Roles, table: Columns
 ) -> tuple[list[str], np.ndarray, dict[str, int], tuple[int, ...]]:
     """Features of the columns: categories become one column a value."""
     names: list[str]

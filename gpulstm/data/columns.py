@@ -1,0 +1,123 @@
+"""The columns of a source as arrays: numbers, categories as codes, times, and which series each row belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpulstm.data.cells import Growing, Labels, to_numbers
+from gpulstm.data.frames import Source
+from gpulstm.data.options import TableOptions
+from gpulstm.data.roles import Roles
+from gpulstm.data.time_column import TimeColumn
+from gpulstm.data.times import TimeForm
+from gpulstm.errors import DataError, option
+
+MOST_LEVELS = 200  # values of a category that are one column each
+
+
+@dataclass
+class Columns:
+    """What was read of a table, in its own order.
+
+    Attributes:
+        values: `(rows, columns)` float64, NaN where a cell is missing; categories hold codes.
+        time, form: times and how they are written; None without a column of times.
+        codes: `(rows,)` int64, the series of each row, or None for one series.
+        ids: of each series, in their own types.
+        levels: values of each category, by position.
+        notes: on how it was read.
+    """
+
+    values: np.ndarray
+    time: np.ndarray | None
+    form: TimeForm
+    codes: np.ndarray | None
+    ids: list[tuple[Any, ...]]
+    levels: dict[int, tuple[str, ...]]
+    notes: list[str]
+
+
+def read_columns(
+    source: Source, roles: Roles, options: TableOptions, levels: Mapping[str, Sequence[str]] | None = None
+) -> Columns:
+    """Read the columns that have a role.
+
+    Args:
+        levels: known values of categories by name; others than these count as missing.
+
+    Raises:
+        DataError: a cell that cannot be used; the message names it.
+    """
+    try:
+        return _read(source, roles, options, levels or {})
+    except UnicodeDecodeError as error:
+        if source.other is None:
+            raise DataError(
+                f"{source.label} is not in the encoding {error.encoding} (byte {error.start}); name it as "
+                f"{option('encoding')}"
+            ) from None
+    return _read(source.other(), roles, options, levels or {})
+
+
+def _read(source: Source, roles: Roles, options: TableOptions, levels: Mapping[str, Sequence[str]]) -> Columns:
+    names, kinds, label = roles.names, roles.kinds(), source.label
+    values = Growing(len(roles.numbers), np.float64)
+    codes = Growing(len(roles.series), np.int64)
+    time = None if roles.time is None else TimeColumn(source, roles.time, names[roles.time], options)
+    ids = [Labels() for _ in roles.series]
+    categories = {at: Labels(levels.get(names[at])) for at in sorted(roles.categories)}
+    done = 0
+    for part in source.read(kinds):
+        rows = len(next(iter(part.values())))
+        where = source.row_names(done)
+        room = values.room(rows)
+        for column, at in enumerate(roles.numbers):
+            if at in categories:
+                numbers_of = categories[at].codes(part[at])
+                room[:, column] = np.where(numbers_of < 0, np.nan, numbers_of)
+            else:
+                room[:, column] = to_numbers(part[at], names[at], label, where)
+        if time is not None:
+            time.add(part[roles.time], where)  # type: ignore[index] # it is not None
+        room = codes.room(rows)
+        for column, at in enumerate(roles.series):
+            room[:, column] = ids[column].codes(part[at])
+            absent = room[:, column] < 0
+            if absent.any():
+                raise DataError(
+                    f"series column {names[at]!r}, {where(int(np.argmax(absent)))} of {label} is empty "
+                    f"({int(absent.sum())} such), expected the name of a series"
+                )
+        done += rows
+        del room, part
+    if not done:
+        raise DataError(f"{label} has no rows below the names of the columns")
+    known = {at: tuple(category.texts) for at, category in categories.items()}
+    for at, texts in known.items():
+        if len(texts) > MOST_LEVELS:
+            raise DataError(
+                f"column {names[at]!r} of {label} has {len(texts)} different texts, such as {texts[0]!r}, more than "
+                f"{MOST_LEVELS}; leave the column out, or join its rare values"
+            )
+    times, form = (None, TimeForm()) if time is None else time.done()
+    series, ids_of = _joined(codes.done(), [one.typed() if source.file else one.cells for one in ids])
+    notes = [*source.notes, *([] if time is None else time.notes)]
+    return Columns(values.done(), times, form, series, ids_of, known, notes)
+
+
+def _joined(codes: np.ndarray, cells: Sequence[list[Any]]) -> tuple[np.ndarray | None, list[tuple[Any, ...]]]:
+    """One code a row from those of several columns, in the order of their first rows, and the ids of each code."""
+    if not cells:
+        return None, []
+    if len(cells) == 1:
+        return codes[:, 0], [(cell,) for cell in cells[0]]
+    import pandas as pd
+
+    sizes = [len(of_column) for of_column in cells]
+    together, unique = pd.factorize(np.ravel_multi_index(tuple(codes.T), sizes))
+    rows = zip(*np.unravel_index(unique, sizes), strict=True)
+    return together, [tuple(of[code] for of, code in zip(cells, row, strict=True)) for row in rows]
