@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gpulstm.data.axis import Labels
+from gpulstm.data.labels import Labels
 from gpulstm.data.options import TableOptions
 from gpulstm.data.series import Origin, SeriesSet
 from gpulstm.errors import ConfigError, DataError, option

@@ -10,11 +10,11 @@ import numpy as np
 
 from gpulstm.data import gaps
 from gpulstm.data.arrays_of import from_array, is_array
-from gpulstm.data.axis import Axis, Labels
 from gpulstm.data.covariates import made_names
+from gpulstm.data.labels import Labels
 from gpulstm.data.options import TableOptions
 from gpulstm.data.series import Ahead, Origin, SeriesSet, spans
-from gpulstm.data.time_axis import Step, given_step, infer_step, month_days
+from gpulstm.data.time_axis import Axis, Step, given_step, infer_step, month_days
 from gpulstm.data.times import TimeForm, format_time
 from gpulstm.errors import ConfigError, DataError, option
 

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from gpulstm import validate
-from gpulstm.data.axis import Axis, Labels
 from gpulstm.data.covariates import made_columns, made_names
 from gpulstm.data.filling import fill
+from gpulstm.data.labels import Labels
+from gpulstm.data.time_axis import Axis
 from gpulstm.errors import DataError, ShapeError
 
 LATEST = 2.0**63  # what a time is below, a number or a count of its unit from 1970

@@ -70,7 +70,9 @@ class TimeColumn:
         if isinstance(dtype, pd.PeriodDtype):
             self._take("dates", TimeForm(kind=f"period:{str(dtype)[7:-1]}"), datetimes(column.dt.to_timestamp()))
         elif isinstance(dtype, pd.DatetimeTZDtype):
-            self._take("zoned", TimeForm(zone=str(dtype.tz)), datetimes(column.dt.tz_convert("UTC").dt.tz_localize(None)))
+            self._take(
+                "zoned", TimeForm(zone=str(dtype.tz)), datetimes(column.dt.tz_convert("UTC").dt.tz_localize(None))
+            )
         elif pd.api.types.is_datetime64_dtype(dtype):
             self._take("dates", TimeForm(), datetimes(column))
         elif pd.api.types.is_bool_dtype(dtype) or pd.api.types.is_timedelta64_dtype(dtype):
@@ -105,8 +107,8 @@ class TimeColumn:
     def _take(self, kind: str, form: TimeForm, times: np.ndarray) -> None:
         if self._kind and kind != self._kind:
             raise DataError(
-                f"{self._label} mixes {_KINDS[self._kind]} and {_KINDS[kind]} (from {self._where(0)} on); make them all "
-                "alike"
+                f"{self._label} mixes {_KINDS[self._kind]} and {_KINDS[kind]} (from {self._where(0)} on); make them "
+                "all alike"
             )
         if kind == "numbers" and not np.isfinite(times).all():
             raise DataError(f"{self._cell.format(self._where(int(np.argmin(np.isfinite(times)))))} is not finite")
@@ -143,7 +145,7 @@ class TimeColumn:
             self._known |= dict(zip(texts, dates, strict=True))
 
     def _decide(self, patterns: list[str]) -> str:
-        """The one of several patterns that reads the texts of all rows, or in which they are evenly spaced; "" for none.
+        """The pattern that reads the texts of all rows, or in which they are evenly spaced; "" for none.
 
         Raises:
             DataError: the rows can be read day first and month first alike.

@@ -9,7 +9,7 @@ from dateutil.relativedelta import relativedelta
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpulstm.data.time_axis import Step, at, follow, given_step, infer_step, month_days, positions
+from gpulstm.data.time_axis import Axis, Step, at, given_step, infer_step, month_days, positions
 from gpulstm.data.times import TimeForm
 from gpulstm.errors import ConfigError, DataError
 
@@ -21,6 +21,11 @@ OFFSETS = (
 )
 ZONES = (None, "UTC", "America/New_York", "Europe/Berlin", "Australia/Sydney", "Asia/Kolkata")
 ROWS, AHEAD = 48, 12
+
+
+def follow(step: Step, last: np.ndarray, count: int, form: TimeForm, days: np.ndarray | None = None) -> np.ndarray:
+    """The times after the last rows of some series."""
+    return Axis(step, form, days).after(last, count)
 
 
 def utc(index: pd.DatetimeIndex) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The time axis of a set of series, and what names its rows in every output: times and ids as they came."""
+"""What names the rows of every output: times and ids as they came."""
 
 from __future__ import annotations
 
@@ -8,49 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gpulstm.data.time_axis import Step, follow
 from gpulstm.data.times import TimeForm
-
-
-@dataclass(frozen=True)
-class Axis:
-    """How the times of a set go on.
-
-    Attributes:
-        step: between neighbouring rows.
-        form: how times are written.
-        days: `(series,)` int64, the day of the month of each series' rows; used by steps of months alone.
-    """
-
-    step: Step = field(default_factory=Step)
-    form: TimeForm = field(default_factory=TimeForm)
-    days: np.ndarray | None = None
-
-    def after(self, last: np.ndarray, count: int, days: np.ndarray | None = None) -> np.ndarray:
-        """`(series, count)`: the times that follow the rows at `last` `(series,)`."""
-        return follow(self.step, last, count, self.form, self.days if days is None else days)
-
-    def clock(self, time: np.ndarray) -> np.ndarray | None:
-        """Times as `datetime64` on the clock of their zone, for calendars; None for numbers."""
-        from gpulstm.data.times import localize
-
-        dates = self.form.clock(time)
-        return None if dates is None else localize(dates, self.form.zone)[0]
-
-    def select(self, series: Any) -> Axis:
-        """The axis of some of the series."""
-        return self if self.days is None else replace(self, days=self.days[series])
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON holds it."""
-        days = None if self.days is None else self.days.tolist()
-        return {"step": self.step.to_dict(), "form": self.form.to_dict(), "days": days}
-
-    @classmethod
-    def from_dict(cls, saved: Mapping[str, Any]) -> Axis:
-        """What `to_dict` gave."""
-        days = None if saved["days"] is None else np.array(saved["days"], dtype=np.int64)
-        return cls(Step(**saved["step"]), TimeForm(**saved["form"]), days)
 
 
 @dataclass(frozen=True)
