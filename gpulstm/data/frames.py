@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpulstm.data.arrays_of import numbers_of, refuse_mask
 from gpulstm.data.options import column_name
+from gpulstm.data.plain_arrays import numbers_of, refuse_mask
 from gpulstm.errors import DataError, missing_extra
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -29,15 +29,11 @@ class Labels:
 
     def id_columns(self, names: Sequence[str], series: np.ndarray) -> dict[str, np.ndarray]:
         """The columns of ids for rows of the series `series` `(rows,)`; `names` where there are no ids."""
-        rows: Sequence[tuple[Any, ...]] = self.ids or [(name,) for name in names]
+        rows = self.ids or [(name,) for name in names]
         columns = {}
-        for at, name in enumerate(self.id_names):
-            values = [row[at] for row in rows]
-            alike = len({type(value) for value in values}) == 1 and not isinstance(values[0], str)
-            array = np.array(values) if alike else np.array(values, dtype=object)
-            if not alike and all(isinstance(value, str) for value in values):
-                array = np.array(values, dtype=str) if values else array
-            columns[name] = array[series]
+        for name, values in zip(self.id_names, zip(*rows, strict=True), strict=True):
+            alike = len({type(value) for value in values}) == 1
+            columns[name] = np.array(values, dtype=None if alike else object)[series]
         return columns
 
     def shown(self, series: int) -> bool:
@@ -47,13 +43,3 @@ class Labels:
     def select(self, series: Sequence[int]) -> Labels:
         """The labels of some of the series."""
         return replace(self, ids=tuple(self.ids[at] for at in series)) if self.ids else self
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON holds it."""
-        return {"id_names": list(self.id_names), "ids": [list(row) for row in self.ids], "time_name": self.time_name}
-
-    @classmethod
-    def from_dict(cls, saved: Mapping[str, Any], form: TimeForm) -> Labels:
-        """What `to_dict` gave."""
-        ids = tuple(tuple(row) for row in saved["ids"])
-        return cls(tuple(saved["id_names"]), ids, saved["time_name"], form)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpulstm.data import gaps
-from gpulstm.data.arrays_of import from_array, is_array
 from gpulstm.data.covariates import made_names
 from gpulstm.data.labels import Labels
 from gpulstm.data.options import TableOptions
+from gpulstm.data.plain_arrays import from_array, is_array
 from gpulstm.data.series import Ahead, Origin, SeriesSet, spans
 from gpulstm.data.time_axis import Axis, Step, given_step, infer_step, month_days
 from gpulstm.data.times import TimeForm, format_time
@@ -92,7 +92,7 @@ class Loader:
         """The set."""
         from gpulstm.data.columns import read_columns
         from gpulstm.data.roles import decide
-        from gpulstm.data.sources import open_source
+        from gpulstm.data.table_files import open_source
 
         options = self.options
         made = made_names(options.calendar, options.holidays)

@@ -11,7 +11,7 @@ import numpy as np
 from gpulstm.data.cells import number_of
 from gpulstm.data.frames import Source, need
 from gpulstm.data.options import TableOptions
-from gpulstm.data.time_text import looks_like_date
+from gpulstm.data.time_formats import looks_like_date
 from gpulstm.errors import ConfigError, DataError, option
 
 

@@ -8,8 +8,8 @@ needs NumPy alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,9 @@ from gpulstm.data.times import TimeForm, localize, to_utc
 from gpulstm.errors import ConfigError, DataError, option
 
 DAY = 86_400_000_000_000  # nanoseconds
+_MINUTE = 60 * 10**9
+_MONDAY = np.datetime64("0001-01-01")
+_MOST_SLOTS = 1440  # times of day that rows may have: one a minute
 _MOST = 20  # business days that every month has
 _WEEKDAYS = ("MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN")
 _MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
@@ -31,9 +34,10 @@ class Step:
     Attributes:
         kind: "number" (`amount` in the unit of the times), "fixed" (`amount` nanoseconds), "wall" (`amount` nanoseconds
             on the clock of the zone), "offset" (`count` times the pandas offset `alias`, at `clock` nanoseconds after
-            midnight), "months" (`count` months, on each series' own day of the month), or "none" where no series has
-            two rows.
-        amount, alias, count, clock: as said.
+            midnight), "months" (`count` months, on each series' own day of the month), "session" (at each of `slots`,
+            in nanoseconds after midnight, on the days of the week that `alias` marks, as "1111100"), or "none" where no
+            series has two rows.
+        amount, alias, count, clock, slots: as said.
         even: whether every row lies on the axis; if not, rows stand at the nearest place.
     """
 
@@ -43,10 +47,7 @@ class Step:
     count: int = 1
     clock: int = 0
     even: bool = True
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON holds it."""
-        return asdict(self)
+    slots: tuple[int, ...] = ()
 
     @property
     def freq(self) -> str:
@@ -57,6 +58,10 @@ class Step:
             return _alias(int(self.amount))
         if self.kind == "none":
             return ""
+        if self.kind == "session":
+            minutes = (self.slots[0] // _MINUTE, self.slots[-1] // _MINUTE)
+            first, last = (f"{minute // 60:02}:{minute % 60:02}" for minute in minutes)
+            return f"{len(self.slots)} times a day from {first} to {last} on {self.alias.count('1')} days a week"
         return f"{self.count}{self.alias}" if self.count > 1 else self.alias
 
     @property
@@ -64,6 +69,8 @@ class Step:
         """About how long a step is; NaN for numbers."""
         if self.kind in ("fixed", "wall"):
             return self.amount / 1e9
+        if self.kind == "session":
+            return 7 * 86400 / (len(self.slots) * self.alias.count("1"))
         days = {"B": 1.4, "C": 1.4, "D": 1, "W": 7, "S": 15.2, "Q": 91.3125, "Y": 365.25, "bh": 1 / 24, "BQ": 91.3125}
         if self.kind == "months":
             return self.count * 30.4375 * 86400
@@ -118,9 +125,9 @@ def infer_step(time: np.ndarray, offsets: np.ndarray, form: TimeForm) -> Step:
             tod = int(inside[0].astype("timedelta64[ns]").astype(np.int64))
             early, late = _calendars(days, offsets, inner, tod, int(wall_steps.min()) >= 27.9 * DAY)
             candidates = [*early, *candidates, *late]
-    elif fixed == DAY // 24:
-        candidates += _on_calendars(["bh"], local, inner, -1)
     best = min(candidates, key=lambda pair: pair[1])
+    if 4 * best[1] > len(time) and fixed < DAY:
+        best = min([best, *_sessions(local, inner, best[1] // 4)], key=lambda pair: pair[1])
     if best[1] <= len(time):
         return best[0]
     middle = float(np.median(steps))
@@ -193,6 +200,9 @@ def positions(step: Step, time: np.ndarray, offsets: np.ndarray, form: TimeForm)
         days = np.repeat(month_days(step, time, offsets, form), np.diff(offsets))
         right = to_utc(_on_day(months, days, _inside_day(local)), form.zone).astype(clock.dtype) == clock
         return place, (rest != 0) | ~right
+    if step.kind == "session":
+        place, off = _session_place(step, localize(clock, form.zone)[0])
+        return place - place[starts], off
     grid = _grid(step, clock, form, 0)
     index = np.minimum(np.searchsorted(grid, clock), len(grid) - 1)
     off = grid[index] != clock
@@ -228,6 +238,10 @@ def at(step: Step, origin: np.ndarray, place: np.ndarray, form: TimeForm, days: 
     local, _ = localize(clock, form.zone)
     if step.kind == "wall":
         dates = local[:, None] + _ticks(int(step.amount) * place, clock.dtype)
+    elif step.kind == "session":
+        days, slot = np.divmod(_session_place(step, local)[0][:, None] + place, len(step.slots))
+        inside = _ticks(np.array(step.slots, dtype=np.int64)[slot], clock.dtype)
+        dates = np.busday_offset(_MONDAY, days, roll="forward", weekmask=step.alias).astype(clock.dtype) + inside
     elif step.kind == "months":
         months = local.astype("datetime64[M]")[:, None] + step.count * place
         day = _day_of_month(local.astype("datetime64[D]")) if days is None else days
@@ -276,17 +290,6 @@ class Axis:
     def select(self, series: Any) -> Axis:
         """The axis of some of the series."""
         return self if self.days is None else replace(self, days=self.days[series])
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON holds it."""
-        days = None if self.days is None else self.days.tolist()
-        return {"step": self.step.to_dict(), "form": self.form.to_dict(), "days": days}
-
-    @classmethod
-    def from_dict(cls, saved: Mapping[str, Any]) -> Axis:
-        """What `to_dict` gave."""
-        days = None if saved["days"] is None else np.array(saved["days"], dtype=np.int64)
-        return cls(Step(**saved["step"]), TimeForm(**saved["form"]), days)
 
 
 # -- finding a step ---------------------------------------------------------------------------------------------------
@@ -348,6 +351,33 @@ def _calendars(
     weeks = len(np.unique((days.astype(np.int64) + 3) // 7))
     business = _on_calendars(["B"], days, inner, clock)
     return [], late + [pair for pair in business if pair[1] == 0 or weeks > 2]  # days may happen to miss one weekend
+
+
+def _sessions(local: np.ndarray, inner: np.ndarray, most: int) -> Candidates:
+    """The axis of the times of day and days of the week that rows have, if it misses at most `most` of them.
+
+    A day of the week that the table does not reach counts if it is a business day.
+    """
+    days = local.astype("datetime64[D]")
+    slots = np.unique(_inside_day(local).astype("timedelta64[ns]").astype(np.int64))
+    first, last = int(days.min().astype(np.int64)), int(days.max().astype(np.int64))
+    reached = {(day + 3) % 7 for day in range(first, min(last, first + 6) + 1)}
+    seen = set(np.unique((days.astype(np.int64) + 3) % 7).tolist())
+    mask = "".join("1" if day in seen or (day not in reached and day < 5) else "0" for day in range(7))
+    if not 2 <= len(slots) <= min(_MOST_SLOTS, len(days) // 3) or len(np.unique(days)) < 5:
+        return []  # too few days to tell
+    step = Step("session", alias=mask, slots=tuple(slots.tolist()))
+    absent = int((np.diff(_session_place(step, local)[0])[inner] - 1).sum())
+    return [(step, absent)] if absent <= most else []
+
+
+def _session_place(step: Step, local: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which slot of all days a time on the clock of its zone stands at, and which times lie off the slots."""
+    days, slots = local.astype("datetime64[D]"), np.array(step.slots, dtype=np.int64)
+    inside = _inside_day(local).astype("timedelta64[ns]").astype(np.int64)
+    slot = np.minimum(np.searchsorted(slots, inside), len(slots) - 1)
+    off = (slots[slot] != inside) | ~np.is_busday(days, weekmask=step.alias)
+    return len(slots) * np.busday_count(_MONDAY, days, weekmask=step.alias) + slot, off
 
 
 def _month_names(day: np.datetime64, count: int) -> list[str]:

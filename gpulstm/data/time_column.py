@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpulstm.data.time_text import (
+from gpulstm.data.time_formats import (
     as_numbers,
     datetimes,
     finest,

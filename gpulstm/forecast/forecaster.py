@@ -210,7 +210,7 @@ class Forecaster:
         length = max(steps, fitted.horizon) if direct else steps
         past, ahead = self._past(data), None
         if past.known or future is not None:
-            from gpulstm.data.following import known_ahead
+            from gpulstm.data.future import known_ahead
 
             ahead = known_ahead(past, length, future)
         known = past.extended(length, ahead)

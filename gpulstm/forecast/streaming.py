@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gpulstm.arrays.backend import Array
-from gpulstm.data.following import known_ahead, new_rows
+from gpulstm.data.future import known_ahead, new_rows
 from gpulstm.data.series import SeriesSet, end_of
 from gpulstm.data.windows import Batch
 from gpulstm.errors import DataError

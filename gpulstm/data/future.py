@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from gpulstm.data.arrays_of import is_array, numbers_of
 from gpulstm.data.loading import Loader, as_before, some
 from gpulstm.data.options import TableOptions
+from gpulstm.data.plain_arrays import is_array, numbers_of
 from gpulstm.data.series import SeriesSet, spans
 from gpulstm.data.time_axis import positions, same_times
 from gpulstm.data.times import format_time

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gpulstm.data.dialect import find_dialect
+from gpulstm.data.csv_dialect import find_dialect
 from gpulstm.data.loading import load_series
 from gpulstm.errors import ConfigError, DataError
 
@@ -198,7 +198,7 @@ def test_polars_needs_no_pyarrow(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_parquet_in_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpulstm.data.sources._BATCH", 4)
+    monkeypatch.setattr("gpulstm.data.table_files._BATCH", 4)
     days = np.arange("2024-01-01", "2024-01-12", dtype="M8[D]").astype("M8[us]")
     table = {"day": days, "y": np.arange(11), "shop": ["a"] * 6 + ["b"] * 5, "text": [str(n) for n in range(11)]}
     pq.write_table(pa.table(table), tmp_path / "t.parquet")

@@ -18,7 +18,7 @@ import numpy as np
 
 from gpulstm.arrays import files
 from gpulstm.data.cells import MISSING, number_of
-from gpulstm.data.dialect import HEAD, Dialect, find_dialect, other_encoding
+from gpulstm.data.csv_dialect import HEAD, Dialect, find_dialect, other_encoding
 from gpulstm.data.frames import SHOWN, Kinds, Source, columns_source, frame_source, mapping_source
 from gpulstm.data.options import TableOptions
 from gpulstm.errors import DataError, missing_extra, option
