@@ -1,4 +1,4 @@
-"""The columns of a source as arrays: numbers, categories as codes, times, and which series each row belongs to."""
+"""The columns of a source or an array: numbers, categories as codes, times, and which series each row belongs to."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import numpy as np
 from gpulstm.data.cells import Growing, Labels, to_numbers
 from gpulstm.data.frames import Source
 from gpulstm.data.options import TableOptions
+from gpulstm.data.plain_arrays import numbers_of, refuse_mask
 from gpulstm.data.roles import Roles
 from gpulstm.data.time_column import TimeColumn
 from gpulstm.data.times import TimeForm
-from gpulstm.errors import DataError, option
+from gpulstm.errors import ConfigError, DataError, option
 
 MOST_LEVELS = 200  # values of a category that are one column each
 
@@ -121,3 +122,43 @@ def _joined(codes: np.ndarray, cells: Sequence[list[Any]]) -> tuple[np.ndarray |
     together, unique = pd.factorize(np.ravel_multi_index(tuple(codes.T), sizes))
     rows = zip(*np.unravel_index(unique, sizes), strict=True)
     return together, [tuple(of[code] for of, code in zip(cells, row, strict=True)) for row in rows]
+
+
+def array_columns(data: Any, options: TableOptions) -> tuple[Roles, Columns]:
+    """The numbered columns of an array `(time,)`, `(time, features)` or `(series, time, features)`.
+
+    Raises:
+        DataError: another shape, or a column that is not there.
+        ConfigError: a column has two roles, or an option asks for what an array has not.
+    """
+    if options.calendar or options.holidays:
+        raise ConfigError(f"{option('calendar')} needs a time column; an array has none")
+    for name in ("time", "series"):
+        if getattr(options, name) not in (None, (), "none"):
+            raise ConfigError(f"{option(name)} names a column, and the table is an array, whose columns have no names")
+    refuse_mask(data, "the series", options.missing)
+    array = numbers_of(data)
+    if array.ndim not in (1, 2, 3) or array.size == 0:
+        raise DataError(
+            f"the series has shape {array.shape}, expected (time,), (time, features) or (series, time, features), and "
+            "at least one value"
+        )
+    count = array.shape[0] if array.ndim == 3 else 1
+    table = array.reshape(-1, 1 if array.ndim == 1 else array.shape[-1])
+    known = [str(column) for column in range(table.shape[1])]
+    groups = [options.past, options.future, options.static]
+    others = [name for group in groups for name in group]
+    targets = options.target if options.target is not None else [name for name in known if name not in others]
+    absent = next((name for name in (*targets, *others) if name not in known), None)
+    if absent is not None:
+        raise DataError(f"the array has no column {absent!r}; it has {', '.join(known)}")
+    if len({*targets, *others}) < len(targets) + len(others):
+        raise ConfigError("a column of the array is given two roles; a column has one")
+    if not targets:
+        raise DataError("the array has no column left to forecast")
+    past, future, static = ([int(name) for name in group] for group in groups)
+    roles = Roles([int(name) for name in targets], past, future, static, None, [], known)
+    codes = np.repeat(np.arange(count), len(table) // count) if count > 1 else None
+    ids = [(number,) for number in range(count)] if count > 1 else []
+    values = table if roles.numbers == list(range(table.shape[1])) else np.ascontiguousarray(table[:, roles.numbers])
+    return roles, Columns(values, None, TimeForm(), codes, ids, {}, [])

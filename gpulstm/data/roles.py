@@ -45,6 +45,10 @@ class Roles:
         """Positions of all columns that become features, in the order of the features."""
         return [*self.targets, *self.past, *self.future, *self.static]
 
+    def groups(self) -> dict[str, list[int]]:
+        """Positions of those columns by role."""
+        return {"target": self.targets, "past": self.past, "future": self.future, "static": self.static}
+
     def kinds(self) -> dict[int, str]:
         """What to read of each column, as `frames.Source.read` takes it."""
         kinds = {at: "category" if at in self.categories else "number" for at in self.numbers}
@@ -126,6 +130,8 @@ def _named(source: Source) -> list[str]:
 def _time(
     source: Source, names: list[str], options: TableOptions, asked: dict[int, str], notes: list[str], take: Any
 ) -> int | None:
+    if options.time == "none" and "none" not in names:
+        return None
     if options.time is not None:
         if options.time not in names and len(source.index) == 1 and _is_time(source, source.index[0]):
             asked[source.index[0]] = "time"  # the name of an index is no part of the data

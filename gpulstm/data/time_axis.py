@@ -391,7 +391,7 @@ def _month_names(day: np.datetime64, count: int) -> list[str]:
     nth = int(np.busday_count(month.astype("datetime64[D]"), day)) + 1
     back = int(np.busday_count(day, (month + 1).astype("datetime64[D]")))
     weekday = _WEEKDAYS[(int(day.astype(np.int64)) + 3) % 7]
-    week = (int(_day_of_month(day)) - 1) // 7 + 1
+    week = int((day - month.astype("datetime64[D]")).astype(np.int64)) // 7 + 1
     own = [f"{name}#{number}" for name, number in (("BMS", nth), ("BME", back)) if 1 <= number <= _MOST]
     return [*names, *own, *([f"WOM-{week}{weekday}"] if week < 5 else []), f"LWOM-{weekday}"]
 
