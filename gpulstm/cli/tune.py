@@ -40,7 +40,7 @@ def tune(
     """
     from gpulstm.forecast.tune import tune as search
 
-    series = load_series(table_path(data), table_options, guess=True)
+    series = load_series(table_path(data), table_options, guess=True, embedding=config.embedding)
     new_files(output, [MODEL] if resume else [MODEL, STUDY], force or resume)
     output.mkdir(parents=True, exist_ok=True)
     if force and not resume:

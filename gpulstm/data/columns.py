@@ -17,8 +17,6 @@ from gpulstm.data.time_column import TimeColumn
 from gpulstm.data.times import TimeForm
 from gpulstm.errors import ConfigError, DataError, option
 
-MOST_LEVELS = 200  # values of a category that are one column each
-
 
 @dataclass
 class Columns:
@@ -98,12 +96,6 @@ def _read(source: Source, roles: Roles, options: TableOptions, levels: Mapping[s
     if not done:
         raise DataError(f"{label} has no rows below the names of the columns")
     known = {at: tuple(category.texts) for at, category in categories.items()}
-    for at, texts in known.items():
-        if len(texts) > MOST_LEVELS:
-            raise DataError(
-                f"column {names[at]!r} of {label} has {len(texts)} different texts, such as {texts[0]!r}, more than "
-                f"{MOST_LEVELS}; leave the column out, or join its rare values"
-            )
     times, form = (None, TimeForm()) if time is None else time.done()
     series, ids_of = _joined(codes.done(), [one.typed() if source.file else one.cells for one in ids])
     notes = [*source.notes, *([] if time is None else time.notes)]

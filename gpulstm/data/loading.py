@@ -22,6 +22,7 @@ from gpulstm.data.time_axis import Axis, Step, given_step, infer_step, month_day
 from gpulstm.data.times import TimeForm, format_time
 from gpulstm.errors import ConfigError, DataError, option
 
+MOST_LEVELS = 200  # values of a category that are one column each
 _MOST_GAPS = 0.5  # share of rows that may be missing where no rule was chosen
 _MOST_ROWS = 100  # rows put in for each row there is, at most, under any rule
 
@@ -32,6 +33,7 @@ def load_series(
     *,
     like: SeriesSet | None = None,
     guess: bool = False,
+    embedding: int | None = None,
     **named: Any,
 ) -> SeriesSet:
     """Read series from a file, a frame, a dict of columns or an array.
@@ -43,6 +45,8 @@ def load_series(
         options: how the table is to be read; or its fields by name, as `target=` or `missing=`.
         like: series that were read before, in whose roles, categories and step this table is read.
         guess: take the column that plainly tells the series apart, and say so, where none was named.
+        embedding: values from which on a category is one column of codes, for a network that learns a vector for each,
+            and not one column a value; None for none.
 
     Raises:
         DataError: a file, column, cell or time that cannot be used; the message names it.
@@ -55,7 +59,7 @@ def load_series(
     options = TableOptions(**named) if options is None else replace(options, **named)
     if like is not None:
         options = as_before(options, like)
-    return Loader(data, options, like, guess).load()
+    return Loader(data, options, like, guess, embedding).load()
 
 
 def as_before(options: TableOptions, like: SeriesSet) -> TableOptions:
@@ -93,6 +97,7 @@ class Loader:
     options: TableOptions
     like: SeriesSet | None
     guess: bool
+    embedding: int | None = None
     ahead: bool = False
 
     source: Source | None = field(default=None, init=False)
@@ -239,7 +244,8 @@ class Loader:
             _same_within(
                 rows, len(roles.numbers) - len(roles.static), [roles.names[at] for at in roles.static], self.names
             )
-        columns, values, counts, flags = _features(rows.values, roles, table)
+        coded = self._coded()
+        columns, values, counts, flags = self._features(rows.values, coded)
         origin = Origin(
             roles={role: tuple(roles.names[at] for at in group) for role, group in roles.groups().items()},
             levels={roles.names[at]: table.levels[at] for at in table.levels},
@@ -268,6 +274,7 @@ class Loader:
             labels=labels,
             origin=origin,
             flags=flags,
+            coded=tuple((columns.index(roles.names[at]), len(table.levels[at])) for at in coded),
             notes=(*self.notes, *rows.notes),
         )
         if not self.ahead:
@@ -279,6 +286,45 @@ class Loader:
             future = series.future + len(made)
             series = replace(series, values=together, columns=(*series.columns, *made), future=future)
         return series
+
+    def _coded(self) -> list[int]:
+        """Positions of the categories that stay one column of codes."""
+        levels, names, like = self.table.levels, self.roles.names, self.like
+        before = set() if like is None else {like.columns[column] for column, _ in like.coded}
+        least = MOST_LEVELS + 1 if self.embedding is None or like is not None else self.embedding
+        coded = [at for at in self.roles.numbers if at in levels and (names[at] in before or len(levels[at]) >= least)]
+        if self.embedding is None and like is None and coded:
+            texts = levels[coded[0]]
+            raise DataError(
+                f"column {names[coded[0]]!r} of {self.label} has {len(texts)} different texts, such as {texts[0]!r}, "
+                f"more than {MOST_LEVELS}; leave the column out, join its rare values, or let a single network learn "
+                f"a vector for each with {option('embedding', 50)}"
+            )
+        return coded
+
+    def _features(
+        self, values: np.ndarray, coded: Sequence[int]
+    ) -> tuple[tuple[str, ...], np.ndarray, dict[str, int], tuple[int, ...]]:
+        """Features of the columns, their numbers by role, and which are flags of categories, one column a value."""
+        roles, levels = self.roles, self.table.levels
+        counts = {role: len(group) for role, group in roles.groups().items()}
+        if not levels:
+            return tuple(roles.names[at] for at in roles.numbers), np.ascontiguousarray(values), counts, ()
+        names: list[str] = []
+        parts: list[np.ndarray] = []
+        flags: list[int] = []
+        role_of = [role for role, group in roles.groups().items() for _ in group]
+        for role, at, cells in zip(role_of, roles.numbers, values.T, strict=True):
+            name = roles.names[at]
+            if at not in levels or at in coded:
+                names.append(name)
+                parts.append(np.where(np.isnan(cells), -1.0, cells)[:, None] if at in coded else cells[:, None])
+                continue
+            flags += range(len(names), len(names) + len(levels[at]))
+            names += [f"{name}={level}" for level in levels[at]]
+            parts.append((cells[:, None] == np.arange(len(levels[at]))).astype(np.float64))
+            counts[role] += len(levels[at]) - 1
+        return tuple(names), np.concatenate(parts, axis=1), counts, tuple(flags)
 
     def _checked(self, series: SeriesSet, new: np.ndarray | None, rows: gaps.Rows) -> SeriesSet:
         """Refuse missing values where the rule does, or say how many there are."""
@@ -346,30 +392,6 @@ def _same_within(rows: gaps.Rows, first: int, columns: Sequence[str], names: Seq
             )
         mean = float(np.nanmean(low)) if not np.isnan(low).all() else 0.0
         cells[:] = np.repeat(np.where(np.isnan(low), mean, low), np.diff(rows.offsets))
-
-
-def _features(
-    values: np.ndarray, roles: Roles, table: Columns
-) -> tuple[tuple[str, ...], np.ndarray, dict[str, int], tuple[int, ...]]:
-    """Features of the columns, their numbers by role, and which are flags: categories become one column a value."""
-    counts = {role: len(group) for role, group in roles.groups().items()}
-    if not table.levels:
-        return tuple(roles.names[at] for at in roles.numbers), np.ascontiguousarray(values), counts, ()
-    names: list[str] = []
-    parts: list[np.ndarray] = []
-    flags: list[int] = []
-    role_of = [role for role, group in roles.groups().items() for _ in group]
-    for role, at, cells in zip(role_of, roles.numbers, values.T, strict=True):
-        levels = table.levels.get(at)
-        if levels is None:
-            names.append(roles.names[at])
-            parts.append(cells[:, None])
-            continue
-        flags += range(len(names), len(names) + len(levels))
-        names += [f"{roles.names[at]}={level}" for level in levels]
-        parts.append((cells[:, None] == np.arange(len(levels))).astype(np.float64))
-        counts[role] += len(levels) - 1
-    return tuple(names), np.concatenate(parts, axis=1), counts, tuple(flags)
 
 
 def _cut_ahead(series: SeriesSet) -> SeriesSet:

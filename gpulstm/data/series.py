@@ -21,7 +21,7 @@ from gpulstm.data.time_axis import Axis, Step
 from gpulstm.data.times import TimeForm
 from gpulstm.errors import DataError, ShapeError
 
-_KEPT = ("columns", "targets", "past", "future", "static", "names", "calendar", "holidays", "missing", "flags")
+_KEPT = ("columns", "targets", "past", "future", "static", "names", "calendar", "holidays", "missing", "flags", "coded")
 LATEST = 2.0**63  # what a time is below, a number or a count of its unit from 1970
 
 
@@ -75,6 +75,7 @@ class SeriesSet:
         labels: what names rows in outputs.
         origin: what another table is read by.
         flags: columns that are 1 for one value of a category and 0 for the others.
+        coded: columns that hold the codes of a category, -1 where there is none, and how many values each has.
         ahead: future covariates that are known already, or None.
         notes: sentences on what was done to the table.
     """
@@ -95,6 +96,7 @@ class SeriesSet:
     labels: Labels = field(default_factory=Labels)
     origin: Origin = field(default_factory=Origin)
     flags: tuple[int, ...] = ()
+    coded: tuple[tuple[int, int], ...] = ()
     ahead: Ahead | None = None
     notes: tuple[str, ...] = ()
 
@@ -128,8 +130,8 @@ class SeriesSet:
 
     @property
     def kept(self) -> set[int]:
-        """Columns that keep their values when others are scaled: categories, one column a value."""
-        return set(self.flags)
+        """Columns that keep their values when others are scaled: categories."""
+        return {*self.flags, *(column for column, _ in self.coded)}
 
     @property
     def shared(self) -> set[int]:
@@ -374,7 +376,7 @@ def restore_series(arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) ->
         labels=Labels(**_tuples(meta["labels"]), form=form),
         origin=Origin(**_tuples(meta["origin"])),
         ahead=Ahead(arrays["ahead.values"], arrays["ahead.offsets"]) if "ahead.values" in arrays else None,
-        **{name: _tuples(meta[name]) for name in _KEPT},
+        **{name: _tuples(meta[name]) for name in _KEPT if name in meta},
     )
 
 

@@ -158,7 +158,8 @@ class Forecaster:
         if table.get("calendar") in ("auto", ["auto"], ("auto",)):  # a mixture looks at the calendar by itself
             del table["calendar"]
         earlier = self.fitted if warm_start else None
-        read = load_series(data, **(table if earlier is None or table else {"like": earlier.tail}))
+        names = table if earlier is None or table else {"like": earlier.tail}
+        read = load_series(data, embedding=self.config.embedding, **names)
         config, seasons = self.planned(read), self._seasons(read)
         weights = earlier.weights() if isinstance(earlier, FittedMixture) else None
         identity = {**self.config.identity(), **read.identity()}
@@ -329,7 +330,8 @@ class Forecaster:
         from gpulstm.data.loading import load_series
         from gpulstm.forecast.tune import tune
 
-        config, study = tune(Forecaster.of, self.config, load_series(data), trials=trials, timeout=timeout, **search)
+        read = load_series(data, embedding=self.config.embedding)
+        config, study = tune(Forecaster.of, self.config, read, trials=trials, timeout=timeout, **search)
         self.config, self._fitted, self._series = config, None, None
         return study
 

@@ -187,7 +187,7 @@ class Predictor:
                     if future is not None:
                         parts.append(xp.repeat(future[:, step], count, axis=0)[None])
                         ahead = xp.repeat(future[:, step + 1 : step + 2], count, axis=0)
-                    masks = network.config.stack.input_size - sum(part.shape[-1] for part in parts)
+                    masks = network.config.input_size - sum(part.shape[-1] for part in parts)
                     parts.append(xp.ones((1, rows * count, masks), dtype=value.dtype))  # fed back: counts as observed
                     raw, state, _ = network.forward(xp.concatenate(parts, axis=2), ahead, state)
             paths = units.restore(

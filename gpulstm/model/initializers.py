@@ -11,6 +11,7 @@ from gpulstm.arrays.random import host_generator
 from gpulstm.engines.spec import StackSpec
 from gpulstm.errors import ConfigError
 
+_EMBEDDING_STREAM = 2_000_000
 _DENSE_STREAM = 1_000_000  # apart from the streams of a stack's layers, which count from 0
 _CHRONO_STREAM = 0xC420  # next to a layer's own stream, so that the other weights do not depend on the option
 
@@ -71,6 +72,12 @@ def chrono_bias(spec: StackSpec, longest: int, draw: np.random.Generator) -> np.
     keep = np.log(draw.uniform(1.0, longest - 1.0, hidden))
     parts = {"f": keep, "i": -keep, "z": keep}
     return np.concatenate([parts.get(name, np.zeros(hidden)) for name in names])
+
+
+def embedding_values(count: int, size: int, seed: int) -> dict[str, np.ndarray]:
+    """Initial vectors of `count` categories, `(count, size)` float64: normal, of a length about 1."""
+    draw = host_generator(seed, _EMBEDDING_STREAM)
+    return {"W": draw.standard_normal((count, size)) / math.sqrt(size)}
 
 
 def dense_values(inputs: int, outputs: int, seed: int) -> dict[str, np.ndarray]:
