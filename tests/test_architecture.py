@@ -182,7 +182,6 @@ def public_methods(owner: type) -> list[str]:
 
 LIMIT = 8  # parameters of a function; an object of options counts as the object that it is
 MORE_PARAMETERS = {  # and why; constructors of classes and commands of the command line may have more besides
-    "gpulstm.data.windows.window_set": "makes a WindowSet of series, as a constructor does",
     "gpulstm.forecast.fitting.learn": "takes all that the data decided",
     "gpulstm.interop.onnx.recurrent.Layer.run": "takes the inputs of ONNX's operators",
     "gpulstm.interop.torch.from_torch": "makes a network, as a constructor does",

@@ -64,6 +64,8 @@ def number_of(cell: Any) -> float | None:
 
 def plain(cell: Any) -> Any:
     """A cell of an id as a plain value: 1.0 is 1, since a join makes floats of ids; text has no blanks around it."""
+    if type(cell) is str:
+        return cell.strip()
     value = cell.item() if isinstance(cell, np.generic) else cell
     if isinstance(value, str):
         return value.strip()
@@ -98,15 +100,14 @@ class Labels:
         import pandas as pd
 
         codes, labels = pd.factorize(column)
-        numbers_of = np.full(len(labels) + 1, -1)  # the last one is for code -1: missing
-        for at, label in enumerate(labels.tolist()):
-            cell = plain(label)
-            text = str(cell)
-            if not text or (self._fixed and text not in self._numbers):
-                continue
-            numbers_of[at] = self._numbers.setdefault(text, len(self._numbers))
-            if numbers_of[at] == len(self.cells):
-                self.cells.append(cell)
+        cells, known = [plain(label) for label in labels.tolist()], self._numbers
+        texts = [cell if type(cell) is str else str(cell) for cell in cells]
+        numbers_of = np.array([*(known.get(text, -1) for text in texts), -1])  # the last one is for code -1: missing
+        for at in [] if self._fixed else np.flatnonzero(numbers_of[:-1] < 0).tolist():
+            if texts[at]:
+                numbers_of[at] = known.setdefault(texts[at], len(known))
+                if numbers_of[at] == len(self.cells):
+                    self.cells.append(cells[at])
         return numbers_of[codes]
 
     def typed(self) -> list[Any]:

@@ -99,12 +99,13 @@ def infer_step(time: np.ndarray, offsets: np.ndarray, form: TimeForm) -> Step:
         return Step()
     if clock is None:
         return _infer_numbers(np.diff(time)[inner])
-    steps = np.diff(clock)[inner]
-    if bool((steps == steps[0]).all()):
-        fixed = int(steps[0].astype("timedelta64[ns]").astype(np.int64))
+    steps = np.diff(clock)
+    first = steps[int(np.argmax(inner))]
+    if bool(((steps == first) | ~inner).all()):
+        fixed = int(first.astype("timedelta64[ns]").astype(np.int64))
         if fixed < 20 * DAY // 24 or (form.zone is None and fixed < 28 * DAY):
             return Step("fixed", fixed)
-    steps = steps.astype("timedelta64[ns]").astype(np.int64)
+    steps = steps[inner].astype("timedelta64[ns]").astype(np.int64)
     smallest, fixed = int(steps.min()), int(np.gcd.reduce(steps))
     absent = int((steps // fixed - 1).sum())
     if absent == 0 and fixed < 20 * DAY // 24:
@@ -188,7 +189,8 @@ def positions(step: Step, time: np.ndarray, offsets: np.ndarray, form: TimeForm)
         return whole.astype(np.int64), np.abs(place - whole) > 1e-3
     if step.kind in ("fixed", "wall"):
         ticks = localize(clock, form.zone)[0] if step.kind == "wall" else clock
-        if bool((np.diff(ticks)[_inner(offsets, len(time))] == _ticks(np.int64(step.amount), ticks.dtype)).all()):
+        regular = np.diff(ticks) == _ticks(np.int64(step.amount), ticks.dtype)
+        if bool((regular | ~_inner(offsets, len(time))).all()):
             return np.arange(len(time)) - starts, np.zeros(len(time), bool)  # no row is missing
         since = ticks.astype("datetime64[ns]").astype(np.int64)
         place, rest = np.divmod(since - since[starts], int(step.amount))

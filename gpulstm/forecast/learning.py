@@ -115,12 +115,11 @@ def training_parts(
         context=config.context,
         horizon=config.training_horizon,
         cuts=cuts,
-        window_scaling=config.window_scaling,
         dtype=config.stack(1).data_dtype,
         origins=np.zeros(0, np.int64),
         least=config.least,
     )
-    windows = replace(windows, scale_lag=config.scale_lag)
+    windows = replace(windows, window_scaling=config.window_scaling, scale_lag=config.scale_lag)
     judge = windows.within(cuts.train, cuts.validation, config.stride)
     rows = int((cuts.validation - cuts.train).max())
     train: WindowSet | Lanes
