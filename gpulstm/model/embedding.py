@@ -54,7 +54,8 @@ class Embedding:
         dtype: "float32", "float64" or "float16".
         device: "auto", "cpu", "cuda" or "cuda:N".
         seed: of the initial values, normal with deviation 1 / sqrt(E).
-        params: a `ParamDict` with `W (V, E)` to work on, instead of one of its own.
+        params: a view with `W (V, E)` into a larger buffer; None allocates it.
+        initial: draw initial values; False leaves `params` as they are.
 
     Attributes:
         params: the `ParamDict` with `W (V, E)`; `params.host()` gives its arrays, `params.load(...)` takes them back.
@@ -70,8 +71,9 @@ class Embedding:
         *,
         dtype: Any = "float32",
         device: str | Backend = "auto",
-        seed: int | None = 0,
+        seed: int = 0,
         params: ParamDict | None = None,
+        initial: bool = True,
     ) -> None:
         self.count, self.size = validate.count("count", count), validate.count("size", size)
         if params is None:
@@ -80,7 +82,7 @@ class Embedding:
                 raise DTypeError(f"dtype is {dtype!r}, expected 'float32', 'float64' or 'float16'")
             params = ParamDict.allocate(resolve(device), self.shapes(count, size), name)
         self.params = params
-        if seed is not None:
+        if initial:
             params.load(embedding_values(count, size, seed))
 
     def __repr__(self) -> str:
@@ -158,13 +160,13 @@ class Categories:
     Args:
         columns: where the codes are.
         params: with `{i}.W` for each of them.
-        seed: of the initial values, or None.
+        seed, initial: as of `Embedding`.
     """
 
-    def __init__(self, columns: Sequence[Category], params: ParamDict, seed: int | None) -> None:
+    def __init__(self, columns: Sequence[Category], params: ParamDict, seed: int, initial: bool) -> None:
         self.columns = columns
         self.tables = [
-            Embedding(one.count, one.size, seed=None if seed is None else seed + place, params=params.sub(f"{place}."))
+            Embedding(one.count, one.size, seed=seed + place, params=params.sub(f"{place}."), initial=initial)
             for place, one in enumerate(columns)
         ]
 

@@ -12,18 +12,19 @@ template <typename T, int BM_, int BN_, int WN, int KS, int TURNS, int HELD>
 struct GlResidentTensor {
     typedef GlFragment<T> Kind;
     enum : int {
-        BM = BM_, BN = BN_,
+        BM = BM_,
+        BN = BN_,
         threads = 32 * WN * KS,
         FM = BM / 16,
         FN = BN / 16 / WN,
-        depth = Kind::depth * KS, // of a step
+        depth = Kind::depth * KS,  // of a step
         pad = 16 / (int)sizeof(T),
-        row = BN + 4, // of the sums
+        row = BN + 4,  // of the sums
         sums = KS * BM * row * 4
     };
     typedef GlStage<T, BM, depth * TURNS, threads> Stage;
     enum : int {
-        pitch_load = depth + pad, // of a step of B on its way into registers
+        pitch_load = depth + pad,  // of a step of B on its way into registers
         loads = BN * pitch_load * (int)sizeof(T),
         most = (int)sums > 2 * (int)Stage::bytes ? (int)sums : 2 * (int)Stage::bytes,
         tiles = most > (int)loads ? most : (int)loads,
@@ -32,13 +33,11 @@ struct GlResidentTensor {
     };
     static_assert(HELD % TURNS == 0, "the registers hold whole chunks");
     static_assert(BN % (16 * WN) == 0 && BM % 16 == 0, "a tile is whole fragments");
-    typedef gl_wmma::fragment<gl_wmma::matrix_a, 16, 16, Kind::depth, typename Kind::type, gl_wmma::row_major>
-        Left;
-    typedef gl_wmma::fragment<gl_wmma::matrix_b, 16, 16, Kind::depth, typename Kind::type, gl_wmma::col_major>
-        Right;
+    typedef gl_wmma::fragment<gl_wmma::matrix_a, 16, 16, Kind::depth, typename Kind::type, gl_wmma::row_major> Left;
+    typedef gl_wmma::fragment<gl_wmma::matrix_b, 16, 16, Kind::depth, typename Kind::type, gl_wmma::col_major> Right;
 
     Right held[HELD ? HELD : 1][FN];
-    int steps, pitch; // pitch: of the part in shared memory
+    int steps, pitch;  // pitch: of the part in shared memory
 
     GL_INLINE T* spare(unsigned char* shared) const { return (T*)(shared + work); }
 
@@ -83,7 +82,7 @@ struct GlResidentTensor {
         for (int i = 0; i < FM; ++i)
 #pragma unroll
             for (int j = 0; j < FN; ++j) wmma::fill_fragment(acc[i][j], 0.0f);
-        auto multiply = [&](const Right (&right)[FN], const T* from) {
+        auto multiply = [&](const Right(&right)[FN], const T* from) {
 #pragma unroll
             for (int i = 0; i < FM; ++i) {
                 Left left;
@@ -93,11 +92,11 @@ struct GlResidentTensor {
                 for (int j = 0; j < FN; ++j) wmma::mma_sync(acc[i][j], left, right[j], acc[i][j]);
             }
         };
-        auto copy = [&](int chunk) { // no more of a chunk than the steps that are left
+        auto copy = [&](int chunk) {  // no more of a chunk than the steps that are left
             const int left = steps - chunk * TURNS, k0 = chunk * TURNS * depth;
             Stage::copy(a, rows, K, k0, (left < TURNS ? left : TURNS) * depth, whole, Stage::at(shared, chunk));
         };
-        auto next = [&](int chunk) { // as in resident.cuh
+        auto next = [&](int chunk) {  // as in resident.cuh
             Stage::wait();
             __syncthreads();
             if (chunk + 1 < chunks) copy(chunk + 1);
@@ -126,7 +125,7 @@ struct GlResidentTensor {
                 multiply(right, left + turn * depth);
             }
         }
-        __syncthreads(); // the sums lie where the chunks were
+        __syncthreads();  // the sums lie where the chunks were
         float* to = (float*)shared + slice * BM * row + column;
 #pragma unroll
         for (int i = 0; i < FM; ++i)

@@ -16,7 +16,8 @@ struct GlPlace {
     long long e, row, unit, units, t, at, from, to;
 };
 
-GL_INLINE GlPlace gl_place_at(long long row, long long unit, long long rows, long long units, long long t, bool reverse) {
+GL_INLINE GlPlace gl_place_at(long long row, long long unit, long long rows, long long units, long long t,
+                              bool reverse) {
     GlPlace p;
     long long size = rows * units, e = row * units + unit, after = (t + 1) * size + e;
     p.e = e;
@@ -42,10 +43,10 @@ GL_INLINE long long gl_gate(const GlPlace& p, long long rows, int gates, int k) 
 // What a step does besides the cell.  Zoneout is a mask in training and the weight of the old state outside it.
 template <typename T>
 struct GlOptions {
-    const long long* lengths;    // [B]: row b ends before step lengths[b]
-    const bool *keep_h, *keep_c; // [T][B][H]: false keeps the old state
+    const long long* lengths;     // [B]: row b ends before step lengths[b]
+    const bool *keep_h, *keep_c;  // [T][B][H]: false keeps the old state
     double hold_h, hold_c;
-    const T* mask; // [B][H]: factor on h in the recurrent product
+    const T* mask;  // [B][H]: factor on h in the recurrent product
 };
 
 template <typename T>
@@ -92,8 +93,8 @@ GL_INLINE R gl_load_dh(const GlOptions<T>& o, const GlPlace& p, const T* dh, con
 // ---- forward: gates holds a = x W_x + b, plus the recurrent product where u is null; it is left with the gates ----
 // The functions named _on take the recurrent product in registers, `u`; those above them load it from memory.
 template <typename T, typename R>
-GL_INLINE void gl_lstm_step_on(const GlOptions<T>& o, const GlPlace& p, long long rows, T* gates, const R* u, T* hs, T* vs,
-                               T* y, const R* c_from, R* c_to) {
+GL_INLINE void gl_lstm_step_on(const GlOptions<T>& o, const GlPlace& p, long long rows, T* gates, const R* u, T* hs,
+                               T* vs, T* y, const R* c_from, R* c_to) {
     R z[4];
     for (int k = 0; k < 4; ++k) z[k] = (R)gates[gl_gate(p, rows, 4, k)] + u[k];
     R c_old = c_from[p.e], c;
@@ -104,8 +105,8 @@ GL_INLINE void gl_lstm_step_on(const GlOptions<T>& o, const GlPlace& p, long lon
 }
 
 template <typename T, typename R>
-GL_INLINE void gl_gru_step_on(const GlOptions<T>& o, const GlPlace& p, long long rows, T* gates, const R* u, const T* b_hn,
-                              T* s_saved, T* hs, T* vs, T* y) {
+GL_INLINE void gl_gru_step_on(const GlOptions<T>& o, const GlPlace& p, long long rows, T* gates, const R* u,
+                              const T* b_hn, T* s_saved, T* hs, T* vs, T* y) {
     R z[3];
     for (int k = 0; k < 3; ++k) z[k] = (R)gates[gl_gate(p, rows, 3, k)];
     R s = u[2];
@@ -143,7 +144,8 @@ GL_INLINE void gl_gru_step(const GlOptions<T>& o, const GlPlace& p, long long ro
 }
 
 template <typename T, typename R>
-GL_INLINE void gl_rnn_step(const GlOptions<T>& o, const GlPlace& p, bool relu, T* gates, const T* u, T* hs, T* vs, T* y) {
+GL_INLINE void gl_rnn_step(const GlOptions<T>& o, const GlPlace& p, bool relu, T* gates, const T* u, T* hs, T* vs,
+                           T* y) {
     gl_rnn_step_on(o, p, relu, gates, u ? (R)u[p.e] : R(0), hs, vs, y);
 }
 
@@ -185,7 +187,8 @@ GL_INLINE R gl_gru_step_backward_on(const GlOptions<T>& o, const GlPlace& p, lon
 }
 
 template <typename T, typename R>
-GL_INLINE R gl_rnn_step_backward_on(const GlOptions<T>& o, const GlPlace& p, bool relu, const T* gates, T* dgates, R dh) {
+GL_INLINE R gl_rnn_step_backward_on(const GlOptions<T>& o, const GlPlace& p, bool relu, const T* gates, T* dgates,
+                                    R dh) {
     R fresh = gl_fresh(o, p, o.keep_h, dh);
     dgates[p.at] = (T)gl_rnn_backward((R)gates[p.at], fresh, relu);
     return dh - fresh;

@@ -20,7 +20,7 @@ struct GlFragment<__half> {
     template <class F>
     static GL_INLINE void round(F&) {}
 };
-#else // TF32 needs compute capability 8.0; half alone, 7.0
+#else  // TF32 needs compute capability 8.0; half alone, 7.0
 template <>
 struct GlFragment<float> {
     typedef gl_wmma::precision::tf32 type;
@@ -37,9 +37,13 @@ struct GlFragment<float> {
 template <typename T, int BM_, int BN_, int BK_, int WM_, int WN_>
 struct GlTensorTile {
     enum : int {
-        BM = BM_, BN = BN_, BK = BK_, WM = WM_, WN = WN_,
+        BM = BM_,
+        BN = BN_,
+        BK = BK_,
+        WM = WM_,
+        WN = WN_,
         threads = 32 * WM * WN,
-        FM = BM / WM / 16, // fragments of a warp
+        FM = BM / WM / 16,  // fragments of a warp
         FN = BN / WN / 16,
         pitch_a = BK + 8,
         pitch_b = BN + 8,
@@ -48,7 +52,7 @@ struct GlTensorTile {
         quads_b = BK * BN / 4,
         loads_a = (quads_a + threads - 1) / threads,
         loads_b = (quads_b + threads - 1) / threads,
-        out = 1, // sums that are handed on at once, at least
+        out = 1,  // sums that are handed on at once, at least
         part = (BM * pitch_a + BK * pitch_b) * (int)sizeof(T),
         sums = BM * pitch_c * 4,
         bytes = 2 * part > sums ? 2 * part : sums
@@ -69,22 +73,26 @@ struct GlTensorTile {
             for (int j = 0; j < FN; ++j) wmma::fill_fragment(acc[i][j], 0.0f);
         GlFour<T> next_a[loads_a], next_b[loads_b];
 
-        auto fetch = [&](int k0) { // a multiple of four
+        auto fetch = [&](int k0) {  // a multiple of four
             const GlMatrix<T> a_k = TA ? gl_from_row(a, k0) : gl_from_column(a, k0);
             const GlMatrix<T> b_k = TB ? gl_from_column(b, k0) : gl_from_row(b, k0);
 #pragma unroll
             for (int l = 0; l < loads_a; ++l) {
                 int quad = tid + l * threads;
                 if (quads_a % threads && quad >= quads_a) continue;
-                if (TA) next_a[l] = gl_fetch(a_k, quad / (BM / 4), m0 + quad % (BM / 4) * 4);
-                else next_a[l] = gl_fetch(a_k, m0 + quad / (BK / 4), quad % (BK / 4) * 4);
+                if (TA)
+                    next_a[l] = gl_fetch(a_k, quad / (BM / 4), m0 + quad % (BM / 4) * 4);
+                else
+                    next_a[l] = gl_fetch(a_k, m0 + quad / (BK / 4), quad % (BK / 4) * 4);
             }
 #pragma unroll
             for (int l = 0; l < loads_b; ++l) {
                 int quad = tid + l * threads;
                 if (quads_b % threads && quad >= quads_b) continue;
-                if (TB) next_b[l] = gl_fetch(b_k, n0 + quad / (BK / 4), quad % (BK / 4) * 4);
-                else next_b[l] = gl_fetch(b_k, quad / (BN / 4), n0 + quad % (BN / 4) * 4);
+                if (TB)
+                    next_b[l] = gl_fetch(b_k, n0 + quad / (BK / 4), quad % (BK / 4) * 4);
+                else
+                    next_b[l] = gl_fetch(b_k, quad / (BN / 4), n0 + quad % (BN / 4) * 4);
             }
         };
         auto put = [&](int half) {
@@ -97,7 +105,8 @@ struct GlTensorTile {
                 if (TA)
                     for (int j = 0; j < 4; ++j)
                         tile_a[(quad % (BM / 4) * 4 + j) * pitch_a + quad / (BM / 4)] = next_a[l].v[j];
-                else *(GlFour<T>*)(tile_a + quad / (BK / 4) * pitch_a + quad % (BK / 4) * 4) = next_a[l];
+                else
+                    *(GlFour<T>*)(tile_a + quad / (BK / 4) * pitch_a + quad % (BK / 4) * 4) = next_a[l];
             }
 #pragma unroll
             for (int l = 0; l < loads_b; ++l) {
@@ -106,7 +115,8 @@ struct GlTensorTile {
                 if (TB)
                     for (int j = 0; j < 4; ++j)
                         tile_b[(quad % (BK / 4) * 4 + j) * pitch_b + quad / (BK / 4)] = next_b[l].v[j];
-                else *(GlFour<T>*)(tile_b + quad / (BN / 4) * pitch_b + quad % (BN / 4) * 4) = next_b[l];
+                else
+                    *(GlFour<T>*)(tile_b + quad / (BN / 4) * pitch_b + quad % (BN / 4) * 4) = next_b[l];
             }
         };
 
