@@ -64,8 +64,8 @@ def number_of(cell: Any) -> float | None:
 
 def plain(cell: Any) -> Any:
     """A cell of an id as a plain value: 1.0 is 1, since a join makes floats of ids; text has no blanks around it."""
-    if type(cell) is str:
-        return cell.strip()
+    if type(cell) in (str, int):
+        return cell.strip() if type(cell) is str else cell
     value = cell.item() if isinstance(cell, np.generic) else cell
     if isinstance(value, str):
         return value.strip()
@@ -99,22 +99,40 @@ class Labels:
         """`(rows,)` int64: the numbers of a pandas column's cells; -1 where one is empty, or not known."""
         import pandas as pd
 
+        heads = _run_heads(column)
+        if heads is not None:  # the ids of a long table stand in runs
+            first = np.flatnonzero(heads)
+            return np.repeat(self.codes(column.iloc[first]), np.diff([*first, len(column)]))
         codes, labels = pd.factorize(column)
-        cells, known = [plain(label) for label in labels.tolist()], self._numbers
+        cells = [plain(label) for label in np.asarray(labels, dtype=object).tolist()]
+        known = self._numbers
         texts = [cell if type(cell) is str else str(cell) for cell in cells]
+        if not self._fixed:
+            fresh = {text: cell for text, cell in zip(texts, cells, strict=True) if text and text not in known}
+            known.update(zip(fresh, range(len(known), len(known) + len(fresh)), strict=True))
+            self.cells += fresh.values()
         numbers_of = np.array([*(known.get(text, -1) for text in texts), -1])  # the last one is for code -1: missing
-        for at in [] if self._fixed else np.flatnonzero(numbers_of[:-1] < 0).tolist():
-            if texts[at]:
-                numbers_of[at] = known.setdefault(texts[at], len(known))
-                if numbers_of[at] == len(self.cells):
-                    self.cells.append(cells[at])
         return numbers_of[codes]
 
     def typed(self) -> list[Any]:
         """The cells of a text file: whole numbers where all of them are, as a reader of the file would have them."""
         texts = self.texts
+        if all(type(cell) is int for cell in self.cells):
+            return self.cells
         whole = all(text.lstrip("-").isdecimal() and str(int(text)) == text for text in texts)
         return [int(text) for text in texts] if whole else self.cells
+
+
+def _run_heads(column: Any) -> np.ndarray | None:
+    """`(rows,)` bool: which cells of a column differ from the one before; None where runs are short."""
+    import pandas as pd
+
+    plain_cells = column.dtype != object and not isinstance(column.dtype, pd.CategoricalDtype)
+    if len(column) < 1000 or not plain_cells or column.hasnans:
+        return None
+    cells = column.array
+    heads = np.concatenate([[True], np.asarray(cells[1:] != cells[:-1], dtype=bool)])
+    return heads if 4 * np.count_nonzero(heads) < len(heads) else None
 
 
 class Growing:
@@ -123,10 +141,11 @@ class Growing:
     Args:
         width: columns.
         dtype: of its elements.
+        rows: about how many there will be; memory is taken as they come.
     """
 
-    def __init__(self, width: int, dtype: Any) -> None:
-        self._array = np.empty((0, width), dtype)
+    def __init__(self, width: int, dtype: Any, rows: int = 0) -> None:
+        self._array = np.empty((rows, width), dtype)
         self._rows = 0
 
     def room(self, rows: int) -> np.ndarray:

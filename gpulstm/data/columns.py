@@ -25,7 +25,7 @@ class Columns:
     Attributes:
         values: `(rows, columns)` float64, NaN where a cell is missing; categories hold codes.
         time, form: times and how they are written; None without a column of times.
-        codes: `(rows,)` int64, the series of each row, or None for one series.
+        codes: `(rows,)` int32 or int64, the series of each row, or None for one series.
         ids: of each series, in their own types.
         levels: values of each category, by position.
         notes: on how it was read.
@@ -64,8 +64,8 @@ def read_columns(
 
 def _read(source: Source, roles: Roles, options: TableOptions, levels: Mapping[str, Sequence[str]]) -> Columns:
     names, kinds, label = roles.names, roles.kinds(), source.label
-    values = Growing(len(roles.numbers), np.float64)
-    codes = Growing(len(roles.series), np.int64)
+    values = Growing(len(roles.numbers), np.float64, source.rows)
+    codes = Growing(len(roles.series), np.int32, source.rows if roles.series else 0)
     time = None if roles.time is None else TimeColumn(source, roles.time, names[roles.time], options)
     ids = [Labels() for _ in roles.series]
     categories = {at: Labels(levels.get(names[at])) for at in sorted(roles.categories)}

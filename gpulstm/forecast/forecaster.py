@@ -158,8 +158,8 @@ class Forecaster:
         if table.get("calendar") in ("auto", ["auto"], ("auto",)):  # a mixture looks at the calendar by itself
             del table["calendar"]
         earlier = self.fitted if warm_start else None
-        names = table if earlier is None or table else {"like": earlier.tail}
-        read = load_series(data, embedding=self.config.embedding, **names)
+        learned = self.config.embedding
+        read = load_series(data, embedding=learned, **(table if earlier is None or table else {"like": earlier.tail}))
         config, seasons = self.planned(read), self._seasons(read)
         weights = earlier.weights() if isinstance(earlier, FittedMixture) else None
         identity = {**self.config.identity(), **read.identity()}
