@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import numbers as number_types
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -64,8 +65,6 @@ def number_of(cell: Any) -> float | None:
 
 def plain(cell: Any) -> Any:
     """A cell of an id as a plain value: 1.0 is 1, since a join makes floats of ids; text has no blanks around it."""
-    if type(cell) in (str, int):
-        return cell.strip() if type(cell) is str else cell
     value = cell.item() if isinstance(cell, np.generic) else cell
     if isinstance(value, str):
         return value.strip()
@@ -102,16 +101,18 @@ class Labels:
         heads = _run_heads(column)
         if heads is not None:  # the ids of a long table stand in runs
             first = np.flatnonzero(heads)
-            return np.repeat(self.codes(column.iloc[first]), np.diff([*first, len(column)]))
+            return np.repeat(self.codes(column.iloc[first]), np.diff(np.append(first, len(column))))
         codes, labels = pd.factorize(column)
-        cells = [plain(label) for label in np.asarray(labels, dtype=object).tolist()]
-        known = self._numbers
-        texts = [cell if type(cell) is str else str(cell) for cell in cells]
+        cells = np.asarray(labels, dtype=object).tolist()
+        kinds, known = set(map(type, cells)), self._numbers
+        cells = list(map(str.strip, cells)) if kinds == {str} else cells if kinds == {int} else list(map(plain, cells))
+        texts = cells if kinds == {str} else list(map(str, cells))
         if not self._fixed:
             fresh = {text: cell for text, cell in zip(texts, cells, strict=True) if text and text not in known}
             known.update(zip(fresh, range(len(known), len(known) + len(fresh)), strict=True))
             self.cells += fresh.values()
-        numbers_of = np.array([*(known.get(text, -1) for text in texts), -1])  # the last one is for code -1: missing
+        numbers_of = np.full(len(texts) + 1, -1)  # the last one is for code -1: missing
+        numbers_of[:-1] = list(map(known.get, texts, itertools.repeat(-1)))
         return numbers_of[codes]
 
     def typed(self) -> list[Any]:
