@@ -23,7 +23,7 @@ from gpulstm.data.frames import SHOWN, Kinds, Source, columns_source, frame_sour
 from gpulstm.data.options import TableOptions
 from gpulstm.errors import DataError, missing_extra, option
 
-CHUNK = 131_072  # rows of a text file that exist as pandas columns at one time
+CHUNK = 65_536  # rows of a text file that exist as pandas columns at one time
 _BATCH = 131_072  # rows of a Parquet file likewise
 _SUFFIXES = (".csv", ".tsv", ".txt", ".tab", ".dat")
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip")

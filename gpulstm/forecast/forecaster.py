@@ -28,7 +28,15 @@ from gpulstm.data.splits import chronological_cuts
 from gpulstm.errors import ConfigError, DataError, NotFittedError
 from gpulstm.forecast import fitted as artifacts
 from gpulstm.forecast.config import ForecasterConfig
-from gpulstm.forecast.decisions import planned, resolved, season_notes, seasons_for, single_notes, test_rows
+from gpulstm.forecast.decisions import (
+    planned,
+    resolved,
+    season_notes,
+    seasons_for,
+    single_notes,
+    test_rows,
+    typical_rows,
+)
 from gpulstm.forecast.fitted import Fitted, FittedMixture, read_like
 from gpulstm.forecast.results import Backtest, Forecast
 from gpulstm.forecast.short import SIMPLE
@@ -161,7 +169,7 @@ class Forecaster:
         identity = {**self.config.identity(), **read.identity()}
         runs = Runs(callbacks, progress, checkpoint, resume, weights, identity)
         if config.single:
-            options = resolved(config, seasons[0], int(np.median(read.lengths)))
+            options = resolved(config, seasons[0], typical_rows(config, read))
             self._fitted, self.history, notes = fit_network(
                 options, read, seasons, runs, earlier if isinstance(earlier, Fitted) else None
             )
