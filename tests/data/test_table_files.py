@@ -6,6 +6,7 @@ import bz2
 import gzip
 import io
 import lzma
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -87,6 +88,16 @@ def test_archives_of_one_file(tmp_path: Path) -> None:
 def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", type("Input", (), {"buffer": io.BytesIO(PLAIN.encode())}))
     check(load_series("-"))
+
+
+@pytest.mark.parametrize("piped", [True, False])
+def test_standard_input_of_a_process(piped: bool, tmp_path: Path) -> None:
+    path = write(tmp_path, PLAIN)
+    code = "from gpulstm.data import load_series; print(load_series('-').values.tolist())"
+    with open(path, "rb") as file:
+        given: Any = {"input": file.read()} if piped else {"stdin": file}
+        run = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, **given)
+    assert run.stdout.decode().strip() == str(VALUES.tolist())
 
 
 NUMBERS = {  # cells -> decimal and thousands mark, and the numbers
