@@ -113,7 +113,7 @@ def train(
             Job(output, force, quiet, tensorboard).fit(started, series, RUN, False, warm_start=True)
         say(f"next: gpulstm forecast {output / MODEL}")
         return
-    source = read_table(table_path(data), table, guess=True)
+    source = read_table(table_path(data), table, guess=True, embedding=config.embedding)
     if resume and not any((output / name).is_file() for name in (RUN, FINAL)):
         raise ConfigError(f"--resume finds no {RUN} in {output}; name the --output of the interrupted run")
     if metrics is not None:

@@ -7,7 +7,7 @@ so that every output carries them the same way.
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -41,10 +41,6 @@ class TimeForm:
     plain: bool = False
     digits: int = 6
     kind: str = "dates"
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON holds it."""
-        return asdict(self)
 
     def clock(self, time: np.ndarray) -> np.ndarray | None:
         """The times as `datetime64` in UTC; None for numbers that are no dates."""

@@ -162,6 +162,12 @@ class ForecasterConfig:
         "scale that finds itself",
         NETWORK,
     )
+    embedding: int | None = described(
+        None,
+        "values from which on a category is read by a single network as a learned vector; those with fewer, and all of "
+        "them by default, are one column a value",
+        NETWORK,
+    )
     engine: str | None = described(None, "force an engine; see gpulstm info", NETWORK)
     learning_rate: AutoNumber = described(
         AUTO, "first rate of AdamW; auto for 0.005, or 0.003 as a member", TRAINING, parse=parse_number
@@ -268,7 +274,7 @@ class ForecasterConfig:
     def alone(self) -> list[str]:
         """The options that only a single network has, as `name=value`."""
         usual = {"likelihood": "quantile", "strategy": "direct", "training": "windows", "stream_rows": 0}
-        usual |= {"chrono": None, "scaling": "standard", "window_scaling": "last", "stride": 1}
+        usual |= {"chrono": None, "embedding": None, "scaling": "standard", "window_scaling": "last", "stride": 1}
         return [f"{name}={getattr(self, name)!r}" for name, value in usual.items() if getattr(self, name) != value]
 
     def to_dict(self) -> dict[str, Any]:
@@ -376,7 +382,7 @@ def _check_values(config: ForecasterConfig) -> None:
         _set(config, name, validate.count(name, getattr(config, name), at_least=0))
     if config.context != AUTO and config.stream_rows >= config.context:
         raise ConfigError(f"stream_rows is {config.stream_rows}, expected less than the context of {config.context}")
-    for name in ("season", "patience", "min_context"):
+    for name in ("season", "patience", "min_context", "embedding"):
         if getattr(config, name) is not None and (name, getattr(config, name)) != ("patience", AUTO):
             _set(config, name, validate.count(name, getattr(config, name)))
     check_memory(config.memory)

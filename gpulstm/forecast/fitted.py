@@ -232,7 +232,7 @@ def ahead_of(past: SeriesSet, steps: int, future: Any) -> SeriesSet:
     """The series with the rows of the forecast, and in them the future covariates."""
     ahead = None
     if past.known or future is not None:
-        from gpulstm.data.following import known_ahead  # here, because most forecasts do without
+        from gpulstm.data.future import known_ahead  # here, because most forecasts do without
 
         ahead = known_ahead(past, steps, future)
     return past.extended(steps, ahead)

@@ -164,7 +164,8 @@ class Forecaster:
         if table.get("calendar") in ("auto", ["auto"], ("auto",)):  # a mixture looks at the calendar by itself
             del table["calendar"]
         earlier = self.fitted if warm_start else None
-        series = read_table(data, **(table if earlier is None or table else {"like": earlier.tail}))
+        named = table if earlier is None or table else {"like": earlier.tail}
+        series = read_table(data, embedding=self.config.embedding, **named)
         fitting = Fitting(self.config, callbacks, progress, checkpoint, resume, earlier)
         self._fitted, self.history, self.notes = fitting.learn(series)
         self._series = series if isinstance(series, SeriesSet) else None
@@ -287,7 +288,8 @@ class Forecaster:
         from gpulstm.data.loading import load_series
         from gpulstm.forecast.tune import tune
 
-        config, study = tune(Forecaster.of, self.config, load_series(data), trials=trials, timeout=timeout, **search)
+        read = load_series(data, embedding=self.config.embedding)
+        config, study = tune(Forecaster.of, self.config, read, trials=trials, timeout=timeout, **search)
         self.config, self._fitted, self._series = config, None, None
         return study
 

@@ -19,6 +19,7 @@ from gpulstm.forecast.config import ForecasterConfig
 from gpulstm.forecast.fitted import Fitted, new_scaler
 from gpulstm.forecast.members.training import Runs
 from gpulstm.forecast.short import listed
+from gpulstm.model.embedding import Category
 from gpulstm.model.network import Network, NetworkConfig
 from gpulstm.optimizers import AdamW
 from gpulstm.training.callbacks import Callback, CheckpointEvery, EarlyStopping, Progress
@@ -55,7 +56,7 @@ def fit_network(
     if warm is not None and warm.names == series.names:
         scaler = warm.scaler
     train, judge = training_parts(config, series, scaler, cuts)
-    trainer, history = run_trainer(config, train, judge, runs, warm)
+    trainer, history = run_trainer(config, series, (train, judge), runs, warm)
     notes = scaler.notes()
     if train.skipped:
         notes.append(f"too short to learn from: {listed(train.skipped)}")
@@ -70,22 +71,28 @@ def fit_network(
 
 
 def run_trainer(
-    config: ForecasterConfig, train: AnyWindows, judge: WindowSet | None, runs: Runs, warm: Fitted | None = None
+    config: ForecasterConfig,
+    series: SeriesSet,
+    windows: tuple[AnyWindows, WindowSet | None],
+    runs: Runs,
+    warm: Fitted | None = None,
 ) -> tuple[Trainer, History]:
     """Make a trainer of a new network, and run it.
 
     Args:
         config: with everything decided that was automatic.
-        train, judge: what to learn from, and what to judge epochs by.
+        series: whose columns these are, of a table in parts those of the first one.
+        windows: what to learn from, and what to judge epochs by.
         runs: callbacks, checkpoint, what to resume, and who trains.
         warm: an earlier fit, whose weights the run starts from.
     """
+    train, judge = windows
     watchers: list[Callback] = [Progress(runs.progress), *runs.callbacks]
     if config.patience is not None:
         watchers.append(EarlyStopping(config.patience))
     if runs.checkpoint is not None:
         watchers.append(CheckpointEvery(runs.checkpoint, epochs=1))
-    trainer = new_trainer(config, train, watchers, runs)
+    trainer = new_trainer(config, train, watchers, runs, categories_of(series))
     if warm is not None:
         if warm.network.config != trainer.network.config:
             raise ConfigError(
@@ -129,12 +136,11 @@ def training_parts(
         context=config.context,
         horizon=config.training_horizon,
         cuts=cuts,
-        window_scaling=config.window_scaling,
         dtype=config.stack(1).data_dtype,
         origins=np.zeros(0, np.int64),
         least=config.least,
     )
-    windows = replace(windows, scale_lag=config.scale_lag)
+    windows = replace(windows, window_scaling=config.window_scaling, scale_lag=config.scale_lag)
     judge = windows.within(cuts.train, cuts.validation, config.stride)
     rows = int((cuts.validation - cuts.train).max())
     train: WindowSet | Lanes
@@ -158,18 +164,35 @@ def training_parts(
     return train, judge if len(judge) else None
 
 
+def categories_of(series: SeriesSet) -> tuple[Category, ...]:
+    """The columns of codes as a network's input has them; 1.6 n^0.56 numbers for n values, at most 50.
+
+    The rule is that of fastai (Howard & Gugger 2020, "fastai: a layered API for deep learning", Information 11(2)).
+    """
+    first = series.targets + series.past
+    return tuple(
+        Category(column, count, min(50, round(1.6 * count**0.56)), column - first if column >= first else None)
+        for column, count in series.coded
+    )
+
+
 def new_trainer(
-    config: ForecasterConfig, train: AnyWindows, callbacks: Sequence[Callback], runs: Runs | None = None
+    config: ForecasterConfig,
+    train: AnyWindows,
+    callbacks: Sequence[Callback],
+    runs: Runs | None = None,
+    categories: tuple[Category, ...] = (),
 ) -> Trainer:
     """A trainer of a new network for these windows."""
     loss = config.loss()
     layout = NetworkConfig(
-        config.stack(train.inputs),
+        config.stack(train.inputs + sum(one.size - 1 for one in categories)),
         train.horizon,
         train.targets,
         loss.outputs,
         future_size=train.future,
         chrono=config.chrono,
+        categories=categories,
     )
     return Trainer(
         Network(layout, device=resolve(config.device), seed=config.seed, engine=config.engine),

@@ -389,7 +389,7 @@ def check_windows(name: str, windows: AnyWindows, state: RunState) -> None:
     """
     config = state.network.config
     pairs = {
-        "inputs": (windows.inputs, config.stack.input_size),
+        "inputs": (windows.inputs, config.input_size),
         "horizon": (windows.horizon, config.horizon),
         "targets": (windows.targets, config.targets),
         "future covariates": (windows.future, config.future_size),
