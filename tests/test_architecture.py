@@ -299,6 +299,7 @@ def test_classes_have_at_most_300_lines() -> None:
 
 FORMS = "engines/cuda/test_forms.py"  # one test compares every form of the CUDA engine with the reference
 TESTED_WITH = {  # by the test file that a module would have: the one that tests it together with its neighbors
+    "bench/test_forecast_peers.py": "bench/test_forecasts.py",
     "cli/test_forecasts.py": "bench/test_forecasts.py",
     "training/test_interrupts.py": "cli/test_signals.py",
     "training/test_saved.py": "training/test_state.py",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,16 @@ def test_ours_and_a_linear_network_are_better_than_the_last_value() -> None:
     assert ours.value < forecasts.baselines(TASK, case(), known)[1].value
     linear = forecasts.dlinear(TASK, case(), known, context=24)
     assert linear.value < forecasts.baselines(TASK, case(), known)[1].value
+
+
+def test_a_library_that_is_not_installed_is_left_out_and_named(monkeypatch: Any) -> None:
+    monkeypatch.setattr(forecasts, "read", lambda task, folder: case())
+    known = forecasts.truth(case(), 12, 6)
+    reason = forecasts.peer(TASK, case(), known, 0, "nixtla", sys.executable)
+    assert reason == "nixtla has no answer for waves: ModuleNotFoundError: No module named 'nixtla'"
+    reasons: list[str] = []
+    scores = forecasts.run([TASK], None, [], peers=["nixtla"], skipped=reasons.append)
+    assert len(scores) == 2 and len(reasons) == 1
 
 
 def test_the_command_prints_a_table_and_writes_json(monkeypatch: Any, tmp_path: Path) -> None:
