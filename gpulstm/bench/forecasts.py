@@ -278,7 +278,7 @@ def peer(task: Task, case: Case, known: Truth, seed: int, name: str, python: str
     """
     with tempfile.TemporaryDirectory() as folder:
         problem, answer = Path(folder) / "problem.npz", Path(folder) / "answer.npz"
-        ahead = {f"future.{column}": case.table[column] for column in case.future}
+        ahead: dict[str, Any] = {f"future.{column}": case.table[column] for column in case.future}
         np.savez(problem, value=case.table["value"], bounds=known.bounds, **ahead)
         asked = {"peer": name, "horizon": task.horizon, "stride": task.stride, "tests": case.tests, "seed": seed}
         asked |= {"future": case.future, "problem": str(problem), "answer": str(answer)}

@@ -85,7 +85,7 @@ def fit_network(
 
 def shaped(
     config: ForecasterConfig, series: SeriesSet, cuts: Cuts, season: int, warm: Fitted | None
-) -> tuple[Shape, Scaler, WindowSet | Lanes | Left, WindowSet | Left | None]:
+) -> tuple[Shape, Scaler, Any, Any]:
     """What the network need not learn, the scaler, and what is left to train on and to judge by."""
     same = warm is not None and warm.names == series.names
 

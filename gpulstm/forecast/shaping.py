@@ -266,10 +266,10 @@ def chosen(
     power = best_power(series, stops) if transform in (AUTO, "boxcox") else None
     if transform == "boxcox" and power is None:
         power = 0.0  # the transform itself says which value it cannot take
-    powers = {"none": [1.0], "log": [0.0], "boxcox": [power]}.get(
-        transform, [1.0, *([] if power is None else [0.0, power])]
-    )
-    cuts = [cut(Transform(float(one))) for one in dict.fromkeys(one for one in powers if one is not None)]
+    every_power = [1.0, 0.0, power] if transform == AUTO else [{"none": 1.0, "log": 0.0}.get(transform, power)]
+    if transform == AUTO and power is None:  # not all values are above zero
+        every_power = [1.0]
+    cuts = [cut(Transform(float(one))) for one in dict.fromkeys(every_power) if one is not None]
     room = season > 1 and cuts[0].train.context >= season
     if residual == "seasonal" and not room:
         raise ConfigError(

@@ -68,8 +68,8 @@ def forecast_all(predictor: Predictor, known: SeriesSet, length: int, season: in
     else:
         transform = predictor.shape.transform
         simple = forecast_short(transform.forward(known), origins, length, season, levels, predictor.scaler)
-        mean, quantiles = (None if part is None else transform.inverse(part) for part in simple)
-        assert mean is not None
+        mean = transform.inverse(simple[0])
+        quantiles = None if simple[1] is None else transform.inverse(simple[1])
         if long.any():
             own, bands = predictor.forecast(predictor.windows(known, origins[long], horizon=length, cuts=cuts))
             mean[long] = own
