@@ -83,15 +83,15 @@ def machine_lines(toolkit: nvrtc.Toolkit, source: str, capability: int) -> list[
         file.flush()
         command = [str(program), "-c", "-gp", file.name]
         text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    found, line = [], 0
+    lines, line = [], 0
     for row in text.splitlines():
         if _SUBROUTINE.match(row):
             line = 0  # a division, for example, which is of no line and not within a step
-        if place := _LINE.search(row):
-            line = int(place.group(1))
+        if match := _LINE.search(row):
+            line = int(match.group(1))
         elif instruction := _INSTRUCTION.search(row):
-            found.append((line, instruction.group(1)))
-    return found
+            lines.append((line, instruction.group(1)))
+    return lines
 
 
 def _executed(one: Launch) -> Counter[int]:

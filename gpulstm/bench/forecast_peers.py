@@ -56,10 +56,10 @@ def neuralforecast(task: dict[str, Any], arrays: Arrays) -> np.ndarray:
         **_quiet(),
     )
     library = NeuralForecast(models=[model], freq=1)
-    found = library.cross_validation(frame, n_windows=None, test_size=task["tests"], step_size=task["stride"])
-    found = found.sort_values(["unique_id", "cutoff", "ds"], kind="stable")
-    columns = [name for name in found.columns if name.startswith("NHITS")]
-    return found[sorted(columns, key=_level)].to_numpy(np.float64).reshape(-1, horizon, len(LEVELS))
+    results = library.cross_validation(frame, n_windows=None, test_size=task["tests"], step_size=task["stride"])
+    results = results.sort_values(["unique_id", "cutoff", "ds"], kind="stable")
+    columns = [name for name in results.columns if name.startswith("NHITS")]
+    return results[sorted(columns, key=_level)].to_numpy(np.float64).reshape(-1, horizon, len(LEVELS))
 
 
 def _level(column: str) -> int:
@@ -93,7 +93,7 @@ def darts(task: dict[str, Any], arrays: Arrays) -> np.ndarray:
         pl_trainer_kwargs={"max_steps": STEPS, **_quiet()},
     )
     model.fit(train)
-    found = []
+    results = []
     for number, forecasts in enumerate(
         model.historical_forecasts(
             scaler.transform(whole),
@@ -108,8 +108,8 @@ def darts(task: dict[str, Any], arrays: Arrays) -> np.ndarray:
     ):
         low, high = float(parts[number][: -task["tests"]].min()), float(parts[number][: -task["tests"]].max())
         size = high - low if high > low else 1.0  # the scaler's own, of each quantile instead of a series
-        found += [forecast.values() * size + low for forecast in forecasts]
-    return np.stack(found).astype(np.float64)
+        results += [forecast.values() * size + low for forecast in forecasts]
+    return np.stack(results).astype(np.float64)
 
 
 def _quiet() -> dict[str, Any]:

@@ -39,10 +39,10 @@ def bench_forecasts(
     peers: dict[str, Any] = (
         {} if python is None else {"peers": list(forecast_peers.PEERS), "python": python, "skipped": say}
     )
-    found = forecasts.run(forecasts.tasks(data, names), data, range(min(seeds, SEEDS)), report, **peers)
+    results = forecasts.run(forecasts.tasks(data, names), data, range(min(seeds, SEEDS)), report, **peers)
     rows = []
-    for task, contender in dict.fromkeys((score.task, score.contender) for score in found):
-        own = [score for score in found if (score.task, score.contender) == (task, contender)]
+    for task, contender in dict.fromkeys((score.task, score.contender) for score in results):
+        own = [score for score in results if (score.task, score.contender) == (task, contender)]
         covered = [score.coverage for score in own if score.coverage is not None]
         rows.append(
             [
@@ -58,5 +58,5 @@ def bench_forecasts(
     console().print(table(head, rows, text=3, title=f"Smaller is better; mean of {min(seeds, SEEDS)} seeds"))
     for path in files:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(forecasts.as_json(found), indent=1))
+        path.write_text(json.dumps(forecasts.as_json(results), indent=1))
         say(f"written: {path}")

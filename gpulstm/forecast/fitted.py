@@ -69,6 +69,11 @@ class Fitted:
         return self.scaler.names
 
     @property
+    def networks(self) -> list[Network]:
+        """The one that forecasts."""
+        return [self.network]
+
+    @property
     def reach(self) -> int:
         """Rows before an origin that a forecast may look at."""
         return self.config.context
@@ -155,6 +160,11 @@ class FittedMixture:
         return self.mixed.names
 
     @property
+    def networks(self) -> list[Network]:
+        """Those among the members; there may be none."""
+        return [member.network for member in self._residuals]
+
+    @property
     def reach(self) -> int:
         """Rows before an origin that a forecast may look at."""
         return self.mixed.reach
@@ -175,11 +185,14 @@ class FittedMixture:
 
     def weights(self) -> dict[str, dict[str, np.ndarray]]:
         """The networks' weights on the host, by what each starts from, for a fit that goes on from them."""
-        members = [member for member in self.mixed.ensemble.members if isinstance(member, Residual)]
         return {
             one.warm_key: {name: one.network.backend.to_host(value) for name, value in one.network.params.items()}
-            for one in members
+            for one in self._residuals
         }
+
+    @property
+    def _residuals(self) -> list[Residual]:
+        return [member for member in self.mixed.ensemble.members if isinstance(member, Residual)]
 
     def summary(self, notes: list[str]) -> str:
         """Lines of text: members with their errors and weights, and `notes`."""

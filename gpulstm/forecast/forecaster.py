@@ -199,6 +199,20 @@ class Forecaster:
         self.notes = [note for note in self.notes if not note.startswith(SIMPLE)] + notes
         return forecast
 
+    def quantize(self, kind: str | None) -> Forecaster:
+        """Forecast from now on with weights of fewer bits, "int8" or "bfloat16"; None: with those of the fit.
+
+        For networks in float32 on the cpu, and for forecasts alone: the file that `save` writes has the weights of the
+        fit, and `fit` with `warm_start` wants them.  See `Recurrent.quantize`.
+
+        Raises:
+            NotFittedError: before `fit`.
+            ConfigError, DTypeError, DeviceError: as `Recurrent.quantize`.
+        """
+        for network in self.fitted.networks:
+            network.quantize(kind)
+        return self
+
     def stream(self, data: Any = None, future: Any = None) -> ForecastStream | MixtureStream:
         """Start a forecast that follows the series row by row; see `ForecastStream` and `MixtureStream`.
 

@@ -292,10 +292,10 @@ def chosen(
 
 def _sizes(series: SeriesSet, stops: np.ndarray) -> np.ndarray:
     """Mean absolute step of each training part `(series, targets)`; 1 where there is none."""
-    found = np.ones((len(series), series.targets))
+    results = np.ones((len(series), series.targets))
     for row, (start, stop) in enumerate(zip(series.offsets[:-1], stops, strict=True)):
         steps = np.abs(np.diff(series.values[start:stop, : series.targets], axis=0))
         seen = ~np.isnan(steps)
         mean = np.where(seen, steps, 0.0).sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
-        found[row] = np.where(mean > 0, mean, 1.0)
-    return found
+        results[row] = np.where(mean > 0, mean, 1.0)
+    return results
