@@ -12,7 +12,7 @@ import numpy as np
 from gpulstm import validate
 from gpulstm.arrays import checkpoint, files
 from gpulstm.data.scaling import Scaler
-from gpulstm.data.series import SeriesSet, restore_series, save_series
+from gpulstm.data.series import SeriesSet, end_of, restore_series, save_series
 from gpulstm.errors import CheckpointError, ConfigError, DataError, ShapeError
 from gpulstm.forecast.config import ForecasterConfig
 from gpulstm.forecast.members.network import Residual
@@ -232,6 +232,11 @@ def read_like(data: Any, tail: SeriesSet) -> SeriesSet:
             f"of the fit, {', '.join(tail.columns)}"
         )
     return series
+
+
+def past_of(fitted: Fitted | FittedMixture, data: Any) -> SeriesSet:
+    """The end of the fitted series, or of others, as far as a forecast looks back."""
+    return fitted.tail if data is None else end_of(read_like(data, fitted.tail), fitted.reach)
 
 
 def ahead_of(past: SeriesSet, steps: int, future: Any) -> SeriesSet:

@@ -29,7 +29,7 @@ from gpulstm.errors import ConfigError, DataError, NotFittedError
 from gpulstm.forecast import fitted as artifacts
 from gpulstm.forecast.config import ForecasterConfig
 from gpulstm.forecast.decisions import planned, resolved, season_notes, seasons_for, single_notes, test_rows
-from gpulstm.forecast.fitted import Fitted, FittedMixture, read_like
+from gpulstm.forecast.fitted import Fitted, FittedMixture, past_of, read_like
 from gpulstm.forecast.results import Backtest, Forecast
 from gpulstm.forecast.short import SIMPLE
 from gpulstm.training.history import History
@@ -157,21 +157,18 @@ class Forecaster:
         read = load_series(data, **(table if earlier is None or table else {"like": earlier.tail}))
         config, seasons = self.planned(read), seasons_for(self.config, read)
         weights = earlier.weights() if isinstance(earlier, FittedMixture) else None
-        identity = {**self.config.identity(), **read.identity()}
-        runs = Runs(callbacks, progress, checkpoint, resume, weights, identity)
+        runs = Runs(callbacks, progress, checkpoint, resume, weights, self.config.identity() | read.identity())
         if config.single:
             options = resolved(config, seasons[0], int(np.median(read.lengths)))
-            self._fitted, self.history, notes = fit_network(
-                options, read, seasons, runs, earlier if isinstance(earlier, Fitted) else None
-            )
+            before = earlier if isinstance(earlier, Fitted) else None
+            self._fitted, self.history, notes = fit_network(options, read, seasons, runs, before)
             notes = single_notes(self.config) + notes
         else:
             stops = chronological_cuts(read, 0, config.test).validation
             mixed, notes = fit_mixture(config, read, stops, seasons[0], runs)
             self.history = runs.histories[0] if runs.histories else History()
             self._fitted = FittedMixture(mixed, end_of(read, mixed.reach), last_times(read, stops), seasons)
-        self.notes = [*read.notes, *notes]
-        self.notes += season_notes(self.config, read)
+        self.notes = [*read.notes, *notes, *season_notes(self.config, read)]
         self._series = read
         for line in self.summary().splitlines():
             LOG.info(line)
@@ -195,7 +192,7 @@ class Forecaster:
         """
         fitted = self.fitted
         steps = fitted.horizon if horizon is None else validate.count("horizon", horizon)
-        forecast, notes = fitted.forecast(self._past(data), steps, future)
+        forecast, notes = fitted.forecast(past_of(self.fitted, data), steps, future)
         self.notes = [note for note in self.notes if not note.startswith(SIMPLE)] + notes
         return forecast
 
@@ -222,7 +219,7 @@ class Forecaster:
         """
         from gpulstm.forecast.streaming import ForecastStream, MixtureStream
 
-        past, fitted = self._past(data), self.fitted
+        past, fitted = past_of(self.fitted, data), self.fitted
         if isinstance(fitted, FittedMixture):
             return MixtureStream(fitted, past, future)
         return ForecastStream(fitted.model(past, past.offsets[1:]), past, future)
@@ -255,14 +252,11 @@ class Forecaster:
         """
         from gpulstm.forecast.backtest import backtest
 
-        fitted = self.fitted
-        if data is None and self._series is None:
+        fitted, series = self.fitted, self._series if data is None else self.read(data)
+        if series is None:
             raise DataError("data is missing: a forecaster that was loaded has only the end of its series; give them")
-        series = self._series if data is None else self.read(data)
-        assert series is not None
-        tests = test_rows(self.config, series)
-        seasons = fitted.seasons if self.config.season is not None or data is None else seasons_for(self.config, series)
-        return backtest(fitted, series, seasons, tests, origins, stride, automatic)
+        seasons = fitted.seasons if data is None else seasons_for(self.config, series)
+        return backtest(fitted, series, seasons, test_rows(self.config, series), origins, stride, automatic)
 
     def planned(self, series: SeriesSet) -> ForecasterConfig:
         """The options with what is automatic decided for `series`, as far as that is known before the fit."""
@@ -338,7 +332,6 @@ class Forecaster:
     def __sklearn_clone__(self) -> Forecaster:
         return Forecaster.of(self.config)
 
-    # -- series ------------------------------------------------------------------------------------------------------
     @property
     def tail(self) -> SeriesSet:
         """The end of the fitted series, from which `predict` goes on; row numbers stand in for times."""
@@ -378,8 +371,3 @@ class Forecaster:
         forecaster = cls.of(config)
         forecaster._fitted, forecaster.history, forecaster.notes = fitted, history, notes
         return forecaster
-
-    # -- parts -------------------------------------------------------------------------------------------------------
-    def _past(self, data: Any) -> SeriesSet:
-        """The end of the fitted series, or of other series."""
-        return self.fitted.tail if data is None else end_of(self.read(data), self.fitted.reach)
