@@ -13,7 +13,7 @@ from gpulstm.model.network import Network
 
 LEVELS = (0.1, 0.5, 0.9)
 STEPS = 8  # in which about a network reads a window
-PASS = 32  # windows of every forward pass: what is said of one does not depend on how many are asked for
+PASS = 8  # windows of every forward pass: what is said of one does not depend on how many are asked for
 
 
 def patches(scaled: np.ndarray, length: int, horizon: int, extra: int) -> np.ndarray:
