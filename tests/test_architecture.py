@@ -297,6 +297,7 @@ def test_classes_have_at_most_300_lines() -> None:
 
 
 TESTED_WITH = {  # by the test file that a module would have: the one that tests it together with its neighbors
+    "bench/test_forecast_peers.py": "bench/test_forecasts.py",
     "data/test_plain_arrays.py": "data/test_loading.py",
     "data/test_labels.py": "data/test_loading.py",
     "data/test_cells.py": "data/test_loading.py",

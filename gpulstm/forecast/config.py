@@ -29,6 +29,9 @@ LIKELIHOODS = ("quantile", "gaussian", "point")
 TRAININGS = ("windows", "truncated")
 STRATEGIES = ("direct", "recursive")
 SCHEDULES = ("cosine", "constant")
+TRANSFORMS = ("none", "log", "boxcox", "auto")
+RESIDUALS = ("none", "seasonal", "auto")
+SKIPS = ("none", "linear", "auto")
 
 TASK, NETWORK, TRAINING = "The task", "The network", "Training"  # headings of the options on the command line
 
@@ -140,6 +143,24 @@ class ForecasterConfig:
     )
     window_scaling: str = described(
         "last", "by each window's context: last, mean, standard or none; see data.scaling.window_statistics", TASK
+    )
+    transform: str = described(
+        "none",
+        "of the targets before all else, for a single network: none, log, boxcox (with the power under which steps "
+        "vary most evenly) or auto (what validation rows find best)",
+        TASK,
+    )
+    residual: str = described(
+        "none",
+        "what a single network learns: none (the values, scaled), seasonal (their difference from those a season "
+        "before) or auto (what validation rows find best)",
+        TASK,
+    )
+    skip: str = described(
+        "none",
+        "what a single network's forecast is added to: none, linear (a linear map of the window, fitted in closed "
+        "form) or auto (what validation rows find best)",
+        NETWORK,
     )
     season: int | None = described(
         None,
@@ -274,6 +295,7 @@ class ForecasterConfig:
     def alone(self) -> list[str]:
         """The options that only a single network has, as `name=value`."""
         usual = {"likelihood": "quantile", "strategy": "direct", "training": "windows", "stream_rows": 0}
+        usual |= {"transform": "none", "residual": "none", "skip": "none"}
         usual |= {"chrono": None, "embedding": None, "scaling": "standard", "window_scaling": "last", "stride": 1}
         return [f"{name}={getattr(self, name)!r}" for name, value in usual.items() if getattr(self, name) != value]
 
@@ -414,6 +436,9 @@ def _check_choices(config: ForecasterConfig) -> None:
         ("borders", BORDERS),
         ("dtype", DTYPES),
         ("parallel", PARALLEL),
+        ("transform", TRANSFORMS),
+        ("residual", RESIDUALS),
+        ("skip", SKIPS),
     ):
         value = getattr(config, name)
         if value not in choices and not (name == "likelihood" and isinstance(value, Loss)):
@@ -430,6 +455,15 @@ def _check_together(config: ForecasterConfig) -> None:
             f"training='truncated' needs window_scaling='none', got {config.window_scaling!r}: a state that is "
             "carried on belongs to one scale"
         )
+    added = [f"{name}={getattr(config, name)!r}" for name in ("residual", "skip") if getattr(config, name) != "none"]
+    carried = {"strategy": "direct", "training": "windows", "stream_rows": 0}
+    for name, value in carried.items() if added else ():
+        if getattr(config, name) != value:
+            raise ConfigError(
+                f"{added[0]} needs {name}={value!r}, got {getattr(config, name)!r}: each window has its own"
+            )
+    if config.transform != "none" and config.training == "truncated":
+        raise ConfigError(f"transform={config.transform!r} needs training='windows', got 'truncated'")
     if config.dtype == "float16" and not resolve(config.device).is_cuda:
         raise ConfigError("dtype is 'float16', which is for CUDA; on the cpu expected 'float32' or 'float64'")
     config.loss()

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-import numpy as np
-
 from gpulstm.arrays.devices import resolve
 from gpulstm.arrays.launch import place
 from gpulstm.data.parts import Parts

@@ -24,12 +24,12 @@ import numpy as np
 from gpulstm import validate
 from gpulstm.arrays.launch import place
 from gpulstm.data.options import TableOptions
-from gpulstm.data.series import SeriesSet, end_of
+from gpulstm.data.series import SeriesSet
 from gpulstm.errors import ConfigError, DataError, NotFittedError
 from gpulstm.forecast import fitted as artifacts
 from gpulstm.forecast.config import ForecasterConfig
 from gpulstm.forecast.decisions import seasons_for, test_rows
-from gpulstm.forecast.fitted import Fitted, FittedMixture, read_like
+from gpulstm.forecast.fitted import Fitted, FittedMixture, past_of, read_like
 from gpulstm.forecast.results import Backtest, Forecast
 from gpulstm.forecast.short import SIMPLE
 from gpulstm.training.history import History
@@ -194,7 +194,7 @@ class Forecaster:
         if data is not None and in_parts(data):
             return mapped("predict", self, data, horizon, future)
         steps = fitted.horizon if horizon is None else validate.count("horizon", horizon)
-        forecast, notes = fitted.forecast(self._past(data), steps, future)
+        forecast, notes = fitted.forecast(past_of(self.fitted, data), steps, future)
         self.notes = [note for note in self.notes if not note.startswith(SIMPLE)] + notes
         return forecast
 
@@ -216,7 +216,7 @@ class Forecaster:
         """
         from gpulstm.forecast.streaming import ForecastStream, MixtureStream
 
-        past, fitted = self._past(data), self.fitted
+        past, fitted = past_of(self.fitted, data), self.fitted
         if isinstance(fitted, FittedMixture):
             return MixtureStream(fitted, past, future)
         return ForecastStream(fitted.model(past, past.offsets[1:]), past, future)
@@ -250,16 +250,13 @@ class Forecaster:
         """
         from gpulstm.forecast.backtest import backtest
 
-        fitted = self.fitted
         if data is not None and in_parts(data):
             return mapped("backtest", self, data, origins, stride)
-        if data is None and self._series is None:
+        fitted, series = self.fitted, self._series if data is None else self.read(data)
+        if series is None:
             raise DataError("data is missing: a forecaster that was loaded has only the end of its series; give them")
-        series = self._series if data is None else self.read(data)
-        assert series is not None
-        tests = test_rows(self.config, series)
-        seasons = fitted.seasons if self.config.season is not None or data is None else seasons_for(self.config, series)
-        return backtest(fitted, series, seasons, tests, origins, stride, automatic)
+        seasons = fitted.seasons if data is None else seasons_for(self.config, series)
+        return backtest(fitted, series, seasons, test_rows(self.config, series), origins, stride, automatic)
 
     @property
     def members(self) -> dict[str, Any] | None:
@@ -328,7 +325,6 @@ class Forecaster:
     def __sklearn_clone__(self) -> Forecaster:
         return Forecaster.of(self.config)
 
-    # -- series ------------------------------------------------------------------------------------------------------
     @property
     def tail(self) -> SeriesSet:
         """The end of the fitted series, from which `predict` goes on; row numbers stand in for times."""
@@ -370,7 +366,3 @@ class Forecaster:
         forecaster = cls.of(config)
         forecaster._fitted, forecaster.history, forecaster.notes = fitted, history, notes
         return forecaster
-
-    def _past(self, data: Any) -> SeriesSet:
-        """The end of the fitted series, or of other series."""
-        return self.fitted.tail if data is None else end_of(self.read(data), self.fitted.reach)

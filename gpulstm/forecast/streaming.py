@@ -18,7 +18,7 @@ from gpulstm.data.windows import Batch
 from gpulstm.errors import DataError
 from gpulstm.forecast.fitted import FittedMixture
 from gpulstm.forecast.mixed import mixture_forecast
-from gpulstm.forecast.predictor import Predictor
+from gpulstm.forecast.predictor import Predictor, point_of
 from gpulstm.forecast.results import Forecast
 
 ADAPT = 0.03  # how fast bands adapt: by so much for a row outside
@@ -72,7 +72,8 @@ class ForecastStream:
         self._series = end_of(grown, self._context)
         self.rows += count
         self._since += count
-        if self._statistics is not None and self._since > self._predictor.config.stream_rows:
+        whole = self._predictor.shape.base is not None  # what is added to the network's forecast reads a whole context
+        if whole or (self._statistics is not None and self._since > self._predictor.config.stream_rows):
             self.forecast = self._start(future)
             return self.forecast
         batch = self._gather(known, count, "none")
@@ -113,8 +114,17 @@ class ForecastStream:
     def _step(self, batch: Batch, known: SeriesSet) -> Forecast:
         predicted, self._state = self._predictor.forecast_batch(batch, np.arange(len(known)), self._state)
         index = known.times[known.offsets[1:, None] - self._horizon + np.arange(self._horizon)]
-        levels = self._predictor.loss.levels
-        return Forecast(known.names, known.target_names, index, predicted[0], levels, predicted[1], labels=known.labels)
+        loss = self._predictor.loss
+        return Forecast(
+            known.names,
+            known.target_names,
+            index,
+            predicted[0],
+            loss.levels,
+            predicted[1],
+            point=point_of(loss),
+            labels=known.labels,
+        )
 
 
 class MixtureStream:
