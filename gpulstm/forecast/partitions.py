@@ -145,12 +145,11 @@ class Reader:
             context=config.context,
             horizon=config.training_horizon,
             cuts=cuts,
-            window_scaling=config.window_scaling,
             dtype=config.stack(1).data_dtype,
             origins=np.zeros(0, np.int64),
             least=config.least,
         )
-        windows = replace(windows, scale_lag=config.scale_lag)
+        windows = replace(windows, window_scaling=config.window_scaling, scale_lag=config.scale_lag)
         train = windows.within(series.offsets[:-1], cuts.train, config.stride)
         return train, windows.within(cuts.train, cuts.validation, config.stride)
 
