@@ -14,10 +14,15 @@ from gpulstm.arrays.backend import Array, Backend
 from gpulstm.arrays.cupy_backend import CupyBackend
 
 Products = Literal["cublas", "own"]
-TYPES = {"float16": ("__half", "float"), "float32": ("float", "float"), "float64": ("double", "double")}
+TYPES = {  # storage, and what is computed in
+    "float16": ("__half", "float"),
+    "bfloat16": ("__nv_bfloat16", "float"),
+    "float32": ("float", "float"),
+    "float64": ("double", "double"),
+}
 STEP = 64  # a multiple of every tile's depth
 LEAST_DEPTH = 256  # of a part: below, storing and adding parts costs more than blocks that have nothing to do
-SIZE = {"float16": 2, "float32": 4, "float64": 8}  # bytes of a number
+SIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}  # bytes of a number
 Tile = tuple[int, ...]
 TENSOR_TILES: tuple[Tile, ...] = (
     (16, 64, 32, 1, 4),
@@ -66,7 +71,7 @@ def wants_tensor(backend: CupyBackend, dtype: str) -> bool:
 
 def tensor_refusal(dtype: str, capability: int) -> str | None:
     """Why a card has no tensor cores for a dtype, or None where it has; `capability` is ten times the number."""
-    least = {"float16": 70, "float32": 80}.get(dtype)
+    least = {"float16": 75, "bfloat16": 80, "float32": 80}.get(dtype)
     if least is None:
         return f"tensor cores have no {dtype} here"
     if capability < least:

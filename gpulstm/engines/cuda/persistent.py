@@ -65,7 +65,7 @@ class Shape:
     @property
     def depth(self) -> int:
         """Rows of the weights that a step takes."""
-        return self.slices * _depth(self.tensor, self.size)
+        return self.slices * _depth(self.tensor, self.size, self.slices)
 
     @property
     def work(self) -> int:
@@ -73,9 +73,10 @@ class Shape:
         pad = 16 // self.size
         chunks = 2 * self.rows * (self.depth * self.turns + pad) * self.size
         if self.tensor:
-            sums = self.slices * self.rows * (self.columns + 4) * 4
+            apart = self.slices > 1  # else a warp has the whole depth, and no parts are added
+            sums = self.slices * self.rows * (self.columns + 8) * 4 * apart
             loading = self.columns * (self.depth + pad) * self.size
-            return round_up(round_up(max(chunks, sums, loading), 16) + self.threads * 16, 32)
+            return round_up(round_up(max(chunks, sums, loading), 16) + self.threads * 16 * apart, 32)
         sums = self.rows * (self.slices + 1) * self.columns * 4
         return round_up(max(chunks, sums), 16) + round_up(self.threads * 16, 32)
 
@@ -184,23 +185,25 @@ def shape(rows: int, columns: int, size: int, registers: int, tensor: bool) -> S
         registers: that a block may have; a thread keeps weights in those that it does not need for its work.
         tensor: for tensor cores; `columns` is a multiple of 16 then.
     """
-    if tensor:
-        side = 2 if columns % 32 == 0 else 1  # fragments of a warp
-        across = columns // 16 // side
-        slices, of_step = THREADS // 32 // across, 4 * side
+    if tensor:  # the gates of a forward step: a warp has the whole depth, so that their sums stay where they are
+        tiles, warps = columns // 8, THREADS // 32
+        across = warps if tiles >= warps else max(1, tiles // 4)
+        slices = warps // across
+        of_step = 2 * (tiles // across) * _depth(True, size, slices) * size // 32
     else:
         across = columns // 4
         slices, of_step = THREADS // across // 2 * 2, 16
     held = min(WEIGHTS, max(0, registers // THREADS - WORKING)) // of_step
-    depth, turns = slices * _depth(tensor, size), 1
+    depth, turns = slices * _depth(tensor, size, slices), 1
     # two at least: there is a copy of the loop that fetches h for every chunk held, and many of them take registers
     while (turns == 1 or 2 * turns * depth * rows * size <= COPIED) and 2 * turns <= (held or 8):
         turns *= 2
     return Shape(tensor, size, rows, columns, across, slices, turns, held // turns * turns)
 
 
-def _depth(tensor: bool, size: int) -> int:
-    return 32 // size if tensor else 4
+def _depth(tensor: bool, size: int, slices: int) -> int:
+    """Of what an owner takes in a step: four fragments where there are few slices, of 32 bytes each."""
+    return 32 // size * max(1, 4 // slices) if tensor else 4
 
 
 def forward(task: Task, x: Array, state: State, where: Layout, block: int) -> tuple[Array, State, Tape | None]:
