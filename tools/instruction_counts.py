@@ -37,6 +37,7 @@ FAMILIES = {
     "BAR": "flow", "ISETP": "flow", "BSSY": "flow", "BSYNC": "flow",
 }  # fmt: skip
 _LINE = re.compile(r"//## File \"\.nv_debug_ptx_txt\", line (\d+)")
+_APART = re.compile(r"BRA\.DIV UR\d+, `\(\.L_(\w+)\)")
 _SUBROUTINE = re.compile(r"^\$\w.*:$")
 _INSTRUCTION = re.compile(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9]*)")
 
@@ -84,8 +85,9 @@ def machine_lines(toolkit: nvrtc.Toolkit, source: str, capability: int) -> list[
         command = [str(program), "-c", "-gp", file.name]
         text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     found, line = [], 0
+    apart = {f".L_{label}" for label in _APART.findall(text)}  # where warps go whose threads are not together: none are
     for row in text.splitlines():
-        if _SUBROUTINE.match(row):
+        if _SUBROUTINE.match(row) or row.rstrip(":") in apart:
             line = 0  # a division, for example, which is of no line and not within a step
         if place := _LINE.search(row):
             line = int(place.group(1))

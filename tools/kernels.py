@@ -101,10 +101,10 @@ def variants() -> Iterator[Variant]:
                     (persistent.FORWARD, wide, 256),
                     (persistent.BACKWARD, units, 256 * gates),
                 ):
-                    product = persistent.shape(rows, columns, persistent.SIZE[dtype], REGISTERS, tensor)
+                    product = persistent.shape(rows, columns, depth, persistent.SIZE[dtype], REGISTERS, tensor)
                     kind = "TF32" if tensor and dtype == "float32" else dtype
                     where = f"{cell} {kind} {rows} rows, {units} units{' tensor' if tensor else ''}"
-                    shared = product.bytes(depth)
+                    shared = product.bytes
                     macros = (*base, *product.macros, persistent.ONLY[name])
                     yield Variant("cuda/persistent.cu", where, macros, product.threads, (name,), shared)
     for dtype in TYPES:

@@ -1,8 +1,8 @@
 // All time steps of a layer in one launch: the recurrent weights stay in registers and shared memory, the grid meets
 // once a step.
 //
-// Compiled for one choice of macros: GL_T, GL_R, GL_CELL, GL_WORK, GL_SHAPE (five numbers, resident.cuh), or with
-// GL_TENSOR six (resident_tensor.cuh).  A block owns BN columns of the packed weights for the whole sequence and works
+// Compiled for one choice of macros: GL_T, GL_R, GL_CELL, GL_WORK, GL_SHAPE (six numbers, resident.cuh), or with
+// GL_TENSOR seven (resident_tensor.cuh).  A block owns BN columns of the packed weights for the whole sequence and works
 // through its share of the rows in every step; the blocks that own all columns are a group, and each group has rows of
 // its own.  Launched cooperatively, grid: (groups * panels).  A launch takes steps first..last-1 of the pass, all of them
 // where nothing bounds its time; the backward pass has one more, for the gradient of the initial state.
@@ -82,12 +82,13 @@ extern "C" __global__ void __launch_bounds__(Forward::threads, 1)
     const int rows = (int)a.rows, begin = group * Forward::BM, next = (int)groups * Forward::BM;
     const GL_T* h = gl_forward_operand<GL_CELL>(a, a.reverse ? steps - 1 - first : first).at + (long long)begin * K;
     const bool whole = Forward::Stage::whole(h, K); // then it is so at every step
-    for (long long i = first; i < last; ++i, h += a.reverse ? -a.rows * K : a.rows * K) {
+    const long long step = (a.reverse ? -1 : 1) * a.rows * K, stride = (long long)next * K;
+    for (long long i = first; i < last; ++i, h += step) {
         const long long t = a.reverse ? steps - 1 - i : i;
         const GL_T* from = h;
-        for (int m0 = begin; m0 < rows; m0 += next, from += (long long)next * K) {
+        for (int m0 = begin; m0 < rows; m0 += next, from += stride) {
             weights.product(from, rows - m0, K, whole, gl_dynamic);
-            weights.finish<at_once>(gl_dynamic, true, GlForwardStep<GL_T, GL_R, GL_CELL, at_once>{a, t, m0, n0});
+            weights.finish<at_once>(gl_dynamic, true, GlForwardStep<GL_T, GL_R, GL_CELL, at_once>{a, t, (unsigned)m0, (unsigned)n0});
         }
         if (i + 1 < last) barrier.sync();
     }
@@ -108,12 +109,13 @@ extern "C" __global__ void __launch_bounds__(Backward::threads, 1)
     // of the step before, which the first one has not
     const GL_T* du = gl_backward_operand<GL_CELL>(a, a.reverse ? first - 1 : steps - first).at + (long long)begin * K;
     const bool whole = Backward::Stage::whole(du, K); // then it is so at every step
-    for (long long i = first; i < last; ++i, du += a.reverse ? a.rows * K : -a.rows * K) {
+    const long long step = (a.reverse ? 1 : -1) * a.rows * K, stride = (long long)next * K;
+    for (long long i = first; i < last; ++i, du += step) {
         const long long t = i == steps ? -1 : a.reverse ? i : steps - 1 - i;
         const GL_T* from = du;
-        for (int m0 = begin; m0 < rows; m0 += next, from += (long long)next * K) {
+        for (int m0 = begin; m0 < rows; m0 += next, from += stride) {
             if (i > 0) weights.product(from, rows - m0, K, whole, gl_dynamic);
-            weights.finish<1>(gl_dynamic, i > 0, GlBackwardStep<GL_T, GL_R, GL_CELL, 1>{a, t, m0, n0});
+            weights.finish<1>(gl_dynamic, i > 0, GlBackwardStep<GL_T, GL_R, GL_CELL, 1>{a, t, (unsigned)m0, (unsigned)n0});
         }
         if (i + 1 < last) barrier.sync();
     }

@@ -10,7 +10,7 @@
 #include "cuda/mma.cuh"
 #include "cuda/resident.cuh"
 
-template <typename T, int BM_, int BN_, int WN, int KS, int TURNS, int HELD>
+template <typename T, int BM_, int BN_, int WN, int KS, int TURNS, int HELD, int STEPS>
 struct GlResidentTensor {
     typedef GlFragment<T> Fragment;
     enum : int {
@@ -33,15 +33,15 @@ struct GlResidentTensor {
         most = (int)sums > 2 * (int)Stage::bytes ? (int)sums : 2 * (int)Stage::bytes,
         tiles = most > (int)loads ? most : (int)loads,
         parts = (tiles + 15) / 16 * 16,
-        work = (parts + (KS > 1 ? threads * 16 : 0) + 31) / 32 * 32
+        work = (parts + (KS > 1 ? threads * 16 : 0) + 31) / 32 * 32,
+        pitch_spare = (STEPS - HELD) * depth + pad // of the part in shared memory
     };
-    static_assert(HELD % TURNS == 0, "the registers hold whole chunks");
+    static_assert(HELD == STEPS || HELD % TURNS == 0, "the registers hold whole chunks");
     static_assert(BN % (8 * WN) == 0 && BM % 16 == 0, "a tile is whole fragments");
     typedef unsigned int Right[FN][D][2];
 
     Right held[HELD ? HELD : 1];
     float total[FM][FN][4];
-    int steps, pitch; // pitch: of the part in shared memory
 
     GL_INLINE T* spare(unsigned char* shared) const { return (T*)(shared + work); }
 
@@ -75,8 +75,6 @@ struct GlResidentTensor {
 
     GL_INLINE void load(const GlMatrix<T>& b, int n0, int K, unsigned char* shared) {
         const int warp = threadIdx.x / 32, column = warp % WN * FN * 8, k = warp / WN * piece;
-        steps = (K + depth - 1) / depth;
-        pitch = (steps - HELD) * depth + pad;
 #pragma unroll
         for (int step = 0; step < HELD; ++step) {
             turned(b, n0, step * depth, depth, (T*)shared, pitch_load);
@@ -84,13 +82,13 @@ struct GlResidentTensor {
             take(held[step], (const T*)shared + column * pitch_load + k, pitch_load);
             __syncthreads();
         }
-        if (steps > HELD) turned(b, n0, HELD * depth, (steps - HELD) * depth, spare(shared), pitch);
+        if (STEPS > HELD) turned(b, n0, HELD * depth, (STEPS - HELD) * depth, spare(shared), pitch_spare);
         __syncthreads();
     }
 
     GL_INLINE void product(const T* a, int rows, int K, bool whole, unsigned char* shared) {
         const int warp = threadIdx.x / 32, slice = warp / WN, column = warp % WN * FN * 8;
-        const int chunks = (steps + TURNS - 1) / TURNS;
+        constexpr int chunks = (STEPS + TURNS - 1) / TURNS;
         float acc[chains][FM][FN][4] = {};
         auto multiply = [&](const Right& right, const T* from, int first) { // `first`: of its fragments' chains
 #pragma unroll
@@ -105,8 +103,9 @@ struct GlResidentTensor {
                 }
         };
         auto copy = [&](int chunk) { // no more of a chunk than the steps that are left
-            const int left = steps - chunk * TURNS, k0 = chunk * TURNS * depth;
-            Stage::copy(a, rows, K, k0, (left < TURNS ? left : TURNS) * depth, whole, Stage::at(shared, chunk));
+            const int left = STEPS - chunk * TURNS;
+            Stage::copy(a, rows, K, chunk * TURNS * depth, (left < TURNS ? left : TURNS) * depth, whole,
+                        Stage::at(shared, chunk));
         };
         auto next = [&](int chunk) { // as in resident.cuh
             Stage::wait();
@@ -116,21 +115,21 @@ struct GlResidentTensor {
         };
         copy(0);
 #pragma unroll
-        for (int chunk = 0; chunk < HELD / TURNS; ++chunk) {
-            if (chunk >= chunks) break;
+        for (int chunk = 0; chunk * TURNS < HELD; ++chunk) {
             const T* left = next(chunk);
 #pragma unroll
-            for (int turn = 0; turn < TURNS; ++turn) {
-                if (chunk * TURNS + turn >= steps) break;
+            for (int turn = 0; turn < TURNS && chunk * TURNS + turn < HELD; ++turn)
                 multiply(held[chunk * TURNS + turn], left + turn * depth, turn * D);
-            }
         }
-        for (int chunk = HELD / TURNS; chunk < chunks; ++chunk) {
-            const T* left = next(chunk);
 #pragma unroll 1
-            for (int turn = 0; turn < TURNS && chunk * TURNS + turn < steps; ++turn) {
+        for (int chunk = HELD / TURNS; HELD < STEPS && chunk < chunks; ++chunk) {
+            const T* left = next(chunk);
+            const int turns = STEPS - chunk * TURNS < TURNS ? STEPS - chunk * TURNS : TURNS;
+#pragma unroll 1
+            for (int turn = 0; turn < turns; ++turn) {
+                const int k = (chunk * TURNS + turn - HELD) * depth + slice * piece;
                 Right right;
-                take(right, spare(shared) + column * pitch + (chunk * TURNS + turn - HELD) * depth + slice * piece, pitch);
+                take(right, spare(shared) + column * pitch_spare + k, pitch_spare);
                 multiply(right, left + turn * depth, 0);
             }
         }

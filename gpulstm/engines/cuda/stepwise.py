@@ -25,13 +25,13 @@ from gpulstm.engines.spec import Grads, State, Task, plan_of
 
 _PLACE = "GlPlace p = gl_place(i, rows, units, t, reverse);"
 _BODIES = {
-    "lstm": "gl_lstm_step<T, {R}>(o, p, rows, &gates[0], {u}, &hs[0], {vs}, {y},"
+    "lstm": "gl_lstm_step<T, {R}>(o, p, &gates[0], {u}, &hs[0], {vs}, {y},"
     " &cs[0] + (slots ? p.from - p.e : 0), &cs[0] + (slots ? p.to - p.e : 0));",
-    "gru": "gl_gru_step<T, {R}>(o, p, rows, &gates[0], &u[0], {b_hn}, {s}, &hs[0], {vs}, {y});",
+    "gru": "gl_gru_step<T, {R}>(o, p, &gates[0], &u[0], {b_hn}, {s}, &hs[0], {vs}, {y});",
     "rnn": "gl_rnn_step<T, {R}>(o, p, {relu}, &gates[0], {u}, &hs[0], {vs}, {y});",
-    "lstm backward": "gl_lstm_step_backward<T, {R}>(o, p, rows, &gates[0], &cs[0] + (p.from - p.e), &dh[0], {dv},"
+    "lstm backward": "gl_lstm_step_backward<T, {R}>(o, p, &gates[0], &cs[0] + (p.from - p.e), &dh[0], {dv},"
     " &dy[0], &dc[0]);",
-    "gru backward": "gl_gru_step_backward<T, {R}>(o, p, rows, &gates[0], &s[0], &du[0], &hs[0], &dh[0], {dv}, &dy[0]);",
+    "gru backward": "gl_gru_step_backward<T, {R}>(o, p, &gates[0], &s[0], &du[0], &hs[0], &dh[0], {dv}, &dy[0]);",
     "rnn backward": "gl_rnn_step_backward<T, {R}>(o, p, {relu}, &gates[0], &dh[0], {dv}, &dy[0]);",
 }
 _TYPES = {"lengths": "int64", "keep_h": "bool", "keep_c": "bool", "cs": "{C}", "dc": "{C}"}  # all others hold T
