@@ -37,7 +37,7 @@ FAMILIES = {
     "BAR": "flow", "ISETP": "flow", "BSSY": "flow", "BSYNC": "flow",
 }  # fmt: skip
 _LINE = re.compile(r"//## File \"\.nv_debug_ptx_txt\", line (\d+)")
-_APART = re.compile(r"BRA\.DIV UR\d+, `\(\.L_(\w+)\)")
+_APART = re.compile(r"BRA\.DIV UR\d+, `\((\.L_\w+)\)")
 _SUBROUTINE = re.compile(r"^\$\w.*:$")
 _INSTRUCTION = re.compile(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9]*)")
 
@@ -84,15 +84,17 @@ def machine_lines(toolkit: nvrtc.Toolkit, source: str, capability: int) -> list[
         file.flush()
         command = [str(program), "-c", "-gp", file.name]
         text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    found, line = [], 0
-    apart = {f".L_{label}" for label in _APART.findall(text)}  # where warps go whose threads are not together: none are
+    found, line, skipped = [], 0, False
+    apart = set(_APART.findall(text))  # where a warp goes whose threads are not together, up to the next branch back
     for row in text.splitlines():
-        if _SUBROUTINE.match(row) or row.rstrip(":") in apart:
+        if _SUBROUTINE.match(row):
             line = 0  # a division, for example, which is of no line and not within a step
+        skipped |= row.rstrip(":") in apart
         if place := _LINE.search(row):
             line = int(place.group(1))
         elif instruction := _INSTRUCTION.search(row):
-            found.append((line, instruction.group(1)))
+            found.append((0 if skipped else line, instruction.group(1)))
+            skipped &= instruction.group(1) != "BRA"
     return found
 
 
