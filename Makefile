@@ -12,6 +12,7 @@ SHARED := -n $(WORKERS) --dist worksteal
 PEERS ?= .venv-peers
 OUT ?= runs
 HOSTGPU := tests/hostgpu/hostgpu
+KERNELS := $(wildcard kernels/*/*)
 
 # One BLAS thread, unless the caller says otherwise: the products of tests and demonstration are small, and two threads that
 # wait for one another are 15 times slower as soon as something else wants a core.  Results differ in rounding only.
@@ -28,7 +29,7 @@ CUPY := 'cupy-cuda12x>=14'
 endif
 
 # What the native engine is built from: an environment is brought up to date when any of it changes.
-NATIVE := pyproject.toml CMakeLists.txt $(wildcard kernels/equations/* kernels/cpu/*)
+NATIVE := pyproject.toml CMakeLists.txt $(filter-out kernels/cuda/%, $(KERNELS))
 
 .PHONY: test-all test-slow fuzz fuzz-quick kill-test reliability test-lowest toolkits kernels ptx ptx-quick gpu-check demo test test-cpu test-cuda \
   test-cards test-peers selftest sanitize lint format peers bench docs site test-site build venv clean
@@ -125,12 +126,13 @@ sanitize: $(VENV)/.dev
 lint: $(VENV)/.dev
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
-	@$(VENV)/bin/clang-format --dry-run --Werror kernels/cpu/*.h kernels/cpu/*.cpp
+	@$(VENV)/bin/clang-format --dry-run --Werror $(KERNELS)
 	@$(PY) -m mypy
 
 format: $(VENV)/.dev
 	@$(PY) -m ruff check -q --fix .
 	@$(PY) -m ruff format -q .
+	@$(VENV)/bin/clang-format -i $(KERNELS)
 
 # The peers come into an environment of their own, about 3 GB on Linux; GPULSTM_PEERS_PYTHON names another interpreter.
 peers: $(PEERS)/.done

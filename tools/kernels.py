@@ -123,8 +123,9 @@ def variants() -> Iterator[Variant]:
 
 
 def essence(source: str) -> str:
-    """A source without comments and layout, on which machine code does not depend."""
-    return " ".join(re.sub(r"//[^\n]*", "", source).split())
+    """The tokens of a source: machine code depends neither on comments and layout nor on where a text is cut in two."""
+    lines = re.sub(r"//[^\n]*", "", source).replace("\\\n", " ")
+    return " ".join(re.findall(r'"[^"]*"|\w+|\S', re.sub(r'"\s+"', "", lines)))
 
 
 def digest() -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import typer
@@ -26,6 +26,14 @@ STEPS, ROWS = 7, 3  # of the random input
 TOLERANCE = {"float64": 1e-5, "float32": 1e-3}  # of the largest output; Keras multiplies float64 in float32
 
 Check = tuple[str, str]  # what was compared, and the largest difference or why there is none
+
+
+class Chosen(NamedTuple):
+    """What of a PyTorch file is taken, and what it does not say; see `from_torch`."""
+
+    prefix: str | None
+    head: str | None
+    nonlinearity: str | None
 
 
 @polite
@@ -58,7 +66,7 @@ def convert(
     if not target.absolute().parent.is_dir():
         raise ConfigError(f"there is no folder {target.absolute().parent} to write {target.name} into")
     rng = np.random.default_rng(0)
-    model, checks = _read(source, {"prefix": prefix, "head": head, "nonlinearity": nonlinearity}, rng, check)
+    model, checks = _read(source, Chosen(prefix, head, nonlinearity), rng, check)
     checks += _write(model, target, lengths, rng, check)
     out = console()
     out.print(f"{source} -> {target}: {model!r}")
@@ -76,15 +84,13 @@ def _input(model: Any, rng: np.random.Generator) -> np.ndarray:
 
 
 # -- reading ---------------------------------------------------------------------------------------------------------
-def _read(
-    path: Path, options: Mapping[str, str | None], rng: np.random.Generator, check: bool
-) -> tuple[Recurrent | Network, list[Check]]:
+def _read(path: Path, chosen: Chosen, rng: np.random.Generator, check: bool) -> tuple[Recurrent | Network, list[Check]]:
     """The model in a file, and how it compares with the library that wrote it."""
     kind = _kind(path)
-    if kind not in (".safetensors",) and any(options.values()):
+    if kind not in (".safetensors",) and any(chosen):
         raise ConfigError(f"--prefix, --head and --nonlinearity are for PyTorch's weights; {path} is a {kind} file")
     if kind == ".safetensors":
-        return _read_safetensors(path, options, rng, check)
+        return _read_safetensors(path, chosen, rng, check)
     if kind in (".keras", ".weights.h5"):
         net = from_keras(path, device="cpu")
         assert isinstance(net, KerasNet)
@@ -105,7 +111,7 @@ def _read(
 
 
 def _read_safetensors(
-    path: Path, options: Mapping[str, str | None], rng: np.random.Generator, check: bool
+    path: Path, chosen: Chosen, rng: np.random.Generator, check: bool
 ) -> tuple[Recurrent | Network, list[Check]]:
     weights, metadata = read_safetensors(path)
     if metadata.get("format") == checkpoint.FORMAT:
@@ -122,11 +128,12 @@ def _read_safetensors(
             network = Network(config, device="cpu", initial=False)
             network.params.load(values)
         return network, []
-    model = from_torch(weights, device="cpu", **options)  # type: ignore[arg-type]
+    prefix, head, nonlinearity = chosen
+    model = from_torch(weights, prefix=prefix, head=head, nonlinearity=nonlinearity, device="cpu")
     if not check:
         return model, []
     x = _input(model, rng)
-    theirs = other_libraries.torch_outputs(model, _named(weights, model, options), x)
+    theirs = other_libraries.torch_outputs(model, _named(weights, model, chosen), x)
     return model, [_verdict(f"PyTorch on {path.name}", theirs, other_libraries.outputs(model, x))]
 
 
@@ -148,16 +155,15 @@ def _member(path: Path, arrays: Mapping[str, Any], meta: Mapping[str, Any]) -> N
     return network
 
 
-def _named(weights: Mapping[str, np.ndarray], model: Any, options: Mapping[str, str | None]) -> dict[str, np.ndarray]:
+def _named(weights: Mapping[str, np.ndarray], model: Any, chosen: Chosen) -> dict[str, np.ndarray]:
     """The weights of a state_dict that were taken, under the names `rnn.*` and `head.*`."""
     named, ends = {}, to_torch(model.rnn if isinstance(model, Network) else model)
-    prefix = options["prefix"]
     for name, value in weights.items():
         start, _, short = name.rpartition(".")
         start = f"{start}." if start else ""
-        if (short if short in ends else f"{short}_l0") in ends and prefix in (None, start):
+        if (short if short in ends else f"{short}_l0") in ends and chosen.prefix in (None, start):
             named[f"rnn.{short if short in ends else f'{short}_l0'}"] = value
-        elif isinstance(model, Network) and short in ("weight", "bias") and options["head"] in (None, start):
+        elif isinstance(model, Network) and short in ("weight", "bias") and chosen.head in (None, start):
             named[f"head.{short}"] = value
     if isinstance(model, Network):
         named.setdefault("head.bias", np.zeros(model.config.head_outputs, model.config.stack.dtype))

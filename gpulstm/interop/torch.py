@@ -42,7 +42,6 @@ def from_torch(
     nonlinearity: str | None = None,
     dropout: float | None = None,
     device: str | Backend = "auto",
-    seed: int = 0,
     engine: str | None = None,
 ) -> Recurrent | Network:
     """A PyTorch recurrent network as one of this library, with the same weights and dtype.
@@ -57,11 +56,12 @@ def from_torch(
         shape: (horizon, targets, P) of the network's result; None: (outputs of the dense layer, 1, 1).
         nonlinearity: of an RNN, "tanh" or "relu"; a state_dict does not say it.  None: what the module says, or "tanh".
         dropout: rate between the layers when training goes on here; None: what the module says, or 0.
-        device, seed, engine: as for `LSTM`.
+        device, engine: as for `LSTM`.
 
     Returns:
         The stack, or with a dense layer the network that applies it to the last step's output (PyTorch:
-        `linear(rnn(x)[0][-1])`).
+        `linear(rnn(x)[0][-1])`).  Nothing is drawn here; the dropout masks of later training are those of seed 0, or of
+        what the stack's `seed` is set to before its first pass.
 
     Raises:
         InteropError: the file is a pickle or damaged; there is no recurrent layer, or several, or weights are left
@@ -79,22 +79,20 @@ def from_torch(
             "the PyTorch module has batch_first=True, x (B, T, I); here x is (T, B, I): hand over x.swapaxes(0, 1)",
             stacklevel=2,
         )
-    chosen: dict[str, Any] = {
-        "nonlinearity": nonlinearity or said.get("nonlinearity", "tanh"),
-        "dropout": said.get("dropout", 0.0) if dropout is None else dropout,
-    }
+    nonlinearity = nonlinearity or said.get("nonlinearity", "tanh")
+    dropout = said.get("dropout", 0.0) if dropout is None else dropout
     dense = _dense_prefix(weights, keys, prefix, head)
-    found = {short: weights[key] for short, key in keys.items()}
-    used = dict(found) if dense is None else {**found, "weight": weights[f"{dense}weight"]}
-    spec = _spec(found, common_dtype(used), chosen)
-    values = _stack_values(found, spec)
+    recurrent = {short: weights[key] for short, key in keys.items()}
+    used = dict(recurrent) if dense is None else {**recurrent, "weight": weights[f"{dense}weight"]}
+    spec = _spec(recurrent, common_dtype(used), nonlinearity, dropout)
+    values = _stack_values(recurrent, spec)
     if dense is None:
         if shape is not None:
             raise ConfigError(f"shape is {shape!r}, but there is no dense layer whose result could have it")
-        stack = Recurrent(spec, device=device, seed=seed, engine=engine, initial=False)
+        stack = Recurrent(spec, device=device, engine=engine, initial=False)
         stack.params.load(values)
         return stack
-    return _network(weights, dense, spec, values, shape, {"device": device, "seed": seed, "engine": engine})
+    return _network(weights, dense, spec, values, shape, device, engine)
 
 
 def to_torch(model: Recurrent | Network, path: str | os.PathLike[str] | None = None) -> Weights:
@@ -234,34 +232,36 @@ def _module_options(source: Any, prefix: str) -> dict[str, Any]:
     return said
 
 
-def _spec(found: Weights, dtype: str, chosen: Mapping[str, Any]) -> StackSpec:
+def _spec(recurrent: Weights, dtype: str, nonlinearity: Any, dropout: float) -> StackSpec:
     for name in ("weight_ih_l0", "weight_hh_l0"):
-        if name not in found or found[name].ndim != 2 or 0 in found[name].shape:
-            raise InteropError(f"expected a matrix {name}, found {', '.join(sorted(found))}")
-    projection = found.get("weight_hr_l0")
+        if name not in recurrent or recurrent[name].ndim != 2 or 0 in recurrent[name].shape:
+            raise InteropError(f"expected a matrix {name}, found {', '.join(sorted(recurrent))}")
+    projection = recurrent.get("weight_hr_l0")
     if projection is not None and (projection.ndim != 2 or 0 in projection.shape):
         raise ShapeError(f"weight_hr_l0 has shape {projection.shape}, expected a matrix")
-    rows, columns = found["weight_hh_l0"].shape
+    rows, columns = recurrent["weight_hh_l0"].shape
     hidden = columns if projection is None else projection.shape[-1]
     cell = _CELLS.get(rows // hidden) if rows % hidden == 0 else None
     if cell is None:
         raise ShapeError(
             f"weight_hh_l0 has shape {(rows, columns)}, expected 4 (LSTM), 3 (GRU) or 1 (RNN) times {hidden} rows"
         )
-    layers = 1 + max(int(re.search(r"_l(\d+)", name).group(1)) for name in found)  # type: ignore[union-attr]
-    if layers > len(found):  # a name may count to any number
-        raise InteropError(f"the names of the weights go up to layer {layers - 1}, but there are {len(found)} of them")
+    layers = 1 + max(int(re.search(r"_l(\d+)", name).group(1)) for name in recurrent)  # type: ignore[union-attr]
+    if layers > len(recurrent):  # a name may count to any number
+        raise InteropError(
+            f"the names of the weights go up to layer {layers - 1}, but there are {len(recurrent)} of them"
+        )
     return StackSpec(
         cell,
-        found["weight_ih_l0"].shape[1],
+        recurrent["weight_ih_l0"].shape[1],
         hidden,
         layers,
-        bidirectional=any(name.endswith("_reverse") for name in found),
-        bias="bias_ih_l0" in found,
+        bidirectional=any(name.endswith("_reverse") for name in recurrent),
+        bias="bias_ih_l0" in recurrent,
         dtype=dtype,
-        dropout=chosen["dropout"],
+        dropout=dropout,
         proj_size=0 if projection is None else projection.shape[0],
-        nonlinearity=chosen["nonlinearity"] if cell == "rnn" else "tanh",
+        nonlinearity=nonlinearity if cell == "rnn" else "tanh",
     )
 
 
@@ -278,24 +278,24 @@ def _torch_shapes(spec: StackSpec) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _stack_values(found: Weights, spec: StackSpec) -> Weights:
+def _stack_values(recurrent: Weights, spec: StackSpec) -> Weights:
     """The parameters of a stack from PyTorch's, names without prefix."""
     shapes = _torch_shapes(spec)
-    missing, unknown = sorted(shapes.keys() - found.keys()), sorted(found.keys() - shapes.keys())
+    missing, unknown = sorted(shapes.keys() - recurrent.keys()), sorted(recurrent.keys() - shapes.keys())
     if missing or unknown:
         raise InteropError(
             f"the weights are not those of one stack: missing {missing or 'none'}, left {unknown or 'none'}"
         )
     for name, shape in shapes.items():
-        expect_shape(name, found[name], shape)
+        expect_shape(name, recurrent[name], shape)
     values: Weights = {}
     for suffix in spec.suffixes:
-        values[f"W_x{suffix}"] = found[f"weight_ih{suffix}"].T
-        values[f"W_h{suffix}"] = found[f"weight_hh{suffix}"].T
+        values[f"W_x{suffix}"] = recurrent[f"weight_ih{suffix}"].T
+        values[f"W_h{suffix}"] = recurrent[f"weight_hh{suffix}"].T
         if spec.proj_size:
-            values[f"W_p{suffix}"] = found[f"weight_hr{suffix}"].T
+            values[f"W_p{suffix}"] = recurrent[f"weight_hr{suffix}"].T
         if spec.bias:
-            ih, hh = found[f"bias_ih{suffix}"], found[f"bias_hh{suffix}"]
+            ih, hh = recurrent[f"bias_ih{suffix}"], recurrent[f"bias_hh{suffix}"]
             if spec.cell == "gru":
                 cut = 2 * spec.hidden_size
                 values[f"b{suffix}"] = np.concatenate([ih[:cut] + hh[:cut], ih[cut:]])
@@ -311,7 +311,8 @@ def _network(
     spec: StackSpec,
     values: Weights,
     shape: tuple[int, int, int] | None,
-    options: Mapping[str, Any],
+    device: str | Backend,
+    engine: str | None,
 ) -> Network:
     matrix = weights[f"{dense}weight"]
     outputs = matrix.shape[0]
@@ -322,7 +323,7 @@ def _network(
         )
     expect_shape(f"{dense}weight", matrix, (outputs, spec.output_size))
     bias = weights.get(f"{dense}bias", np.zeros(outputs, matrix.dtype))
-    network = Network(NetworkConfig(spec, horizon, targets, numbers), initial=False, **options)
+    network = Network(NetworkConfig(spec, horizon, targets, numbers), device=device, engine=engine, initial=False)
     network.params.load(
         {
             **{f"rnn.{name}": value for name, value in values.items()},

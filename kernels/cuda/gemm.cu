@@ -1,7 +1,8 @@
 // Whole-sequence products and sums as kernels of this project, for a CUDA graph: CuPy refuses cuBLAS in a capture.
 //
 // Compiled for one choice of macros: GL_T, GL_R, GL_TA, GL_TB, GL_SHAPE (tile.cuh), or with GL_TENSOR (tensor.cuh).
-// Under GL_SPLIT the depth is shared by blocks, for products of few sums: parts first, then their sums in a fixed order.
+// Under GL_SPLIT the depth is shared by blocks, for products of few sums: parts first, then their sums in a fixed
+// order.
 #include "cuda/tile.cuh"
 
 #ifdef GL_TENSOR
@@ -27,7 +28,8 @@ extern "C" __global__ void __launch_bounds__(Tile::threads, 1)
     const Matrix whole_b = GL_TB ? gl_matrix(b, pitch_b, (int)N, end) : gl_matrix(b, pitch_b, end, (int)N);
     Tile tile;
     tile.product<GL_TA, GL_TB>(GL_TA ? gl_from_row(whole_a, k0) : gl_from_column(whole_a, k0),
-                               GL_TB ? gl_from_column(whole_b, k0) : gl_from_row(whole_b, k0), m0, n0, end - k0, shared);
+                               GL_TB ? gl_from_column(whole_b, k0) : gl_from_row(whole_b, k0), m0, n0, end - k0,
+                               shared);
     constexpr int count = Tile::out;
     tile.finish<count>(shared, true, [&](int row, int column, const GL_R* sums) {
         const long long m = m0 + row, n = n0 + column;
@@ -72,8 +74,8 @@ extern "C" __global__ void __launch_bounds__(Tile::threads, 1)
     const int m0 = blockIdx.y * Tile::BM, n0 = blockIdx.x * Tile::BN;
     Tile tile;
     tile.product<GL_TA, GL_TB>(GL_TA ? gl_matrix(a, pitch_a, (int)K, (int)M) : gl_matrix(a, pitch_a, (int)M, (int)K),
-                               GL_TB ? gl_matrix(b, pitch_b, (int)N, (int)K) : gl_matrix(b, pitch_b, (int)K, (int)N), m0,
-                               n0, (int)K, shared);
+                               GL_TB ? gl_matrix(b, pitch_b, (int)N, (int)K) : gl_matrix(b, pitch_b, (int)K, (int)N),
+                               m0, n0, (int)K, shared);
     constexpr int count = Tile::out;
     tile.finish<count>(shared, true, GlStoreC<GL_T, GL_R, count>{c, bias, pitch_c, m0, n0, M, N, accumulate != 0});
 }

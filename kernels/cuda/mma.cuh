@@ -1,8 +1,8 @@
 // Tensor cores: 16 x 8 sums of a warp, by the instructions whose layout the PTX ISA gives (9.7.14: mma, ldmatrix).
 //
 // With group = lane / 4 and within = lane % 4, a lane holds the sums (group, 2 * within), (group, 2 * within + 1) and
-// those eight rows below.  Factors are half, bfloat16, or float rounded to TF32; a fragment is 32 bytes deep, so 16 or 8
-// numbers.  On the simulator each instruction is a function of its <hg_mma.h>.
+// those eight rows below.  Factors are half, bfloat16, or float rounded to TF32; a fragment is 32 bytes deep, so 16 or
+// 8 numbers.  On the simulator each instruction is a function of its <hg_mma.h>.
 #ifndef GPULSTM_MMA_CUH
 #define GPULSTM_MMA_CUH
 
@@ -12,8 +12,8 @@
 #include <hg_mma.h>
 #endif
 
-// Four 8 x 8 matrices of 16-bit numbers (or 8 x 4 of 32-bit ones), or two; `row` is one of their rows, 16 bytes in shared
-// memory: lanes 8 i to 8 i + 7 name those of matrix i.  TURNED: transposed, 16-bit numbers alone.
+// Four 8 x 8 matrices of 16-bit numbers (or 8 x 4 of 32-bit ones), or two; `row` is one of their rows, 16 bytes in
+// shared memory: lanes 8 i to 8 i + 7 name those of matrix i.  TURNED: transposed, 16-bit numbers alone.
 template <bool TURNED>
 GL_INLINE void gl_load_matrices(unsigned int (&f)[4], const void* row) {
 #ifdef HOSTGPU
@@ -50,9 +50,9 @@ GL_INLINE void gl_mma(float (&c)[4], const unsigned int (&a)[4], unsigned int b0
 #ifdef HOSTGPU
     hg_mma<T>(c, a, b0, b1);
 #else
-#define GL_MMA(NAME)                                                                                                        \
-    asm("mma.sync.aligned." NAME " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"                          \
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])                                                                     \
+#define GL_MMA(NAME)                                                                                \
+    asm("mma.sync.aligned." NAME " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};" \
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])                                            \
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1))
     if constexpr (sizeof(T) == 4) {
         GL_MMA("m16n8k8.row.col.f32.tf32.tf32.f32");
@@ -61,10 +61,10 @@ GL_INLINE void gl_mma(float (&c)[4], const unsigned int (&a)[4], unsigned int b0
         GL_MMA("m16n8k16.row.col.f32.bf16.bf16.f32");
 #elif __CUDA_ARCH__ >= 800
         GL_MMA("m16n8k16.row.col.f32.f16.f16.f32");
-#else // half the depth at once
-#define GL_HALF_MMA(A0, A1, B)                                                                                              \
-    asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"               \
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])                                                                     \
+#else  // half the depth at once
+#define GL_HALF_MMA(A0, A1, B)                                                                                 \
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};" \
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])                                                       \
         : "r"(A0), "r"(A1), "r"(B))
         GL_HALF_MMA(a[0], a[1], b0);
         GL_HALF_MMA(a[2], a[3], b1);
@@ -138,13 +138,16 @@ struct GlFragment {
     static GL_INLINE void right_deep(unsigned int (&f)[N], const T* at, int pitch) {
         const int lane = threadIdx.x % 32;
         const T* row = at + lane % 8 * pitch + lane / 8 % N * piece;
-        if constexpr (N == 4) gl_load_matrices<false>(f, row);
-        else gl_load_matrices(f, row);
+        if constexpr (N == 4)
+            gl_load_matrices<false>(f, row);
+        else
+            gl_load_matrices(f, row);
         round(f);
     }
 };
 
-// Where a lane holds two neighbors of two rows, four of one: even lanes get those of the upper rows, odd lanes the lower.
+// Where a lane holds two neighbors of two rows, four of one: even lanes get those of the upper rows, odd lanes the
+// lower.
 GL_INLINE void gl_four_neighbors(float (&c)[4]) {
     const bool odd = threadIdx.x & 1;
     const float first = __shfl_xor_sync(0xffffffffu, odd ? c[0] : c[2], 1);
@@ -160,7 +163,7 @@ template <int OUT, int FM, int FN, class Write>
 GL_INLINE void gl_hand_on(float (&sums)[FM][FN][4], int row0, int column0, const Write& write) {
     static_assert(OUT == 1 || OUT == 2 || OUT == 4, "a lane has two neighbors, or four with the next lane's");
     const int lane = threadIdx.x % 32, group = lane / 4, within = lane % 4;
-    if constexpr (OUT == 4) { // all of them before what depends on the row: the warp is together here
+    if constexpr (OUT == 4) {  // all of them before what depends on the row: the warp is together here
 #pragma unroll
         for (int i = 0; i < FM; ++i)
 #pragma unroll

@@ -40,7 +40,8 @@ extern "C" __global__ void gpulstm_begin(const GL_T* h, const GL_T* c, const GL_
 }
 
 // The gradient of the final state where the backward steps keep it: that of h in `around`, that of c in `dc`.
-extern "C" __global__ void gpulstm_begin_backward(const GL_T* h, const GL_T* c, GL_R* around, GL_R* dc, long long size) {
+extern "C" __global__ void gpulstm_begin_backward(const GL_T* h, const GL_T* c, GL_R* around, GL_R* dc,
+                                                  long long size) {
     long long e = blockIdx.x * (long long)blockDim.x + threadIdx.x;
     if (e >= size) return;
     around[e] = (GL_R)h[e];

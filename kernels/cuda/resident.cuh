@@ -28,26 +28,28 @@ GL_INLINE void gl_copy_16(void* to, const void* from) {
 template <typename T, int BM, int DEPTH, int THREADS>
 struct GlStage {
     enum : int {
-        piece = 16 / (int)sizeof(T), // numbers that are copied at once
+        piece = 16 / (int)sizeof(T),  // numbers that are copied at once
         pitch = DEPTH + piece,
         bytes = BM * pitch * (int)sizeof(T),
-        across = DEPTH / piece < THREADS ? DEPTH / piece : THREADS, // threads side by side
+        across = DEPTH / piece < THREADS ? DEPTH / piece : THREADS,  // threads side by side
         rows_at_once = THREADS / across,
-        at_once = rows_at_once < BM ? rows_at_once : BM // rows
+        at_once = rows_at_once < BM ? rows_at_once : BM  // rows
     };
     static_assert(DEPTH % piece == 0, "a chunk is copied in pieces of 16 bytes");
 
     static GL_INLINE T* at(unsigned char* shared, int chunk) { return (T*)(shared + chunk % 2 * bytes); }
 
-    // Begin to copy `used` columns from k0 on of a matrix [rows][K]; what lies outside of it is zero.  Ends with `wait` and
-    // a barrier.  Threads side by side take pieces side by side, and where that leaves some over, those take other rows.
-    // `whole`: K and the matrix's address are such that pieces can be copied at once.
+<<<<<<< HEAD
+    // Begin to copy `used` columns from k0 on of a matrix [rows][K]; what lies outside of it is zero.  Ends with `wait`
+    // and a barrier.  Threads side by side take pieces side by side, and where that leaves some over, those take other
+    // rows. `whole`: K and the matrix's address are such that pieces can be copied at once.
     static GL_INLINE void copy(const T* a, int rows, int K, int k0, int used, bool whole, T* to) {
         const int first = threadIdx.x / across, column = threadIdx.x % across * piece;
         const long long stride = (long long)at_once * K;
         if (first < at_once) {
 #pragma unroll
-            for (int more = 0; more < DEPTH; more += THREADS * piece) { // once where a chunk is no wider than the threads
+            for (int more = 0; more < DEPTH;
+                 more += THREADS * piece) {  // once where a chunk is no wider than the threads
                 const int at = column + more;
                 if (at >= used) break;
                 const T* from = a + (long long)first * K + k0 + at;
@@ -57,16 +59,33 @@ struct GlStage {
 #pragma unroll
                     for (int row = 0; row < BM; row += at_once, from += stride)
                         if (BM % at_once == 0 || first + row < BM) {
-                            if (within && first + row < rows) gl_copy_16(there + row * pitch, from);
-                            else *(uint4*)(there + row * pitch) = uint4{0, 0, 0, 0};
+                            if (within && first + row < rows)
+                                gl_copy_16(there + row * pitch, from);
+                            else
+                                *(uint4*)(there + row * pitch) = uint4{0, 0, 0, 0};
                         }
                 } else {
-#pragma unroll 1 // numbers one by one: slow anyway
+#pragma unroll 1  // numbers one by one: slow anyway
                     for (int row = 0; first + row < BM; row += at_once, from += stride)
+=======
+    // Begin to copy `used` columns from k0 on of a matrix [rows][K]; what lies outside of it is zero.  Ends with `wait`
+    // and a barrier.  A thread takes a piece of every row, so that warps behind the last piece have nothing to do.
+    // `whole`: K and the matrix's address are such that pieces can be copied at once.
+    static GL_INLINE void copy(const T* a, int rows, int K, int k0, int used, bool whole, T* to) {
+#pragma unroll 1  // there are many copies of this loop, and registers are for weights
+        for (int column = threadIdx.x * piece; column < used; column += THREADS * piece) {
+            const T* from = a + k0 + column;
+            T* there = to + column;
+>>>>>>> main
 #pragma unroll 1
                         for (int j = 0; j < piece; ++j)
                             there[row * pitch + j] = first + row < rows && k0 + at + j < K ? __ldcg(from + j) : (T)0.0f;
                 }
+<<<<<<< HEAD
+=======
+#pragma unroll 2
+        for (int j = 0; j < piece; ++j) there[j] = row < rows && k0 + column + j < K ? __ldcg(from + j) : (T)0.0f;
+>>>>>>> main
             }
         }
         __pipeline_commit();
@@ -96,15 +115,15 @@ GL_INLINE void gl_add(R (&total)[OUT], const R* from) {
 template <typename R, int BM, int BN, int KS, int SLICE, int ROW, int THREADS, int OUT, class Write>
 GL_INLINE void gl_gather(const R* sums, R* shared, bool any, const Write& write) {
     constexpr unsigned int places = BM * BN / OUT, fit = THREADS / places, across = BN / OUT;
-    constexpr unsigned int sharing = fit < 1 ? 1 : fit < KS ? fit : KS; // threads to an element
+    constexpr unsigned int sharing = fit < 1 ? 1 : fit < KS ? fit : KS;  // threads to an element
     static_assert(SLICE % OUT == 0 && ROW % OUT == 0, "neighbors are loaded at once");
     if (!any) {
         const R none[OUT] = {};
         for (unsigned int i = threadIdx.x; i < places; i += THREADS) write(i / across, i % across * OUT, none);
         return;
     }
-    __syncthreads(); // all parts are written
-    auto add = [&](R (&total)[OUT], unsigned int place, unsigned int first) {
+    __syncthreads();  // all parts are written
+    auto add = [&](R(&total)[OUT], unsigned int place, unsigned int first) {
         const R* part = sums + place / across * ROW + place % across * OUT + first * SLICE;
         gl_add<true>(total, part);
 #pragma unroll
@@ -132,7 +151,7 @@ GL_INLINE void gl_gather(const R* sums, R* shared, bool any, const Write& write)
             write(i / across, i % across * OUT, total);
         }
     }
-    __syncthreads(); // the next product writes where this one's sums lie
+    __syncthreads();  // the next product writes where this one's sums lie
 }
 
 // On ordinary arithmetic units: a thread owns four columns and every KS-th four of the depth, for all BM rows.
@@ -141,22 +160,28 @@ GL_INLINE void gl_gather(const R* sums, R* shared, bool any, const Write& write)
 template <typename T, typename R, int USED, int BM_, int BN_, int KS, int TURNS, int HELD, int STEPS>
 struct GlResident {
     enum : int {
-        BM = BM_, BN = BN_,
+        BM = BM_,
+        BN = BN_,
         across = BN / 4,
         threads = across * KS,
-        depth = 4 * KS, // of a step
-        row = (KS + 1) * BN, // of the sums; one more than there are slices, so that rows lie in different banks
+        depth = 4 * KS,       // of a step
+        row = (KS + 1) * BN,  // of the sums; one more than there are slices, so that rows lie in different banks
         sums = BM * row * (int)sizeof(R)
     };
     typedef GlStage<T, BM, depth * TURNS, threads> Stage;
     enum : int {
         tiles = 2 * (int)Stage::bytes > (int)sums ? 2 * (int)Stage::bytes : (int)sums,
         parts = (tiles + 15) / 16 * 16,
-        work = parts + (threads * 4 * (int)sizeof(R) + 31) / 32 * 32 // bytes of shared memory before the resident part
+        work = parts + (threads * 4 * (int)sizeof(R) + 31) / 32 * 32  // bytes of shared memory before the resident part
     };
     static_assert(HELD == STEPS || HELD % TURNS == 0, "the registers hold whole chunks");
 
-    GlFour<T> held[HELD ? HELD : 1][4]; // [step][depth]: four columns each
+<<<<<<< HEAD
+    GlFour<T> held[HELD ? HELD : 1][4];  // [step][depth]: four columns each
+=======
+    GlFour<T> held[HELD ? HELD : 1][4];  // [step][depth]: four columns each
+    int steps;
+>>>>>>> main
 
     GL_INLINE GlFour<T>* spare(unsigned char* shared, int step, int k) const {
         return (GlFour<T>*)(shared + work) + ((step - HELD) * 4 + k) * threads + threadIdx.x;
@@ -179,7 +204,7 @@ struct GlResident {
         constexpr int chunks = (STEPS + TURNS - 1) / TURNS;
         const int slice = threadIdx.x / across;
         R acc[BM][4] = {};
-        auto multiply = [&](const GlFour<T> (&right)[4], const T* left) {
+        auto multiply = [&](const GlFour<T>(&right)[4], const T* left) {
 #pragma unroll
             for (int m = 0; m < BM; ++m) {
                 const GlFour<T> four = *(const GlFour<T>*)(left + m * Stage::pitch);
@@ -189,12 +214,18 @@ struct GlResident {
                     for (int j = 0; j < USED; ++j) acc[m][j] += (R)four.v[k] * (R)right[k].v[j];
             }
         };
-        auto copy = [&](int chunk) { // no more of a chunk than the steps that are left
+<<<<<<< HEAD
+        auto copy = [&](int chunk) {  // no more of a chunk than the steps that are left
             const int left = STEPS - chunk * TURNS;
             Stage::copy(a, rows, K, chunk * TURNS * depth, (left < TURNS ? left : TURNS) * depth, whole,
                         Stage::at(shared, chunk));
+=======
+        auto copy = [&](int chunk) {  // no more of a chunk than the steps that are left
+            const int left = steps - chunk * TURNS, k0 = chunk * TURNS * depth;
+            Stage::copy(a, rows, K, k0, (left < TURNS ? left : TURNS) * depth, whole, Stage::at(shared, chunk));
+>>>>>>> main
         };
-        auto next = [&](int chunk) { // chunk lies there for all; the one after it is on its way
+        auto next = [&](int chunk) {  // chunk lies there for all; the one after it is on its way
             Stage::wait();
             __syncthreads();
             if (chunk + 1 < chunks) copy(chunk + 1);
@@ -220,7 +251,7 @@ struct GlResident {
                 multiply(right, left + turn * depth);
             }
         }
-        __syncthreads(); // the sums lie where the chunks were
+        __syncthreads();  // the sums lie where the chunks were
         GlFour<R>* to = (GlFour<R>*)shared + threadIdx.x;
 #pragma unroll
         for (int m = 0; m < BM; ++m) {

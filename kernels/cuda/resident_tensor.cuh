@@ -1,9 +1,9 @@
-// The product of resident.cuh on tensor cores: a warp owns FN tiles of eight columns side by side and every KS-th piece of
-// the depth, D fragments deep.
+// The product of resident.cuh on tensor cores: a warp owns FN tiles of eight columns side by side and every KS-th piece
+// of the depth, D fragments deep.
 //
 // The held part of B is fragments; the rest lies in shared memory as [BN][its depth].  Where a warp has the whole depth
-// (KS is 1: the gates of a forward step) its sums are handed on from the registers where they are, else the parts of the
-// warps are added as in resident.cuh.
+// (KS is 1: the gates of a forward step) its sums are handed on from the registers where they are, else the parts of
+// the warps are added as in resident.cuh.
 #ifndef GPULSTM_RESIDENT_TENSOR_CUH
 #define GPULSTM_RESIDENT_TENSOR_CUH
 
@@ -14,34 +14,53 @@ template <typename T, int BM_, int BN_, int WN, int KS, int TURNS, int HELD, int
 struct GlResidentTensor {
     typedef GlFragment<T> Fragment;
     enum : int {
-        BM = BM_, BN = BN_,
+        BM = BM_,
+        BN = BN_,
         threads = 32 * WN * KS,
         FM = BM / 16,
+<<<<<<< HEAD
         FN = BN / 8 / WN,
         D = KS < 4 ? 4 / KS : 1,
         piece = Fragment::depth * D,
-        depth = piece * KS, // of a step
-        chains = FM * FN < 4 ? 4 / (FM * FN) : 1, // sums that do not wait for one another
+        depth = piece * KS,                        // of a step
+        chains = FM * FN < 4 ? 4 / (FM * FN) : 1,  // sums that do not wait for one another
         pad = 16 / (int)sizeof(T),
-        row = BN + 8, // of the parts, so that what a warp stores at once lies in different banks
+        row = BN + 8,  // of the parts, so that what a warp stores at once lies in different banks
         sums = KS > 1 ? KS * BM * row * 4 : 0
+=======
+        FN = BN / 16 / WN,
+        depth = Kind::depth * KS,  // of a step
+        pad = 16 / (int)sizeof(T),
+        row = BN + 4,  // of the sums
+        sums = KS * BM * row * 4
+>>>>>>> main
     };
     typedef GlStage<T, BM, depth * TURNS, threads> Stage;
     enum : int {
-        pitch_load = depth + pad, // of a step of B on its way into registers
+        pitch_load = depth + pad,  // of a step of B on its way into registers
         loads = BN * pitch_load * (int)sizeof(T),
         most = (int)sums > 2 * (int)Stage::bytes ? (int)sums : 2 * (int)Stage::bytes,
         tiles = most > (int)loads ? most : (int)loads,
         parts = (tiles + 15) / 16 * 16,
         work = (parts + (KS > 1 ? threads * 16 : 0) + 31) / 32 * 32,
-        pitch_spare = (STEPS - HELD) * depth + pad // of the part in shared memory
+        pitch_spare = (STEPS - HELD) * depth + pad  // of the part in shared memory
     };
+<<<<<<< HEAD
     static_assert(HELD == STEPS || HELD % TURNS == 0, "the registers hold whole chunks");
     static_assert(BN % (8 * WN) == 0 && BM % 16 == 0, "a tile is whole fragments");
     typedef unsigned int Right[FN][D][2];
 
     Right held[HELD ? HELD : 1];
     float total[FM][FN][4];
+=======
+    static_assert(HELD % TURNS == 0, "the registers hold whole chunks");
+    static_assert(BN % (16 * WN) == 0 && BM % 16 == 0, "a tile is whole fragments");
+    typedef gl_wmma::fragment<gl_wmma::matrix_a, 16, 16, Kind::depth, typename Kind::type, gl_wmma::row_major> Left;
+    typedef gl_wmma::fragment<gl_wmma::matrix_b, 16, 16, Kind::depth, typename Kind::type, gl_wmma::col_major> Right;
+
+    Right held[HELD ? HELD : 1][FN];
+    int steps, pitch;  // pitch: of the part in shared memory
+>>>>>>> main
 
     GL_INLINE T* spare(unsigned char* shared) const { return (T*)(shared + work); }
 
@@ -90,24 +109,34 @@ struct GlResidentTensor {
         const int warp = threadIdx.x / 32, slice = warp / WN, column = warp % WN * FN * 8;
         constexpr int chunks = (STEPS + TURNS - 1) / TURNS;
         float acc[chains][FM][FN][4] = {};
-        auto multiply = [&](const Right& right, const T* from, int first) { // `first`: of its fragments' chains
+        auto multiply = [&](const Right& right, const T* from, int first) {  // `first`: of its fragments' chains
 #pragma unroll
             for (int d = 0; d < D; ++d)
 #pragma unroll
-                for (int i = 0; i < FM; ++i) {
+                <<<<<<< HEAD for (int i = 0; i < FM; ++i) {
                     unsigned int left[4];
                     Fragment::left(left, from + i * 16 * Stage::pitch + d * Fragment::depth, Stage::pitch);
+=======
+for (int j = 0; j < FN; ++j) wmma::fill_fragment(acc[i][j], 0.0f);
+auto multiply = [&](const Right (&right)[FN], const T* from) {
+>>>>>>> main
 #pragma unroll
                     for (int j = 0; j < FN; ++j)
                         gl_mma<T>(acc[(first + d) % chains][i][j], left, right[j][d][0], right[j][d][1]);
                 }
         };
-        auto copy = [&](int chunk) { // no more of a chunk than the steps that are left
+<<<<<<< HEAD
+        auto copy = [&](int chunk) {  // no more of a chunk than the steps that are left
             const int left = STEPS - chunk * TURNS;
             Stage::copy(a, rows, K, chunk * TURNS * depth, (left < TURNS ? left : TURNS) * depth, whole,
                         Stage::at(shared, chunk));
+=======
+auto copy = [&](int chunk) {  // no more of a chunk than the steps that are left
+    const int left = steps - chunk * TURNS, k0 = chunk * TURNS * depth;
+    Stage::copy(a, rows, K, k0, (left < TURNS ? left : TURNS) * depth, whole, Stage::at(shared, chunk));
+>>>>>>> main
         };
-        auto next = [&](int chunk) { // as in resident.cuh
+        auto next = [&](int chunk) {  // as in resident.cuh
             Stage::wait();
             __syncthreads();
             if (chunk + 1 < chunks) copy(chunk + 1);
@@ -133,6 +162,11 @@ struct GlResidentTensor {
                 multiply(right, left + turn * depth, 0);
             }
         }
+<<<<<<< HEAD
+=======
+__syncthreads();  // the sums lie where the chunks were
+float* to = (float*)shared + slice * BM * row + column;
+>>>>>>> main
 #pragma unroll
         for (int i = 0; i < FM; ++i)
 #pragma unroll
@@ -143,7 +177,7 @@ struct GlResidentTensor {
 #pragma unroll
                     for (int chain = 1; chain < chains; ++chain) total[i][j][k] += acc[chain][i][j][k];
                 }
-        __syncthreads(); // the parts, or what the next product reads, lie where the chunks were
+        __syncthreads();  // the parts, or what the next product reads, lie where the chunks were
         if constexpr (KS > 1)
             gl_hand_on<2>(total, slice * BM, column, [&](int at, int to, const float* pair) {
                 *(GlTwo*)((float*)shared + at * row + to) = GlTwo{pair[0], pair[1]};
@@ -153,8 +187,8 @@ struct GlResidentTensor {
     template <int OUT, class Write>
     GL_INLINE void finish(unsigned char* shared, bool any, const Write& write) {
         if constexpr (KS > 1) {
-            gl_gather<float, BM, BN, KS, BM * row, row, threads, OUT>((const float*)shared, (float*)(shared + parts), any,
-                                                                      write);
+            gl_gather<float, BM, BN, KS, BM * row, row, threads, OUT>((const float*)shared, (float*)(shared + parts),
+                                                                      any, write);
         } else {
             if (!any) {
 #pragma unroll
@@ -164,7 +198,7 @@ struct GlResidentTensor {
         }
     }
 
-private:
+  private:
     struct alignas(8) GlTwo {
         float first, second;
     };

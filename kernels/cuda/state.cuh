@@ -11,14 +11,18 @@
 
 #include "equations/gates.h"
 
-// Where element e of step t lies: `row`, `unit`; `before` numbers of [T][B][H] come before step t, `at` is in it; `from`,
-// `to` are in [T+1][B][H].  Within a step 32 bits are enough, which passes.py checks.
+// Where element e of step t lies: `row`, `unit`; `before` numbers of [T][B][H] come before step t, `at` is in it;
+// `from`, `to` are in [T+1][B][H].  Within a step 32 bits are enough, which passes.py checks.
 struct GlPlace {
     unsigned int e, row, unit, units;
     long long t, before, at, from, to;
 };
 
+<<<<<<< HEAD
 GL_INLINE GlPlace gl_place_at(unsigned int row, unsigned int unit, unsigned int rows, unsigned int units, long long t,
+=======
+GL_INLINE GlPlace gl_place_at(long long row, long long unit, long long rows, long long units, long long t,
+>>>>>>> main
                               bool reverse) {
     GlPlace p;
     const long long size = rows * units;
@@ -47,10 +51,10 @@ GL_INLINE long long gl_gate(const GlPlace& p, int gates, int k) {
 // What a step does besides the cell.  Zoneout is a mask in training and the weight of the old state outside it.
 template <typename T>
 struct GlOptions {
-    const long long* lengths;    // [B]: row b ends before step lengths[b]
-    const bool *keep_h, *keep_c; // [T][B][H]: false keeps the old state
+    const long long* lengths;     // [B]: row b ends before step lengths[b]
+    const bool *keep_h, *keep_c;  // [T][B][H]: false keeps the old state
     double hold_h, hold_c;
-    const T* mask; // [B][H]: factor on h in the recurrent product
+    const T* mask;  // [B][H]: factor on h in the recurrent product
 };
 
 template <typename T>
@@ -97,8 +101,13 @@ GL_INLINE R gl_load_dh(const GlOptions<T>& o, const GlPlace& p, const T* dh, con
 // ---- forward: gates holds a = x W_x + b, plus the recurrent product where u is null; it is left with the gates ----
 // The functions named _on take the recurrent product in registers, `u`; those above them load it from memory.
 template <typename T, typename R>
-GL_INLINE void gl_lstm_step_on(const GlOptions<T>& o, const GlPlace& p, T* gates, const R* u, T* hs, T* vs,
-                               T* y, const R* c_from, R* c_to) {
+<<<<<<< HEAD
+GL_INLINE void gl_lstm_step_on(const GlOptions<T>& o, const GlPlace& p, T* gates, const R* u, T* hs, T* vs, T* y,
+                               const R* c_from, R* c_to) {
+=======
+GL_INLINE void gl_lstm_step_on(const GlOptions<T>& o, const GlPlace& p, long long rows, T* gates, const R* u, T* hs,
+                               T* vs, T* y, const R* c_from, R* c_to) {
+>>>>>>> main
     R z[4];
     for (int k = 0; k < 4; ++k) z[k] = (R)gates[gl_gate(p, 4, k)] + u[k];
     R c_old = c_from[p.e], c;
@@ -109,8 +118,13 @@ GL_INLINE void gl_lstm_step_on(const GlOptions<T>& o, const GlPlace& p, T* gates
 }
 
 template <typename T, typename R>
-GL_INLINE void gl_gru_step_on(const GlOptions<T>& o, const GlPlace& p, T* gates, const R* u, const T* b_hn,
-                              T* s_saved, T* hs, T* vs, T* y) {
+<<<<<<< HEAD
+GL_INLINE void gl_gru_step_on(const GlOptions<T>& o, const GlPlace& p, T* gates, const R* u, const T* b_hn, T* s_saved,
+                              T* hs, T* vs, T* y) {
+=======
+GL_INLINE void gl_gru_step_on(const GlOptions<T>& o, const GlPlace& p, long long rows, T* gates, const R* u,
+                              const T* b_hn, T* s_saved, T* hs, T* vs, T* y) {
+>>>>>>> main
     R z[3];
     for (int k = 0; k < 3; ++k) z[k] = (R)gates[gl_gate(p, 3, k)];
     R s = u[2];
@@ -132,23 +146,24 @@ GL_INLINE void gl_rnn_step_on(const GlOptions<T>& o, const GlPlace& p, bool relu
 }
 
 template <typename T, typename R>
-GL_INLINE void gl_lstm_step(const GlOptions<T>& o, const GlPlace& p, T* gates, const T* u, T* hs, T* vs,
-                            T* y, const R* c_from, R* c_to) {
+GL_INLINE void gl_lstm_step(const GlOptions<T>& o, const GlPlace& p, T* gates, const T* u, T* hs, T* vs, T* y,
+                            const R* c_from, R* c_to) {
     R product[4];
     for (int k = 0; k < 4; ++k) product[k] = u ? (R)u[(p.row * 4 + k) * p.units + p.unit] : R(0);
     gl_lstm_step_on(o, p, gates, product, hs, vs, y, c_from, c_to);
 }
 
 template <typename T, typename R>
-GL_INLINE void gl_gru_step(const GlOptions<T>& o, const GlPlace& p, T* gates, const T* u, const T* b_hn,
-                           T* s_saved, T* hs, T* vs, T* y) {
+GL_INLINE void gl_gru_step(const GlOptions<T>& o, const GlPlace& p, T* gates, const T* u, const T* b_hn, T* s_saved,
+                           T* hs, T* vs, T* y) {
     R product[3];
     for (int k = 0; k < 3; ++k) product[k] = (R)u[(p.row * 3 + k) * p.units + p.unit];
     gl_gru_step_on(o, p, gates, product, b_hn, s_saved, hs, vs, y);
 }
 
 template <typename T, typename R>
-GL_INLINE void gl_rnn_step(const GlOptions<T>& o, const GlPlace& p, bool relu, T* gates, const T* u, T* hs, T* vs, T* y) {
+GL_INLINE void gl_rnn_step(const GlOptions<T>& o, const GlPlace& p, bool relu, T* gates, const T* u, T* hs, T* vs,
+                           T* y) {
     gl_rnn_step_on(o, p, relu, gates, u ? (R)u[p.e] : R(0), hs, vs, y);
 }
 
@@ -190,21 +205,22 @@ GL_INLINE R gl_gru_step_backward_on(const GlOptions<T>& o, const GlPlace& p, con
 }
 
 template <typename T, typename R>
-GL_INLINE R gl_rnn_step_backward_on(const GlOptions<T>& o, const GlPlace& p, bool relu, const T* gates, T* dgates, R dh) {
+GL_INLINE R gl_rnn_step_backward_on(const GlOptions<T>& o, const GlPlace& p, bool relu, const T* gates, T* dgates,
+                                    R dh) {
     R fresh = gl_fresh(o, p, o.keep_h, dh);
     dgates[p.at] = (T)gl_rnn_backward((R)gates[p.at], fresh, relu);
     return dh - fresh;
 }
 
 template <typename T, typename R>
-GL_INLINE void gl_lstm_step_backward(const GlOptions<T>& o, const GlPlace& p, T* gates, const R* c_from,
-                                     T* dh, const T* dv, const T* dy, R* dc) {
+GL_INLINE void gl_lstm_step_backward(const GlOptions<T>& o, const GlPlace& p, T* gates, const R* c_from, T* dh,
+                                     const T* dv, const T* dy, R* dc) {
     dh[p.e] = (T)gl_lstm_step_backward_on(o, p, gates, gates, c_from, gl_load_dh<T, R>(o, p, dh, dv, dy), dc);
 }
 
 template <typename T, typename R>
-GL_INLINE void gl_gru_step_backward(const GlOptions<T>& o, const GlPlace& p, T* gates, const T* s_saved,
-                                    T* du, const T* hs, T* dh, const T* dv, const T* dy) {
+GL_INLINE void gl_gru_step_backward(const GlOptions<T>& o, const GlPlace& p, T* gates, const T* s_saved, T* du,
+                                    const T* hs, T* dh, const T* dv, const T* dy) {
     R dh_t = gl_load_dh<T, R>(o, p, dh, dv, dy);
     dh[p.e] = (T)gl_gru_step_backward_on(o, p, gates, gates, s_saved, du, hs, dh_t);
 }

@@ -18,18 +18,18 @@ struct GlGates {
 
 template <typename T, typename R>
 struct GlForward {
-    long long rows, units, reverse, slots, relu; // slots: c keeps all steps
+    long long rows, units, reverse, slots, relu;  // slots: c keeps all steps
     double hold_h, hold_c;
-    const long long* lengths; // [B]
-    const bool *keep_h, *keep_c; // [T][B][H]
-    const T* mask;            // [B][H]
-    const T* packed;          // [H][pitch]: gl_pack_forward
+    const long long* lengths;     // [B]
+    const bool *keep_h, *keep_c;  // [T][B][H]
+    const T* mask;                // [B][H]
+    const T* packed;              // [H][pitch]: gl_pack_forward
     long long pitch;
-    T* gates;                 // [T][B][G*H]: x W_x + b, then the gates
-    T *hs, *vs, *y;           // [T+1][B][H], the same times mask or null, [T][B][H] or null
-    R* cs;                    // [T+1][B][H] or [B][H]
-    const T* b_hn;            // [H] or null
-    T* s;                     // [T][B][H] or null
+    T* gates;        // [T][B][G*H]: x W_x + b, then the gates
+    T *hs, *vs, *y;  // [T+1][B][H], the same times mask or null, [T][B][H] or null
+    R* cs;           // [T+1][B][H] or [B][H]
+    const T* b_hn;   // [H] or null
+    T* s;            // [T][B][H] or null
 };
 
 template <typename T, typename R>
@@ -46,8 +46,8 @@ struct GlBackward {
     const T *s, *hs;  // GRU: [T][B][H] and [T+1][B][H]
     const T* dy;      // element (t, row, unit) at t * dy_step + row * dy_row + unit
     long long dy_step, dy_row;
-    R *around, *dc;   // [B][H]: what reaches h_{t-1} around the product; gradient of c
-    T* dh;            // [B][H]: gradient of the state before the first step
+    R *around, *dc;  // [B][H]: what reaches h_{t-1} around the product; gradient of c
+    T* dh;           // [B][H]: gradient of the state before the first step
 };
 
 // COUNT: neighbouring columns that are handed on at once, the gates of one unit or of several.
@@ -100,8 +100,13 @@ struct GlBackwardStep {
             }
             dh = gl_add_dy(o, p, dh, a.dy + t * a.dy_step + r * a.dy_row + unit);
             if (CELL == GL_LSTM)
-                a.around[p.e] = gl_lstm_step_backward_on<T, R>(o, p, a.gates, a.dgates,
-                                                               a.cs + (p.from - p.e), dh, a.dc);
+<<<<<<< HEAD
+                a.around[p.e] =
+                    gl_lstm_step_backward_on<T, R>(o, p, a.gates, a.dgates, a.cs + (p.from - p.e), dh, a.dc);
+=======
+                a.around[p.e] =
+                    gl_lstm_step_backward_on<T, R>(o, p, a.rows, a.gates, a.dgates, a.cs + (p.from - p.e), dh, a.dc);
+>>>>>>> main
             else if (CELL == GL_GRU)
                 a.around[p.e] = gl_gru_step_backward_on<T, R>(o, p, a.gates, a.dgates, a.s, a.du, a.hs, dh);
             else
@@ -110,8 +115,8 @@ struct GlBackwardStep {
     }
 };
 
-// h_{t-1} as the product of step t sees it, and the gradient of the product of step t, as matrices [B][K]; from one step
-// to the next they lie B * K apart.
+// h_{t-1} as the product of step t sees it, and the gradient of the product of step t, as matrices [B][K]; from one
+// step to the next they lie B * K apart.
 template <int CELL, typename T, typename R>
 GL_INLINE GlMatrix<T> gl_forward_operand(const GlForward<T, R>& a, long long t) {
     long long slot = a.reverse ? t + 1 : t;

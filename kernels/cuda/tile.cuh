@@ -21,26 +21,32 @@ struct alignas(sizeof(T) * 4 < 16 ? sizeof(T) * 4 : 16) GlFour {
 template <int BM_, int BN_, int BK_, int TM_, int TG_, int KS_>
 struct GlShape {
     enum : int {
-        BM = BM_, BN = BN_, BK = BK_, TM = TM_, TG = TG_, KS = KS_,
-        across = BN / (4 * TG), // threads side by side
+        BM = BM_,
+        BN = BN_,
+        BK = BK_,
+        TM = TM_,
+        TG = TG_,
+        KS = KS_,
+        across = BN / (4 * TG),  // threads side by side
         down = BM / TM,
         group = across * down,
         threads = group * KS,
-        depth = BK / KS, // of the tile's depth, the part of one slice
+        depth = BK / KS,  // of the tile's depth, the part of one slice
         pitch_a = BM < 8 ? 8 : BM,
-        skew_a = 128 / BK < 4 ? 4 : 128 / BK, // see at_a
+        skew_a = 128 / BK < 4 ? 4 : 128 / BK,  // see at_a
         size_a = BK * pitch_a + BK / 4 * skew_a,
         pitch_b = BN + 4,
         quads_a = BM * BK / 4,
         quads_b = BK * BN / 4,
         loads_a = (quads_a + threads - 1) / threads,
         loads_b = (quads_b + threads - 1) / threads,
-        out = KS > 1 ? 1 : 4 // sums that are handed on at once, at least
+        out = KS > 1 ? 1 : 4  // sums that are handed on at once, at least
     };
     static_assert(depth % 4 == 0 || 4 % depth == 0, "a slice begins with a group of four, or lies within one");
 
     // Where row k of A's tile begins in shared memory.  The tile is stored as it comes from memory, in fours along k:
-    // four rows further on there is a gap, so that the threads of a warp, which store into many fours, meet other banks.
+    // four rows further on there is a gap, so that the threads of a warp, which store into many fours, meet other
+    // banks.
     static GL_INLINE int at_a(int k) { return k * pitch_a + k / 4 * skew_a; }
 };
 
@@ -105,22 +111,26 @@ GL_INLINE void gl_product(R (&acc)[S::TM][S::TG][4], const GlMatrix<T>& a, const
     const int row = lane / S::across * S::TM, column = lane % S::across * 4;
     GlFour<T> next_a[S::loads_a], next_b[S::loads_b];
 
-    auto fetch = [&](int k0) { // a multiple of four
+    auto fetch = [&](int k0) {  // a multiple of four
         const GlMatrix<T> a_k = TA ? gl_from_row(a, k0) : gl_from_column(a, k0);
         const GlMatrix<T> b_k = TB ? gl_from_column(b, k0) : gl_from_row(b, k0);
 #pragma unroll
         for (int l = 0; l < S::loads_a; ++l) {
             int quad = tid + l * S::threads;
             if (S::quads_a % S::threads && quad >= S::quads_a) continue;
-            if (TA) next_a[l] = gl_fetch(a_k, quad / (S::BM / 4), m0 + quad % (S::BM / 4) * 4);
-            else next_a[l] = gl_fetch(a_k, m0 + quad / (S::BK / 4), quad % (S::BK / 4) * 4);
+            if (TA)
+                next_a[l] = gl_fetch(a_k, quad / (S::BM / 4), m0 + quad % (S::BM / 4) * 4);
+            else
+                next_a[l] = gl_fetch(a_k, m0 + quad / (S::BK / 4), quad % (S::BK / 4) * 4);
         }
 #pragma unroll
         for (int l = 0; l < S::loads_b; ++l) {
             int quad = tid + l * S::threads;
             if (S::quads_b % S::threads && quad >= S::quads_b) continue;
-            if (TB) next_b[l] = gl_fetch(b_k, n0 + quad / (S::BK / 4), quad % (S::BK / 4) * 4);
-            else next_b[l] = gl_fetch(b_k, quad / (S::BN / 4), n0 + quad % (S::BN / 4) * 4);
+            if (TB)
+                next_b[l] = gl_fetch(b_k, n0 + quad / (S::BK / 4), quad % (S::BK / 4) * 4);
+            else
+                next_b[l] = gl_fetch(b_k, quad / (S::BN / 4), n0 + quad % (S::BN / 4) * 4);
         }
     };
     auto put = [&](int half) {
@@ -132,8 +142,10 @@ GL_INLINE void gl_product(R (&acc)[S::TM][S::TG][4], const GlMatrix<T>& a, const
             if (S::quads_a % S::threads && quad >= S::quads_a) continue;
 #pragma unroll
             for (int j = 0; j < 4; ++j) {
-                if (TA) tile_a[S::at_a(quad / (S::BM / 4)) + quad % (S::BM / 4) * 4 + j] = (R)next_a[l].v[j];
-                else tile_a[S::at_a(quad % (S::BK / 4) * 4) + j * S::pitch_a + quad / (S::BK / 4)] = (R)next_a[l].v[j];
+                if (TA)
+                    tile_a[S::at_a(quad / (S::BM / 4)) + quad % (S::BM / 4) * 4 + j] = (R)next_a[l].v[j];
+                else
+                    tile_a[S::at_a(quad % (S::BK / 4) * 4) + j * S::pitch_a + quad / (S::BK / 4)] = (R)next_a[l].v[j];
             }
         }
 #pragma unroll
@@ -164,7 +176,7 @@ GL_INLINE void gl_product(R (&acc)[S::TM][S::TG][4], const GlMatrix<T>& a, const
             const int k = from + kk;
             R left[S::TM];
 #pragma unroll
-            for (int m = 0; m < S::TM; m += 4) { // TM is a multiple of four
+            for (int m = 0; m < S::TM; m += 4) {  // TM is a multiple of four
                 GlFour<R> four = *(const GlFour<R>*)(tile_a + S::at_a(kk) + m);
 #pragma unroll
                 for (int j = 0; j < 4; ++j) left[m + j] = four.v[j];
@@ -196,7 +208,7 @@ GL_INLINE void gl_finish(R (&acc)[S::TM][S::TG][4], unsigned char* shared, const
 #pragma unroll
             for (int g = 0; g < S::TG; ++g) write(row + m, g * S::across * 4 + column, acc[m][g]);
     } else {
-        R* sums = (R*)shared; // free: the product ends with a barrier
+        R* sums = (R*)shared;  // free: the product ends with a barrier
 #pragma unroll
         for (int m = 0; m < S::TM; ++m)
 #pragma unroll

@@ -2,7 +2,8 @@
 //
 // This is the one place where compiled code states these equations; gpulstm/engines/cells.py states them in Python.
 // Nothing here knows of memory, threads or time.  R is the type to compute in: float or double, or (for the CPU) a
-// vector type with the usual operators and overloads of gl_tanh and gl_where_positive.  Compiles under NVRTC, nvcc and a host C++ compiler.
+// vector type with the usual operators and overloads of gl_tanh and gl_where_positive.  Compiles under NVRTC, nvcc and
+// a host C++ compiler.
 //
 // Names: z pre-activation, a its input part, u its recurrent part; dx is the gradient of the loss with respect to x.
 #ifndef GPULSTM_GATES_H

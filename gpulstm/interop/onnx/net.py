@@ -21,7 +21,7 @@ from gpulstm.errors import ConfigError, DTypeError, InteropError, ShapeError
 from gpulstm.interop.onnx import shape_operators  # noqa: F401  registers its operators
 from gpulstm.interop.onnx.graph import Graph, Node, Value, read
 from gpulstm.interop.onnx.operators import OPERATORS, Budget, Context
-from gpulstm.interop.onnx.recurrent import RECURRENT, Layer
+from gpulstm.interop.onnx.recurrent import RECURRENT, Inputs, Layer
 
 LIMIT = 2**31  # bytes of one value
 FOLDING = 2**26  # bytes that may be computed from weights alone, beyond those of the weights themselves
@@ -118,7 +118,8 @@ class OnnxNet:
             given = context.prepare(given, operator.host)
             if layer is not None:
                 host = operator.host
-                return layer.run(context, *(self._on_device(v) if i not in host else v for i, v in enumerate(given)))
+                inputs = (self._on_device(v) if i not in host else v for i, v in enumerate(given))
+                return layer.run(context, Inputs(*inputs))
             result = operator.run(context, node, *given)
         except InteropError:
             raise

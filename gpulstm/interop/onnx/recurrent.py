@@ -10,7 +10,7 @@ that take them.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,6 +26,28 @@ _GATES = {"lstm": "iofg", "gru": "zrn", "rnn": "h"}  # ONNX's order, in this lib
 _PEEPHOLES = "iof"
 _REVERSED = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}
 _COMMON = "activation_alpha activation_beta activations clip direction hidden_size layout"
+
+
+class Inputs(NamedTuple):
+    """The inputs of the operators LSTM, GRU and RNN in ONNX's order; only the LSTM has `c` and `p`.
+
+    Attributes:
+        x: X `(T, B, I)`, or `(B, T, I)` with layout 1.
+        w, r: W `(D, G*H, I)` and R `(D, G*H, H)`.
+        b: B `(D, 2*G*H)`.
+        lengths: sequence_lens `(B,)`, on the host.
+        h, c: initial_h and initial_c `(D, B, H)`, or `(B, D, H)` with layout 1.
+        p: P `(D, 3*H)`.
+    """
+
+    x: Array
+    w: Array
+    r: Array
+    b: Array | None = None
+    lengths: Array | None = None
+    h: Array | None = None
+    c: Array | None = None
+    p: Array | None = None
 
 
 class Layer:
@@ -129,38 +151,28 @@ class Layer:
         return values
 
     # -- a call ----------------------------------------------------------------------------------------------------
-    def run(
-        self,
-        context: Context,
-        x: Array,
-        w: Array,
-        r: Array,
-        b: Array | None = None,
-        lengths: Array | None = None,
-        h: Array | None = None,
-        c: Array | None = None,
-        p: Array | None = None,
-    ) -> tuple[Array, ...]:
+    def run(self, context: Context, inputs: Inputs) -> tuple[Array, ...]:
         """The operator's outputs Y, Y_h and, for the LSTM, Y_c."""
         node, backend, xp = self.node, context.backend, context.backend.xp
+        x, h, c = inputs.x, inputs.h, inputs.c
         if x.dtype.kind != "f" or x.ndim != 3:
             raise InteropError(
                 f"the {node} has X of shape {x.shape} and dtype {x.dtype}, expected three axes of floats"
             )
-        given = x.dtype.name
-        dtype = "float32" if given == "float16" and not backend.is_cuda else given  # the CPU has no half arithmetic
-        self.prepare(context, dtype, (w, r, b, p))
+        outer = x.dtype.name  # of the model's values
+        dtype = "float32" if outer == "float16" and not backend.is_cuda else outer  # the CPU has no half arithmetic
+        self.prepare(context, dtype, (inputs.w, inputs.r, inputs.b, inputs.p))
         x = xp.asarray(x, dtype=dtype)
         if self.batch_first:
             x, h, c = (None if value is None else xp.swapaxes(value, 0, 1) for value in (x, h, c))
         x = xp.ascontiguousarray(x)
-        (steps, batch, inputs), hidden = x.shape, self.directions[0].spec.hidden_size
-        if inputs != self.directions[0].spec.input_size:
+        (steps, batch, features), hidden = x.shape, self.directions[0].spec.hidden_size
+        if features != self.directions[0].spec.input_size:
             raise InteropError(
-                f"the {node} has X of {inputs} features, but W is for {self.directions[0].spec.input_size}"
+                f"the {node} has X of {features} features, but W is for {self.directions[0].spec.input_size}"
             )
         context.room(node, (steps, len(self.directions), batch, hidden), x.itemsize)
-        rows = self._lengths(context, lengths, steps, batch)
+        rows = self._lengths(context, inputs.lengths, steps, batch)
         starts = self._starts(xp, dtype, batch, h, c)
         results = [direction.run(x, start, rows) for direction, start in zip(self.directions, starts, strict=True)]
         y = xp.stack([y for y, _ in results], axis=1)
@@ -171,7 +183,7 @@ class Layer:
             ends = [end * (rows > 0)[None, :, None].astype(end.dtype) for end in ends]
         if self.batch_first:
             y, ends = xp.transpose(y, (2, 0, 1, 3)), [xp.swapaxes(end, 0, 1) for end in ends]
-        return tuple(value.astype(given, copy=False) for value in (y, *ends))
+        return tuple(value.astype(outer, copy=False) for value in (y, *ends))
 
     def _lengths(self, context: Context, lengths: Array | None, steps: int, batch: int) -> Array | None:
         if lengths is None:
