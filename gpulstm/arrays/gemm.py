@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from typing import Any, Literal, cast
 
-import numpy as np
-
 from gpulstm.arrays.backend import Array, Backend
 from gpulstm.arrays.cupy_backend import CupyBackend
+from gpulstm.arrays.dtypes import is_half
 
 Products = Literal["cublas", "own"]
 TYPES = {  # storage, and what is computed in
@@ -62,11 +61,11 @@ def blocks(shape: Tile, rows: int, columns: int) -> tuple[int, int]:
 
 
 def wants_tensor(backend: CupyBackend, dtype: str) -> bool:
-    """Whether products of a dtype go to tensor cores: float16 where there are some, float32 if CuPy is told so too.
+    """Whether products of a dtype go to tensor cores: those of 16 bits where there are some, float32 if CuPy is told so too.
 
     CUPY_TF32=1 asks CuPy's own products for TF32, which rounds the factors to 10 bits; it means the same here.
     """
-    return tensor_refusal(dtype, backend.capability) is None and (dtype == "float16" or backend.uses_tf32)
+    return tensor_refusal(dtype, backend.capability) is None and (is_half(dtype) or backend.uses_tf32)
 
 
 def tensor_refusal(dtype: str, capability: int) -> str | None:
@@ -231,7 +230,7 @@ def affine(
         _own(cast(CupyBackend, backend), (flat_x, w, flat_out, 0 if b is None else b), (False, False), False, full)
     elif b is None:
         gemm(backend, flat_x, w, flat_out, products=products)
-    elif out.dtype == np.float16:
+    elif is_half(out.dtype):
         gemm(backend, flat_x, w, flat_out, products=products)
         flat_out += b
     else:

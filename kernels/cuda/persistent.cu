@@ -37,8 +37,9 @@ extern __shared__ __align__(32) unsigned char gl_dynamic[];  // the work of a pr
 #define GL_BARRIER GlBarrier{arrived + group, (unsigned int)panels, 0}
 
 struct GlBarrier {
-    // Looks at the counter, each some hundred nanoseconds: after so many something is wrong.
-    enum : long long { patience = 1 << 24 };
+    enum : long long {
+        patience = 1 << 24
+    };  // looks at the counter, each some hundred nanoseconds: then something is wrong
     unsigned int* arrived;
     unsigned int blocks, passed;
 
@@ -82,14 +83,9 @@ extern "C" __global__ void __launch_bounds__(Forward::threads, 1)
     weights.load(gl_matrix(a.packed, a.pitch, K, (int)a.pitch), n0, K, gl_dynamic);
     const int rows = (int)a.rows, begin = group * Forward::BM, next = (int)groups * Forward::BM;
     const GL_T* h = gl_forward_operand<GL_CELL>(a, a.reverse ? steps - 1 - first : first).at + (long long)begin * K;
-<<<<<<< HEAD
     const bool whole = Forward::Stage::whole(h, K);  // then it is so at every step
     const long long step = (a.reverse ? -1 : 1) * a.rows * K, stride = (long long)next * K;
     for (long long i = first; i < last; ++i, h += step) {
-=======
-    const bool whole = Forward::Stage::whole(h, K);  // then it is so at every step
-    for (long long i = first; i < last; ++i, h += a.reverse ? -a.rows * K : a.rows * K) {
->>>>>>> main
         const long long t = a.reverse ? steps - 1 - i : i;
         const GL_T* from = h;
         for (int m0 = begin; m0 < rows; m0 += next, from += stride) {
@@ -115,14 +111,9 @@ extern "C" __global__ void __launch_bounds__(Backward::threads, 1)
     const int rows = (int)a.rows, begin = group * Backward::BM, next = (int)groups * Backward::BM;
     // of the step before, which the first one has not
     const GL_T* du = gl_backward_operand<GL_CELL>(a, a.reverse ? first - 1 : steps - first).at + (long long)begin * K;
-<<<<<<< HEAD
     const bool whole = Backward::Stage::whole(du, K);  // then it is so at every step
     const long long step = (a.reverse ? 1 : -1) * a.rows * K, stride = (long long)next * K;
     for (long long i = first; i < last; ++i, du += step) {
-=======
-    const bool whole = Backward::Stage::whole(du, K);  // then it is so at every step
-    for (long long i = first; i < last; ++i, du += a.reverse ? a.rows * K : -a.rows * K) {
->>>>>>> main
         const long long t = i == steps ? -1 : a.reverse ? i : steps - 1 - i;
         const GL_T* from = du;
         for (int m0 = begin; m0 < rows; m0 += next, from += stride) {

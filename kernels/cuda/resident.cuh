@@ -39,7 +39,6 @@ struct GlStage {
 
     static GL_INLINE T* at(unsigned char* shared, int chunk) { return (T*)(shared + chunk % 2 * bytes); }
 
-<<<<<<< HEAD
     // Begin to copy `used` columns from k0 on of a matrix [rows][K]; what lies outside of it is zero.  Ends with `wait`
     // and a barrier.  Threads side by side take pieces side by side, and where that leaves some over, those take other
     // rows. `whole`: K and the matrix's address are such that pieces can be copied at once.
@@ -67,25 +66,10 @@ struct GlStage {
                 } else {
 #pragma unroll 1  // numbers one by one: slow anyway
                     for (int row = 0; first + row < BM; row += at_once, from += stride)
-=======
-    // Begin to copy `used` columns from k0 on of a matrix [rows][K]; what lies outside of it is zero.  Ends with `wait`
-    // and a barrier.  A thread takes a piece of every row, so that warps behind the last piece have nothing to do.
-    // `whole`: K and the matrix's address are such that pieces can be copied at once.
-    static GL_INLINE void copy(const T* a, int rows, int K, int k0, int used, bool whole, T* to) {
-#pragma unroll 1  // there are many copies of this loop, and registers are for weights
-        for (int column = threadIdx.x * piece; column < used; column += THREADS * piece) {
-            const T* from = a + k0 + column;
-            T* there = to + column;
->>>>>>> main
 #pragma unroll 1
                         for (int j = 0; j < piece; ++j)
                             there[row * pitch + j] = first + row < rows && k0 + at + j < K ? __ldcg(from + j) : (T)0.0f;
                 }
-<<<<<<< HEAD
-=======
-#pragma unroll 2
-        for (int j = 0; j < piece; ++j) there[j] = row < rows && k0 + column + j < K ? __ldcg(from + j) : (T)0.0f;
->>>>>>> main
             }
         }
         __pipeline_commit();
@@ -176,12 +160,7 @@ struct GlResident {
     };
     static_assert(HELD == STEPS || HELD % TURNS == 0, "the registers hold whole chunks");
 
-<<<<<<< HEAD
     GlFour<T> held[HELD ? HELD : 1][4];  // [step][depth]: four columns each
-=======
-    GlFour<T> held[HELD ? HELD : 1][4];  // [step][depth]: four columns each
-    int steps;
->>>>>>> main
 
     GL_INLINE GlFour<T>* spare(unsigned char* shared, int step, int k) const {
         return (GlFour<T>*)(shared + work) + ((step - HELD) * 4 + k) * threads + threadIdx.x;
@@ -214,16 +193,10 @@ struct GlResident {
                     for (int j = 0; j < USED; ++j) acc[m][j] += (R)four.v[k] * (R)right[k].v[j];
             }
         };
-<<<<<<< HEAD
         auto copy = [&](int chunk) {  // no more of a chunk than the steps that are left
             const int left = STEPS - chunk * TURNS;
             Stage::copy(a, rows, K, chunk * TURNS * depth, (left < TURNS ? left : TURNS) * depth, whole,
                         Stage::at(shared, chunk));
-=======
-        auto copy = [&](int chunk) {  // no more of a chunk than the steps that are left
-            const int left = steps - chunk * TURNS, k0 = chunk * TURNS * depth;
-            Stage::copy(a, rows, K, k0, (left < TURNS ? left : TURNS) * depth, whole, Stage::at(shared, chunk));
->>>>>>> main
         };
         auto next = [&](int chunk) {  // chunk lies there for all; the one after it is on its way
             Stage::wait();

@@ -18,7 +18,6 @@ struct GlResidentTensor {
         BN = BN_,
         threads = 32 * WN * KS,
         FM = BM / 16,
-<<<<<<< HEAD
         FN = BN / 8 / WN,
         D = KS < 4 ? 4 / KS : 1,
         piece = Fragment::depth * D,
@@ -27,13 +26,6 @@ struct GlResidentTensor {
         pad = 16 / (int)sizeof(T),
         row = BN + 8,  // of the parts, so that what a warp stores at once lies in different banks
         sums = KS > 1 ? KS * BM * row * 4 : 0
-=======
-        FN = BN / 16 / WN,
-        depth = Kind::depth * KS,  // of a step
-        pad = 16 / (int)sizeof(T),
-        row = BN + 4,  // of the sums
-        sums = KS * BM * row * 4
->>>>>>> main
     };
     typedef GlStage<T, BM, depth * TURNS, threads> Stage;
     enum : int {
@@ -45,22 +37,12 @@ struct GlResidentTensor {
         work = (parts + (KS > 1 ? threads * 16 : 0) + 31) / 32 * 32,
         pitch_spare = (STEPS - HELD) * depth + pad  // of the part in shared memory
     };
-<<<<<<< HEAD
     static_assert(HELD == STEPS || HELD % TURNS == 0, "the registers hold whole chunks");
     static_assert(BN % (8 * WN) == 0 && BM % 16 == 0, "a tile is whole fragments");
     typedef unsigned int Right[FN][D][2];
 
     Right held[HELD ? HELD : 1];
     float total[FM][FN][4];
-=======
-    static_assert(HELD % TURNS == 0, "the registers hold whole chunks");
-    static_assert(BN % (16 * WN) == 0 && BM % 16 == 0, "a tile is whole fragments");
-    typedef gl_wmma::fragment<gl_wmma::matrix_a, 16, 16, Kind::depth, typename Kind::type, gl_wmma::row_major> Left;
-    typedef gl_wmma::fragment<gl_wmma::matrix_b, 16, 16, Kind::depth, typename Kind::type, gl_wmma::col_major> Right;
-
-    Right held[HELD ? HELD : 1][FN];
-    int steps, pitch;  // pitch: of the part in shared memory
->>>>>>> main
 
     GL_INLINE T* spare(unsigned char* shared) const { return (T*)(shared + work); }
 
@@ -113,28 +95,18 @@ struct GlResidentTensor {
 #pragma unroll
             for (int d = 0; d < D; ++d)
 #pragma unroll
-                <<<<<<< HEAD for (int i = 0; i < FM; ++i) {
+                for (int i = 0; i < FM; ++i) {
                     unsigned int left[4];
                     Fragment::left(left, from + i * 16 * Stage::pitch + d * Fragment::depth, Stage::pitch);
-=======
-for (int j = 0; j < FN; ++j) wmma::fill_fragment(acc[i][j], 0.0f);
-auto multiply = [&](const Right (&right)[FN], const T* from) {
->>>>>>> main
 #pragma unroll
                     for (int j = 0; j < FN; ++j)
                         gl_mma<T>(acc[(first + d) % chains][i][j], left, right[j][d][0], right[j][d][1]);
                 }
         };
-<<<<<<< HEAD
         auto copy = [&](int chunk) {  // no more of a chunk than the steps that are left
             const int left = STEPS - chunk * TURNS;
             Stage::copy(a, rows, K, chunk * TURNS * depth, (left < TURNS ? left : TURNS) * depth, whole,
                         Stage::at(shared, chunk));
-=======
-auto copy = [&](int chunk) {  // no more of a chunk than the steps that are left
-    const int left = steps - chunk * TURNS, k0 = chunk * TURNS * depth;
-    Stage::copy(a, rows, K, k0, (left < TURNS ? left : TURNS) * depth, whole, Stage::at(shared, chunk));
->>>>>>> main
         };
         auto next = [&](int chunk) {  // as in resident.cuh
             Stage::wait();
@@ -162,11 +134,6 @@ auto copy = [&](int chunk) {  // no more of a chunk than the steps that are left
                 multiply(right, left + turn * depth, 0);
             }
         }
-<<<<<<< HEAD
-=======
-__syncthreads();  // the sums lie where the chunks were
-float* to = (float*)shared + slice * BM * row + column;
->>>>>>> main
 #pragma unroll
         for (int i = 0; i < FM; ++i)
 #pragma unroll

@@ -18,11 +18,7 @@ struct GlPlace {
     long long t, before, at, from, to;
 };
 
-<<<<<<< HEAD
 GL_INLINE GlPlace gl_place_at(unsigned int row, unsigned int unit, unsigned int rows, unsigned int units, long long t,
-=======
-GL_INLINE GlPlace gl_place_at(long long row, long long unit, long long rows, long long units, long long t,
->>>>>>> main
                               bool reverse) {
     GlPlace p;
     const long long size = rows * units;
@@ -101,13 +97,8 @@ GL_INLINE R gl_load_dh(const GlOptions<T>& o, const GlPlace& p, const T* dh, con
 // ---- forward: gates holds a = x W_x + b, plus the recurrent product where u is null; it is left with the gates ----
 // The functions named _on take the recurrent product in registers, `u`; those above them load it from memory.
 template <typename T, typename R>
-<<<<<<< HEAD
 GL_INLINE void gl_lstm_step_on(const GlOptions<T>& o, const GlPlace& p, T* gates, const R* u, T* hs, T* vs, T* y,
                                const R* c_from, R* c_to) {
-=======
-GL_INLINE void gl_lstm_step_on(const GlOptions<T>& o, const GlPlace& p, long long rows, T* gates, const R* u, T* hs,
-                               T* vs, T* y, const R* c_from, R* c_to) {
->>>>>>> main
     R z[4];
     for (int k = 0; k < 4; ++k) z[k] = (R)gates[gl_gate(p, 4, k)] + u[k];
     R c_old = c_from[p.e], c;
@@ -118,13 +109,8 @@ GL_INLINE void gl_lstm_step_on(const GlOptions<T>& o, const GlPlace& p, long lon
 }
 
 template <typename T, typename R>
-<<<<<<< HEAD
 GL_INLINE void gl_gru_step_on(const GlOptions<T>& o, const GlPlace& p, T* gates, const R* u, const T* b_hn, T* s_saved,
                               T* hs, T* vs, T* y) {
-=======
-GL_INLINE void gl_gru_step_on(const GlOptions<T>& o, const GlPlace& p, long long rows, T* gates, const R* u,
-                              const T* b_hn, T* s_saved, T* hs, T* vs, T* y) {
->>>>>>> main
     R z[3];
     for (int k = 0; k < 3; ++k) z[k] = (R)gates[gl_gate(p, 3, k)];
     R s = u[2];

@@ -100,13 +100,8 @@ struct GlBackwardStep {
             }
             dh = gl_add_dy(o, p, dh, a.dy + t * a.dy_step + r * a.dy_row + unit);
             if (CELL == GL_LSTM)
-<<<<<<< HEAD
                 a.around[p.e] =
                     gl_lstm_step_backward_on<T, R>(o, p, a.gates, a.dgates, a.cs + (p.from - p.e), dh, a.dc);
-=======
-                a.around[p.e] =
-                    gl_lstm_step_backward_on<T, R>(o, p, a.rows, a.gates, a.dgates, a.cs + (p.from - p.e), dh, a.dc);
->>>>>>> main
             else if (CELL == GL_GRU)
                 a.around[p.e] = gl_gru_step_backward_on<T, R>(o, p, a.gates, a.dgates, a.s, a.du, a.hs, dh);
             else

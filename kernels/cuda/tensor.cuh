@@ -8,36 +8,9 @@
 #include "cuda/mma.cuh"
 #include "cuda/tile.cuh"
 
-<<<<<<< HEAD
-=======
-// What wmma multiplies for a storage type, and the depth of its fragments.
-template <typename T>
-struct GlFragment;
-#ifdef GL_HALF
-template <>
-struct GlFragment<__half> {
-    typedef __half type;
-    enum : int { depth = 16 };
-    template <class F>
-    static GL_INLINE void round(F&) {}
-};
-#else  // TF32 needs compute capability 8.0; half alone, 7.0
-template <>
-struct GlFragment<float> {
-    typedef gl_wmma::precision::tf32 type;
-    enum : int { depth = 8 };
-    template <class F>
-    static GL_INLINE void round(F& f) {
-#pragma unroll
-        for (int i = 0; i < f.num_elements; ++i) f.x[i] = gl_wmma::__float_to_tf32(f.x[i]);
-    }
-};
-#endif
-
->>>>>>> main
-    // BM x BN x BK: tile and its depth in shared memory; WM x WN: warps.
-    template <typename T, int BM_, int BN_, int BK_, int WM_, int WN_>
-    struct GlTensorTile {
+// BM x BN x BK: tile and its depth in shared memory; WM x WN: warps.
+template <typename T, int BM_, int BN_, int BK_, int WM_, int WN_>
+struct GlTensorTile {
     typedef GlFragment<T> Fragment;
     enum : int {
         BM = BM_,
@@ -46,21 +19,12 @@ struct GlFragment<float> {
         WM = WM_,
         WN = WN_,
         threads = 32 * WM * WN,
-<<<<<<< HEAD
         FM = BM / WM / 16,  // tiles of a warp
         FN = BN / WN / 8,
-=======
-        FM = BM / WM / 16,  // fragments of a warp
-        FN = BN / WN / 16,
-        pitch_a = BK + 8,
-        pitch_b = BN + 8,
-        pitch_c = BN + 4,
->>>>>>> main
         quads_a = BM * BK / 4,
         quads_b = BK * BN / 4,
         loads_a = (quads_a + threads - 1) / threads,
         loads_b = (quads_b + threads - 1) / threads,
-<<<<<<< HEAD
         out = 2,  // sums that are handed on at once, at least
         // A tile lies in shared memory as it does in memory.  Rows are such that eight of them, 16 bytes of each, or
         // eight neighbors of four, lie in different banks.
@@ -69,12 +33,6 @@ struct GlFragment<float> {
         size_b = BN * deep > BK*(BN + 8) ? BN * deep : BK * (BN + 8),
         part = (size_a + size_b) * (int)sizeof(T),
         bytes = 2 * part
-=======
-        out = 1,  // sums that are handed on at once, at least
-        part = (BM * pitch_a + BK * pitch_b) * (int)sizeof(T),
-        sums = BM * pitch_c * 4,
-        bytes = 2 * part > sums ? 2 * part : sums
->>>>>>> main
     };
     static_assert(BM % (16 * WM) == 0 && BN % (16 * WN) == 0 && BK % Fragment::depth == 0, "a tile is whole fragments");
 
@@ -95,27 +53,13 @@ struct GlFragment<float> {
             for (int l = 0; l < loads_a; ++l) {
                 const int quad = tid + l * threads, p = quad / (across_a / 4), q = quad % (across_a / 4) * 4;
                 if (quads_a % threads && quad >= quads_a) continue;
-<<<<<<< HEAD
                 next_a[l] = TA ? gl_fetch(a_k, p, m0 + q) : gl_fetch(a_k, m0 + p, q);
-=======
-                if (TA)
-                    next_a[l] = gl_fetch(a_k, quad / (BM / 4), m0 + quad % (BM / 4) * 4);
-                else
-                    next_a[l] = gl_fetch(a_k, m0 + quad / (BK / 4), quad % (BK / 4) * 4);
->>>>>>> main
             }
 #pragma unroll
             for (int l = 0; l < loads_b; ++l) {
                 const int quad = tid + l * threads, p = quad / (across_b / 4), q = quad % (across_b / 4) * 4;
                 if (quads_b % threads && quad >= quads_b) continue;
-<<<<<<< HEAD
                 next_b[l] = TB ? gl_fetch(b_k, n0 + p, q) : gl_fetch(b_k, p, n0 + q);
-=======
-                if (TB)
-                    next_b[l] = gl_fetch(b_k, n0 + quad / (BK / 4), quad % (BK / 4) * 4);
-                else
-                    next_b[l] = gl_fetch(b_k, quad / (BN / 4), n0 + quad % (BN / 4) * 4);
->>>>>>> main
             }
         };
         auto put = [&](int half) {
@@ -125,29 +69,13 @@ struct GlFragment<float> {
             for (int l = 0; l < loads_a; ++l) {
                 const int quad = tid + l * threads;
                 if (quads_a % threads && quad >= quads_a) continue;
-<<<<<<< HEAD
                 *(GlFour<T>*)(tile_a + quad / (across_a / 4) * pitch_a + quad % (across_a / 4) * 4) = next_a[l];
-=======
-                if (TA)
-                    for (int j = 0; j < 4; ++j)
-                        tile_a[(quad % (BM / 4) * 4 + j) * pitch_a + quad / (BM / 4)] = next_a[l].v[j];
-                else
-                    *(GlFour<T>*)(tile_a + quad / (BK / 4) * pitch_a + quad % (BK / 4) * 4) = next_a[l];
->>>>>>> main
             }
 #pragma unroll
             for (int l = 0; l < loads_b; ++l) {
                 const int quad = tid + l * threads;
                 if (quads_b % threads && quad >= quads_b) continue;
-<<<<<<< HEAD
                 *(GlFour<T>*)(tile_b + quad / (across_b / 4) * pitch_b + quad % (across_b / 4) * 4) = next_b[l];
-=======
-                if (TB)
-                    for (int j = 0; j < 4; ++j)
-                        tile_b[(quad % (BK / 4) * 4 + j) * pitch_b + quad / (BK / 4)] = next_b[l].v[j];
-                else
-                    *(GlFour<T>*)(tile_b + quad / (BN / 4) * pitch_b + quad % (BN / 4) * 4) = next_b[l];
->>>>>>> main
             }
         };
 

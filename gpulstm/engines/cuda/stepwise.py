@@ -14,11 +14,10 @@ from __future__ import annotations
 import functools
 from typing import Any, cast
 
-import numpy as np
-
 from gpulstm.arrays.backend import Array
 from gpulstm.arrays.cupy_backend import CupyBackend
 from gpulstm.arrays.devices import backend_of
+from gpulstm.arrays.dtypes import is_half
 from gpulstm.arrays.gemm import TYPES, gemm
 from gpulstm.engines.cuda.tape import COMPUTE, Tape, input_product, sequence_gradients
 from gpulstm.engines.spec import Grads, State, Task, plan_of
@@ -57,7 +56,7 @@ def forward(task: Task, x: Array, state: State, block: int) -> tuple[Array, Stat
     if spec.has_memory:
         cs = xp.empty((steps + 1 if slots else 1, rows, units), COMPUTE[dtype.name])
         cs[first if slots else 0] = state.c
-    apart = spec.cell == "gru" or dtype == np.float16  # the recurrent product in a buffer of its own
+    apart = spec.cell == "gru" or is_half(dtype)  # the recurrent product in a buffer of its own
     arrays: dict[str, Array | None] = {
         **_options(task),
         "gates": gates,
@@ -93,7 +92,7 @@ def backward(task: Task, tape: Tape, dy: Array, dstate: State, grads: Grads, blo
     backend, spec, params = cast(CupyBackend, backend_of(dy)), task.spec, task.params
     xp, dtype, (steps, rows, units) = backend.xp, dy.dtype, dy.shape
     dgates, dh = tape.gates.copy(), dstate.h.copy()
-    apart = task.recurrent_mask is not None or dtype == np.float16  # the product's part of dh in a buffer of its own
+    apart = task.recurrent_mask is not None or is_half(dtype)  # the product's part of dh in a buffer of its own
     arrays: dict[str, Array | None] = {
         **_options(task),
         "gates": dgates,
