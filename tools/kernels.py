@@ -32,7 +32,7 @@ from gpulstm.engines.cuda.passes import CELLS
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "cuda-kernels.md"
 REMEMBERED = ROOT / "build" / "kernels"
-CHOSEN = {"float16": TENSOR_TILES, "float32": TILES + TENSOR_TILES, "float64": TILES}
+CHOSEN = {"float16": TENSOR_TILES, "bfloat16": TENSOR_TILES, "float32": TILES + TENSOR_TILES, "float64": TILES}
 REGISTERS = 65536  # that a block may have, on all of CARDS
 NEWEST = (75, 90, 120)  # what the newest toolkit compiles for
 
@@ -76,7 +76,7 @@ class Variant(NamedTuple):
     def needs(self) -> int:
         """The least compute capability."""
         values = dict(self.macros)
-        return 80 if "GL_TENSOR" in values and values["GL_T"] == "float" else 70
+        return 80 if values["GL_T"] == "__nv_bfloat16" or ("GL_TENSOR" in values and values["GL_T"] == "float") else 70
 
 
 def variants() -> Iterator[Variant]:
@@ -94,7 +94,7 @@ def variants() -> Iterator[Variant]:
                 yield Variant("cuda/fused.cu", where, macros, threads(shape), (name,), 0)
         names = ("gpulstm_pack_forward", "gpulstm_pack_backward", "gpulstm_begin", "gpulstm_begin_backward")
         yield Variant("cuda/pack.cu", f"{cell} {dtype}", base, 256, names, 0)
-        for tensor in {"float16": (True,), "float32": (False, True), "float64": ()}[dtype]:
+        for tensor in {"float16": (True,), "bfloat16": (True,), "float32": (False, True), "float64": ()}[dtype]:
             for rows, units in itertools.product(persistent.ROWS[tensor], persistent.UNITS[tensor]):
                 gates, wide = {"lstm": (4, 4 * units), "gru": (3, 4 * units), "rnn": (1, units)}[cell]
                 for name, columns, depth in (
@@ -233,7 +233,7 @@ def page(chosen: list[Variant], found: Found, targets: dict[str, list[int]], cel
         "# The compiled kernels",
         "",
         "Written by `make kernels`: every kernel of the [CUDA engine](cuda-engine.md) that a plan on these cards can",
-        "choose (all have tensor cores, so float16 is not multiplied on ordinary units), compiled by NVRTC with CuPy's",
+        "choose (all have tensor cores, so 16 bits are not multiplied on ordinary units), compiled by NVRTC with CuPy's",
         f"options and headers: {others}. The numbers are those of CUDA {version}.",
         "A cell is registers a thread, bytes of shared memory a block (static and dynamic; persistent kernels at H =",
         "256), and theoretical occupancy: the share of a multiprocessor's threads that registers, shared memory and",

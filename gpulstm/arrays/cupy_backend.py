@@ -125,7 +125,7 @@ class CupyBackend(Backend):
         return int(self.xp.cuda.Device(self.index).attributes["MaxSharedMemoryPerBlockOptin"])
 
     @functools.cached_property
-    def capability(self) -> int:
+    def capability(self) -> int:  # type: ignore[override]
         """Compute capability, ten times the major number plus the minor one."""
         return int(self.xp.cuda.Device(self.index).compute_capability)
 

@@ -45,3 +45,24 @@ def dtype_of(dtype: Any) -> np.dtype:
         return np.dtype(dtype)
     except TypeError as error:
         raise DTypeError(f"dtype is {dtype!r}, expected one of {', '.join(NAMES)}") from error
+
+
+def check(dtype: str, device: str, capability: int | None) -> None:
+    """Raise unless arrays of a dtype can be computed with on a device.
+
+    Args:
+        dtype: by name.
+        device: as the user knows it.
+        capability: compute capability times ten, or None for the CPU.
+
+    Raises:
+        DTypeError: they cannot.
+    """
+    if is_half(dtype) and capability is None:
+        raise DTypeError(f"dtype is {dtype!r}, which is storage on CUDA; on the cpu expected 'float32' or 'float64'")
+    if dtype == "bfloat16" and capability is not None and capability < 80:
+        raise DTypeError(
+            f"dtype is 'bfloat16', which needs compute capability 8.0; {device} has {capability / 10}, expected "
+            "'float16' or 'float32'"
+        )
+    dtype_of(dtype)

@@ -10,10 +10,11 @@ import numpy as np
 
 from gpulstm import validate
 from gpulstm.arrays.devices import resolve
+from gpulstm.arrays.dtypes import NAMES, is_half
 from gpulstm.data.scaling import KINDS, check_window_kind
 from gpulstm.data.splits import Amount, parse_amount
 from gpulstm.data.tbptt import BORDERS, check_reach
-from gpulstm.engines.spec import DTYPES, StackSpec
+from gpulstm.engines.spec import StackSpec
 from gpulstm.errors import ConfigError
 from gpulstm.losses import LOSSES, MSE, GaussianNLL, Loss, Pinball, from_config
 from gpulstm.model.initializers import check_chrono
@@ -156,8 +157,8 @@ class ForecasterConfig:
     )
     dtype: str = described(
         "float32",
-        "float32, float64 or, on CUDA, float16: passes in half precision, weights and steps in float32 with a loss "
-        "scale that finds itself",
+        "float32, float64 or, on CUDA, bfloat16 or float16: passes in half precision, weights and steps in float32, "
+        "for float16 with a loss scale that finds itself",
         NETWORK,
     )
     engine: str | None = described(None, "force an engine; see gpulstm info", NETWORK)
@@ -273,7 +274,7 @@ class ForecasterConfig:
             ("scaling", KINDS),
             ("training", TRAININGS),
             ("borders", BORDERS),
-            ("dtype", DTYPES),
+            ("dtype", NAMES),
         ):
             if getattr(self, name) not in choices and not (name == "likelihood" and isinstance(self.likelihood, Loss)):
                 raise ConfigError(f"{name} is {getattr(self, name)!r}, expected any of {', '.join(map(repr, choices))}")
@@ -285,8 +286,8 @@ class ForecasterConfig:
                 f"training='truncated' needs window_scaling='none', got {self.window_scaling!r}: a state that is "
                 "carried on belongs to one scale"
             )
-        if self.dtype == "float16" and not resolve(self.device).is_cuda:
-            raise ConfigError("dtype is 'float16', which is for CUDA; on the cpu expected 'float32' or 'float64'")
+        if is_half(self.dtype) and not resolve(self.device).is_cuda:
+            raise ConfigError(f"dtype is {self.dtype!r}, which is for CUDA; on the cpu expected 'float32' or 'float64'")
         self.loss()
         if self.learning_rate != AUTO:
             self._set("learning_rate", validate.real("learning_rate", self.learning_rate, above=0))
@@ -353,7 +354,7 @@ class ForecasterConfig:
                 )
             options = {**options, "likelihood": from_config(own) if likelihood is None else likelihood}
         named = {**older, **{RENAMED.get(name, name): value for name, value in options.items()}}
-        if named.get("dtype") == "float16" and not resolve(device).is_cuda:
+        if is_half(named.get("dtype")) and not resolve(device).is_cuda:
             named["dtype"] = "float32"
         return cls(**named, device=device)
 

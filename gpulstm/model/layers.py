@@ -8,13 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import numpy as np
-
 from gpulstm.arrays.backend import Array, Backend
+from gpulstm.arrays.dtypes import dtype_of
 from gpulstm.arrays.gemm import Products, matmul
 from gpulstm.arrays.params import ParamDict
 from gpulstm.engines.spec import StackSpec
-from gpulstm.errors import DTypeError
 from gpulstm.model.initializers import dense_values
 from gpulstm.model.stack import Recurrent
 
@@ -29,7 +27,7 @@ class LSTM(Recurrent):
         bidirectional: read the sequence in both directions; outputs are concatenated, `(T, B, 2*H)`.
         dropout: rate on the sequence between two layers, in [0, 1).
         bias: whether gates have biases.
-        dtype: "float32", "float64", or "float16" (storage on CUDA; the fused kernels compute in float32).
+        dtype: "float32", "float64", or "float16" or "bfloat16" (storage on CUDA; kernels compute in float32).
         device: "auto", "cpu", "cuda" or "cuda:N".
         seed: of the initial weights and of all dropout masks.
         recurrent_dropout: rate on h_{t-1} in the recurrent product, one mask a pass (Gal & Ghahramani 2016).
@@ -105,7 +103,7 @@ class GRU(Recurrent):
         bidirectional: read the sequence in both directions; outputs are concatenated, `(T, B, 2*H)`.
         dropout: rate on the sequence between two layers, in [0, 1).
         bias: whether gates have biases.
-        dtype: "float32", "float64", or "float16" (storage on CUDA; the fused kernels compute in float32).
+        dtype: "float32", "float64", or "float16" or "bfloat16" (storage on CUDA; kernels compute in float32).
         device: "auto", "cpu", "cuda" or "cuda:N".
         seed: of the initial weights and of all dropout masks.
         recurrent_dropout: rate on h_{t-1} in the recurrent product, one mask a pass (Gal & Ghahramani 2016).
@@ -171,7 +169,7 @@ class RNN(Recurrent):
         bidirectional: read the sequence in both directions; outputs are concatenated, `(T, B, 2*H)`.
         dropout: rate on the sequence between two layers, in [0, 1).
         bias: whether gates have biases.
-        dtype: "float32", "float64", or "float16" (storage on CUDA; the fused kernels compute in float32).
+        dtype: "float32", "float64", or "float16" or "bfloat16" (storage on CUDA; kernels compute in float32).
         device: "auto", "cpu", "cuda" or "cuda:N".
         seed: of the initial weights and of all dropout masks.
         recurrent_dropout: rate on h_{t-1} in the recurrent product, one mask a pass (Gal & Ghahramani 2016).
@@ -256,9 +254,4 @@ def _pair(zoneout: Any) -> Any:
 
 
 def _dtype_name(dtype: Any) -> str:
-    try:
-        if dtype is None:  # NumPy takes it for float64
-            raise TypeError
-        return np.dtype(dtype).name
-    except TypeError as error:
-        raise DTypeError(f"dtype is {dtype!r}, expected 'float32', 'float64' or 'float16'") from error
+    return dtype_of(dtype).name

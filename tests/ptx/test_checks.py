@@ -168,7 +168,9 @@ def test_matrices_of_whole_warps() -> None:
     assert found(zero + "setp.lt.s32 %p1, %r0, 40; @!%p1 bra over;" + MATRIX + "\nover:\n") == {faults.PARTIAL_WARP}
     assert found(zero + MATRIX.replace("[%r5]", "[%r5+8]")) == {faults.MISALIGNED}
     assert found(MATRIX) == {faults.UNWRITTEN}
-    multiply = "mov.f32 %f1, 0f00000000; mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {F}, {A}, {%r10, %r11}, {F};"
+    multiply = (
+        "mov.f32 %f1, 0f00000000; mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {F}, {A}, {%r10, %r11}, {F};"
+    )
     multiply = multiply.replace("{A}", "{%r10, %r11, %r12, %r13}").replace("{F}", "{%f1, %f1, %f1, %f1}")
     some = "setp.lt.s32 %p1, %r0, 40; @!%p1 bra over;"
     for operation in (multiply, "shfl.sync.bfly.b32 %r7, %r0, 1, 31, -1;"):

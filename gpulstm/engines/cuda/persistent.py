@@ -243,9 +243,7 @@ def counts_arrivals() -> bool:
     return asked == "counters"
 
 
-def _launch(
-    backend: CupyBackend, name: str, shape: Shape, where: Layout, work: ForwardPass | BackwardPass
-) -> None:
+def _launch(backend: CupyBackend, name: str, shape: Shape, where: Layout, work: ForwardPass | BackwardPass) -> None:
     counters = counts_arrivals()
     counting = (("GL_COUNTERS", "1"),) if counters else ()
     macros = (*defines(work.task, work.dtype), *shape.macros, ONLY[name], *counting)

@@ -16,7 +16,12 @@ from gpulstm.engines.spec import Call, Engine, Plan, StackSpec, State, Task
 from ptx.device import PtxBackend, installed
 from ptx.machine import Settings
 
-TOLERANCE = {"float64": 1e-12, "float32": 2e-5, "float16": 5e-3, "bfloat16": 4e-2}  # relative to the largest value of an array
+TOLERANCE = {
+    "float64": 1e-12,
+    "float32": 2e-5,
+    "float16": 5e-3,
+    "bfloat16": 4e-2,
+}  # relative to the largest value of an array
 TF32 = 5e-3
 ALL_TILES = TILES + TENSOR_TILES
 

@@ -61,7 +61,11 @@ def mma(machine: Machine, x: Instruction) -> Run:
     """`mma.sync.aligned.m16n8k16` and `m16n8k8` of halves or bfloat16, `m16n8k8` of TF32, with float sums."""
     depth = int(next(part for part in x.modifiers if part.startswith("m16n8k")).split("k")[1])
     bfloat, tf32 = "bf16" in x.modifiers, "tf32" in x.modifiers
-    if x.modifiers[3:5] != ("row", "col") or x.kind != "f32" or (depth, tf32) not in ((16, False), (8, False), (8, True)):
+    if (
+        x.modifiers[3:5] != ("row", "col")
+        or x.kind != "f32"
+        or (depth, tf32) not in ((16, False), (8, False), (8, True))
+    ):
         raise PtxError(f"unknown: {x.text}")
     per = 1 if tf32 else 2  # numbers of a register
     along = depth // (4 * per)  # registers of a lane along the depth
