@@ -58,7 +58,7 @@ class Loss(ABC):
 
         Returns:
             The mean over all targets, weighted, as a 0-d array on the device (zero where all weights are), and its
-            gradient with respect to `raw`, in the shape and dtype of `raw`.  Numbers of 16 bits are computed in float32.
+            gradient with respect to `raw`, in the shape and dtype of `raw`.  16 bits are computed in float32.
 
         Raises:
             ShapeError: the shapes do not fit each other or `outputs`, or there is no target at all.

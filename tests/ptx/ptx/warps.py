@@ -125,7 +125,7 @@ def load_matrix(machine: Machine, x: Instruction) -> Run:
 
 
 def shuffle(machine: Machine, x: Instruction) -> Run:
-    """`shfl.sync.bfly.b32` of whole warps: a lane gets the value of the lane whose number differs in the bits of `b`."""
+    """`shfl.sync.bfly.b32` of whole warps: a lane gets the value of the one whose number differs in the bits of `b`."""
     if x.modifiers != ("sync", "bfly", "b32"):
         raise PtxError(f"unknown: {x.text}")
     target, source, *numbers = x.operands
