@@ -61,7 +61,7 @@ def blocks(shape: Tile, rows: int, columns: int) -> tuple[int, int]:
 
 
 def wants_tensor(backend: CupyBackend, dtype: str) -> bool:
-    """Whether products of a dtype go to tensor cores: those of 16 bits where there are some, float32 if CuPy is told so too.
+    """Whether products of a dtype go to tensor cores: 16 bits where there are some, float32 if CuPy is told so too.
 
     CUPY_TF32=1 asks CuPy's own products for TF32, which rounds the factors to 10 bits; it means the same here.
     """

@@ -66,6 +66,13 @@ struct GlBarrier {
 #define GL_BARRIER cooperative_groups::this_grid()
 #endif
 
+// A number that stays in a register: without this the compiler takes its factors into the loop and multiplies again.
+GL_INLINE void gl_keep(long long& number) {
+#ifndef HOSTGPU
+    asm volatile("" : "+l"(number));
+#endif
+}
+
 // A grid smaller than it was asked for would leave columns out: CuPy shrinks one that does not fit, with a warning.
 GL_INLINE void gl_check_grid(long long panels, long long groups) {
     if (gridDim.x != panels * groups) __trap();
@@ -84,16 +91,18 @@ extern "C" __global__ void __launch_bounds__(Forward::threads, 1)
     const int rows = (int)a.rows, begin = group * Forward::BM, next = (int)groups * Forward::BM;
     const GL_T* h = gl_forward_operand<GL_CELL>(a, a.reverse ? steps - 1 - first : first).at + (long long)begin * K;
     const bool whole = Forward::Stage::whole(h, K);  // then it is so at every step
-    const long long step = (a.reverse ? -1 : 1) * a.rows * K, stride = (long long)next * K;
-    for (long long i = first; i < last; ++i, h += step) {
-        const long long t = a.reverse ? steps - 1 - i : i;
+    long long step = (a.reverse ? -1 : 1) * a.rows * K, stride = (long long)next * K;
+    gl_keep(step);
+    gl_keep(stride);
+    for (int i = (int)first; i < (int)last; ++i, h += step) {
+        const int t = a.reverse ? (int)steps - 1 - i : i;
         const GL_T* from = h;
         for (int m0 = begin; m0 < rows; m0 += next, from += stride) {
             weights.product(from, rows - m0, K, whole, gl_dynamic);
             weights.finish<at_once>(gl_dynamic, true,
                                     GlForwardStep<GL_T, GL_R, GL_CELL, at_once>{a, t, (unsigned)m0, (unsigned)n0});
         }
-        if (i + 1 < last) barrier.sync();
+        if (i + 1 < (int)last) barrier.sync();
     }
 }
 #endif
@@ -112,16 +121,18 @@ extern "C" __global__ void __launch_bounds__(Backward::threads, 1)
     // of the step before, which the first one has not
     const GL_T* du = gl_backward_operand<GL_CELL>(a, a.reverse ? first - 1 : steps - first).at + (long long)begin * K;
     const bool whole = Backward::Stage::whole(du, K);  // then it is so at every step
-    const long long step = (a.reverse ? 1 : -1) * a.rows * K, stride = (long long)next * K;
-    for (long long i = first; i < last; ++i, du += step) {
-        const long long t = i == steps ? -1 : a.reverse ? i : steps - 1 - i;
+    long long step = (a.reverse ? 1 : -1) * a.rows * K, stride = (long long)next * K;
+    gl_keep(step);
+    gl_keep(stride);
+    for (int i = (int)first; i < (int)last; ++i, du += step) {
+        const int t = i == (int)steps ? -1 : a.reverse ? i : (int)steps - 1 - i;
         const GL_T* from = du;
         for (int m0 = begin; m0 < rows; m0 += next, from += stride) {
             if (i > 0) weights.product(from, rows - m0, K, whole, gl_dynamic);
             weights.finish<1>(gl_dynamic, i > 0,
                               GlBackwardStep<GL_T, GL_R, GL_CELL, 1>{a, t, (unsigned)m0, (unsigned)n0});
         }
-        if (i + 1 < last) barrier.sync();
+        if (i + 1 < (int)last) barrier.sync();
     }
 }
 #endif

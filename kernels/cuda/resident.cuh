@@ -45,7 +45,7 @@ struct GlStage {
     static GL_INLINE void copy(const T* a, int rows, int K, int k0, int used, bool whole, T* to) {
         const int first = threadIdx.x / across, column = threadIdx.x % across * piece;
         const long long stride = (long long)at_once * K;
-        if (first < at_once) {
+        if ((int)at_once * (int)across == THREADS || first < at_once) {
 #pragma unroll
             for (int more = 0; more < DEPTH;
                  more += THREADS * piece) {  // once where a chunk is no wider than the threads
@@ -94,44 +94,49 @@ GL_INLINE void gl_add(R (&total)[OUT], const R* from) {
 }
 
 // Add the parts of a tile and hand each OUT neighboring sums to `write(row, column, sums)`, each to one thread.
-// Part s of element (row, column) lies at s * SLICE + row * ROW + column.  Where the tile has fewer elements than the
-// block has threads, several threads share the parts of one.  `shared` has room for OUT numbers a thread.
+// Part s of element (row, column) lies at s * SLICE + row * ROW + column.  Where the tile has so few elements that
+// threads would have nothing to do, several share the parts of four neighbors.  `shared` has room for four numbers a
+// thread.
 template <typename R, int BM, int BN, int KS, int SLICE, int ROW, int THREADS, int OUT, class Write>
 GL_INLINE void gl_gather(const R* sums, R* shared, bool any, const Write& write) {
-    constexpr unsigned int places = BM * BN / OUT, fit = THREADS / places, across = BN / OUT;
-    constexpr unsigned int sharing = fit < 1 ? 1 : fit < KS ? fit : KS;  // threads to an element
-    static_assert(SLICE % OUT == 0 && ROW % OUT == 0, "neighbors are loaded at once");
+    constexpr unsigned int size = BM * BN, places = size / OUT, across = BN / OUT, fours = size / 4;
+    constexpr unsigned int fit = THREADS / fours < 16 ? THREADS / fours : 16, sharing = fit < KS ? fit : KS;
+    static_assert(SLICE % 4 == 0 && ROW % 4 == 0 && BN % 4 == 0, "neighbors are loaded at once");
+    const unsigned int i = threadIdx.x;
     if (!any) {
         const R none[OUT] = {};
-        for (unsigned int i = threadIdx.x; i < places; i += THREADS) write(i / across, i % across * OUT, none);
+        for (unsigned int place = i; place < places; place += THREADS)
+            write(place / across, place % across * OUT, none);
         return;
     }
     __syncthreads();  // all parts are written
-    auto add = [&](R(&total)[OUT], unsigned int place, unsigned int first) {
-        const R* part = sums + place / across * ROW + place % across * OUT + first * SLICE;
-        gl_add<true>(total, part);
-#pragma unroll
-        for (unsigned int s = sharing; s < KS; s += sharing)
-            if (KS % sharing == 0 || first + s < KS) gl_add<false>(total, part + s * SLICE);
-    };
-    if constexpr (sharing == 1) {
-        for (unsigned int i = threadIdx.x; i < places; i += THREADS) {
+    if constexpr (2 * places > THREADS || sharing < 2) {
+        for (unsigned int place = i; place < places; place += THREADS) {
+            const R* part = sums + place / across * ROW + place % across * OUT;
             R total[OUT];
-            add(total, i, 0);
-            write(i / across, i % across * OUT, total);
+            gl_add<true>(total, part);
+#pragma unroll
+            for (int s = 1; s < KS; ++s) gl_add<false>(total, part + s * SLICE);
+            write(place / across, place % across * OUT, total);
         }
     } else {
-        const unsigned int i = threadIdx.x;
-        R total[OUT];
-        if (THREADS == places * sharing || i < places * sharing) {
-            add(total, i % places, i / places);
+        R four[4];
+        if (THREADS == fours * sharing || i < fours * sharing) {
+            const unsigned int first = i / fours, place = i % fours * 4;
+            const R* part = sums + place / BN * ROW + place % BN + first * SLICE;
+            gl_add<true>(four, part);
 #pragma unroll
-            for (int j = 0; j < OUT; ++j) shared[i * OUT + j] = total[j];
+            for (unsigned int s = sharing; s < KS; s += sharing)
+                if (KS % sharing == 0 || first + s < KS) gl_add<false>(four, part + s * SLICE);
+#pragma unroll
+            for (int j = 0; j < 4; ++j) shared[i * 4 + j] = four[j];
         }
         __syncthreads();
         if (i < places) {
+            R total[OUT];
+            gl_add<true>(total, shared + i * OUT);
 #pragma unroll
-            for (unsigned int s = 1; s < sharing; ++s) gl_add<false>(total, shared + (s * places + i) * OUT);
+            for (unsigned int s = 1; s < sharing; ++s) gl_add<false>(total, shared + s * size + i * OUT);
             write(i / across, i % across * OUT, total);
         }
     }
