@@ -1,7 +1,8 @@
 # Each target starts from nothing: it makes the environment that it needs in $(VENV), then does its work.
-#   make demo    train on a bundled real series and draw its forecast        make test   the whole suite
-#   make test-peers   live comparisons with PyTorch, Keras, ONNX Runtime
+#   make demo    train on a bundled real series and draw its forecast
+#   make test    what a change is judged by, minutes      make test-all   everything, by hand before a release
 #   make lint    style, format, types      make bench   side by side with peers       make docs   pictures, links
+#   make site    the documentation         make wheel   wheels, tested in an empty environment
 PYTHON ?= python3
 VENV ?= .venv
 PY := $(VENV)/bin/python
@@ -31,7 +32,7 @@ endif
 # What the native engine is built from: an environment is brought up to date when any of it changes.
 NATIVE := pyproject.toml CMakeLists.txt $(filter-out kernels/cuda/%, $(KERNELS))
 
-.PHONY: test-all test-slow fuzz fuzz-quick kill-test reliability test-lowest toolkits kernels ptx ptx-quick gpu-check demo test test-cpu test-cuda \
+.PHONY: test-all test-slow cross kernels-quick gallery notebooks wheel fuzz fuzz-quick kill-test reliability test-lowest toolkits kernels ptx ptx-quick gpu-check demo test test-cpu test-cuda \
   test-cards test-peers selftest sanitize lint format peers bench docs site test-site build venv clean
 
 venv: $(VENV)/.test
@@ -59,20 +60,30 @@ $(VENV)/.dev: $(NATIVE) | $(PY)
 demo: $(VENV)/.demo
 	@$(VENV)/bin/gpulstm demo --output $(OUT)/demo --force
 
-test: $(VENV)/.test
+test:
+	@echo "make test: an environment in $(VENV) (2 to 4 minutes the first time), then the tests of a change on the CPU and,"
+	@echo "where there is no GPU, of the CUDA code on the simulator: about 4 minutes with two processes on two cores."
+	@echo "Left to make test-all, an hour: what is marked slow, sanitizers, other libraries, notebooks, site, fuzzing."
+	@$(MAKE) --no-print-directory $(VENV)/.test
 	@$(MAKE) --no-print-directory --keep-going test-cpu test-cuda
 
 test-cpu: $(VENV)/.test
 	@echo "== tests on the CPU"
 	@$(PYTEST) -q $(SHARED) -m "not cuda and not ptx and not slow"
 
-# The long rest, by hand before a release: what is marked slow, on the CPU and on the simulator.
 test-slow: $(VENV)/.test
 	@echo "== tests marked slow"
-	@$(PYTEST) -q -m "slow and not cuda and not ptx"
-	@if [ "$(SIMULATOR)" = yes ]; then $(HOSTGPU) $(PYTEST) -q -m "slow and cuda" || [ $$? -eq 5 ]; fi
+	@$(PYTEST) -q $(SHARED) -m "slow and not cuda and not ptx"
+	@if [ "$(SIMULATOR)" = yes ]; then echo "== tests marked slow, on the simulator"; $(HOSTGPU) $(PYTEST) -q $(SHARED) -m "slow and cuda"; fi
 
-test-all: test test-slow
+# Everything, by hand before a release; each part's time goes into runs/test-all.txt, and a part that fails stops no other.
+ALL := lint test selftest test-slow sanitize cross test-cards ptx test-peers notebooks test-site test-lowest wheel fuzz-quick
+test-all:
+	@echo "make test-all: $(ALL): about an hour on two cores, and 4 GB for the other libraries"
+	@mkdir -p $(OUT); : > $(OUT)/test-all.txt; bad=; for part in $(ALL); do \
+	  start=$$(date +%s); $(MAKE) --no-print-directory $$part && word=ok || { word=FAILED; bad="$$bad $$part"; }; \
+	  echo "$$part $$word $$(($$(date +%s) - start)) s" | tee -a $(OUT)/test-all.txt; done; \
+	  cat $(OUT)/test-all.txt; [ -z "$$bad" ] || { echo "FAILED:$$bad"; exit 1; }
 
 # A GPU where CuPy finds one, else the simulator, else none of them, and that is said.
 test-cuda: $(VENV)/.test
@@ -148,6 +159,15 @@ bench: $(VENV)/.demo
 	@GPULSTM_PEERS_PYTHON=$${GPULSTM_PEERS_PYTHON:-$$([ -x $(PEERS)/bin/python ] && echo $(PEERS)/bin/python)} \
 	  $(PY) bench.py --output $(OUT)/bench --force
 
+# The gallery's scripts: their pictures and what they print, kept next to them; and all of them as notebooks, run, those of
+# CUDA on the simulator where there is no GPU (that one needs PyTorch, so all run where the other libraries are).
+gallery: $(VENV)/.test
+	@$(PY) tools/gallery.py pictures $(filter-out pipeline,$(basename $(notdir $(wildcard docs/gallery/*.py))))
+
+notebooks: $(PEERS)-live/.done
+	@$(PEERS)-live/bin/python -m pip install -q --disable-pip-version-check -e '.[gallery]' $(CUPY)
+	@OPENBLAS_NUM_THREADS=1 $(PEERS)-live/bin/python tools/gallery.py notebooks build/notebooks
+
 docs: $(VENV)/.test
 	@for script in $$(grep -l __main__ docs/pictures/*.py); do echo "== $$script"; $(PY) "$$script" || exit 1; done
 	@$(PY) tools/check_links.py
@@ -212,6 +232,15 @@ $(TOOLKITS)/.done: | $(VENV)/.test
 kernels: $(TOOLKITS)/.done
 	@$(PY) tools/kernels.py $(ARCH:%=--arch %)
 
+# The same for one architecture and the LSTM, written nowhere: whether a change compiles.
+kernels-quick: $(TOOLKITS)/.done
+	@$(PY) tools/kernels.py --check --arch 90 --cell lstm --oldest-only
+
+# The native engine for aarch64, under an emulator; needs g++-aarch64-linux-gnu and qemu-user.
+cross:
+	@command -v aarch64-linux-gnu-g++ qemu-aarch64 >/dev/null || { echo "NOT RUN: apt-get install g++-aarch64-linux-gnu qemu-user"; exit 1; }
+	@tools/cross_check.sh
+
 # The kernels' real PTX, interpreted with checks against the reference engine; the quick part takes less than two minutes.
 ptx ptx-quick: export OPENBLAS_NUM_THREADS ?= 1
 ptx: $(TOOLKITS)/.done
@@ -229,6 +258,11 @@ gpu-check: $(VENV)/.test
 
 build: $(VENV)/.dev
 	@$(PY) -m build --outdir dist .
+
+# Wheels for Linux, tested in an empty environment without a compiler, for all PYTHONS that are here.
+PYTHONS ?= $(shell for minor in 10 11 12 13 14; do python3.$$minor --version >/dev/null 2>&1 && echo python3.$$minor; done)
+wheel:
+	@tools/wheel.sh dist $(PYTHONS)
 
 clean:
 	rm -rf $(VENV) $(PEERS) $(PEERS)-live .venv-site $(OUT) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -121,10 +121,10 @@ def pinball(actual: Any, quantile_forecasts: Any, quantiles: Sequence[float], we
 
 
 def coverage(actual: Any, lower: Any, upper: Any, weight: Any = None) -> float:
-    """Share of the steps with `lower <= actual <= upper`, 0 to 1; a good 80 % band covers 0.8."""
+    """Share of the steps with `lower <= actual <= upper`, in percent; a good 80 % band covers 80."""
     plain, lower, weight = _prepare(actual, lower, weight)
     _, upper, _ = _prepare(actual, upper, None)
-    return _mean(((lower <= plain) & (plain <= upper)).astype(np.float64), weight)
+    return 100 * _mean(((lower <= plain) & (plain <= upper)).astype(np.float64), weight)
 
 
 def naive(history: Any, horizon: int) -> np.ndarray:

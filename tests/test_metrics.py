@@ -22,7 +22,7 @@ def test_values_by_hand() -> None:
     assert pinball(ACTUAL, levels, (0.1, 0.9)) == pytest.approx(
         ((0.1 * 1 + 0.1 * 1) + (0.0 + 0.1 * 1) + (0.9 * 1 + 0.1 * 2)) / 6
     )
-    assert coverage(ACTUAL, levels[:, 0], levels[:, 1]) == pytest.approx(2 / 3)
+    assert coverage(ACTUAL, levels[:, 0], levels[:, 1]) == pytest.approx(200 / 3)
 
 
 def test_the_median_pinball_is_half_the_absolute_error(rng) -> None:

@@ -5,7 +5,9 @@ MkDocs calls the functions named `on_...` while it builds (`mkdocs.yml` names th
 
 from __future__ import annotations
 
+import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,9 @@ from latex2mathml.converter import convert
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tools"))
+
+import gallery  # noqa: E402 - next to this file
 
 REFERENCE = {
     "layers": (
@@ -37,6 +42,12 @@ REFERENCE = {
     "errors": ("Errors", ["gpulstm.errors"]),
 }
 
+GALLERY = """# Gallery
+
+Short programs on real data, each a page and a notebook made of one script, which the tests run.
+
+"""
+
 FORMULA = re.compile(r"^```math\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 IN_LINE = re.compile(r"\$`([^`\n]+)`\$")
 QUOTED = re.compile(r"<!-- from (\S+) -->\n```python\n")
@@ -51,6 +62,12 @@ def on_files(files: Files, config: Any) -> Files:
         files.append(File.generated(config, f"reference/{name}.md", content=text))
     changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").replace("](docs/", "](")
     files.append(File.generated(config, "changelog.md", content=changes))
+    names = "".join(f"- [{gallery.title(name)}]({name}.md)\n" for name in gallery.ORDER)
+    files.append(File.generated(config, "gallery/index.md", content=GALLERY + names))
+    for name in gallery.ORDER:
+        files.append(File.generated(config, f"gallery/{name}.md", content=gallery.page(name)))
+        notebook = json.dumps(gallery.notebook(name), indent=1)
+        files.append(File.generated(config, f"gallery/{name}.ipynb", content=notebook))
     rows = []
     for path in sorted((ROOT / "docs" / "decisions").glob("[0-9]*.md")):
         title = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
@@ -70,9 +87,12 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
         picture, text, target = match.groups()
         if re.match(r"[a-z]+:|#", target):
             return match.group(0)
+        folder = f"{target}/index.md"
+        if not picture and files.get_file_from_path((here / folder).as_posix()):
+            return f"[{text}]({folder})"
         resolved = (ROOT / "docs" / here / target.split("#")[0]).resolve()
         inside = resolved.is_relative_to(ROOT / "docs") or files.get_file_from_path(str(here / target.split("#")[0]))
-        known = inside and resolved.suffix in {".md", ".png", ".svg"}
+        known = inside and resolved.suffix in {".md", ".png", ".svg", ".ipynb"}
         return match.group(0) if known or picture else text
 
     markdown = FORMULA.sub(lambda match: f"<div>{convert(match.group(1), display='block')}</div>", markdown)

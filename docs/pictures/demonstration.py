@@ -18,7 +18,7 @@ def draw(folder: Path = FOLDER) -> Path:
     with tempfile.TemporaryDirectory() as place:
         result = demo.run(place, quiet=True, device="cpu")
         for name, errors in result.backtest.metrics().items():
-            coverage = f"{100 * errors['coverage']:.0f} %" if "coverage" in errors else ""
+            coverage = f"{errors['coverage']:.0f} %" if "coverage" in errors else ""
             print(f"| {name} | {errors['MAE']:.2f} | {errors['MASE']:.2f} | {coverage} |")
         return shrink(result.files["backtest picture"], "demo_backtest.png", folder)
 

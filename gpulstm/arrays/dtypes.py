@@ -58,6 +58,8 @@ def check(dtype: str, device: str, capability: int | None) -> None:
     Raises:
         DTypeError: they cannot.
     """
+    if dtype not in NAMES:
+        raise DTypeError(f"dtype is {dtype!r}, expected one of {', '.join(NAMES)}")
     if is_half(dtype) and capability is None:
         raise DTypeError(f"dtype is {dtype!r}, which is storage on CUDA; on the cpu expected 'float32' or 'float64'")
     if dtype == "bfloat16" and capability is not None and capability < 80:

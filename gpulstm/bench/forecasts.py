@@ -70,7 +70,7 @@ class Score:
     Attributes:
         task, contender, measure, seed: which.
         value: of the measure; smaller is better.
-        coverage: share of actual values within the 80 % band, or None.
+        coverage: share of actual values within the 80 % band, in percent, or None.
         seconds: of the processor, for fitting and forecasting.
     """
 

@@ -9,13 +9,24 @@ from typing import Annotated
 import typer
 
 from gpulstm.cli import bench, convert, demo, forecaster, info, tune, warmup
+from gpulstm.cli.options import PlainCommand, PlainGroup
 
-HELP = """Stacked LSTMs for time series, on the CPU and on NVIDIA GPUs.
+HELP = "Forecast the series of a table, with small LSTMs and simple methods together, on CPUs and NVIDIA GPUs."
 
-First result: gpulstm demo.  Own data: gpulstm train DATA.csv --target COLUMN --time COLUMN, then gpulstm forecast.
+START = """\
+gpulstm forecasts the series of a table, and says how much better that is than simple forecasts.
+
+  gpulstm demo                                     bundled weekly CO2: tables and pictures
+  gpulstm train seattle_weather                    bundled daily weather, or your own CSV
+  gpulstm forecast runs/model/model.safetensors    what comes next, as CSV and picture
+
+gpulstm --help lists all commands (info, backtest, convert ...), gpulstm train --help the options of one,
+and gpulstm --install-completion teaches them to your shell.\
 """
 
-app = typer.Typer(name="gpulstm", help=HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(
+    name="gpulstm", help=HELP, cls=PlainGroup, invoke_without_command=True, pretty_exceptions_enable=False
+)
 
 
 def _version(asked: bool) -> None:
@@ -26,22 +37,27 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def _common(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version and stop.", is_eager=True, callback=_version)
     ] = False,
 ) -> None:
-    pass
+    if context.invoked_subcommand is None:
+        print(START)
 
 
-app.command()(demo.demo)
-app.command()(forecaster.train)
-app.command()(forecaster.forecast)
-app.command()(forecaster.backtest)
-app.command()(tune.tune)
-app.command()(convert.convert)
-app.command()(info.info)
-app.command()(bench.bench)
-app.command()(warmup.warmup)
+for _command in (
+    demo.demo,
+    forecaster.train,
+    forecaster.forecast,
+    forecaster.backtest,
+    tune.tune,
+    convert.convert,
+    info.info,
+    bench.bench,
+    warmup.warmup,
+):
+    app.command(cls=PlainCommand)(_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

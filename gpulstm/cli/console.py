@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import functools
 import importlib.util
 import re
@@ -25,9 +26,9 @@ MISTAKE = 2  # exit status of a wrong command line
 Command = TypeVar("Command", bound=Callable[..., None])
 
 
-def console() -> Console:
-    """Where results go: as wide as the terminal, or wide enough for every table where it is none."""
-    return Console(highlight=False, markup=False, width=None if is_terminal(sys.stdout) else 160)
+def console(most: int = 160) -> Console:
+    """Where results go: as wide as the terminal; where there is none, `most` columns, enough for every table."""
+    return Console(highlight=False, markup=False, width=None if is_terminal(sys.stdout) else most)
 
 
 def is_terminal(stream: TextIO | None) -> bool:
@@ -114,6 +115,20 @@ def new_files(folder: Path, names: Sequence[str], force: bool) -> list[Path]:
     return paths
 
 
+def written_before(path: Path, columns: Iterable[str]) -> bool:
+    """Whether a file is a table of forecasts that a run before wrote, which the next may replace.
+
+    It is where its columns are those of `columns` up to `target`; quantiles and forecasters may differ.
+    """
+    if not path.is_file():
+        return False
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+        head = next(csv.reader([file.readline(10_000)]), [])
+    own = list(columns)
+    known = own.index("target") + 1
+    return head[:known] == own[:known]
+
+
 def can_draw() -> bool:
     """Whether matplotlib is there; where it is not, that is said once, and the numbers are written all the same."""
     installed = importlib.util.find_spec("matplotlib") is not None
@@ -163,13 +178,12 @@ def members_table(report: Mapping[str, Any]) -> Group:
 def metrics_table(result: Backtest) -> Group:
     """The metrics of a backtest, a forecaster a row."""
     heads = {"MAPE": "MAPE %", "sMAPE": "sMAPE %", "coverage": "coverage %"}
-    if len(result.levels) > 1:
-        heads["coverage"] = f"coverage % (of {100 * (result.levels[-1] - result.levels[0]):.0f})"
+    if result.target_coverage is not None:
+        heads["coverage"] = f"coverage % (of {result.target_coverage:.0f})"
     metrics = result.metrics()
     shown = [name for name in METRICS if any(name in errors for errors in metrics.values())]
     rows = [
-        [forecaster, *(number(errors.get(name, np.nan) * (100 if name == "coverage" else 1)) for name in shown)]
-        for forecaster, errors in metrics.items()
+        [forecaster, *(number(errors.get(name, np.nan)) for name in shown)] for forecaster, errors in metrics.items()
     ]
     count, horizon = result.index.shape
     judged = "errors of the median, RMSE of the mean" if result.mean is not None else "errors of the point forecast"

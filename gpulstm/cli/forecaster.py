@@ -24,10 +24,11 @@ from gpulstm.cli.console import (
     number,
     polite,
     say,
+    written_before,
 )
 from gpulstm.cli.console import table as words
 from gpulstm.cli.options import with_options
-from gpulstm.cli.summary import summary
+from gpulstm.cli.summary import guessed, summary
 from gpulstm.data import datasets
 from gpulstm.data.loading import load_series
 from gpulstm.data.options import TableOptions
@@ -109,7 +110,7 @@ def train(
         raise ConfigError(f"--resume finds no {RUN} in {output}; name the --output of the interrupted run")
     if metrics is not None:
         new_files(metrics.parent, [metrics.name], force or resume)
-    for line in summary(series, Forecaster.of(config).planned(series)):
+    for line in [*guessed(series, table), *summary(series, Forecaster.of(config).planned(series))]:
         say(line)
     job = Job(output, force or resume, quiet, tensorboard)
     forecaster = Forecaster.of(config)
@@ -258,13 +259,14 @@ def forecast(
     past = forecaster.tail if data is None else forecaster.read(table_path(data))
     result = forecaster.predict(horizon or None, future, data=None if data is None else past)
     drawn = names_of("forecast", result.names, result.targets, pictures) if can_draw() else {}
-    table, *paths = new_files(output, ["forecast.csv", *drawn.values()], force)
+    columns = result.columns()
+    again = force or written_before(output / "forecast.csv", columns)
+    table, *paths = new_files(output, ["forecast.csv", *drawn.values()], again)
     output.mkdir(parents=True, exist_ok=True)
     result.to_csv(table)
     for (series, target), path in zip(drawn, paths, strict=True):
         draw_forecast(path, result, past, series=series, target=target, label=unit)
     out = console()
-    columns = result.columns()
     rows = next(iter(columns.values())).size
     shown = [[cell(values[row], result.labels.form) for values in columns.values()] for row in range(min(10, rows))]
     out.print(words(list(columns), shown))
@@ -299,7 +301,8 @@ def backtest(
     series = forecaster.read(table_path(data))
     result = forecaster.backtest(series, origins=origins or None, stride=stride or None, automatic=True)
     drawn = names_of("backtest", result.names, result.targets, pictures) if can_draw() else {}
-    table, *paths = new_files(output, ["backtest.csv", *drawn.values()], force)
+    again = force or written_before(output / "backtest.csv", result.columns())
+    table, *paths = new_files(output, ["backtest.csv", *drawn.values()], again)
     output.mkdir(parents=True, exist_ok=True)
     result.to_csv(table)
     for (row, target), path in zip(drawn, paths, strict=True):

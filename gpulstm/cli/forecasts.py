@@ -29,7 +29,7 @@ def bench_forecasts(data: Path | None, names: Sequence[str], seeds: int, output:
 
     def report(task: Task, scores: list[Score]) -> None:
         for score in scores:
-            covered = "" if score.coverage is None else f", band covers {100 * score.coverage:.0f} %"
+            covered = "" if score.coverage is None else f", band covers {score.coverage:.0f} %"
             say(f"{task.name}: {score.contender} {score.measure} {score.value:.4f}{covered}, {score.seconds:.1f} CPU s")
 
     found = forecasts.run(forecasts.tasks(data, names), data, range(min(seeds, SEEDS)), report)
@@ -43,7 +43,7 @@ def bench_forecasts(data: Path | None, names: Sequence[str], seeds: int, output:
                 contender,
                 own[0].measure,
                 number(float(np.mean([score.value for score in own])), 4),
-                number(100 * float(np.mean(covered))) if covered else "-",
+                number(float(np.mean(covered))) if covered else "-",
                 f"{np.mean([score.seconds for score in own]):.1f}",
             ]
         )

@@ -59,7 +59,7 @@ def info(
     if as_json:
         print(json.dumps({**facts, "plans": plans}, indent=1))
         return
-    out = console()
+    out = console(100)
     out.print(f"gpulstm {facts['version']}   Python {facts['python']}   NumPy {facts['numpy']}")
     out.print(table(["device", "what it is"], facts["devices"].items(), text=2, wrap=1))
     out.print(table(["engine", "state"], facts["engines"], text=2, wrap=1))

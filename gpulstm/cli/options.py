@@ -26,10 +26,36 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from gpulstm.validate import Described
 
 Command = TypeVar("Command", bound=Callable[..., None])
+
+
+class PlainCommand(TyperCommand):
+    """A command whose help shows no type behind a flag."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """The parameters in their order."""
+        return _bare_flags(super().get_params(ctx))
+
+
+class PlainGroup(TyperGroup):
+    """A group of commands, likewise."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """The parameters in their order."""
+        return _bare_flags(super().get_params(ctx))
+
+
+def _bare_flags(parameters: list[Any]) -> list[Any]:
+    for parameter in parameters:
+        if getattr(parameter, "is_flag", False):
+            parameter.metavar = ""
+    return parameters
+
+
 _PLAIN = (bool, int, float, str)
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
+
 import numpy as np
 
+from gpulstm.data.options import TableOptions
 from gpulstm.data.seasons import seasons_of
 from gpulstm.data.series import SeriesSet
 from gpulstm.data.splits import chronological_cuts
@@ -14,6 +17,23 @@ from gpulstm.forecast.config import ForecasterConfig
 def summary(series: SeriesSet, config: ForecasterConfig) -> list[str]:
     """Lines on the series, and on what training with `config` makes of them; errors as `chronological_cuts`."""
     return [_table(series), *_columns(series), *_step(series, config), *series.notes, *_parts(series, config)]
+
+
+def guessed(series: SeriesSet, asked: TableOptions) -> list[str]:
+    """Which columns were taken for what without being named, as the options that name them, and what else to say."""
+    time = () if series.origin.time is None else (series.origin.time,)
+    roles: dict[str, tuple[str, ...]] = {"time": time, "target": series.target_names, "series": series.origin.series}
+    told = {role: names for role, names in roles.items() if not getattr(asked, role)}
+    if not told:
+        return []
+    words = [f"--{role} {shlex.quote(name)}" for role, names in told.items() for name in names[:8]]
+    line = f"guessed: {' '.join(words) or 'nothing'}"
+    more = len(told.get("target", ())) - 8
+    line += f" and {more} more" if more > 0 else ""
+    line += "".join(
+        f"; no column of {'times' if role == 'time' else role}" for role, names in told.items() if not names
+    )
+    return [line, "other columns: say so with --time, --target, --series; --past, --future and --static add inputs"]
 
 
 def _table(series: SeriesSet) -> str:

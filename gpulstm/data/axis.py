@@ -82,10 +82,6 @@ class Labels:
             columns[name] = array[series]
         return columns
 
-    def shown(self, series: int) -> bool:
-        """Whether a table of so many series has the columns of ids: where it has several, or ids under names."""
-        return series > 1 or (bool(self.ids) and self.id_names != ("series",))
-
     def select(self, series: Sequence[int]) -> Labels:
         """The labels of some of the series."""
         return replace(self, ids=tuple(self.ids[at] for at in series)) if self.ids else self

@@ -104,18 +104,6 @@ def draw_backtest(
     )
 
 
-def plot_forecast(forecast: Forecast, past: SeriesSet | None, *, series: int, target: int, axes: Any) -> Any:
-    """One series and target on matplotlib axes, which are returned; see `Forecast.plot`."""
-    fan = _fan(forecast, forecast.index, forecast.median, series, target)
-    time, observed = fan.time[:0], np.zeros(0)
-    if past is not None:
-        rows = slice(-max(SHOWN * len(fan.time), 30), None)
-        time, observed = past.time_of(series)[rows], past.series(series)[rows, target]
-        if past.time is None:
-            time = time + fan.time[0] - past.lengths[series]
-    return drawing.fans_on(axes, [fan], time=time, observed=observed, label=_name(forecast, series, target))
-
-
 def plot_backtest(result: Backtest, data: SeriesSet | None, *, series: int, target: int, axes: Any) -> Any:
     """One series and target on matplotlib axes, which are returned; see `Backtest.plot`."""
     chosen = _apart(result, series)
@@ -137,7 +125,7 @@ def _covered(result: Backtest, series: int, target: int) -> str:
     covered = result.errors(series, target)[MODEL].get("coverage")
     if covered is None or result.target_coverage is None:
         return ""
-    return f"; the band of {100 * result.target_coverage:.0f} % covers {100 * covered:.0f} %"
+    return f"; the band of {result.target_coverage:.0f} % covers {covered:.0f} %"
 
 
 def _apart(result: Backtest, series: int) -> list[int]:

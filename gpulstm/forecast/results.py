@@ -76,18 +76,17 @@ class Forecast:
         return self.quantiles[..., self.levels.index(level)]
 
     def columns(self) -> dict[str, np.ndarray]:
-        """The forecast as a table in long format: series, time, target, mean, median and one column a quantile.
+        """The forecast as a table in long format: time, series, target, mean, median and one column a quantile.
 
-        Ids and times stand under the names that they came with, `series` and `time` where they had none.  The column
-        `target`, and that of a series without an id, are left out where there is only one, `mean` and `median` where
-        they are not known.
+        Times and ids stand under the names that they came with, `time` and `series` where they had none.  The columns
+        are the same for one series and for many; `mean` and `median` are left out where they are not known.
         """
         count, horizon, width = self.mean.shape
         rows = np.repeat(np.arange(count), horizon * width)
-        table = self.labels.id_columns(self.names, rows) if self.labels.shown(count) else {}
-        add_column(table, self.labels.time_name, np.repeat(self.index.ravel(), width))
-        if width > 1:
-            add_column(table, "target", np.tile(np.array(self.targets), count * horizon))
+        table = {self.labels.time_name: np.repeat(self.index.ravel(), width)}
+        for name, values in self.labels.id_columns(self.names, rows).items():
+            add_column(table, name, values)
+        add_column(table, "target", np.tile(np.array(self.targets), count * horizon))
         add_column(table, self.point, self.mean.ravel())
         if self.middle is not None:
             add_column(table, "median", self.middle.ravel())
@@ -182,8 +181,8 @@ class Backtest:
 
     @property
     def target_coverage(self) -> float | None:
-        """What the band between the outermost quantiles ought to cover, or None where there is none."""
-        return self.levels[-1] - self.levels[0] if self.quantiles is not None and len(self.levels) > 1 else None
+        """What the band between the outermost quantiles ought to cover, in percent, or None where there is none."""
+        return 100 * (self.levels[-1] - self.levels[0]) if self.quantiles is not None and len(self.levels) > 1 else None
 
     seasons: tuple[int, ...] = ()
     labels: Labels = field(default_factory=Labels)
@@ -329,15 +328,15 @@ class Backtest:
         }
 
     def columns(self) -> dict[str, np.ndarray]:
-        """All forecasts as a table in long format, one row per forecast, step and target."""
+        """All forecasts as a table in long format, one row per forecast, step and target; columns as of `Forecast`."""
         count, horizon, width = self.actual.shape
         rows = np.repeat(self.series, horizon * width)
-        table = self.labels.id_columns(self.names, rows) if self.labels.shown(len(self.names)) else {}
+        table = {self.labels.time_name: np.repeat(self.index.ravel(), width)}
+        for name, values in self.labels.id_columns(self.names, rows).items():
+            add_column(table, name, values)
         add_column(table, "origin", np.repeat(self.origins, horizon * width))
         add_column(table, "step", np.tile(np.repeat(np.arange(1, horizon + 1), width), count))
-        add_column(table, self.labels.time_name, np.repeat(self.index.ravel(), width))
-        if width > 1:
-            add_column(table, "target", np.tile(np.array(self.targets), count * horizon))
+        add_column(table, "target", np.tile(np.array(self.targets), count * horizon))
         add_column(table, "actual", self.actual.ravel())
         for name, forecast in self.forecasts.items():
             add_column(table, name.replace(" ", "_"), forecast.ravel())

@@ -8,11 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from gpulstm import validate
+from gpulstm.arrays import dtypes
 from gpulstm.arrays.backend import Array, Backend
-from gpulstm.arrays.dtypes import dtype_of
+from gpulstm.arrays.devices import resolve
 from gpulstm.arrays.gemm import Products, matmul
 from gpulstm.arrays.params import ParamDict
 from gpulstm.engines.spec import StackSpec
+from gpulstm.errors import ShapeError
 from gpulstm.model.initializers import dense_values
 from gpulstm.model.stack import Recurrent
 
@@ -220,33 +223,107 @@ class RNN(Recurrent):
 
 
 class Dense:
-    """y = x W + b.
+    """A dense layer, y = x W + b, on what a stack gives, or alone.
 
     Args:
-        params: a `ParamDict` with `W (I, O)` and `b (O,)`; see `Dense.shapes`.
-        seed: of the initial weights: Glorot uniform W, zero b; None leaves `params` as they are.
+        input_size: I, features of the last axis.
+        output_size: O.
+        dtype: "float32", "float64", or, on CUDA, "float16" or "bfloat16".
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        seed: of the initial weights: Glorot uniform W (Glorot & Bengio 2010), zero b.
+        params: views with `W (I, O)` and `b (O,)` into a larger buffer; None allocates them.
+        initial: draw initial weights; False leaves `params` as they are.
+
+    Attributes:
+        params: `W` and `b`, views into `params.flat`.
+
+    Raises:
+        ConfigError: a size below 1.
+        DTypeError: a dtype that the device has not.
     """
 
-    def __init__(self, params: ParamDict, seed: int | None) -> None:
-        self.params = params
-        if seed is not None:
-            inputs, outputs = params.shapes["W"]
-            params.load(dense_values(inputs, outputs, seed))
+    def __init__(
+        self,
+        input_size: int,
+        output_size: int,
+        *,
+        dtype: Any = "float32",
+        device: str | Backend = "auto",
+        seed: int = 0,
+        params: ParamDict | None = None,
+        initial: bool = True,
+    ) -> None:
+        self.backend = resolve(device)
+        self.input_size = validate.count("input_size", input_size)
+        self.output_size = validate.count("output_size", output_size)
+        self.dtype = _dtype_name(dtype)
+        dtypes.check(self.dtype, self.backend.device, self.backend.capability)
+        shapes = self.shapes(self.input_size, self.output_size)
+        self.params = ParamDict.allocate(self.backend, shapes, self.dtype) if params is None else params
+        if initial:
+            self.params.load(dense_values(input_size, output_size, validate.count("seed", seed, at_least=0)))
+
+    def __repr__(self) -> str:
+        return f"Dense({self.input_size}, {self.output_size}, dtype={self.dtype!r}, device={self.backend.device!r})"
 
     @staticmethod
     def shapes(inputs: int, outputs: int) -> dict[str, tuple[int, ...]]:
         """Parameter shapes by name."""
         return {"W": (inputs, outputs), "b": (outputs,)}
 
-    def forward(self, x: Array, products: Products = "cublas") -> Array:
-        """x `(B, I)` -> y `(B, O)`; a CUDA graph needs the products "own"."""
-        return matmul(self.params.backend, x, self.params["W"], products) + self.params["b"]
+    def __call__(self, x: Any) -> Array:
+        """As `forward`."""
+        return self.forward(x)
 
-    def backward(self, x: Array, dy: Array, grads: ParamDict, products: Products = "cublas") -> Array:
-        """dx `(B, I)` from the input and dy `(B, O)`; adds to the gradients of W and b."""
-        grads["W"] += matmul(self.params.backend, x, dy, products, transa=True)
-        grads["b"] += dy.sum(axis=0)
-        return matmul(self.params.backend, dy, self.params["W"], products, transb=True)
+    def forward(self, x: Any, *, products: Products = "cublas") -> Array:
+        """x `(..., I)` -> y `(..., O)`.
+
+        Args:
+            x: real numbers on this device, converted to the layer's dtype; any leading axes.
+            products: who multiplies on CUDA; a graph needs "own".
+
+        Raises:
+            ShapeError, DTypeError, DeviceError: one sentence each, before anything is computed.
+        """
+        x = self._checked("x", x, self.input_size)
+        with self.backend.activate():
+            flat = x.reshape(-1, self.input_size)
+            y = matmul(self.backend, flat, self.params["W"], products) + self.params["b"]
+            return y.reshape(*x.shape[:-1], self.output_size)
+
+    def backward(
+        self, x: Any, dy: Any, grads: ParamDict | None = None, *, products: Products = "cublas"
+    ) -> tuple[Array, ParamDict]:
+        """The gradients of a scalar loss, from that of y.
+
+        Args:
+            x: what `forward` read, `(..., I)`.
+            dy: gradient of y, `(..., O)`.
+            grads: the parameters' gradients are added to these; new zeros if None.
+            products: as of `forward`.
+
+        Returns:
+            dx `(..., I)` and `grads`, named as `params`.
+
+        Raises:
+            ShapeError, DTypeError, DeviceError: one sentence each, before anything is computed.
+        """
+        x, dy = self._checked("x", x, self.input_size), self._checked("dy", dy, self.output_size)
+        if x.shape[:-1] != dy.shape[:-1]:
+            raise ShapeError(f"dy has shape {dy.shape}, expected {(*x.shape[:-1], self.output_size)}, the shape of y")
+        grads = self.params.like() if grads is None else grads
+        with self.backend.activate():
+            flat, flat_dy = x.reshape(-1, self.input_size), dy.reshape(-1, self.output_size)
+            grads["W"] += matmul(self.backend, flat, flat_dy, products, transa=True)
+            grads["b"] += flat_dy.sum(axis=0)
+            dx = matmul(self.backend, flat_dy, self.params["W"], products, transb=True)
+            return dx.reshape(x.shape), grads
+
+    def _checked(self, name: str, values: Any, size: int) -> Array:
+        values = self.backend.asarray(values, self.dtype, name=name)
+        if values.ndim == 0 or values.shape[-1] != size:
+            raise ShapeError(f"{name} has shape {values.shape}, expected (..., {size})")
+        return values
 
 
 def _pair(zoneout: Any) -> Any:
@@ -254,4 +331,4 @@ def _pair(zoneout: Any) -> Any:
 
 
 def _dtype_name(dtype: Any) -> str:
-    return dtype_of(dtype).name
+    return dtypes.dtype_of(dtype).name

@@ -173,7 +173,15 @@ class Network:
             params=self.params.sub("rnn."),
             initial=initial,
         )
-        self.head = Dense(self.params.sub("head."), seed if initial else None)
+        self.head = Dense(
+            config.head_inputs,
+            config.head_outputs,
+            dtype=config.stack.dtype,
+            device=self.backend,
+            seed=seed,
+            params=self.params.sub("head."),
+            initial=initial,
+        )
 
     def __repr__(self) -> str:
         config = self.config
@@ -252,7 +260,9 @@ class Network:
             inputs = y if reading.last is None else y[-reading.last :].reshape(-1, config.stack.output_size)
             if config.future_size or future is not None:
                 inputs = self.backend.xp.concatenate([inputs, self._future(future, inputs.shape[0])], axis=1)
-            raw = self.head.forward(inputs, products).reshape(-1, config.horizon, config.targets, config.outputs)
+            raw = self.head.forward(inputs, products=products).reshape(
+                -1, config.horizon, config.targets, config.outputs
+            )
         kept = None if tape is None else NetworkTape(tape, inputs, products, reading.last, before)
         return raw, state if state_taken is None else state_taken, kept
 
@@ -274,7 +284,8 @@ class Network:
             raise ShapeError(f"draw has shape {draw.shape}, expected {expected}, the shape of raw")
         xp, part, rows = self.backend.xp, grads.sub("rnn."), (tape.stack.batch, config.stack.output_size)
         with self.backend.activate():
-            dread = self.head.backward(tape.read, draw.reshape(expected[0], -1), grads.sub("head."), tape.products)
+            dhead, head = draw.reshape(expected[0], -1), grads.sub("head.")
+            dread, _ = self.head.backward(tape.read, dhead, head, products=tape.products)
             dy = dread[:, : config.stack.output_size]
             if tape.steps is not None:
                 dy, after = xp.zeros((tape.stack.run.plan.call.steps, *rows), dread.dtype), dy

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from gpulstm.errors import missing_extra
-from gpulstm.plots.figures import BLACK, BLUE, CYCLE, DASHES, VERMILLION, Fan
+from gpulstm.plots import figures
+from gpulstm.plots.figures import CYCLE, DASHES, Fan
 
 
 def own_axes(axes: Any) -> Any:
@@ -19,11 +19,10 @@ def own_axes(axes: Any) -> Any:
     """
     if axes is not None:
         return axes
-    try:
+    with figures.style():
         import matplotlib.pyplot as plt
-    except ImportError as error:
-        raise missing_extra("plots", "drawing a picture") from error
-    return plt.subplots(figsize=(10, 4.5), layout="constrained")[1]
+
+        return plt.subplots(figsize=(10, 4.5))[1]
 
 
 def fans_on(axes: Any, fans: Sequence[Fan], *, time: np.ndarray, observed: np.ndarray, label: str) -> Any:
@@ -39,18 +38,7 @@ def fans_on(axes: Any, fans: Sequence[Fan], *, time: np.ndarray, observed: np.nd
         the axes.
     """
     axes = own_axes(axes)
-    if len(time):
-        axes.plot(time, observed, color=BLACK, linewidth=1.1, label="observed")
-    for number, fan in enumerate(fans):
-        color = (BLUE, VERMILLION)[number % 2]
-        for place, (coverage, low, high) in enumerate(fan.bands):
-            text = f"{100 * coverage:.0f} % interval" if number == 0 else None
-            axes.fill_between(fan.time, low, high, color=color, alpha=0.18 + 0.12 * place, linewidth=0, label=text)
-        if fan.centre is not None:
-            name = ("median" if 0.5 in fan.quantiles else "mean") if number == 0 else None
-            axes.plot(fan.time, fan.centre, color=color, linewidth=1.6, label=name)
-    axes.set_ylabel(label, parse_math=False)  # names are plain text: $, _, ^ and % mean themselves
-    axes.legend()
+    figures.draw_fans(axes, fans, time, observed, label)
     return axes
 
 
@@ -65,6 +53,6 @@ def history_on(axes: Any, columns: Mapping[str, Sequence[float]]) -> Any:
         values = np.asarray(columns[name], dtype=np.float64)
         if np.isfinite(values).any():
             axes.plot(columns["epoch"], values, color=color, linestyle=dash, label=name.replace("_", " "))
-    axes.set(xlabel="epoch", ylabel="loss")
+    axes.set(xlabel="epoch", ylabel="loss (scaled units)")
     axes.legend()
     return axes

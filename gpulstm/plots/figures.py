@@ -1,13 +1,14 @@
-"""Pictures: how training went, a forecast with its bands, a backtest beside its baselines, a comparison of timings.
+"""Pictures: how training went, a forecast with its bands, a backtest with its baselines, a comparison of timings.
 
 Everything comes as plain arrays and mappings, so that the pictures also serve for numbers that were not made here.
-matplotlib (the extra `plots`) draws them without a display and without its global state.  Colours are those of Okabe
-and Ito (2008, "Color Universal Design"), which stay apart for colour-blind readers; lines differ in style as well.
+matplotlib (the extra `plots`) draws them without a display and without its global state.  Colors are those of Okabe
+and Ito (2008, "Color Universal Design"), which stay apart for color-blind readers; lines differ in style as well.
 """
 
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,13 @@ from gpulstm.errors import DataError, ShapeError, missing_extra
 
 BLACK, GREY = "#202020", "#767676"
 BLUE, VERMILLION, GREEN, ORANGE, SKY, PURPLE = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7"
+COLORS = {  # of what is drawn in more than one panel or picture
+    "model": BLUE,
+    "seasonal naive": VERMILLION,
+    "naive": GREEN,
+    "drift": PURPLE,
+    "seasonal naive with drift": ORANGE,
+}
 CYCLE = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1)), (0, (1, 1)))
 
@@ -179,7 +187,7 @@ def forecast_axes(fan: Fan, time: np.ndarray, observed: np.ndarray, *, title: st
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    with _style() as matplotlib:
+    with style() as matplotlib:
         figure = matplotlib.figure.Figure(figsize=(10, 4.8))
         return _draw_forecast(figure, fan, (time, observed), words=(title, label))
 
@@ -198,8 +206,9 @@ def _draw_forecast(
     figure.suptitle(words[0], x=0.01, ha="left")
     axes.plot(*past, color=BLACK, linewidth=1.2, label="observed")
     _bands(axes, fan, labelled=True)
+    colors = _colors(list(baselines or {}))
     for (name, values), dash in zip((baselines or {}).items(), DASHES[1:], strict=False):
-        axes.plot(fan.time, values, linestyle=dash, color=GREY, linewidth=1.2, label=name)
+        axes.plot(fan.time, values, linestyle=dash, color=colors[name], linewidth=1.2, label=name)
     if actual is not None:
         axes.plot(fan.time, actual, color=BLACK, linewidth=1.2, linestyle=(0, (1, 1)), label="what came")
     if fan.centre is not None:
@@ -207,7 +216,7 @@ def _draw_forecast(
     if len(past[0]):
         axes.axvline(past[0][-1], color=GREY, linewidth=1, linestyle=":")
     axes.set_ylabel(words[1])
-    _time_axis(axes, fan.time)
+    time_axis(axes, fan.time)
     _legend_outside(axes)
     return axes
 
@@ -245,30 +254,21 @@ def backtest(
     with _figure(path, (10, 7)) as figure:
         figure.suptitle(title, x=0.01, ha="left")
         grid = figure.add_gridspec(2, 2, height_ratios=[1.25, 1], width_ratios=[1.6, 1])
-        upper = figure.add_subplot(grid[0, :])
-        upper.plot(time, observed, color=BLACK, linewidth=1.1, label="observed")
-        for number, fan in enumerate(fans):
-            colour = (BLUE, VERMILLION)[number % 2]
-            _bands(upper, fan, labelled=False, colour=colour)
-            if fan.centre is not None:
-                name = f"forecast ({len(fans)} origin{'s' if len(fans) > 1 else ''} shown)" if number == 0 else None
-                upper.plot(fan.time, fan.centre, color=colour, linewidth=1.5, label=name)
-                upper.plot(fan.time[0], fan.centre[0], "o", color=colour, markersize=3.5)
-        upper.set_ylabel(label)
-        _time_axis(upper, time)
-        _legend_outside(upper)
+        draw_fans(figure.add_subplot(grid[0, :]), fans, time, observed, label)
+        colors = _colors([*errors, *scores])
 
         left = figure.add_subplot(grid[1, 0])
-        for (name, values), colour, dash in zip(errors.items(), CYCLE, DASHES, strict=False):
-            left.plot(np.arange(1, len(values) + 1), values, linestyle=dash, color=colour, linewidth=1.8, label=name)
+        for (name, values), dash in zip(errors.items(), DASHES, strict=False):
+            steps = np.arange(1, len(values) + 1)
+            left.plot(steps, values, linestyle=dash, color=colors[name], linewidth=1.8, label=name)
         left.set(xlabel="steps ahead", ylabel=f"mean absolute error\n{label}", title="Error by forecast step")
-        left.set_ylim(0, 1.25 * max(float(np.nanmax(values)) for values in errors.values()))  # room for the legend
+        rows = -(-len(errors) // 2)  # of the legend, which needs room
+        left.set_ylim(0, (1 + 0.13 * rows) * max(float(np.nanmax(values)) for values in errors.values()))
         _whole_numbers(left)
-        left.legend(loc="upper left", ncols=3)
+        left.legend(loc="upper left", ncols=2)
 
         right = figure.add_subplot(grid[1, 1])
-        names, colours = list(scores), [CYCLE[place % len(CYCLE)] for place in range(len(scores))]
-        _bars(right, names, [scores[name] for name in names], colours)
+        _bars(right, list(scores), list(scores.values()), [colors[name] for name in scores])
         right.axvline(1.0, color=BLACK, linewidth=1, linestyle=":")
         right.set(title="MASE (smaller is better)")
     return Path(path)
@@ -373,7 +373,7 @@ _LOSSES = {"train_loss": "training", "validation_loss": "validation"}
 
 
 @contextmanager
-def _style() -> Iterator[Any]:
+def style() -> Iterator[Any]:
     """matplotlib, in this module's style while the block runs."""
     try:
         import matplotlib
@@ -387,7 +387,7 @@ def _style() -> Iterator[Any]:
 @contextmanager
 def _figure(path: str | Path, size: tuple[float, float]) -> Iterator[Any]:
     """A figure in this module's style, written to `path` (folders made) when the block ends without an error."""
-    with _style() as matplotlib:
+    with style() as matplotlib:
         figure = matplotlib.figure.Figure(figsize=size)
         yield figure
         picture = io.BytesIO()
@@ -396,11 +396,37 @@ def _figure(path: str | Path, size: tuple[float, float]) -> Iterator[Any]:
         files.write(path, picture.getvalue(), DataError)
 
 
-def _bands(axes: Any, fan: Fan, *, labelled: bool, colour: str = BLUE) -> None:
+def draw_fans(axes: Any, fans: Sequence[Fan], time: np.ndarray, observed: np.ndarray, label: str) -> None:
+    """Forecasts of several origins over what was observed, all in the color of the model; a dot begins each.
+
+    Args: as of `backtest`; `axes` are matplotlib's.
+    """
+    if len(time):
+        axes.plot(time, observed, color=BLACK, linewidth=1.1, label="observed")
+    banded = next((number for number, fan in enumerate(fans) if fan.bands), None)
+    for number, fan in enumerate(fans):
+        _bands(axes, fan, labelled=number == banded)
+        if fan.centre is not None:
+            name = f"forecast ({len(fans)} origin{'s' if len(fans) > 1 else ''} shown)" if number == 0 else None
+            axes.plot(fan.time, fan.centre, color=BLUE, linewidth=1.5, label=name)
+            axes.plot(fan.time[0], fan.centre[0], "o", color=BLUE, markersize=4)
+    axes.set_ylabel(label, parse_math=False)  # names are plain text: $, _, ^ and % mean themselves
+    time_axis(axes, time if len(time) else fans[0].time)
+    _legend_outside(axes)
+
+
+def _colors(names: Sequence[str]) -> dict[str, str]:
+    """A color for each name: its own where it has one, else the next that is free."""
+    taken = {COLORS.get(name) for name in names}
+    free = itertools.cycle([color for color in CYCLE if color not in taken] or CYCLE)
+    return {name: COLORS[name] if name in COLORS else next(free) for name in dict.fromkeys(names)}
+
+
+def _bands(axes: Any, fan: Fan, *, labelled: bool) -> None:
     """Shaded areas between pairs of quantiles, the narrower the darker."""
-    for place, (coverage, low, high) in enumerate(fan.bands):
+    for at, (coverage, low, high) in enumerate(fan.bands):
         text = f"{100 * coverage:.0f} % interval" if labelled else None
-        axes.fill_between(fan.time, low, high, color=colour, alpha=0.18 + 0.12 * place, linewidth=0, label=text)
+        axes.fill_between(fan.time, low, high, color=BLUE, alpha=0.18 + 0.12 * at, linewidth=0, label=text)
 
 
 def _bars(axes: Any, names: Sequence[str], values: Sequence[float], colours: Sequence[str]) -> None:
@@ -415,7 +441,7 @@ def _bars(axes: Any, names: Sequence[str], values: Sequence[float], colours: Seq
     axes.set_xlim(0, 1.18 * max([1.0, *(value for value in values if np.isfinite(value))]))
 
 
-def _time_axis(axes: Any, time: np.ndarray) -> None:
+def time_axis(axes: Any, time: np.ndarray) -> None:
     """Short dates for times, plain numbers else; no empty margin on either side."""
     axes.margins(x=0.01)
     if np.issubdtype(np.asarray(time).dtype, np.datetime64):

@@ -125,7 +125,7 @@ class EarlyStopping(Callback):
 
 
 class Progress(Callback):
-    """A bar over all steps (tqdm), with the last losses behind it.
+    """A bar over all steps (tqdm), with the last losses behind it; at the end of the run it goes away.
 
     Args:
         enabled: False for silence.
@@ -145,7 +145,8 @@ class Progress(Callback):
         from tqdm import tqdm
 
         total = run.epochs * run.steps_per_epoch
-        self._bar = tqdm(total=total, initial=min(run.step, total), unit="step", file=file, dynamic_ncols=True)
+        first = min(run.step, total)
+        self._bar = tqdm(total=total, initial=first, unit="step", file=file, dynamic_ncols=True, leave=False)
 
     def on_step(self, run: Run) -> None:
         if self._bar is not None:
@@ -156,11 +157,9 @@ class Progress(Callback):
             self._bar.set_postfix_str(f"epoch {run.epoch + 1}/{run.epochs}, loss {loss:.4g}{self._validation(run)}")
 
     def on_stop(self, run: Run) -> None:
-        if self._bar is None:
-            return
-        self._bar.set_postfix_str(f"epoch {run.epoch}/{run.epochs}{self._validation(run)}, {run.history.stopped}")
-        self._bar.close()
-        self._bar = None
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
 
     @staticmethod
     def _validation(run: Run) -> str:

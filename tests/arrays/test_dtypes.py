@@ -19,6 +19,7 @@ from gpulstm.errors import DTypeError, MissingExtraError
         ("float32", None, None),
         ("float16", 61, None),
         ("bfloat16", 80, None),
+        ("int64", 80, "dtype is 'int64', expected one of float16, bfloat16, float32, float64"),
         ("float16", None, "dtype is 'float16', which is storage on CUDA; on the cpu expected 'float32' or 'float64'"),
         ("bfloat16", None, "dtype is 'bfloat16', which is storage on CUDA; on the cpu expected 'float32' or 'float64'"),
         (
@@ -44,7 +45,9 @@ def test_names_and_kinds() -> None:
     assert dtypes.is_real(dtypes.dtype_of("bfloat16"))
     assert not dtypes.is_real(np.dtype(complex))
     for wrong in (None, "float99"):
-        with pytest.raises(DTypeError, match=f"dtype is {wrong!r}, expected one of float16, bfloat16, float32, float64"):
+        with pytest.raises(
+            DTypeError, match=f"dtype is {wrong!r}, expected one of float16, bfloat16, float32, float64"
+        ):
             dtypes.dtype_of(wrong)
 
 

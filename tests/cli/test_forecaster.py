@@ -169,9 +169,8 @@ def test_nothing_is_overwritten_without_force(trained: Path, shop: Path, tmp_pat
     assert shown.exit_code == 2
     assert "already holds model.safetensors, history.csv, history.png, run.safetensors" in shown.stderr
     assert (trained / "model.safetensors").read_bytes() == before
-    for _ in range(2):
-        shown = call("forecast", trained / "model.safetensors", "--output", tmp_path)
-    assert shown.exit_code == 2
+    (tmp_path / "forecast.csv").write_text("mine\n")
+    assert call("forecast", trained / "model.safetensors", "--output", tmp_path).exit_code == 2
     assert call("forecast", trained / "model.safetensors", "--output", tmp_path, "--force").exit_code == 0
 
 

@@ -28,7 +28,7 @@ def test_it_beats_both_naive_forecasts_on_carbon_dioxide() -> None:
     scores = {name: values["MASE"] for name, values in result.metrics().items()}
     assert scores[MODEL] < 0.7
     assert scores[MODEL] < 0.6 * scores[SEASONAL] < scores[NAIVE]
-    assert 0.5 < result.metrics()[MODEL]["coverage"] <= 1
+    assert 50 < result.metrics()[MODEL]["coverage"] <= 100
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_does_not() -> None:
@@ -239,11 +239,11 @@ def test_outputs_carry_ids_and_times_as_they_came(members: tuple[str, ...], tmp_
     for one in (model, Forecaster.load(tmp_path / "m.safetensors", "cpu")):
         one.predict().to_csv(tmp_path / "f.csv")
         rows = [line.split(",")[:2] for line in (tmp_path / "f.csv").read_text().splitlines()]
-        assert rows == [["store", "when"], *([shop, f"0{day}/03/2024"] for shop in "78" for day in (1, 2))]
+        assert rows == [["when", "store"], *([f"0{day}/03/2024", shop] for shop in "78" for day in (1, 2))]
         frame = one.predict().to_frame()
         assert frame["store"].tolist() == [7, 7, 8, 8]
         assert frame["when"].tolist() == [pd.Timestamp(2024, 3, day) for day in (1, 2, 1, 2)]
-    assert list(model.backtest().to_frame()).index("when") == 3
+    assert list(model.backtest().to_frame())[:2] == ["when", "store"]
 
 
 def test_absent_rows_of_events_count_as_zero() -> None:

@@ -17,8 +17,7 @@ from gpulstm.forecast.results import MODEL, NAIVE, Backtest, Forecast
 def test_tables_of_forecasts(fitted: Forecaster, tmp_path: Path) -> None:
     forecast = fitted.predict()
     forecast.to_csv(tmp_path / "f.csv")
-    read = load_series(tmp_path / "f.csv", time="time")
-    assert read.columns == ("median", "q0.1", "q0.5", "q0.9")
+    read = load_series(tmp_path / "f.csv", time="time", target=["median", "q0.1", "q0.5", "q0.9"])
     np.testing.assert_array_equal(read.values[:, 1:], forecast.quantiles[0, :, 0])
     np.testing.assert_array_equal(read.time, forecast.index[0])
     for library in ("pandas", "polars", "pyarrow"):
@@ -33,7 +32,7 @@ def test_tables_of_forecasts(fitted: Forecaster, tmp_path: Path) -> None:
     result.to_csv(tmp_path / "b.csv")
     assert len(load_series(tmp_path / "b.csv", target="actual").values) == result.actual.size
     two = small(np.stack([wave(), wave(seed=1)], axis=1)).predict()
-    assert list(two.columns()) == ["time", "target", "median", "q0.1", "q0.5", "q0.9"]
+    assert list(two.columns()) == ["time", "series", "target", "median", "q0.1", "q0.5", "q0.9"]
     np.testing.assert_array_equal(two.columns()["target"][:2], ["0", "1"])
 
 
@@ -65,11 +64,11 @@ def test_metrics_of_a_backtest_by_hand() -> None:
     assert errors[MODEL]["MAE"] == pytest.approx(2.5 / 3)
     assert errors[MODEL]["MASE"] == pytest.approx(2.5 / 6)
     assert errors[MODEL]["RMSE"] == pytest.approx(np.sqrt(4.25 / 3))
-    assert errors[MODEL]["coverage"] == pytest.approx(2 / 3)  # 4 lies above the band from 1 to 3
+    assert errors[MODEL]["coverage"] == pytest.approx(200 / 3)  # 4 lies above the band from 1 to 3
     assert errors[NAIVE]["MAE"] == pytest.approx(4 / 3)
     assert "coverage" not in errors[NAIVE]
     np.testing.assert_allclose(result.errors_by_step()[MODEL], [0.5, 0, 2])
-    assert list(result.columns()) == ["origin", "step", "time", "actual", "model", "naive", "q0.1", "q0.9"]
+    assert " ".join(result.columns()) == "time series origin step target actual model naive q0.1 q0.9"
 
 
 def test_missing_values_and_constant_series_do_not_count() -> None:
@@ -85,4 +84,4 @@ def test_the_median_is_a_quantile_or_else_the_mean() -> None:
     forecast = Forecast(("a",), ("y",), index, mean, (0.2, 0.5), np.stack([mean - 1, mean + 3], axis=-1))
     np.testing.assert_array_equal(forecast.median, mean + 3)
     np.testing.assert_array_equal(forecast.quantile(0.2), mean - 1)
-    assert list(forecast.columns()) == ["time", "mean", "q0.2", "q0.5"]
+    assert list(forecast.columns()) == ["time", "series", "target", "mean", "q0.2", "q0.5"]

@@ -70,6 +70,7 @@ def test_targets_of_the_adding_problem(adding_problem: ModuleType) -> None:
     assert abs(np.mean((target - 1) ** 2) - adding_problem.BASELINE) < 0.005
 
 
+@pytest.mark.slow
 def test_the_lstm_solves_the_adding_problem_and_the_rnn_does_not(adding_problem: ModuleType, tmp_path: Path) -> None:
     """Same data, same steps, same optimizer; errors on sequences that training did not see."""
     setting, errors, losses = adding_problem.Setting(), {}, {}

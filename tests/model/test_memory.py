@@ -103,8 +103,11 @@ CASES = [
 
 
 @pytest.mark.parametrize("memory", [None, "sqrt"])
-@pytest.mark.parametrize("outputs", ["all", "last"])
-@pytest.mark.parametrize(("cell", "options"), CASES, ids=str)
+@pytest.mark.parametrize("outputs", ["all", pytest.param("last", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("cell", "options"),
+    [pytest.param(*case, marks=[pytest.mark.slow] if case[1] else [], id=f"{case[0]}-{case[1]}") for case in CASES],
+)
 def test_the_predicted_peak_is_right_within_15_percent(cell: str, options: Any, outputs: str, memory: Any) -> None:
     steps, batch, inputs = 400, 16, 16
     layer = CELLS[cell](inputs, 64, 2, device="cpu", engine="reference", **options)
@@ -167,8 +170,11 @@ STEPS_OF_LAYERS = [
 ]
 
 
-@pytest.mark.parametrize("isa", ["amx", "avx512"])
-@pytest.mark.parametrize("what", STEPS_OF_LAYERS, ids=str)
+@pytest.mark.parametrize("isa", ["amx", pytest.param("avx512", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "what",
+    [pytest.param(case, marks=[pytest.mark.slow] if case[2] else [], id=str(case)) for case in STEPS_OF_LAYERS],
+)
 def test_what_a_native_training_step_takes_of_the_machine(what: Any, isa: str) -> None:
     """The resident set of a process, which a bound is for; of the best instruction set where this one is not there."""
     there = cpu._module().instruction_sets()
@@ -184,6 +190,7 @@ def test_what_a_native_training_step_takes_of_the_machine(what: Any, isa: str) -
 
 
 @pytest.mark.cuda
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", [None, "sqrt"])
 @pytest.mark.parametrize("cell", CELLS)
 def test_the_predicted_peak_on_cuda(cell: str, memory: Any) -> None:

@@ -115,7 +115,10 @@ def test_backtest(tmp_path: Path, saved_figures: list[Figure]) -> None:
     )
     assert is_picture(tmp_path / "a.png")
     upper, left, right = saved_figures[0].axes
-    assert labels(saved_figures[0], 0) == ["observed", "forecast (2 origins shown)"]
+    assert labels(saved_figures[0], 0) == [
+        "observed", "forecast (2 origins shown)", "80 % interval", "50 % interval",
+    ]  # fmt: skip
+    assert {line.get_color() for line in upper.lines[1:]} == {figures.BLUE}  # every forecast in the model's color
     assert labels(saved_figures[0], 1) == ["LSTM", "naive"]
     assert [text.get_text() for text in right.texts] == ["0.5", "1.5"]
     assert "x (m)" in left.get_ylabel()

@@ -56,6 +56,7 @@ def test_the_cells_of_the_notebook_are_python_and_shell() -> None:
 
 
 @pytest.mark.cuda
+@pytest.mark.slow
 def test_the_notebooks_command_runs_and_its_report_holds_everything(tmp_path: Path) -> None:
     (command,) = [command for command in commands() if "gpu_check" in command]
     words = shlex.split(command)

@@ -39,7 +39,9 @@ def test_every_form_equals_the_reference_and_repeats_bit_for_bit(case: cuda_form
 
 
 @pytest.mark.cuda
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    "mode", [pytest.param(mode, marks=[] if mode == "lazy streams" else [pytest.mark.slow]) for mode in MODES]
+)
 def test_every_form_in_every_mode_of_the_simulator(mode: str) -> None:
     """On a GPU the modes mean nothing; there the same cases run once more."""
     run = subprocess.run(

@@ -67,7 +67,9 @@ def small(**options: Any) -> tuple[Any, Any]:
     return layer, layer.backend.from_host(np.random.default_rng(1).normal(size=(6, 4, 3)).astype("f"))
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    "mode", [pytest.param(mode, marks=[] if mode == "lazy streams" else [pytest.mark.slow]) for mode in MODES]
+)
 def test_calls_on_two_streams_equal_the_reference_and_keep_their_results(mode: str) -> None:
     """On a GPU the modes mean nothing; there the same calls are made once more, on two devices where they are."""
     kinds = [] if mode == "default" else ["lstm with dropout", "gru both ways"]
