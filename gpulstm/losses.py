@@ -114,7 +114,7 @@ class Loss(ABC):
         return validate.to_config(self)
 
     def _check_raw(self, raw: Array) -> None:
-        if raw.dtype.kind != "f":
+        if raw.dtype.kind != "f" and not is_half(raw.dtype):
             raise DTypeError(f"raw has dtype {raw.dtype}, expected a floating one")
         if raw.ndim < 1 or raw.shape[-1] != self.outputs:
             wanted = f"(B, horizon, targets, {self.outputs})"

@@ -163,7 +163,7 @@ class CupyBackend(Backend):
     ) -> None:
         """out = op(a) op(b), or out += op(a) op(b): one cuBLAS call on C-contiguous matrices, no temporary.
 
-        numbers of 16 bits have no accumulating form here (`cupy.cublas.gemm` knows float32 and float64) and takes a temporary then.
+        16 bits have no accumulating form here (`cupy.cublas.gemm` knows float32 and float64) and take a temporary then.
         """
         if not is_half(a.dtype):
             ops = ("NT"[transa], "NT"[transb])

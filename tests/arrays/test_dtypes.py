@@ -45,9 +45,7 @@ def test_names_and_kinds() -> None:
     assert dtypes.is_real(dtypes.dtype_of("bfloat16"))
     assert not dtypes.is_real(np.dtype(complex))
     for wrong in (None, "float99"):
-        with pytest.raises(
-            DTypeError, match=f"dtype is {wrong!r}, expected one of float16, bfloat16, float32, float64"
-        ):
+        with pytest.raises(DTypeError, match=f"dtype is {wrong!r}, expected one of float16, "):
             dtypes.dtype_of(wrong)
 
 
