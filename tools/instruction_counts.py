@@ -48,6 +48,7 @@ class Step:
 
     Attributes:
         machine: machine instructions that a warp executes, by family.
+        product: those from the first multiply of the product to the last.
         virtual: PTX instructions that a warp executes.
         warps: of a multiprocessor that has a block.
         blocks: of the grid.
@@ -55,6 +56,7 @@ class Step:
     """
 
     machine: dict[str, float]
+    product: float
     virtual: float
     warps: int
     blocks: int
@@ -68,6 +70,10 @@ class Step:
     def share(self, family: str) -> float:
         """Of the machine instructions, in percent."""
         return 100 * self.machine.get(family, 0.0) / self.instructions
+
+    def within(self, family: str) -> float:
+        """Of the instructions of the product, in percent; more than all of a family are not."""
+        return min(100.0, 100 * self.machine.get(family, 0.0) / self.product) if self.product else 0.0
 
     @property
     def seconds(self) -> float:
@@ -129,12 +135,15 @@ def _step(fewer: list[Launch], more: list[Launch], toolkit: nvrtc.Toolkit, capab
     counts = sum((_executed(one) for one in more), Counter())
     counts.subtract(sum((_executed(one) for one in fewer), Counter()))
     machine: Counter[str] = Counter()
-    for line, opcode in machine_lines(toolkit, first.source, capability):
-        if opcode != "NOP":
-            machine[FAMILIES.get(opcode, "other")] += counts[line]
+    executed = [(line, code) for line, code in machine_lines(toolkit, first.source, capability) if code != "NOP"]
+    for line, code in executed:
+        machine[FAMILIES.get(code, "other")] += counts[line]
+    tensor = [line for line, code in executed if code == "HMMA" and counts[line]]
+    product = sum(counts[line] for line, _ in executed if tensor and tensor[0] <= line <= max(tensor))
     sectors = [sum(traffic.taken for one in run for traffic in one.counters.sectors.values()) for run in (more, fewer)]
     return Step(
         {family: count / warps for family, count in machine.items()},
+        product / warps,
         sum(counts.values()) / warps,
         first.block[0] // 32,
         first.grid[0] * first.grid[1],
