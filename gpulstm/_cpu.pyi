@@ -1,7 +1,8 @@
 """The native module, which `gpulstm.arrays.native` loads; its source is kernels/cpu/module*.cpp.
 
 Arrays are C-contiguous and of one dtype (float for `*_float`, double for `*_double`; lengths int64).  `cell` is 0 LSTM,
-1 GRU, 2 RNN with tanh, 3 RNN with relu; `split` is 0 automatic, 1 rows of the batch, 2 hidden units.
+1 GRU, 2 RNN with tanh, 3 RNN with relu; `split` is 0 automatic, 1 rows of the batch, 2 hidden units; `precision` of the
+weights is 0 as they are, 1 bfloat16, 2 int8, and 0 for double and where something is saved for a gradient.
 """
 
 from collections.abc import Sequence
@@ -28,6 +29,9 @@ def cache_model() -> tuple[int, int, int]:
 def give_caches(first: int, second: int, third: int) -> None:
     """Decide from these sizes instead."""
 
+def reduced_form(precision: int) -> str:
+    """The instructions that multiply weights of a precision other than 0."""
+
 def saved_sizes(cell: int, hidden: int, is_double: bool) -> tuple[int, int]:
     """(width, padded): the last extents of `gates` (T, B, width) and `cells` (T, B, padded)."""
 
@@ -53,6 +57,7 @@ def forward_float(
     cells: Array | None,
     threads: int,
     split: int,
+    precision: int,
     /,
 ) -> None:
     """Writes y, the ends, and (where given) what a gradient needs."""
@@ -105,6 +110,7 @@ class StackFloat:
         w_h: list[Array],
         b: list[Array],
         b_hn: list[Array],
+        precision: int,
         /,
     ) -> None: ...
     def forward(
@@ -137,6 +143,7 @@ class StreamFloat:
         b: list[Array],
         b_hn: list[Array],
         threads: int,
+        precision: int,
         /,
     ) -> None: ...
     def step(self, x: Array, y: Array, /) -> None:

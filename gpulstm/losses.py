@@ -1,4 +1,4 @@
-"""Losses: what training makes small, and how the numbers of the head are read as a forecast.
+"""Losses: what training minimizes, and how the head's numbers become a forecast.
 
 Each loss is an object.  Called, it gives its value and the gradient with respect to `raw`, what the head put out; both
 stay on the device.  `predict` reads `raw` as a forecast, in the scale of `raw`.
@@ -97,8 +97,8 @@ class Loss(ABC):
             return None
         run = module.loss_double if z.dtype == np.float64 else module.loss_float
         slope = np.empty(z.shape, z.dtype)
-        given = (np.ascontiguousarray(z), np.ascontiguousarray(y), None if w is None else np.ascontiguousarray(w))
-        return np.asarray(run(self.name, *given, slope, options_of(self)), z.dtype), slope
+        arrays = (np.ascontiguousarray(z), np.ascontiguousarray(y), None if w is None else np.ascontiguousarray(w))
+        return np.asarray(run(self.name, *arrays, slope, options_of(self)), z.dtype), slope
 
     @abstractmethod
     def _each(self, xp: Any, z: Array, y: Array) -> tuple[Array, Array]:
@@ -117,13 +117,13 @@ class Loss(ABC):
         if raw.dtype.kind != "f" and not is_half(raw.dtype):
             raise DTypeError(f"raw has dtype {raw.dtype}, expected a floating one")
         if raw.ndim < 1 or raw.shape[-1] != self.outputs:
-            wanted = f"(B, horizon, targets, {self.outputs})"
-            raise ShapeError(f"raw has shape {tuple(raw.shape)}, expected {wanted} for the loss {self.name!r}")
+            expected = f"(B, horizon, targets, {self.outputs})"
+            raise ShapeError(f"raw has shape {tuple(raw.shape)}, expected {expected} for the loss {self.name!r}")
 
     @staticmethod
     def _broadcast(xp: Any, weight: Array, shape: tuple[int, ...], dtype: Any) -> Array:
         fits = len(weight.shape) <= len(shape) and all(
-            size in (1, wanted) for size, wanted in zip(weight.shape[::-1], shape[::-1], strict=False)
+            size in (1, extent) for size, extent in zip(weight.shape[::-1], shape[::-1], strict=False)
         )
         if not fits:
             raise ShapeError(f"weight has shape {tuple(weight.shape)}, expected one that broadcasts to {tuple(shape)}")
@@ -196,10 +196,10 @@ class Pinball(Loss):
     quantiles: tuple[float, ...] = (0.1, 0.5, 0.9)
 
     def __post_init__(self) -> None:
-        found = validate.levels("quantiles", self.quantiles)
-        if not found:
+        quantiles = validate.levels("quantiles", self.quantiles)
+        if not quantiles:
             raise ConfigError("quantiles is empty, expected at least one level between 0 and 1")
-        object.__setattr__(self, "quantiles", found)
+        object.__setattr__(self, "quantiles", quantiles)
 
     @property
     def outputs(self) -> int:
@@ -269,18 +269,18 @@ class GaussianNLL(Loss):
     def predict(self, raw: Array, quantiles: Sequence[float] | None = None) -> dict[str, Array]:
         """The forecast; `quantiles` asks for other levels than those of the loss."""
         self._check_raw(raw)
-        wanted = self.quantiles if quantiles is None else validate.levels("quantiles", quantiles)
+        levels = self.quantiles if quantiles is None else validate.levels("quantiles", quantiles)
         backend = backend_of(raw)
         xp = backend.xp
         with backend.activate():
-            found = {"mean": raw[..., 0], "scale": self._scale(xp, raw[..., 1])}
-            if wanted:
+            results = {"mean": raw[..., 0], "scale": self._scale(xp, raw[..., 1])}
+            if levels:
                 import statistics  # here, because it takes a while to import
 
                 normal = statistics.NormalDist()
-                z = xp.asarray([normal.inv_cdf(level) for level in wanted], dtype=raw.dtype)
-                found["quantiles"] = found["mean"][..., None] + found["scale"][..., None] * z
-            return found
+                z = xp.asarray([normal.inv_cdf(level) for level in levels], dtype=raw.dtype)
+                results["quantiles"] = results["mean"][..., None] + results["scale"][..., None] * z
+            return results
 
 
 @dataclass(frozen=True)

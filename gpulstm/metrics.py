@@ -184,13 +184,13 @@ def seasonal_naive_from(
     for target in range(values.shape[1]):
         cells = values[:, target]
         row = rows.copy()
-        found = np.where(row >= first, cells[np.maximum(row, 0)], np.nan)
-        open_ = np.isnan(found) & (row - back >= first)
+        last = np.where(row >= first, cells[np.maximum(row, 0)], np.nan)
+        open_ = np.isnan(last) & (row - back >= first)
         while open_.any():
             row = np.where(open_, row - back, row)
-            found = np.where(open_, cells[np.maximum(row, 0)], found)
-            open_ = np.isnan(found) & (row - back >= first)
-        result[:, :, target] = found
+            last = np.where(open_, cells[np.maximum(row, 0)], last)
+            open_ = np.isnan(last) & (row - back >= first)
+        result[:, :, target] = last
     return result
 
 
@@ -217,15 +217,15 @@ def _prepare(actual: Any, forecast: Any, weight: Any) -> tuple[np.ndarray, np.nd
     actual, forecast = np.asarray(to_host(actual), dtype=np.float64), np.asarray(to_host(forecast), dtype=np.float64)
     if actual.shape != forecast.shape:
         raise ShapeError(f"forecast has shape {forecast.shape}, expected that of actual, {actual.shape}")
-    given = np.ones(actual.shape) if weight is None else np.asarray(to_host(weight), dtype=np.float64)
+    weights = np.ones(actual.shape) if weight is None else np.asarray(to_host(weight), dtype=np.float64)
     try:
-        given = np.broadcast_to(given, actual.shape)
+        weights = np.broadcast_to(weights, actual.shape)
     except ValueError:
-        raise ShapeError(f"weight has shape {given.shape}, which does not broadcast to {actual.shape}") from None
-    if (given < 0).any():
+        raise ShapeError(f"weight has shape {weights.shape}, which does not broadcast to {actual.shape}") from None
+    if (weights < 0).any():
         raise ConfigError("weight has entries below 0")
     missing = np.isnan(actual)
-    return np.where(missing, 0.0, actual), np.where(missing, 0.0, forecast), np.where(missing, 0.0, given)
+    return np.where(missing, 0.0, actual), np.where(missing, 0.0, forecast), np.where(missing, 0.0, weights)
 
 
 def _mean(values: np.ndarray, weight: np.ndarray) -> float:

@@ -44,7 +44,7 @@ class Optimizer(ABC):
     _one: Array = field(default=None, init=False, repr=False, compare=False)
 
     def init(self, params: ParamDict) -> None:
-        """Allocate the moments for `params`, as zeros, and begin to count steps anew.
+        """Allocate the moments for `params`, as zeros, and count steps from zero.
 
         Raises:
             DTypeError: the parameters are float16, whose steps would round away the small updates.
@@ -141,10 +141,10 @@ class Optimizer(ABC):
         """One block on the CPU, in place; `g` may be `s[0]` or a view of the gradients, which stay as they are."""
 
     def _launch(self, backend: Any, w: Array, g: Array, scale: Array | None, numbers: tuple[float, ...]) -> None:
-        function, wanted = self._call()
+        function, moments = self._call()
         names = self._moment_names()
-        absent = "".join(f"T {name} = 0; " for name in wanted if name not in names)  # kept in a register, then dropped
-        arguments = ", ".join(["w", *wanted, "g * scale[0]", *(f"a{index}" for index in range(len(numbers)))])
+        absent = "".join(f"T {name} = 0; " for name in moments if name not in names)  # kept in a register, then dropped
+        arguments = ", ".join(["w", *moments, "g * scale[0]", *(f"a{index}" for index in range(len(numbers)))])
         kernel = backend.elementwise(
             f"gpulstm_{self.name}",
             "T g, raw T scale, " + ", ".join(f"T a{index}" for index in range(len(numbers))),
@@ -161,9 +161,9 @@ class Optimizer(ABC):
             return
         module = native.load()
         if module is not None:
-            function, wanted = self._call()
+            function, names = self._call()
             run = module.step_double if w.dtype == np.float64 else module.step_float
-            run(function, w, g, [self._moments.get(name) for name in wanted], factor, numbers, get_num_threads())
+            run(function, w, g, [self._moments.get(name) for name in names], factor, numbers, get_num_threads())
             return
         for start in range(0, w.size, BLOCK):
             stop = min(start + BLOCK, w.size)

@@ -34,7 +34,7 @@ class Schedule(ABC):
         """Hear the loss of an epoch (of the validation set where there is one)."""
 
     def scalars(self) -> dict[str, Any]:
-        """What a run needs beside the step to go on as if it had not stopped; most schedules need nothing."""
+        """What a run needs, in addition to the step, to go on as if it had not stopped; most schedules need nothing."""
         return {}
 
     def restore(self, scalars: Mapping[str, Any]) -> None:

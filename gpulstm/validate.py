@@ -71,11 +71,11 @@ def real(
         (below, "below", lambda bound: value < bound),
         (at_most, "at most", lambda bound: value <= bound),
     ]
-    given = [(bound, word, holds) for bound, word, holds in bounds if bound is not None]
+    stated = [(bound, word, holds) for bound, word, holds in bounds if bound is not None]
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
-    if not is_number or not all(holds(bound) for bound, _, holds in given):
-        wanted = " and ".join(f"{word} {bound:g}" for bound, word, _ in given)
-        raise ConfigError(f"{name} is {value!r}, expected a finite number{' ' + wanted if wanted else ''}")
+    if not is_number or not all(holds(bound) for bound, _, holds in stated):
+        expected = " and ".join(f"{word} {bound:g}" for bound, word, _ in stated)
+        raise ConfigError(f"{name} is {value!r}, expected a finite number{' ' + expected if expected else ''}")
     return float(value)
 
 
@@ -97,10 +97,10 @@ def levels(name: str, value: Any) -> tuple[float, ...]:
     """Quantile levels: strictly rising numbers between 0 and 1, both ends left out."""
     if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
         raise ConfigError(f"{name} is {value!r}, expected a sequence of numbers between 0 and 1, as (0.1, 0.5, 0.9)")
-    found = tuple(real(f"{name}[{index}]", level, above=0, below=1) for index, level in enumerate(value))
-    if any(later <= earlier for earlier, later in itertools.pairwise(found)):
-        raise ConfigError(f"{name} is {found}, expected levels that rise strictly")
-    return found
+    numbers = tuple(real(f"{name}[{index}]", level, above=0, below=1) for index, level in enumerate(value))
+    if any(later <= earlier for earlier, later in itertools.pairwise(numbers)):
+        raise ConfigError(f"{name} is {numbers}, expected levels that rise strictly")
+    return numbers
 
 
 def plain_numbers(options: Any) -> None:
@@ -119,28 +119,28 @@ def mapping(name: str, value: Any) -> Mapping[str, Any]:
 
 
 def scalars(name: str, value: Any, now: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Saved numbers of the same names as `now`, each a number like the one there is, or None or a number for None."""
-    found = mapping(name, value)
-    if found.keys() != now.keys():
-        raise ConfigError(f"{name} has the entries {sorted(found) or 'none'}, expected {sorted(now) or 'none'}")
-    for key, entry in found.items():
+    """Saved numbers under the names of `now`; where `now` has None, a number or None."""
+    checked = mapping(name, value)
+    if checked.keys() != now.keys():
+        raise ConfigError(f"{name} has the entries {sorted(checked) or 'none'}, expected {sorted(now) or 'none'}")
+    for key, entry in checked.items():
         if isinstance(now[key], bool):
             flag(f"{name}.{key}", entry)
         elif isinstance(now[key], int):
             count(f"{name}.{key}", entry, at_least=0)
         elif entry is not None:
             real(f"{name}.{key}", entry)
-    return found
+    return checked
 
 
 def to_config(value: Any) -> dict[str, Any]:
     """The name of a dataclass object and the options it was built with, as JSON can hold them."""
-    found = {"name": value.name}
+    config = {"name": value.name}
     for field in dataclasses.fields(value):
         if field.init:
             option = getattr(value, field.name)
-            found[field.name] = list(option) if isinstance(option, tuple) else option
-    return found
+            config[field.name] = list(option) if isinstance(option, tuple) else option
+    return config
 
 
 def from_config(kind: str, classes: Sequence[type], config: Mapping[str, Any]) -> Any:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from tolerance import FORWARD
 
 from gpulstm import losses
 from gpulstm.arrays import native
@@ -16,7 +17,6 @@ from gpulstm.arrays.backend import Backend
 from gpulstm.arrays.devices import resolve, to_host
 from gpulstm.errors import ConfigError, DeviceError, DTypeError, ShapeError
 
-TOLERANCE = {"float64": 1e-12, "float32": 1e-5}
 SHAPE = (3, 4, 2)  # B, horizon, targets
 ALL = [
     losses.MSE(),
@@ -103,10 +103,10 @@ def test_the_native_pass_agrees_with_numpy(loss: losses.Loss, dtype: str, rng: n
         for arguments in cases:
             *ours, _ = both(loss, *arguments)
             value, slope = both(loss, *(array.astype("float64") for array in arguments))[-1]
-            near = {"rtol": TOLERANCE[dtype], "atol": TOLERANCE[dtype] * abs(slope).max()}
+            near = {"rtol": FORWARD[dtype], "atol": FORWARD[dtype] * abs(slope).max()}
             for found, gradient in ours:
                 assert found.dtype == gradient.dtype == dtype and found.shape == ()
-                np.testing.assert_allclose(found, value, rtol=TOLERANCE[dtype])
+                np.testing.assert_allclose(found, value, rtol=FORWARD[dtype])
                 np.testing.assert_allclose(gradient, slope, **near)
                 np.testing.assert_array_equal(gradient, ours[0][1])
 
@@ -158,7 +158,7 @@ def test_dtypes_are_kept(loss: losses.Loss, dtype: str, backend: Backend, rng: n
     exact, slope = loss(raw.astype(dtype).astype(float), target)
     value, draw = loss(backend.from_host(raw, dtype), backend.from_host(target, "float32"))
     assert draw.dtype == dtype and value.dtype == np.float32
-    tolerance = {"float32": 1e-5, "float16": 2e-3}[dtype]
+    tolerance = FORWARD[dtype]
     np.testing.assert_allclose(float(to_host(value)), exact, rtol=1e-5)
     np.testing.assert_allclose(to_host(draw), slope, rtol=tolerance, atol=tolerance / 10)
 

@@ -48,7 +48,7 @@ def rates(rows: list[Row]) -> str:
     for row in rows:
         figures = [milliseconds(row), f"{row['gflops']:.3g}", f"{100 * row['share_of_sgemm']:.0f}"]
         lines.append(line([row["case"]["kind"], shape_of(row), *figures]))
-    return f"### {own}: rate of the products beside the machine's\n\n" + "\n".join(lines) + "\n"
+    return f"### {own}: rate of the products next to the machine's\n\n" + "\n".join(lines) + "\n"
 
 
 def milliseconds(row: Row, which: str = "median") -> str:
@@ -58,19 +58,19 @@ def milliseconds(row: Row, which: str = "median") -> str:
 
 
 def fastest(rows: list[Row]) -> str:
-    """The first engine beside the best peer by the fastest call of each, which other programs disturb least."""
+    """The first engine next to the best peer by the fastest call of each, which other programs disturb least."""
     own = rows[0]["contender"]
     lines = [line(["what", "T,B,I,H,L", f"{own}, ms", "best peer", "its ms", f"{own} to it"]), line(["---"] * 6)]
-    found: dict[str, list[float]] = {}
+    times: dict[str, list[float]] = {}
     for row in (row for row in rows if row["contender"] == own):
         kind, shape = row["case"]["kind"], shape_of(row)
         peers = [one for one in rows if one["side"] == "peer" and one["case"] == row["case"]]
         if peers:
             best = min(peers, key=lambda one: one["fastest"])
-            found.setdefault(kind, []).append(best["fastest"] / row["fastest"])
+            times.setdefault(kind, []).append(best["fastest"] / row["fastest"])
             figures = [milliseconds(row, "fastest"), best["contender"], milliseconds(best, "fastest")]
-            lines.append(line([kind, shape, *figures, f"**{found[kind][-1]:.2f}**"]))
-    for kind, ratios in found.items():
+            lines.append(line([kind, shape, *figures, f"**{times[kind][-1]:.2f}**"]))
+    for kind, ratios in times.items():
         if len(ratios) > 1:
             lines.append(line([kind, "geometric mean", "", "", "", f"**{statistics.geometric_mean(ratios):.2f}**"]))
     return "### The same by the fastest call of each\n\n" + "\n".join(lines) + "\n"

@@ -23,17 +23,17 @@ def prose(text: str) -> str:
 
 def anchors(text: str) -> set[str]:
     """The anchors of a file's headings, formed as on GitHub, and those written out as HTML."""
-    found: set[str] = set(re.findall(r"<a\s+(?:id|name)=\"([^\"]+)\"", text))
+    names: set[str] = set(re.findall(r"<a\s+(?:id|name)=\"([^\"]+)\"", text))
     fenceless = re.sub(r"^(```+|~~~+).*?^\1\s*$", "", text, flags=re.MULTILINE | re.DOTALL)
     for title in re.findall(r"^#{1,6}\s+(.+?)\s*#*$", fenceless, flags=re.MULTILINE):
         title = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", title)
         slug = re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
         number, unique = 0, slug
-        while unique in found:
+        while unique in names:
             number += 1
             unique = f"{slug}-{number}"
-        found.add(unique)
-    return found
+        names.add(unique)
+    return names
 
 
 def _skipped(path: Path) -> bool:
@@ -50,10 +50,10 @@ def broken_links(root: Path) -> list[str]:
             if re.match(r"[a-z][a-z0-9+.-]*:", link):
                 continue
             target, _, anchor = link.partition("#")
-            place = (path.parent / target).resolve() if target else path
-            if not place.exists():
+            file = (path.parent / target).resolve() if target else path
+            if not file.exists():
                 wrong.append(f"{path.relative_to(root)}: {link}: no such file")
-            elif anchor and place.suffix == ".md" and anchor not in anchors(place.read_text(encoding="utf-8")):
+            elif anchor and file.suffix == ".md" and anchor not in anchors(file.read_text(encoding="utf-8")):
                 wrong.append(f"{path.relative_to(root)}: {link}: no such heading")
     return wrong
 

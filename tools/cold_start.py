@@ -3,7 +3,7 @@
     python tools/cold_start.py
 
 Each figure is the least user and system time of many processes: on a machine with other work that says more than the
-time on the wall, which `gpulstm bench` measures beside PyTorch's.  Byte code is at hand, as in an installation.
+time on the wall, which `gpulstm bench` measures next to PyTorch's.  Byte code is at hand, as in an installation.
 """
 
 from __future__ import annotations

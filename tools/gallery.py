@@ -72,6 +72,8 @@ def page(name: str) -> str:
             parts.append(f"<!-- prints -->\n```text\n{text}```\n")
         if f'"{name}.png"' in cell.text:
             parts.append(f"![{title(name)}]({name}.png)\n")
+    if name in CUDA:
+        parts.append("What is printed and drawn here comes from the simulator, not from a GPU.\n")
     parts.append(f"[The same as a notebook]({name}.ipynb)\n")
     return "\n".join(parts)
 

@@ -95,14 +95,14 @@ def items(shapes: tuple[Shape, ...], quick: bool) -> list[Item]:
     words = ("mark.cuda", "device: str", "backend: Backend")  # of a file that has tests for a device
     marked = [str(f.relative_to(ROOT)) for f in files if any(word in f.read_text(encoding="utf-8") for word in words)]
     chosen = ["tests/arrays/test_compilation.py"] if quick else marked
-    found = [Item(TESTS, name) for name in chosen]
+    queue = [Item(TESTS, name) for name in chosen]
     dtypes = ("float32", "float16") if quick else DTYPES
     cells = ("lstm",) if quick else ("lstm", "gru", "rnn")
-    found += [Item(FORMS, f"{cell} {dtype}") for cell, dtype in itertools.product(cells, dtypes) if served(dtype)]
+    queue += [Item(FORMS, f"{cell} {dtype}") for cell, dtype in itertools.product(cells, dtypes) if served(dtype)]
     named = [",".join(map(str, shape)) for shape in shapes]
-    found += [Item(LAYERS, f"{shape} {dtype}") for shape, dtype in itertools.product(named, dtypes)]
-    found += [Item(CALLS, f"{shape} {dtype}") for shape, dtype in itertools.product(named, dtypes) if served(dtype)]
-    return found
+    queue += [Item(LAYERS, f"{shape} {dtype}") for shape, dtype in itertools.product(named, dtypes)]
+    queue += [Item(CALLS, f"{shape} {dtype}") for shape, dtype in itertools.product(named, dtypes) if served(dtype)]
+    return queue
 
 
 def served(dtype: str) -> bool:

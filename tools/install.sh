@@ -1,13 +1,15 @@
 #!/bin/bash
-# Installs this package with pip and lets the compiler's progress be seen; says it aloud where no native code came of it.
+# Installs this package with pip and lets its progress be seen, downloads and compiler; says it aloud where no native code
+# came of it.
 #   tools/install.sh PYTHON ARGUMENT...      the arguments are pip's, such as -e '.[test]'
 set -u -o pipefail
-python=$1
+python=$(cd "$(dirname "$1")" && pwd)/$(basename "$1") # not realpath: an environment's python is a link
 shift
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 "$python" -m pip install -v --disable-pip-version-check "$@" 2>&1 | tee "$log" |
-  grep --line-buffered -oE '\[[0-9]+/[0-9]+\] (Building|Linking) .*' | sed -u -E 's/CMakeFiles\/([^ ]*)\.dir\//\1: /; s/^/   /'
+  grep --line-buffered -oE '\[[0-9]+/[0-9]+\] (Building|Linking) .*|Downloading [^ ]+\.(whl|gz) .*|Installing (build dependencies: started|collected packages)' |
+  sed -u -E 's/CMakeFiles\/([^ ]*)\.dir\//\1: /; s/(Installing [a-z ]*).*/\1/; s/^/   /'
 status=${PIPESTATUS[0]}
 if [ "$status" -ne 0 ]; then
   tail -n 40 "$log" >&2

@@ -90,18 +90,18 @@ def machine_lines(toolkit: nvrtc.Toolkit, source: str, capability: int) -> list[
         file.flush()
         command = [str(program), "-c", "-gp", file.name]
         text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    found, line, skipped = [], 0, False
+    lines, line, skipped = [], 0, False
     apart = set(_APART.findall(text))  # where a warp goes whose threads are not together, up to the next branch back
     for row in text.splitlines():
         if _SUBROUTINE.match(row):
             line = 0  # a division, for example, which is of no line and not within a step
         skipped |= row.rstrip(":") in apart
-        if place := _LINE.search(row):
-            line = int(place.group(1))
+        if match := _LINE.search(row):
+            line = int(match.group(1))
         elif instruction := _INSTRUCTION.search(row):
-            found.append((0 if skipped else line, instruction.group(1)))
+            lines.append((0 if skipped else line, instruction.group(1)))
             skipped &= instruction.group(1) != "BRA"
-    return found
+    return lines
 
 
 def _executed(one: Launch) -> Counter[int]:

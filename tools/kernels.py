@@ -179,7 +179,7 @@ def occupancy(card: Card, report: Report, block: int, dynamic: int) -> int:
     return 100 * min(limits) * block // card.threads
 
 
-Found = dict[tuple[str, int, Variant, str], Report]  # by toolkit, architecture, variant, kernel
+Reports = dict[tuple[str, int, Variant, str], Report]  # by toolkit, architecture, variant, kernel
 
 
 def main() -> int:
@@ -209,21 +209,21 @@ def main() -> int:
         for arch, variant in itertools.product(archs, chosen)
         if variant.needs <= arch
     ]
-    found: Found = {}
+    reports_of: Reports = {}
     with ThreadPoolExecutor(arguments.jobs) as pool:
         for (variant, arch, toolkit), reports in zip(jobs, pool.map(lambda job: compiled(*job), jobs), strict=True):
-            found |= {(toolkit.version, arch, variant, name): reports[name] for name in variant.kernels}
-    spilling = {key: report.spills for key, report in found.items() if report.spills}
+            reports_of |= {(toolkit.version, arch, variant, name): reports[name] for name in variant.kernels}
+    spilling = {key: report.spills for key, report in reports_of.items() if report.spills}
     for (version, arch, variant, name), spills in spilling.items():
         print(f"CUDA {version}, sm_{arch}: {name} ({variant.label}) uses {spills} bytes of local memory")
     if not arguments.check:
         versions = {kit.version: archs for kit, archs in targets.items()}
-        PAGE.write_text(page(chosen, found, versions, cells), encoding="utf-8")
-    print(f"{len(found)} kernels compiled, {len(spilling)} spill")
+        PAGE.write_text(page(chosen, reports_of, versions, cells), encoding="utf-8")
+    print(f"{len(reports_of)} kernels compiled, {len(spilling)} spill")
     return 1 if spilling else 0
 
 
-def page(chosen: list[Variant], found: Found, targets: dict[str, list[int]], cells: list[str]) -> str:
+def page(chosen: list[Variant], reports_of: Reports, targets: dict[str, list[int]], cells: list[str]) -> str:
     """The Markdown page; the numbers are those of the first toolkit."""
     version, archs = next(iter(targets.items()))
     others = "; ".join(
@@ -259,7 +259,7 @@ def page(chosen: list[Variant], found: Found, targets: dict[str, list[int]], cel
             for name in variant.kernels:
                 cells = []
                 for arch in archs:
-                    report = found.get((version, arch, variant, name))
+                    report = reports_of.get((version, arch, variant, name))
                     percent = report and occupancy(CARDS[arch], report, variant.threads, variant.shared)
                     spills = f", {report.spills} B local" if report and report.spills else ""
                     cells.append(

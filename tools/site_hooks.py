@@ -38,6 +38,7 @@ REFERENCE = {
         "Data",
         ["gpulstm.data.load_series", "gpulstm.data.SeriesSet", "gpulstm.data.WindowSet", "gpulstm.data.Lanes"],
     ),
+    "plots": ("Pictures", ["gpulstm.plots.figures"]),
     "interop": ("Other libraries", ["gpulstm.interop"]),
     "errors": ("Errors", ["gpulstm.errors"]),
 }
@@ -91,8 +92,10 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
         if not picture and files.get_file_from_path((here / folder).as_posix()):
             return f"[{text}]({folder})"
         resolved = (ROOT / "docs" / here / target.split("#")[0]).resolve()
-        inside = resolved.is_relative_to(ROOT / "docs") or files.get_file_from_path(str(here / target.split("#")[0]))
-        known = inside and resolved.suffix in {".md", ".png", ".svg", ".ipynb"}
+        generated = files.get_file_from_path((here / target.split("#")[0]).as_posix())
+        held = generated is not None and generated.inclusion.is_included()
+        inside = resolved.is_relative_to(ROOT / "docs") or held
+        known = inside and (held or resolved.suffix in {".md", ".png", ".svg"})
         return match.group(0) if known or picture else text
 
     markdown = FORMULA.sub(lambda match: f"<div>{convert(match.group(1), display='block')}</div>", markdown)

@@ -102,23 +102,23 @@ def main() -> None:
     parser.add_argument("--training", choices=["windows", "truncated"], default="windows")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.add_argument("--use", type=Path, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.use:
-        print(json.dumps(use(given.use, given.rows, given.training, not given.quiet)))
+    arguments = parser.parse_args()
+    if arguments.use:
+        print(json.dumps(use(arguments.use, arguments.rows, arguments.training, not arguments.quiet)))
         return
     with tempfile.TemporaryDirectory() as folder:
-        for kind in given.kind or ["csv", "parquet"]:
+        for kind in arguments.kind or ["csv", "parquet"]:
             path = Path(folder) / f"table.{kind}"
-            write(path, given.rows)
-            command = [sys.executable, __file__, "--rows", str(given.rows), "--training", given.training]
-            command += ["--use", str(path), *(["--quiet"] if given.quiet else [])]
+            write(path, arguments.rows)
+            command = [sys.executable, __file__, "--rows", str(arguments.rows), "--training", arguments.training]
+            command += ["--use", str(path), *(["--quiet"] if arguments.quiet else [])]
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-            found, size = json.loads(done.stdout.splitlines()[-1]), path.stat().st_size / 2**20
+            result, size = json.loads(done.stdout.splitlines()[-1]), path.stat().st_size / 2**20
+            rows, start, peak = arguments.rows, result["start"], result["peak"]
             print(
-                f"{kind}: {given.rows} rows, {size:.0f} MiB on disk; read {found['read']:.1f} s, "
-                f"100 steps {found['train']:.1f} s, forecast {found['forecast']:.2f} s; peak {found['peak']:.0f} MiB "
-                f"({found['start']:.0f} of them before), {(found['peak'] - found['start']) * 2**20 / given.rows:.0f} "
-                "bytes a row"
+                f"{kind}: {rows} rows, {size:.0f} MiB on disk; read {result['read']:.1f} s, "
+                f"100 steps {result['train']:.1f} s, forecast {result['forecast']:.2f} s; peak {peak:.0f} MiB "
+                f"({start:.0f} of them before), {(peak - start) * 2**20 / rows:.0f} bytes a row"
             )
             path.unlink()
 

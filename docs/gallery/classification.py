@@ -43,7 +43,7 @@ told = head(last).argmax(-1)
 print(f"{100 * (told == labels[test]).mean():.1f} % of {len(test)} pictures that training did not see")
 
 # %% [markdown]
-# When does it know? The same dense layer after every line: most digits are told before the last two.
+# When does it know? The same dense layer after every line: hardly before the last two, where the digits differ most.
 
 # %%
 states, _ = lstm(sequences[:, test])

@@ -27,7 +27,7 @@ lstm = gl.LSTM(3, 32, num_layers=2, device="cuda", seed=0)
 seconds = cupy.arange(64, dtype="float32")[:, None, None] / 8
 x = cupy.sin(seconds * cupy.asarray([1.0, 2.0, 3.0]) + cupy.linspace(0, 6, 16)[None, :, None])  # (64, 16, 3)
 y, state, tape = lstm.forward(x.astype("float32"))
-print(lstm.explain(64, 16, training=True))
+print(type(y).__module__, y.shape, y.dtype)
 
 # %% [markdown]
 # PyTorch reads the outputs, puts a head and a loss on them, and gives back the gradient, which goes into `backward`:

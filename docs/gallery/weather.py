@@ -1,9 +1,9 @@
 # %% [markdown]
 # # Known in advance: temperature with a weather forecast
 #
-# Some inputs are known for the days ahead: prices, plans, or what a weather service says. Here the highest
-# temperature in Seattle is forecast for two weeks, once from the past alone and once with the wind and the rain of
-# those days, as if their forecast were right.
+# Some inputs are known for the days ahead: prices, plans, or what a weather service says. Here the highest temperature
+# of the day in Seattle is forecast for two weeks, once from the past alone and once with the lowest of each night and
+# the rain known, as if their forecast were right.
 
 # %%
 import pandas as pd
@@ -16,10 +16,10 @@ past, ahead = table.iloc[:-14], table.iloc[-14:]
 options = {"horizon": 14, "test": 365, "device": "cpu", "seed": 0}
 
 without = gl.Forecaster(**options).fit(past, target="temp_max", time="date", progress=False)
-known = ["precipitation", "wind"]
+known = ["temp_min", "precipitation"]
 informed = gl.Forecaster(**options).fit(past, target="temp_max", time="date", future=known, progress=False)
-for name, forecaster in {"past alone": without, "rain and wind known": informed}.items():
-    print(f"{name:20} MAE {forecaster.backtest().metrics()['model']['MAE']:.2f} °C over the last year")
+for name, forecaster in {"past alone": without, "nights and rain known": informed}.items():
+    print(f"{name:22} MAE {forecaster.backtest().metrics()['model']['MAE']:.2f} °C over the last year")
 
 # %% [markdown]
 # Where a fit names `future` columns, a forecast needs their values for the steps ahead, as a table with the same

@@ -84,9 +84,9 @@ def draw(losses: Mapping[str, np.ndarray], folder: Path = FOLDER) -> Path:
     """The losses of `train` by cell, as means over 20 steps."""
     plt = pyplot()
     figure, axes = plt.subplots(figsize=(7, 3.2))
-    for (cell, values), colour, dash in zip(losses.items(), (BLUE, ORANGE), ("-", "--"), strict=True):
+    for (cell, values), color, dash in zip(losses.items(), (BLUE, ORANGE), ("-", "--"), strict=True):
         means = values.reshape(-1, 20).mean(axis=1)
-        axes.semilogy(20 * np.arange(1, len(means) + 1), means, dash, color=colour, label=cell.upper(), lw=2)
+        axes.semilogy(20 * np.arange(1, len(means) + 1), means, dash, color=color, label=cell.upper(), lw=2)
     axes.axhline(BASELINE, color=BLACK, lw=0.8, ls=":")
     axes.annotate("always answering 1: 1/6", (0.99, BASELINE * 1.1), xycoords=("axes fraction", "data"), ha="right")
     axes.set(xlabel="training step", ylabel="mean squared error", xlim=(0, None))

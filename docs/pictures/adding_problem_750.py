@@ -1,4 +1,4 @@
-"""Draws adding_problem_750.png: the adding problem at 750 steps, with and without chrono initialisation.
+"""Draws adding_problem_750.png: the adding problem at 750 steps, with and without chrono initialization.
 
 The task of `adding_problem.py` at the length of Arjovsky, Shah & Bengio 2016 (arXiv:1511.06464, section 4.2), and of
 Tallec & Ollivier 2018 (arXiv:1804.11188), who start the gates so that units forget over 2 to T steps (`chrono`).
@@ -86,9 +86,9 @@ def draw(curves: Mapping[str, Curve], folder: Path = FOLDER) -> Path:
     """Loss over training steps."""
     plt = pyplot()
     figure, axes = plt.subplots(figsize=(7, 3.2))
-    for (name, curve), colour, dash in zip(curves.items(), (ORANGE, BLUE), ("--", "-"), strict=True):
+    for (name, curve), color, dash in zip(curves.items(), (ORANGE, BLUE), ("--", "-"), strict=True):
         steps, _, losses = zip(*curve, strict=True)
-        axes.plot(steps, losses, dash, color=colour, label=f"{name}, {curve[-1][1] / 60:.0f} minutes")
+        axes.plot(steps, losses, dash, color=color, label=f"{name}, {curve[-1][1] / 60:.0f} minutes")
     axes.axhline(BASELINE, color=BLACK, linewidth=1, linestyle=":", label="always answering 1")
     axes.set(xlabel=f"training step ({SETTING.batch} sequences of 750)", ylabel="mean squared error", ylim=(0, None))
     axes.legend()

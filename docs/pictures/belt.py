@@ -19,13 +19,13 @@ def draw(folder: Path = FOLDER) -> Path:
     figure, axes = plt.subplots(figsize=(7, 2.9))
     axes.axhline(1.0, color=BLACK, lw=1.2)
     axes.text(1.1, 1.6, "f = 1: the cell of 1997, which cannot forget", color=BLACK)
-    for bias, colour, dash in BIASES:
+    for bias, color, dash in BIASES:
         f = float(Sigmoid()(np, np.float64(bias)))
         half = np.log(0.5) / np.log(f)
         axes.plot(
             steps,
             f**steps,
-            color=colour,
+            color=color,
             ls=dash,
             label=f"bias {bias:g}, f = {f:.3f}\nhalf-life {half:.1f}",
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from style import BLACK, BLUE, FOLDER, GREEN, GREY, ORANGE, PALE, PURPLE, SKY, VERMILION, pyplot, save
+from style import BLACK, BLUE, FOLDER, GRAY, GREEN, ORANGE, PALE, PURPLE, SKY, VERMILION, pyplot, save
 
 BELT, LOWER = 4.0, 1.9  # heights of the belt and of the boxes that compute the gates
 
@@ -16,7 +16,7 @@ def draw(folder: Path = FOLDER) -> Path:
     figure, axes = plt.subplots(figsize=(7, 4.0))
     axes.set(xlim=(0, 10.4), ylim=(-0.2, 5.6), aspect="equal")
     axes.axis("off")
-    axes.add_patch(plt.Rectangle((0.95, 0.45), 8.35, 4.55, facecolor=PALE, edgecolor=GREY, lw=1, zorder=0))
+    axes.add_patch(plt.Rectangle((0.95, 0.45), 8.35, 4.55, facecolor=PALE, edgecolor=GRAY, lw=1, zorder=0))
 
     # the belt: c_{t-1} -> times f -> plus i*g -> c_t
     _arrow(axes, (0.1, BELT), (1.93, BELT), VERMILION, 3)
@@ -33,14 +33,14 @@ def draw(folder: Path = FOLDER) -> Path:
     axes.plot([1.25, 1.25], [-0.1, 0.85], color=BLACK, lw=1.4, zorder=1)
     axes.text(0.12, 1.0, "$h_{t-1}$", fontsize=12)
     axes.text(1.4, -0.12, "$x_t$", fontsize=12)
-    for x, name, act, colour in (
+    for x, name, act, color in (
         (2.2, "forget gate", "sigmoid", BLUE),
         (3.75, "input gate", "sigmoid", GREEN),
         (5.35, "candidate", "tanh", ORANGE),
         (7.0, "output gate", "sigmoid", PURPLE),
     ):
         axes.plot([x, x], [0.85, LOWER - 0.28], color=BLACK, lw=1.4, zorder=1)
-        _box(plt, axes, x, LOWER, act, colour)
+        _box(plt, axes, x, LOWER, act, color)
         axes.text(x, 0.56, name, ha="center", va="center", color=BLACK, fontsize=9)
 
     # f up to the belt; i and g multiplied, then added
@@ -79,8 +79,8 @@ def draw(folder: Path = FOLDER) -> Path:
     return save(figure, "cell.png", folder)
 
 
-def _arrow(axes: Any, start: tuple[float, float], end: tuple[float, float], colour: str, width: float = 1.6) -> None:
-    style = {"arrowstyle": "-|>", "color": colour, "lw": width, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 12}
+def _arrow(axes: Any, start: tuple[float, float], end: tuple[float, float], color: str, width: float = 1.6) -> None:
+    style = {"arrowstyle": "-|>", "color": color, "lw": width, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 12}
     axes.annotate("", end, start, arrowprops=style)
 
 
@@ -90,9 +90,9 @@ def _round(axes: Any, x: float, y: float, sign: str) -> None:
     axes.text(x, y, sign, ha="center", va="center_baseline", fontsize=14, zorder=4)
 
 
-def _box(plt: Any, axes: Any, x: float, y: float, text: str, colour: str) -> None:
+def _box(plt: Any, axes: Any, x: float, y: float, text: str, color: str) -> None:
     """A function of the pre-activations."""
-    axes.add_patch(plt.Rectangle((x - 0.46, y - 0.28), 0.92, 0.56, facecolor="white", edgecolor=colour, lw=2, zorder=3))
+    axes.add_patch(plt.Rectangle((x - 0.46, y - 0.28), 0.92, 0.56, facecolor="white", edgecolor=color, lw=2, zorder=3))
     axes.text(x, y, text, ha="center", va="center", fontsize=9, zorder=4)
 
 

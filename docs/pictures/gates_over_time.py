@@ -70,14 +70,14 @@ def draw(folder: Path = FOLDER) -> Path:
 
     figure, (data, gates, memory) = plt.subplots(3, 1, figsize=(7, 5.2), sharex=True)
     data.plot(weeks, values[start : start + CONTEXT], color=BLACK)
-    data.set(ylabel="CO2, ppm", title="the series: three years of weekly values, not trained on")
-    for name, text, colour, dash in (
+    data.set(ylabel="CO2 (ppm)", title="the series: three years of weekly values, not trained on")
+    for name, text, color, dash in (
         ("f", "forget f", BLUE, "-"),
         ("i", "input i", GREEN, "--"),
         ("o", "output o", PURPLE, "-."),
         ("g", "candidate g", ORANGE, ":"),
     ):
-        gates.plot(weeks, found[name][:, unit], color=colour, ls=dash, label=text)
+        gates.plot(weeks, found[name][:, unit], color=color, ls=dash, label=text)
     gates.set(ylim=(-1.05, 1.05), title=f"gates and candidate of one unit (of {UNITS})")
     memory.plot(weeks, found["c"][:, unit], color=VERMILION, label="long memory c")
     memory.plot(weeks, found["h"][:, unit], color=SKY, ls="--", label="short memory h")

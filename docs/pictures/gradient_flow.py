@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from style import BLACK, BLUE, FOLDER, GREY, ORANGE, VERMILION, pyplot, save
+from style import BLACK, BLUE, FOLDER, GRAY, ORANGE, VERMILION, pyplot, save
 
 import gpulstm as gl
 from gpulstm.model.stack import Recurrent
@@ -72,12 +72,12 @@ def draw(folder: Path = FOLDER) -> Path:
     curves = [
         ("RNN, $W_h$ twice orthogonal: explodes", rnn(2.0), VERMILION, "--"),
         ("LSTM, gates set for 1000 steps", lstm(1000.0), BLUE, "-"),
-        ("LSTM, forget bias 1 ($f_t$ about 0.73)", lstm(None), GREY, "-."),
+        ("LSTM, forget bias 1 ($f_t$ about 0.73)", lstm(None), GRAY, "-."),
         ("RNN, $W_h$ 0.9 times orthogonal: vanishes", rnn(0.9), ORANGE, ":"),
     ]
-    for label, stack, colour, dash in curves:
+    for label, stack, color, dash in curves:
         norms = gradient_norms(stack, LAGS)
-        axes.loglog(LAGS, norms / norms[0], dash, color=colour, label=label, lw=2)
+        axes.loglog(LAGS, norms / norms[0], dash, color=color, label=label, lw=2)
     axes.axhline(1, color=BLACK, lw=0.6)
     axes.set(xlim=(1, 1000), ylim=(1e-20, 1e20), xlabel="lag: steps back in time")
     axes.set_ylabel("gradient, relative to lag 1")

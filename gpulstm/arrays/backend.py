@@ -93,7 +93,7 @@ class Backend(ABC):
         return self.xp.asarray(values, dtype=dtype)
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
-        """An uninitialised array."""
+        """An uninitialized array."""
         with self.activate():
             return self.xp.empty(shape, dtype=dtype)
 
@@ -158,10 +158,10 @@ class NumpyBackend(Backend):
 
 
 def unmasked(value: np.ma.MaskedArray, name: str) -> np.ndarray:
-    """The values of a masked array in which nothing is masked.
+    """The data of a masked array without masked entries.
 
     Raises:
-        DTypeError: something is, for which an array has no place.
+        DTypeError: an entry is masked, which a plain array cannot say.
     """
     if np.ma.is_masked(value):
         raise DTypeError(

@@ -118,8 +118,8 @@ def _header(path: Path, data: bytes) -> dict[str, str]:
     if length > len(data) - 8:
         raise CheckpointError(f"{path} is cut short: its header of {length} bytes goes past the end of the file")
     header = files.parse_json(data[8 : 8 + length], f"the header of {path}", CheckpointError)
-    found = header.get("__metadata__", {}) if isinstance(header, dict) else {}
-    return {key: str(value) for key, value in found.items()} if isinstance(found, dict) else {}
+    metadata = header.get("__metadata__", {}) if isinstance(header, dict) else {}
+    return {key: str(value) for key, value in metadata.items()} if isinstance(metadata, dict) else {}
 
 
 def _checksum(arrays: Mapping[str, np.ndarray], text: str) -> str:

@@ -104,7 +104,7 @@ class CupyBackend(Backend):
 
     @functools.cached_property
     def errors(self) -> tuple[type[Exception], ...]:
-        """What CUDA and its compiler raise through CuPy; a lack of memory is Python's MemoryError besides."""
+        """What CUDA and its compiler raise through CuPy; a lack of memory is a MemoryError, too."""
         cuda = self.xp.cuda
         return cuda.runtime.CUDARuntimeError, cuda.driver.CUDADriverError, cuda.compiler.CompileException
 
@@ -241,7 +241,7 @@ class _Upload:
         self.array, self.stream, self.copied = array, stream, copied
 
     def ready(self, stream: Any) -> Array:
-        """The array, which `stream` waits for; the host does not."""
+        """The array; `stream` waits for it, the host does not."""
         stream.wait_event(self.copied)
         return self.array
 
@@ -284,7 +284,7 @@ class _Uploads:
 
 @functools.cache
 def _uploads(index: int) -> _Uploads:
-    """The copies to a device, which is the current one."""
+    """The copies to the current device."""
     return _Uploads(_cupy())
 
 

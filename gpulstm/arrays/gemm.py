@@ -79,7 +79,7 @@ def tensor_refusal(dtype: str, capability: int) -> str | None:
 
 
 def efficiency(shape: Tile) -> float:
-    """The share of a full multiprocessor's peak that a tile is expected to reach: what it loads feeds more sums."""
+    """The expected share of a multiprocessor's peak: a larger tile does more sums with what it loads."""
     if is_tensor(shape):
         return 0.15 if shape[0] < 32 else 0.2 if shape[0] < 64 else 0.3
     return {4: 0.25, 8: 0.3, 32: 0.45}.get(shape[0], 0.6)

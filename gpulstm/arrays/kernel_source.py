@@ -1,8 +1,9 @@
-"""The text of the files in `kernels/`, with all that they include: NVRTC is given text and has no include path."""
+"""The text of the files in `kernels/` with their includes: NVRTC is given text and has no include path."""
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import re
 from pathlib import Path
 
@@ -18,7 +19,7 @@ _HEADS = {  # what a storage type needs that the compiler does not know by itsel
 
 @functools.cache
 def module_source(file: str, defines: tuple[tuple[str, str], ...]) -> str:
-    """The text that is compiled for `file` under a choice of macros: the macros, the file and all that it includes."""
+    """The text that is compiled for `file`: the macros, the file and its includes."""
     values = {value for _, value in defines}
     head = [line for kind, lines in _HEADS.items() if kind in values for line in lines]
     return "\n".join([*head, *(f"#define {name} {value}" for name, value in defines), kernel_preamble((file,))])
@@ -26,7 +27,7 @@ def module_source(file: str, defines: tuple[tuple[str, str], ...]) -> str:
 
 @functools.cache
 def kernel_preamble(headers: tuple[str, ...]) -> str:
-    """The named headers with all they include, each once: NVRTC is given text and has no include path."""
+    """The named headers and their includes, each once: NVRTC is given text and has no include path."""
     done: list[str] = []
 
     def text(name: str) -> str:
@@ -42,6 +43,13 @@ def kernel_preamble(headers: tuple[str, ...]) -> str:
 def kernel_source(name: str) -> str:
     """The text of a file of `kernels/`: within an installed package, next to the package in a checkout."""
     return (kernel_folder() / name).read_text(encoding="utf-8")
+
+
+@functools.cache
+def digest() -> str:
+    """What tells the kernels of one version from those of another, also while somebody works on them."""
+    files = sorted(path for name in ("cuda", "equations") for path in (kernel_folder() / name).iterdir())
+    return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()[:8]
 
 
 @functools.cache

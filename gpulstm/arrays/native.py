@@ -34,8 +34,8 @@ def load() -> Any | None:
     isa = os.environ.get(VARIABLE)
     if isa:
         if isa not in native.instruction_sets():
-            there = ", ".join(native.instruction_sets())
-            raise ConfigError(f"{VARIABLE} is {isa!r}, expected one that this machine has: {there}")
+            sets = ", ".join(native.instruction_sets())
+            raise ConfigError(f"{VARIABLE} is {isa!r}, expected one that this machine has: {sets}")
         native.use(isa)
     sizes = os.environ.get(CACHES)
     if sizes:

@@ -89,14 +89,14 @@ def cpu_quota(membership: str = "/proc/self/cgroup", mount: str = "/sys/fs/cgrou
         membership: the file that names the groups of the process, `hierarchy:controllers:/path` a line.
         mount: where the groups are mounted.
     """
-    found = []
+    quotas = []
     for folder in _groups(membership, mount):
         pair = _words(f"{folder}/cpu.max") or [
             word for name in ("quota", "period") for word in _words(f"{folder}/cpu.cfs_{name}_us")
         ]
         if len(pair) == 2 and all(word.isdecimal() for word in pair) and int(pair[1]):  # else "max", or -1: no quota
-            found.append(int(pair[0]) / int(pair[1]))
-    return min(found, default=None)
+            quotas.append(int(pair[0]) / int(pair[1]))
+    return min(quotas, default=None)
 
 
 def _groups(membership: str, mount: str) -> Iterator[str]:
@@ -104,7 +104,7 @@ def _groups(membership: str, mount: str) -> Iterator[str]:
     lines = [line.split(":", 2) for line in _text(membership).splitlines()]
     for _, controllers, path in (line for line in lines if len(line) == 3):
         if controllers == "":
-            roots = [mount, f"{mount}/unified"]  # version 2, alone or beside version 1
+            roots = [mount, f"{mount}/unified"]  # version 2, alone or next to version 1
         elif "cpu" in controllers.split(","):
             roots = [f"{mount}/{controllers}", f"{mount}/cpu"]
         else:

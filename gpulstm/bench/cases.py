@@ -7,7 +7,7 @@ import os
 import statistics
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gpulstm.arrays.devices import resolve
@@ -72,8 +72,9 @@ class Contender:
         python: the interpreter that runs it.
         engine: of this package, None for a peer.
         tf32: PyTorch's products in TF32: shown, but no peer to compare float32 with.
+        quantize: "int8" or "bfloat16", what its weights are rounded to; "" for float32.
         kinds: the kinds of case that it serves.
-        variables: of its environment, beside those that all have.
+        variables: of its environment, in addition to those that all have.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Contender:
     python: str
     engine: str | None = None
     tf32: bool = False
+    quantize: str = ""
     kinds: tuple[str, ...] = ("step", "inference", "training", "update")
     variables: tuple[tuple[str, str], ...] = ()
 
@@ -149,6 +151,11 @@ _PEERS = {
     "OpenVINO": ("openvino", ("step", "inference")),
     "JAX": ("jax", ("step", "inference", "training")),
 }
+_QUANTIZED_PEERS = {  # those that round weights so: dynamic quantization, or bfloat16 asked for
+    "int8": {"ONNX Runtime": "onnxruntime", "PyTorch": "torch"},
+    "bfloat16": {"OpenVINO": "openvino"},
+}
+QUANTIZED_KINDS = ("step", "inference")
 
 
 def simulated() -> bool:
@@ -166,21 +173,23 @@ def cases(suite: str, kinds: Iterable[str] = (), shapes: Iterable[str] = ()) -> 
     """
     if suite not in SHAPES:
         raise ConfigError(f"suite is {suite!r}, expected one of {', '.join((*SHAPES, 'long'))}")
-    chosen, wanted = tuple(kinds), [parse_shape(shape) for shape in shapes]
+    chosen, sizes = tuple(kinds), [parse_shape(shape) for shape in shapes]
     for kind in chosen:
         if kind not in SHAPES[suite]:
             raise ConfigError(f"kind is {kind!r}, expected one of {', '.join(SHAPES[suite])}")
-    found = []
+    result = []
     for kind in chosen or USUAL[suite]:
-        if wanted and kind == "cold" and not chosen:
+        if sizes and kind == "cold" and not chosen:
             continue
-        found += [
-            Case(*shape, kind) for shape in wanted or SHAPES[suite][kind] if kind != "step" or shape[0] == 1
+        result += [
+            Case(*shape, kind) for shape in sizes or SHAPES[suite][kind] if kind != "step" or shape[0] == 1
         ]  # a step is one
-    return tuple(found)
+    return tuple(result)
 
 
-def contenders(suite: str, peers_python: str | None = None, names: Iterable[str] = ()) -> list[Contender]:
+def contenders(
+    suite: str, peers_python: str | None = None, names: Iterable[str] = (), quantize: str = ""
+) -> list[Contender]:
     """This package's engines for the suite's device, fastest first, then the peers (on CUDA PyTorch, also with TF32).
 
     Args:
@@ -188,20 +197,29 @@ def contenders(suite: str, peers_python: str | None = None, names: Iterable[str]
         peers_python: an interpreter that has the peers; None takes the environment variable GPULSTM_PEERS_PYTHON, else
             this one.  Whether it really has them is found out when they start.
         names: only these.
+        quantize: on the cpu, "int8" or "bfloat16": those that round their weights to it, and this package without.
 
     Raises:
-        ConfigError: there is no contender of that name.
+        ConfigError: there is no contender of that name, or nobody rounds so.
     """
     call = Call(StackSpec("lstm", 1, 1), resolve(suite).device, 1, 1, False, False)
     engines = [engine.name for engine in ENGINES if engine.supports(call) is None]
-    found = [Contender(f"gpulstm {engine}", "gpulstm", sys.executable, engine) for engine in engines]
+    available = [Contender(f"gpulstm {engine}", "gpulstm", sys.executable, engine) for engine in engines]
     python = peers_python or os.environ.get("GPULSTM_PEERS_PYTHON") or sys.executable
-    if suite == "cpu":
-        found += [Contender(name, library, python, kinds=kinds) for name, (library, kinds) in _PEERS.items()]
+    if quantize:
+        if suite != "cpu" or quantize not in _QUANTIZED_PEERS:
+            raise ConfigError(f"quantize is {quantize!r} with suite {suite!r}, expected int8 or bfloat16 with cpu")
+        own = available[0]
+        more: Any = {"quantize": quantize, "kinds": QUANTIZED_KINDS}
+        available = [replace(own, name=f"{own.name} {quantize}", **more), replace(own, kinds=QUANTIZED_KINDS)]
+        peers = _QUANTIZED_PEERS[quantize].items()
+        available += [Contender(f"{name} {quantize}", library, python, **more) for name, library in peers]
+    elif suite == "cpu":
+        available += [Contender(name, library, python, kinds=kinds) for name, (library, kinds) in _PEERS.items()]
     else:
-        found += [Contender("PyTorch", "torch", python), Contender("PyTorch TF32", "torch", python, tf32=True)]
-    wanted = list(names)
-    unknown = [name for name in wanted if name not in [one.name for one in found]]
+        available += [Contender("PyTorch", "torch", python), Contender("PyTorch TF32", "torch", python, tf32=True)]
+    chosen = list(names)
+    unknown = [name for name in chosen if name not in [one.name for one in available]]
     if unknown:
-        raise ConfigError(f"contender is {unknown[0]!r}, expected one of {', '.join(one.name for one in found)}")
-    return [one for one in found if not wanted or one.name in wanted]
+        raise ConfigError(f"contender is {unknown[0]!r}, expected one of {', '.join(one.name for one in available)}")
+    return [one for one in available if not chosen or one.name in chosen]

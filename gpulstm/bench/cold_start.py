@@ -1,7 +1,7 @@
 """Cold starts: from nothing to the first forecast, timed from outside, each in a fresh interpreter.
 
 What each does: import the library, load the weights from a safetensors file, give one forecast, print it.  The time is
-from the start of the process to the printed line, interpreter included; the interpreter alone is measured beside them.
+from the start of the process to the printed line, interpreter included; the interpreter alone is measured next to them.
 Started with a case as JSON and a folder, this module trains the model for a moment and writes the files.
 """
 
@@ -25,7 +25,7 @@ from gpulstm.forecast.forecaster import Forecaster
 from gpulstm.model.network import Network, NetworkConfig
 
 HORIZON = 24
-CHECKPOINT, WEIGHTS, INPUT, WANTED = "model.safetensors", "torch.safetensors", "x.safetensors", "wanted.json"
+CHECKPOINT, WEIGHTS, INPUT, EXPECTED = "model.safetensors", "torch.safetensors", "x.safetensors", "expected.json"
 
 OWN = """
 import json, sys
@@ -68,14 +68,14 @@ class Start:
     Attributes:
         name, side, plan: as in `suites.Result`.
         command: of the process.
-        wanted: the numbers that it must print; compared to 1e-4 of their norm.
+        expected: the numbers that it must print; compared to 1e-4 of their norm.
     """
 
     name: str
     side: str
     plan: str
     command: tuple[str, ...]
-    wanted: np.ndarray
+    expected: np.ndarray
 
     def once(self, environment: Mapping[str, str]) -> float:
         """Seconds from the start of the process to the line that it prints.
@@ -97,9 +97,9 @@ class Start:
         if process.returncode or not line:
             last = complaint.strip().splitlines()[-1:] or [f"ended with status {process.returncode}"]
             raise StartError(last[0])
-        found = np.array(json.loads(line), dtype=np.float64)
-        if found.shape != self.wanted.shape or not np.linalg.norm(found - self.wanted) <= 1e-4 * max(
-            float(np.linalg.norm(self.wanted)), 1e-9
+        forecast = np.array(json.loads(line), dtype=np.float64)
+        if forecast.shape != self.expected.shape or not np.linalg.norm(forecast - self.expected) <= 1e-4 * max(
+            float(np.linalg.norm(self.expected)), 1e-9
         ):
             raise StartError("it computes something else: its forecast is not the expected one", wrong=True)
         return taken
@@ -140,27 +140,27 @@ def prepare(case: Mapping[str, Any], folder: str | Path) -> None:
     state |= {"head.weight": np.ascontiguousarray(weights["head.W"].T), "head.bias": weights["head.b"]}
     save_file(state, folder / WEIGHTS)
     save_file({"x": x}, folder / INPUT)
-    wanted = {
+    expected = {
         "gpulstm": forecaster.predict().mean.reshape(-1).tolist(),
         "PyTorch": raw.reshape(-1).tolist(),
         "inputs": inputs,
     }
-    (folder / WANTED).write_text(json.dumps(wanted), encoding="utf-8")
+    (folder / EXPECTED).write_text(json.dumps(expected), encoding="utf-8")
 
 
 def starts(case: Case, folder: str | Path, torch_python: str | None) -> list[Start]:
     """This package, PyTorch under its interpreter (unless None), and the interpreter alone."""
     folder = Path(folder)
-    wanted = json.loads((folder / WANTED).read_text(encoding="utf-8"))
-    raw = np.array(wanted["PyTorch"])
-    sizes = map(str, (wanted["inputs"], case.hidden, case.layers, raw.size))
+    expected = json.loads((folder / EXPECTED).read_text(encoding="utf-8"))
+    raw = np.array(expected["PyTorch"])
+    sizes = map(str, (expected["inputs"], case.hidden, case.layers, raw.size))
     own = (sys.executable, "-c", OWN, str(folder / CHECKPOINT))
-    found = [Start("gpulstm", "own", "import, load, forecast", own, np.array(wanted["gpulstm"]))]
+    results = [Start("gpulstm", "own", "import, load, forecast", own, np.array(expected["gpulstm"]))]
     if torch_python is not None:
         command = (torch_python, "-c", TORCH, str(folder), *sizes)
-        found.append(Start("PyTorch", "peer", "import, load_state_dict, forward", command, raw))
-    found.append(Start("Python alone", "aside", "nothing", (sys.executable, "-c", NOTHING), np.array([])))
-    return found
+        results.append(Start("PyTorch", "peer", "import, load_state_dict, forward", command, raw))
+    results.append(Start("Python alone", "aside", "nothing", (sys.executable, "-c", NOTHING), np.array([])))
+    return results
 
 
 def main() -> int:

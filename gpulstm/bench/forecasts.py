@@ -2,7 +2,7 @@
 
 Each task fits on the rows before its test part and forecasts from origins within it.  What is measured: MASE (scaled by
 the seasonal-naive error of the training rows), OWA as the M4 competition defines it, or the squared error of
-standardised values; how much the 80 % band covers; and processor seconds of fitting.
+standardized values; how much the 80 % band covers; and processor seconds of fitting.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def _panel(tests: int, season: int) -> Callable[[Path], Case]:
 
 
 def _etth2(path: Path) -> Case:
-    """The published split: 8640 rows to train, 2880 to validate, 2880 to test; standardised by the first."""
+    """The published split: 8640 rows to train, 2880 to validate, 2880 to test; standardized by the first."""
     import pandas as pd
 
     frame = _csv(path).iloc[:14400]
@@ -165,14 +165,14 @@ def tasks(folder: Path | None, names: Sequence[str] = ()) -> list[Task]:
     for name in names:
         if name not in known:
             raise ConfigError(f"task is {name!r}, expected any of {', '.join(known)}")
-    found = []
+    chosen = []
     for task in TASKS:
-        there = not task.file or (folder is not None and (folder / task.file).is_file())
-        if names and task.name in names and not there:
+        readable = not task.file or (folder is not None and (folder / task.file).is_file())
+        if names and task.name in names and not readable:
             raise DataError(f"the task {task.name} needs {task.file} in the folder of --data")
-        if there and (not names or task.name in names):
-            found.append(task)
-    return found
+        if readable and (not names or task.name in names):
+            chosen.append(task)
+    return chosen
 
 
 def read(task: Task, folder: Path | None) -> Case:
@@ -232,12 +232,12 @@ def score(case: Case, known: Truth, forecast: np.ndarray, measure: str) -> float
 def baselines(task: Task, case: Case, known: Truth) -> list[Score]:
     """The naive and the seasonal-naive forecast."""
     value = case.table["value"]
-    found = []
+    scores = []
     for name, season in (("seasonal naive", case.season), ("naive", 1)):
         lags = season * (np.arange(task.horizon) // season + 1) - np.arange(task.horizon)
         forecast = value[known.origins[:, None] - lags]
-        found.append(Score(task.name, name, task.measure, 0, score(case, known, forecast, task.measure), None, 0.0))
-    return found
+        scores.append(Score(task.name, name, task.measure, 0, score(case, known, forecast, task.measure), None, 0.0))
+    return scores
 
 
 def ours(task: Task, case: Case, known: Truth, seed: int, **options: Any) -> Score:
@@ -272,7 +272,7 @@ def run(
     report: Callable[[Task, list[Score]], None] = lambda task, scores: None,
 ) -> list[Score]:
     """All tasks with all seeds."""
-    found: list[Score] = []
+    results: list[Score] = []
     for task in chosen:
         case = read(task, folder)
         known = truth(case, task.horizon, task.stride)
@@ -280,8 +280,8 @@ def run(
         if task.file == "etth2.parquet":
             scores.append(dlinear(task, case, known))
         report(task, scores)
-        found += scores
-    return found
+        results += scores
+    return results
 
 
 def dlinear(task: Task, case: Case, known: Truth, context: int = 336, rate: float = 0.005) -> Score:

@@ -49,7 +49,7 @@ def sgemm(seconds: float, side: int = SIDE) -> float:
 
 def copy(size: int, threads: int, seconds: float) -> float:
     """Bytes a second that `threads` threads read and write together, each copying its own array of `size` bytes."""
-    repeat = max(1, (1 << 22) // size)  # enough for a call to be long beside Python's share of it
+    repeat = max(1, (1 << 22) // size)  # enough for Python's share of a call to be small
     rates: list[float] = []
     together = threading.Barrier(threads)
 
@@ -75,12 +75,12 @@ def main() -> int:
     """Measure and print."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads, seconds = int(sys.argv[1]) or cores, float(sys.argv[2])
-    found = {
+    measured = {
         "sgemm_gflops": sgemm(seconds),
         "copy_l2_gbs": copy(L2_BYTES, threads, seconds),
         "copy_memory_gbs": copy(MEMORY_BYTES, threads, seconds),
     }
-    print(json.dumps({"threads": threads, **{name: round(value / 1e9, 1) for name, value in found.items()}}))
+    print(json.dumps({"threads": threads, **{name: round(value / 1e9, 1) for name, value in measured.items()}}))
     return 0
 
 

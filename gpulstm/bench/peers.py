@@ -1,4 +1,4 @@
-"""The libraries that this package is measured beside, each in one function: the same stack of LSTMs, built its way.
+"""The libraries that this package is measured against, each in one function: the same stack of LSTMs, built its way.
 
 A function takes the task (see `worker.main`) and the arrays of the problem (see `problem`), and gives a `Made`.  Each
 uses its library as its own documentation advises for speed: everything that can be prepared is prepared before the
@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import itertools
 import sys
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -64,6 +66,9 @@ def torch(task: Task, arrays: Arrays) -> Made:
     layer = torch.nn.LSTM(case["inputs"], case["hidden"], case["layers"])
     layer.load_state_dict({name: torch.from_numpy(value) for name, value in torch_weights(arrays).items()})
     layer = layer.to(device)
+    if task["quantize"]:
+        quantized = torch.ao.quantization.quantize_dynamic(torch.nn.Sequential(layer), {torch.nn.LSTM}, torch.qint8)
+        layer = quantized[0]
     x = torch.from_numpy(arrays["x"]).to(device)
     plan = f"torch.nn.LSTM {torch.__version__}, {torch.get_num_threads()} threads{', TF32' if task['tf32'] else ''}"
     wait: Callable[[], object] = torch.cuda.synchronize if device != "cpu" else nothing
@@ -112,10 +117,10 @@ def torch(task: Task, arrays: Arrays) -> Made:
         optimizer.step()
 
     def gradients() -> Arrays:
-        dx, *found = map(host, train())
+        dx, *results = map(host, train())
         result = {"y": host(layer(x)[0]), "dx": dx}
         for index in range(case["layers"]):
-            w_x, w_h, b, _ = found[4 * index : 4 * index + 4]  # its two biases have one gradient
+            w_x, w_h, b, _ = results[4 * index : 4 * index + 4]  # its two biases have one gradient
             result |= {f"dW_x_l{index}": w_x.T, f"dW_h_l{index}": w_h.T, f"db_l{index}": b}
         return result
 
@@ -202,9 +207,9 @@ def jax(task: Task, arrays: Arrays) -> Made:
         return jax.block_until_ready(backward(weights, x, dy))
 
     def gradients() -> Arrays:
-        found, dx = train()
+        results, dx = train()
         result = {"y": np.asarray(infer()), "dx": np.asarray(dx)}
-        for index, layer in enumerate(found):
+        for index, layer in enumerate(results):
             result |= {f"d{name}_l{index}": np.asarray(d) for name, d in zip(("W_x", "W_h", "b"), layer, strict=True)}
         return result
 
@@ -236,13 +241,13 @@ def onnx_graph(case: Task, arrays: Arrays) -> bytes:
         constants += [
             numpy_helper.from_array(np.ascontiguousarray(part), f"{name}{index}") for name, part in values.items()
         ]
-        given, ends = [], []
+        initializers, ends = [], []
         if single:
-            given, ends = [f"h{index}", f"c{index}"], [f"h{index}_out", f"c{index}_out"]
-            inputs += [value(name, 1, batch, hidden) for name in given]
+            initializers, ends = [f"h{index}", f"c{index}"], [f"h{index}_out", f"c{index}_out"]
+            inputs += [value(name, 1, batch, hidden) for name in initializers]
             outputs += [value(name, 1, batch, hidden) for name in ends]
         after = "y" if index == case["layers"] - 1 else f"y{index}"
-        names = [before, f"W{index}", f"R{index}", f"B{index}", *(["", *given] if given else [])]
+        names = [before, f"W{index}", f"R{index}", f"B{index}", *(["", *initializers] if initializers else [])]
         nodes.append(helper.make_node("LSTM", names, [f"all{index}", *ends], hidden_size=hidden))
         nodes.append(helper.make_node("Squeeze", [f"all{index}", "direction"], [after]))
         before = after
@@ -270,7 +275,10 @@ def onnxruntime(task: Task, arrays: Arrays) -> Made:
         raise missing("ONNX Runtime") from error
     case, options = task["case"], onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = task["threads"], 1
-    session = onnxruntime.InferenceSession(_graph(case, arrays), options, providers=["CPUExecutionProvider"])
+    graph = _graph(case, arrays)
+    if task["quantize"]:
+        graph = _dynamic(graph)
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     plan = f"onnxruntime {onnxruntime.__version__}, {task['threads'] or 'its own number of'} threads"
 
     def buffer(*shape: int) -> Any:
@@ -325,6 +333,8 @@ def openvino(task: Task, arrays: Arrays) -> Made:
         raise missing("OpenVINO") from error
     case, core = task["case"], openvino.Core()
     settings = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1", "INFERENCE_PRECISION_HINT": "f32"}
+    if task["quantize"]:
+        settings["INFERENCE_PRECISION_HINT"] = "bf16"
     if task["threads"]:
         settings["INFERENCE_NUM_THREADS"] = str(task["threads"])
     compiled = core.compile_model(core.read_model(_graph(case, arrays)), "CPU", settings)
@@ -376,6 +386,17 @@ def _graph(case: Task, arrays: Arrays) -> bytes:
         return onnx_graph(case, arrays)
     except ImportError as error:
         raise missing("onnx") from error
+
+
+def _dynamic(graph: bytes) -> bytes:
+    """The graph with weights in int8 and activations rounded at run time, by ONNX Runtime's own tool."""
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    with tempfile.TemporaryDirectory(prefix="gpulstm-bench-") as folder:
+        path = Path(folder, "int8.onnx")
+        quantize_dynamic(onnx.load_from_string(graph), path, op_types_to_quantize=["LSTM"], weight_type=QuantType.QInt8)
+        return path.read_bytes()
 
 
 def _outs(state: dict[str, Any]) -> dict[str, Any]:

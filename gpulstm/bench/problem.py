@@ -36,20 +36,20 @@ def arrays(case: Mapping[str, Any], *, expected: bool = True) -> dict[str, np.nd
     for name, value in weights.items():
         if name.startswith("b_"):
             value += rng.standard_normal(value.shape, dtype=np.float32) / 10
-    found = {**weights, "x": rng.standard_normal((steps, case["batch"], case["inputs"]), dtype=np.float32)}
+    values = {**weights, "x": rng.standard_normal((steps, case["batch"], case["inputs"]), dtype=np.float32)}
     training = case["kind"] in TRAINING
     if training:
-        found["dy"] = rng.standard_normal((steps, case["batch"], case["hidden"]), dtype=np.float32)
+        values["dy"] = rng.standard_normal((steps, case["batch"], case["hidden"]), dtype=np.float32)
     if not expected:
-        return found
+        return values
     reference.params.load(weights)
-    y, _, tape = reference.forward(found["x"], training=training)
-    found[EXPECTED + "y"] = y
+    y, _, tape = reference.forward(values["x"], training=training)
+    values[EXPECTED + "y"] = y
     if tape is not None:
-        dx, _, grads = reference.backward(tape, found["dy"])
-        found[EXPECTED + "dx"] = dx
-        found |= {f"{EXPECTED}d{name}": value for name, value in grads.host().items()}
-    return found
+        dx, _, grads = reference.backward(tape, values["dy"])
+        values[EXPECTED + "dx"] = dx
+        values |= {f"{EXPECTED}d{name}": value for name, value in grads.host().items()}
+    return values
 
 
 def main() -> int:

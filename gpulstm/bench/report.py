@@ -28,22 +28,22 @@ def baseline(results: Sequence[Result]) -> str:
 
 def base_times(results: Sequence[Result]) -> dict[Case, tuple[float, str]]:
     """Seconds that a case's times are divided by, and whose they are; cases without any are left out."""
-    name, found = baseline(results), dict[Case, tuple[float, str]]()
+    name, times = baseline(results), dict[Case, tuple[float, str]]()
     for result in results:
         chosen = result.side == "peer" if name == BEST else result.contender == name
-        if chosen and result.seconds and result.median < found.get(result.case, (math.inf, ""))[0]:
-            found[result.case] = result.median, result.contender
-    return found
+        if chosen and result.seconds and result.median < times.get(result.case, (math.inf, ""))[0]:
+            times[result.case] = result.median, result.contender
+    return times
 
 
 def speedups(results: Sequence[Result]) -> dict[str, dict[Case, float]]:
     """How many times as fast as the baseline each contender is on each case, by contender; above 1 is faster."""
     base = base_times(results)
-    found: dict[str, dict[Case, float]] = {}
+    ratios: dict[str, dict[Case, float]] = {}
     for result in results:
         if result.seconds and result.case in base:
-            found.setdefault(result.contender, {})[result.case] = base[result.case][0] / result.median
-    return found
+            ratios.setdefault(result.contender, {})[result.case] = base[result.case][0] / result.median
+    return ratios
 
 
 def geometric_mean(values: Sequence[float]) -> float:

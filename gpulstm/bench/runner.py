@@ -39,6 +39,7 @@ LEFT_OUT = (
 )
 SETTLE = 0.1  # seconds between turns
 TOLERANCE = {False: 1e-4, True: 1e-2}  # relative norm of what a float32 contender may differ by; with TF32
+QUANTIZED_TOLERANCE = 0.1  # and with rounded weights
 
 
 class BenchError(GpulstmError, RuntimeError):
@@ -117,9 +118,9 @@ def _alternate(
             process.start()
         able = [process for process in started if process.able]
         for number in range(rounds):
-            for place in range(len(able)):
+            for index in range(len(able)):
                 time.sleep(SETTLE)
-                able[(place + number) % len(able)].measure()
+                able[(index + number) % len(able)].measure()
         if counted:
             for process in able:
                 process.count()
@@ -168,7 +169,8 @@ class _Process:
             "contender": contender.library,
             "engine": contender.engine,
             "tf32": contender.tf32,
-            "tolerance": TOLERANCE[contender.tf32],
+            "quantize": contender.quantize,
+            "tolerance": QUANTIZED_TOLERANCE if contender.quantize else TOLERANCE[contender.tf32],
         }
 
     @property

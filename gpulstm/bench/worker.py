@@ -3,7 +3,7 @@
 Started with one argument, a JSON object (see `main`).  Answers one JSON object a line on stdout: first what will run
 and how far its results are from what was expected, then one for each line of stdin: `round` gives the seconds of each
 call, `count` what one call asks of the simulated CUDA device.  It can be run by its path in an environment that holds a
-peer and not this package: beside `peers.py` it imports the standard library and NumPy until it knows its contender.
+peer and not this package: until it knows its contender it imports `peers.py`, the standard library and NumPy alone.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ def own(task: dict[str, Any], arrays: Arrays) -> Made:
     backend, case = resolve(task["device"]), task["case"]
     layer = LSTM(case["inputs"], case["hidden"], case["layers"], device=backend, engine=task["engine"])
     layer.params.load({name: arrays[name] for name in layer.params})
+    layer.quantize(task["quantize"] or None)
     x = backend.from_host(arrays["x"])
     training = case["kind"] in ("training", "update")
     plan = str(layer.explain(case["steps"], case["batch"], training=training))
@@ -80,18 +81,18 @@ def make(task: dict[str, Any], arrays: Arrays) -> Made:
     )
 
 
-def difference(found: Arrays, arrays: Arrays) -> tuple[float, str]:
+def difference(results: Arrays, arrays: Arrays) -> tuple[float, str]:
     """How far results are from what is expected: the largest norm of a difference over the norm, and of which array."""
     import numpy as np
 
     expected = {name[len(EXPECTED) :]: value for name, value in arrays.items() if name.startswith(EXPECTED)}
     worst = 0.0, ""
-    for name, wanted in expected.items():
-        value = found.get(name)
-        if value is None or value.shape != wanted.shape:
+    for name, reference in expected.items():
+        value = results.get(name)
+        if value is None or value.shape != reference.shape:
             return math.inf, name
-        size = np.linalg.norm(wanted.ravel()) or 1.0  # from a state of zeros one step has no gradient of W_h
-        error = float(np.linalg.norm((value - wanted).ravel()) / size)
+        size = np.linalg.norm(reference.ravel()) or 1.0  # from a state of zeros one step has no gradient of W_h
+        error = float(np.linalg.norm((value - reference).ravel()) / size)
         worst = max(worst, (math.inf if math.isnan(error) else error, name), key=lambda one: one[0])
     return worst
 
@@ -122,9 +123,9 @@ def count(made: Made) -> dict[str, Any]:
 def main() -> int:
     """Serve rounds until stdin ends.
 
-    The argument: `contender` ("gpulstm" or a name of `peers.PEERS`), `engine`, `device`, `tf32`, `threads` (0: the
-    library chooses), `seconds` a round, `problem` (the file of `problem.py`), `tolerance` (how far results may be from
-    what is expected) and `case` (steps, batch, inputs, hidden, layers, kind).
+    The argument: `contender` ("gpulstm" or a name of `peers.PEERS`), `engine`, `device`, `tf32`, `quantize`, `threads`
+    (0: the library chooses), `seconds` a round, `problem` (the file of `problem.py`), `tolerance` (how far results may
+    be from what is expected) and `case` (steps, batch, inputs, hidden, layers, kind).
     """
     task = json.loads(sys.argv[1])
     answers, sys.stdout = sys.stdout, sys.stderr  # nothing that a library prints gets between the answers

@@ -42,6 +42,10 @@ def bench(
         list[str] | None,
         typer.Option(help="Only this one, by its name in the tables (may be repeated).", show_default="all"),
     ] = None,
+    quantize: Annotated[
+        str,
+        typer.Option(help="With --suite cpu: weights in int8 or bfloat16, steps and inference.", show_default=False),
+    ] = "",
     number_of_rounds: Annotated[
         int, typer.Option("--rounds", help="How often each contender gets its turn on a case.")
     ] = 5,
@@ -78,8 +82,8 @@ def bench(
     if suite == FORECAST:
         bench_forecasts(data, task or (), number_of_rounds, output, force)
         return
-    chosen = cases.cases(suite, kind or (), shape or ())
-    who = cases.contenders(suite, peers_python, contender or ())
+    chosen = cases.cases(suite, kind or (cases.QUANTIZED_KINDS if quantize else ()), shape or ())
+    who = cases.contenders(suite, peers_python, contender or (), quantize)
     kinds = list(dict.fromkeys(case.kind for case in chosen))
     names = ["bench.json", *(f"{name}.png" for name in kinds)]
     paths = [] if output is None else new_files(output, names, force)

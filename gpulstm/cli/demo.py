@@ -9,7 +9,7 @@ import importlib.util
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -77,6 +77,7 @@ def run(
     seed: int = 0,
     epochs: int | str = AUTO,
     callbacks: Sequence[Callback] = (),
+    tell: Callable[[str], None] = lambda text: None,
 ) -> DemoResult:
     """Train, backtest, forecast, and write model, tables and pictures into a folder, which is made.
 
@@ -85,13 +86,16 @@ def run(
         quiet: no progress bar.
         device, seed, epochs: of the forecaster.
         callbacks: of its training.
+        tell: is told what begins, in a sentence.
     """
     began = time.perf_counter()
     folder = Path(output_folder)
     folder.mkdir(parents=True, exist_ok=True)
     series = datasets.co2()
+    tell(f"fitting on {series.rows - YEARS * 52} weeks of carbon dioxide: simple forecasts, a ridge, small networks")
     model = forecaster(device=device, seed=seed, epochs=epochs).fit(series, progress=not quiet, callbacks=callbacks)
     trained = time.perf_counter()
+    tell(f"checking forecasts on the {YEARS} years that were kept, and forecasting the next")
     backtest, forecast = model.backtest(), model.predict()
     files = {kind: folder / name for kind, name in file_names().items()}
     model.save(files["model"])
@@ -99,6 +103,7 @@ def run(
     backtest.to_csv(files["backtest"])
     model.history.to_csv(files["history"])
     if "forecast picture" in files:
+        tell("drawing the pictures")
         where = "Weekly carbon dioxide at Mauna Loa"
         figures.history(files["history picture"], model.history.columns(), title=f"{where}: training")
         pictures.draw_forecast(
@@ -128,7 +133,8 @@ def demo(
     bar = not quiet and is_terminal(sys.stderr)
     lines = [] if quiet or bar else [EpochLines()]
     with files.locked(output, ConfigError):
-        made = run(output, quiet=not bar, device=device, seed=seed, epochs=epochs or AUTO, callbacks=lines)
+        tell = (lambda text: None) if quiet else say
+        made = run(output, quiet=not bar, device=device, seed=seed, epochs=epochs or AUTO, callbacks=lines, tell=tell)
     members = made.forecaster.members
     if members is not None:
         console().print(members_table(members))

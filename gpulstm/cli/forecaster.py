@@ -102,6 +102,7 @@ def train(
     if go_on is not None:
         started = Forecaster.load(go_on, config.device)
         series = started.read(table_path(data))
+        say(engine_line(started.config, training=True))
         Job(output, force, quiet, tensorboard).fit(started, series, RUN, False, warm_start=True)
         say(f"next: gpulstm forecast {output / MODEL}")
         return
@@ -110,6 +111,7 @@ def train(
         raise ConfigError(f"--resume finds no {RUN} in {output}; name the --output of the interrupted run")
     if metrics is not None:
         new_files(metrics.parent, [metrics.name], force or resume)
+    say(engine_line(config, training=True))
     for line in [*guessed(series, table), *summary(series, Forecaster.of(config).planned(series))]:
         say(line)
     job = Job(output, force or resume, quiet, tensorboard)
@@ -125,6 +127,17 @@ def train(
         elif going_on:
             job.fit(whole, series, FINAL, True)
     say(f"next: gpulstm forecast {output / MODEL}")
+
+
+def engine_line(config: ForecasterConfig, training: bool = False, quantize: str | None = None) -> str:
+    """Who computes the networks of a run, its first line.
+
+    Raises:
+        EngineError: the engine that is forced cannot serve them; nothing has been written then.
+    """
+    task = Call(config.stack(1), resolve(config.device).device, 8, 32, training, False, quantize)
+    plan = choose(task, config.engine)
+    return f"engine: {plan.engine.name} ({plan.path})"
 
 
 def compare(forecaster: Forecaster, series: SeriesSet, metrics: Path | None) -> bool:
@@ -169,9 +182,6 @@ class Job:
         """
         names = [MODEL, HISTORY, *(["history.png"] if can_draw() else []), checkpoint]
         model, history, *picture, run = new_files(self.output, names, self.force or checkpoint == FINAL)
-        config = forecaster.config
-        task = Call(config.stack(1), resolve(config.device).device, 8, 32, True, False)
-        choose(task, config.engine)  # a forced engine that cannot serve is refused before anything is written
         bar = not self.quiet and is_terminal(sys.stderr)
         watchers: list[Callback] = [_Folder(self.output), HistoryCSV(history)]
         if not self.quiet and not bar:
@@ -246,6 +256,9 @@ def forecast(
     horizon: Annotated[int, typer.Option(help="Steps; 0 for those of the model.")] = 0,
     future: Annotated[Path | None, typer.Option(help="Table of the future covariates of the steps ahead.")] = None,
     device: Device = "auto",
+    quantize: Annotated[
+        str | None, typer.Option(help="Weights of fewer bits: int8 or bfloat16.", rich_help_panel=NETWORK)
+    ] = None,
     output: Output = Path("runs/forecast"),
     force: Force = False,
     pictures: Pictures = 6,
@@ -255,7 +268,8 @@ def forecast(
 
     Example: gpulstm forecast runs/model/model.safetensors sales.csv --output runs/forecast
     """
-    forecaster = Forecaster.load(model, device)
+    forecaster = Forecaster.load(model, device).quantize(quantize)
+    say(engine_line(replace(forecaster.config, device=device), quantize=quantize))
     past = forecaster.tail if data is None else forecaster.read(table_path(data))
     result = forecaster.predict(horizon or None, future, data=None if data is None else past)
     drawn = names_of("forecast", result.names, result.targets, pictures) if can_draw() else {}

@@ -32,10 +32,10 @@ def bench_forecasts(data: Path | None, names: Sequence[str], seeds: int, output:
             covered = "" if score.coverage is None else f", band covers {score.coverage:.0f} %"
             say(f"{task.name}: {score.contender} {score.measure} {score.value:.4f}{covered}, {score.seconds:.1f} CPU s")
 
-    found = forecasts.run(forecasts.tasks(data, names), data, range(min(seeds, SEEDS)), report)
+    results = forecasts.run(forecasts.tasks(data, names), data, range(min(seeds, SEEDS)), report)
     rows = []
-    for task, contender in dict.fromkeys((score.task, score.contender) for score in found):
-        own = [score for score in found if (score.task, score.contender) == (task, contender)]
+    for task, contender in dict.fromkeys((score.task, score.contender) for score in results):
+        own = [score for score in results if (score.task, score.contender) == (task, contender)]
         covered = [score.coverage for score in own if score.coverage is not None]
         rows.append(
             [
@@ -51,5 +51,5 @@ def bench_forecasts(data: Path | None, names: Sequence[str], seeds: int, output:
     console().print(table(head, rows, text=3, title=f"Smaller is better; mean of {min(seeds, SEEDS)} seeds"))
     for path in files:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(forecasts.as_json(found), indent=1))
+        path.write_text(json.dumps(forecasts.as_json(results), indent=1))
         say(f"written: {path}")

@@ -18,6 +18,7 @@ from typing import Any
 from gpulstm.arrays.backend import Array
 from gpulstm.engines import activations
 from gpulstm.engines.activations import Clipped, Relu, Sigmoid, Tanh
+from gpulstm.engines.quantized import product
 from gpulstm.engines.spec import Grads, StackSpec, State
 
 Params = Mapping[str, Array]
@@ -48,7 +49,7 @@ class Cell(ABC):
     # -- the input's part, all time steps at once ----------------------------------------------------------------
     def input(self, p: Params, x: Array) -> tuple[Array, Saved]:
         """a_t = x_t W_x + b for all t: x `(T, B, I)` -> `(T, B, G*H)`."""
-        a = self.xp.matmul(x, p["W_x"])
+        a = product(self.xp, x, p["W_x"])
         return (a + p["b"] if self.spec.bias else a), ()
 
     def input_backward(self, p: Params, saved: Saved, x: Array, da: Array, grads: Grads) -> Array:
@@ -61,7 +62,7 @@ class Cell(ABC):
     # -- the recurrent part, step by step ------------------------------------------------------------------------
     def recurrent(self, p: Params, v: Array) -> tuple[Array, Saved]:
         """u = v W_h: v `(B, P)` -> `(B, G*H)`."""
-        return self.xp.matmul(v, p["W_h"]), ()
+        return product(self.xp, v, p["W_h"]), ()
 
     def recurrent_backward(self, p: Params, saved: Saved, du: Array, grads: Grads) -> tuple[Array, Array]:
         """From du the gradients of v and of the plain product v W_h, from which that of W_h is taken later."""
@@ -318,9 +319,9 @@ class LayerNorm:
     def __call__(self, x: Array, gain: Array) -> tuple[Array, Saved]:
         """Normalizes the last axis; returns the value and what the gradient needs."""
         xp = self.xp
-        centred = x - xp.mean(x, axis=-1, keepdims=True)
-        inverse = 1.0 / xp.sqrt(xp.mean(centred * centred, axis=-1, keepdims=True) + LAYER_NORM_EPSILON)
-        normal = centred * inverse
+        centered = x - xp.mean(x, axis=-1, keepdims=True)
+        inverse = 1.0 / xp.sqrt(xp.mean(centered * centered, axis=-1, keepdims=True) + LAYER_NORM_EPSILON)
+        normal = centered * inverse
         return normal * gain, (normal, inverse)
 
     def backward(self, saved: Saved, dy: Array, gain: Array) -> tuple[Array, Array]:

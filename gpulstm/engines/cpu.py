@@ -23,6 +23,7 @@ from gpulstm.arrays.params import ParamDict
 from gpulstm.arrays.threads import get_num_threads
 from gpulstm.engines import cpu_variant
 from gpulstm.engines.cpu_variant import BLOCK_ROWS, VariantTape, is_plain
+from gpulstm.engines.quantized import PRECISIONS, kind_of
 from gpulstm.engines.spec import Call, Footprint, Grads, Plan, StackSpec, State, Task
 from gpulstm.errors import ConfigError, ShapeError
 from gpulstm.validate import format_bytes
@@ -53,8 +54,9 @@ def describe(plan: Plan) -> str:
     """How a layer is computed, in a few words."""
     native = native_code.load()
     isa = native.instruction_set() if native else "no"
-    count = get_num_threads()
-    return f"native, {isa} instructions, up to {count} thread{'s' if count > 1 else ''}"
+    count, kind = get_num_threads(), plan.call.quantize
+    how = f", weights in {kind} ({native.reduced_form(_precision(kind))})" if native and kind else ""
+    return f"native, {isa} instructions, up to {count} thread{'s' if count > 1 else ''}{how}"
 
 
 def block_steps(batch: int) -> int:
@@ -136,7 +138,7 @@ def forward(task: Task, x: Array, state: State) -> tuple[Array, State, _Tape | V
         run(
             *(cell, task.reverse, x, *_weights(task), _contiguous(p.get("b")), _contiguous(p.get("b_hn")), *state),
             *(_contiguous(task.recurrent_mask), _contiguous(task.lengths), y, *end, gates, cells),
-            *(get_num_threads(), SPLITS[split]),
+            *(get_num_threads(), SPLITS[split], _precision(kind_of(task))),
         )
     except MemoryError:
         raise _no_room(spec, x.shape[2], steps, rows) from None
@@ -170,16 +172,18 @@ def backward(task: Task, tape: _Tape | VariantTape, dy: Array, dstate: State, gr
 class Whole:
     """All layers of a stack in one direction without a tape, in one native call; made once for a stack's parameters."""
 
-    def __init__(self, spec: StackSpec, params: Mapping[str, Array]) -> None:
+    def __init__(self, spec: StackSpec, params: Mapping[str, Array], precision: int) -> None:
         native, double = _module(), spec.dtype == "float64"
         kind = native.StackDouble if double else native.StackFloat
-        self.spec, self.params = spec, params
+        self.spec, self.params, self.precision = spec, params, precision
         self._stack = None
         if is_plain(spec):
-            self._stack = kind(_cell(spec), spec.input_size, spec.hidden_size, *_weights_of_all(spec, params))
+            self._stack = kind(
+                *(_cell(spec), spec.input_size, spec.hidden_size, *_weights_of_all(spec, params), precision)
+            )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Whole, (self.spec, self.params)
+        return Whole, (self.spec, self.params, self.precision)
 
     def __call__(
         self, x: Array, h: Array | None, c: Array | None, lengths: Array | None
@@ -257,8 +261,8 @@ class LayeredStream:
 class PackedStream:
     """A stack whose weights are packed and whose state is kept, one time step a call; made by `stream`."""
 
-    def __init__(self, spec: StackSpec, params: Mapping[str, Array], batch: int) -> None:
-        self.spec, self.params, self.batch = spec, params, batch
+    def __init__(self, spec: StackSpec, params: Mapping[str, Array], batch: int, quantize: str | None) -> None:
+        self.spec, self.params, self.batch, self.quantize = spec, params, batch, quantize
         self._output, self._dtype = (batch, spec.hidden_size), np.dtype(spec.dtype)
         self._states = (spec.num_layers, batch, spec.hidden_size)
         self._has_c = spec.has_memory
@@ -269,7 +273,9 @@ class PackedStream:
         native, spec = _module(), self.spec
         kind = native.StreamDouble if spec.dtype == "float64" else native.StreamFloat
         sizes = (self.batch, spec.input_size, spec.hidden_size)
-        self._stream = kind(_cell(spec), *sizes, *_weights_of_all(spec, self.params), get_num_threads())
+        self._stream = kind(
+            _cell(spec), *sizes, *_weights_of_all(spec, self.params), get_num_threads(), _precision(self.quantize)
+        )
         zeros = np.zeros(self._states, self._dtype)
         self._stream.write(zeros, zeros if self._has_c else None)
 
@@ -287,7 +293,8 @@ class PackedStream:
         return out
 
     def __str__(self) -> str:
-        return "packed weights, one native call a step"
+        kind = f" in {self.quantize}" if self.quantize else ""
+        return f"packed weights{kind}, one native call a step"
 
     @property
     def state(self) -> Any:
@@ -303,15 +310,17 @@ class PackedStream:
         self._stream.write(np.ascontiguousarray(h), _contiguous(c))
 
 
-def infer(spec: StackSpec, params: ParamDict) -> Whole:
+def infer(plan: Plan, params: ParamDict) -> Whole:
     """A stack of one direction as one native call; see `Engine.infer`."""
-    return Whole(spec, params)
+    return Whole(plan.call.spec, params, _precision(plan.call.quantize))
 
 
 def stream(plan: Plan, params: ParamDict) -> PackedStream | LayeredStream:
     """A stack of one direction, step by step; see `Engine.stream`."""
-    spec = plan.call.spec
-    return (PackedStream if is_plain(spec) else LayeredStream)(spec, params, plan.call.batch)
+    call = plan.call
+    if not is_plain(call.spec):
+        return LayeredStream(call.spec, params, call.batch)
+    return PackedStream(call.spec, params, call.batch, call.quantize)
 
 
 def side_by_side(plan: Plan) -> None:
@@ -330,6 +339,11 @@ def _weights(task: Task) -> tuple[Array, Array]:
 
 def _contiguous(value: Array | None) -> Any:
     return None if value is None else np.ascontiguousarray(value)
+
+
+def _precision(quantize: str | None) -> int:
+    """The number in kernels/cpu/layer.h of what weights are rounded to."""
+    return PRECISIONS[quantize] if quantize else 0
 
 
 def _cell(spec: StackSpec) -> int:

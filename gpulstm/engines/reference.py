@@ -17,6 +17,7 @@ from gpulstm.arrays.devices import namespace
 from gpulstm.arrays.params import ParamDict
 from gpulstm.arrays.threads import one_blas_thread
 from gpulstm.engines.cells import Saved, make_cell
+from gpulstm.engines.quantized import kind_of, rounded
 from gpulstm.engines.spec import Call, Footprint, Grads, Plan, StackSpec, State, Task
 
 name = "reference"
@@ -45,7 +46,7 @@ def complete(plan: Plan) -> Plan:
 
 def describe(plan: Plan) -> str:
     """How a layer is computed, in a few words."""
-    return "array code, one step at a time"
+    return "array code, one step at a time" + (f", weights in {plan.call.quantize}" if plan.call.quantize else "")
 
 
 def block_steps(batch: int) -> int:
@@ -95,16 +96,16 @@ def _bytes(value: Any, seen: set[int]) -> int:
 def forward(task: Task, x: Array, state: State) -> tuple[Array, State, list[_Block] | None]:
     """All time steps of one layer and direction; see `Engine.forward`."""
     xp, (count, batch, _) = namespace(x), x.shape
-    cell = make_cell(xp, task.spec)
+    cell, params = make_cell(xp, task.spec), rounded(task.params, kind_of(task))
     y = xp.zeros((count, batch, task.spec.state_size), dtype=x.dtype)
     tape: list[_Block] = []
     for start, stop in task.blocks(count, block_steps(batch)):
-        a, saved_input = cell.input(task.params, x[start:stop, ...])
+        a, saved_input = cell.input(params, x[start:stop, ...])
         block = _Block(x[start:stop, ...], saved_input, [], [])
         with _small_products(xp, task, batch):
             for t in task.steps(start, stop):
                 v = state.h if task.recurrent_mask is None else state.h * task.recurrent_mask
-                new, saved = cell.step(task.params, a[t - start, ...], v, state)
+                new, saved = cell.step(params, a[t - start, ...], v, state)
                 state = _advance(xp, task, t, new, state)
                 y[t, ...] = _within(xp, task, t, state.h)
                 if task.save:
@@ -138,7 +139,7 @@ def backward(task: Task, tape: list[_Block], dy: Array, dstate: State, grads: Gr
     return dx, dstate
 
 
-def infer(spec: StackSpec, params: ParamDict) -> None:
+def infer(plan: Plan, params: ParamDict) -> None:
     """None: layers are computed one by one."""
 
 

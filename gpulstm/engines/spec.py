@@ -215,6 +215,7 @@ class Call:
         batch: B.
         training: whether a tape is kept (and dropout is active).
         lengths: whether rows have lengths of their own.
+        quantize: "int8" or "bfloat16", what the weights are rounded to; None leaves them (`quantized.py`).
     """
 
     spec: StackSpec
@@ -223,6 +224,7 @@ class Call:
     batch: int
     training: bool = False
     lengths: bool = False
+    quantize: str | None = None
 
     @property
     def on_cuda(self) -> bool:
@@ -338,7 +340,7 @@ class Task:
             one; None for everywhere.
         training: whether zoneout is by its masks, not by its expectation.
         save: whether `forward` saves what `backward` needs.
-        plan: of the call; only the CUDA engine reads it.
+        plan: of the call; the CUDA engine needs it.
     """
 
     spec: StackSpec
@@ -371,9 +373,7 @@ class Task:
 class Inference(Protocol):
     """All layers of a stack in one direction, without a tape; its weights are read at each call."""
 
-    def __call__(
-        self, x: Array, h: Array | None, c: Array | None, lengths: Array | None
-    ) -> tuple[Array, Array, Array | None]:
+    def __call__(self, x: Array, h: Array | None, c: Array | None, lengths: Array | None) -> tuple[Any, Any, Any]:
         """x `(T, B, I)` and the state, each `(L, B, H)`, None for zeros -> y `(T, B, H)` and the state after it."""
 
 
@@ -464,8 +464,8 @@ class Engine(Protocol):
             dx `(T, B, I)` and the gradient of the initial state.
         """
 
-    def infer(self, spec: StackSpec, params: ParamDict) -> Inference | None:
-        """A stack of one direction as one function."""
+    def infer(self, plan: Plan, params: ParamDict) -> Inference | None:
+        """A stack of one direction as one function, for calls of the plan's precision."""
 
     def stream(self, plan: Plan, params: ParamDict) -> Steps | None:
         """A stack of one direction, step by step: its weights as they are now, from the state of zeros."""
@@ -481,7 +481,7 @@ def plan_of(task: Task) -> Plan:
 
 
 def unsupported(spec: StackSpec) -> list[str]:
-    """The options of a stack that change its equations or products, beside zoneout: no CUDA kernel has them."""
+    """The options of a stack that change its equations or products, except zoneout: no CUDA kernel has them."""
     options = {
         "peepholes": spec.peepholes,
         "coupled gates": spec.coupled,

@@ -9,12 +9,12 @@ import numpy as np
 from gpulstm.data.series import SeriesSet
 from gpulstm.data.splits import chronological_cuts
 from gpulstm.errors import DataError
-from gpulstm.forecast import fitting
 from gpulstm.forecast.bands import Bands, width
 from gpulstm.forecast.config import AUTO, ForecasterConfig
 from gpulstm.forecast.decisions import automatic_horizon
 from gpulstm.forecast.ensemble import Ensemble
 from gpulstm.forecast.features import Features
+from gpulstm.forecast.fitting import Plan, learn
 from gpulstm.forecast.members.simple import Simple
 from gpulstm.forecast.members.training import Runs, Training
 from gpulstm.forecast.mixed import Mixed, panel_of
@@ -73,11 +73,8 @@ def fit_mixture(
     kept = horizon if amount is None else amount
     if amount is None and len(panel) == 1:
         kept = int(min(max(3 * horizon, 0.2 * typical), typical / 3))
-    context = None if config.context == AUTO else config.context
-    ensemble = fitting.learn(
-        panel,
-        every,
-        Setup.of(horizon, seasons, rows[rows > 0], kept, context),
+    networks = config.members == AUTO or "network" in config.members
+    plan = Plan(
         Features(
             known=panel.known is not None,
             past=panel.past is not None,
@@ -87,10 +84,11 @@ def fit_mixture(
         seed=config.seed,
         amount=amount,
         calendar=panel.time is not None and (m in (5, 7) or bool(seasons.long)),
-        networks=training_of(config) if config.members == AUTO or "network" in config.members else None,
-        runs=runs,
+        networks=training_of(config) if networks else None,
         ridges=config.members == AUTO or "ridge" in config.members,
     )
+    setup = Setup.of(horizon, seasons, rows[rows > 0], kept, None if config.context == AUTO else config.context)
+    ensemble = learn(panel, every, setup, plan, runs)
     return Mixed(ensemble, series.names, series.targets, tuple(config.quantiles), nonnegative), notes
 
 

@@ -7,6 +7,8 @@ Forecasting 16(4), calls this updating without recalibration).  Every forecast s
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -14,9 +16,40 @@ from gpulstm import metrics, validate
 from gpulstm.data.series import SeriesSet, spans
 from gpulstm.errors import ConfigError, DataError, option
 from gpulstm.forecast.baselines import automatic_baselines, baselines, naive2
+from gpulstm.forecast.fitted import Fitted, FittedMixture
 from gpulstm.forecast.mixed import Mixed
 from gpulstm.forecast.predictor import Predictor
 from gpulstm.forecast.results import MODEL, Backtest
+
+
+def backtest(
+    fitted: Fitted | FittedMixture,
+    series: SeriesSet,
+    seasons: tuple[int, ...],
+    tests: np.ndarray | None,
+    origins: int | Sequence[int] | np.ndarray | None,
+    stride: int | None,
+    automatic: bool,
+) -> Backtest:
+    """The backtest of a fit; `tests` as of `backtest_origins`, and the rest as of `Forecaster.backtest`."""
+    step = max(1, fitted.horizon // 4) if stride is None else validate.count("stride", stride)
+    rows = backtest_origins(series, (fitted.context, fitted.least, fitted.horizon), origins, step, tests)
+    which = np.searchsorted(series.offsets, rows, side="right") - 1
+    firsts = series.offsets[1:].copy()
+    np.minimum.at(firsts, which, rows)
+    result = run_backtest(fitted.model(series, firsts), series, rows, seasons, automatic)
+    known = {name: at for at, name in enumerate(fitted.names)}
+    place = np.array([known.get(name, -1) for name in series.names])[result.series]
+    seen = bool((result.index[place >= 0, 0] <= fitted.until[place[place >= 0]]).any())
+    return replace(result, seen=seen)
+
+
+def unseen_origins(series: SeriesSet, until: np.ndarray, horizon: int) -> list[int]:
+    """Every origin behind the rows that a fit saw, up to `until` `(series,)`; the last one where there is none."""
+    rows = np.arange(series.rows) - np.repeat(series.offsets[:-1], series.lengths)
+    first = int(rows[series.times <= np.max(until)].max(initial=-1)) + 1
+    last = int(series.lengths.min()) - horizon
+    return list(range(min(first, last), last + 1)) if last >= 0 else []
 
 
 def backtest_origins(
@@ -116,11 +149,7 @@ def run_backtest(
         origins=origins - series.offsets[which],
         index=series.times[rows],
         actual=targets[rows],
-        forecasts={
-            MODEL: point,
-            **simple,
-            **(automatic_baselines(series, origins, horizon, season) if automatic else {}),
-        },
+        forecasts={MODEL: point, **simple},
         levels=levels,
         quantiles=quantiles,
         season=season,
@@ -128,5 +157,5 @@ def run_backtest(
         seasons=seasons,
         labels=series.labels,
         mean=mean,
-        second=naive2(targets, series.offsets, origins, horizon, season),
+        second=partial(naive2, targets, series.offsets, origins, horizon, season),
     )

@@ -244,67 +244,9 @@ class ForecasterConfig:
 
     def __post_init__(self) -> None:
         validate.plain_numbers(self)
-        self._set("members", check_members(self.members))
-        for name in ("horizon", "context", "hidden_size", "num_layers", "batch_size", "epochs", "stride", "draws"):
-            if name not in AUTOMATIC or getattr(self, name) != AUTO:
-                self._set(name, validate.count(name, getattr(self, name)))
-        if self.nonnegative is not None:
-            validate.flag("nonnegative", self.nonnegative)
-        for name in ("seed", "stream_rows"):
-            self._set(name, validate.count(name, getattr(self, name), at_least=0))
-        if self.context != AUTO and self.stream_rows >= self.context:
-            raise ConfigError(f"stream_rows is {self.stream_rows}, expected less than the context of {self.context}")
-        for name in ("season", "patience", "min_context"):
-            if getattr(self, name) is not None and (name, getattr(self, name)) != ("patience", AUTO):
-                self._set(name, validate.count(name, getattr(self, name)))
-        check_memory(self.memory)
-        for name in ("memory", "validation", "test"):
-            if isinstance(getattr(self, name), np.generic) and not isinstance(getattr(self, name), np.datetime64):
-                self._set(name, getattr(self, name).item())
-        for name in ("dropout", "recurrent_dropout"):
-            self._set(name, validate.real(name, getattr(self, name), at_least=0, below=1))
-        self._set("layer_norm", validate.flag("layer_norm", self.layer_norm))
-        self._set("quantiles", validate.levels("quantiles", self.quantiles))
-        check_window_kind(self.window_scaling)
-        for name, choices in (
-            ("cell", CELLS),
-            ("likelihood", LIKELIHOODS),
-            ("strategy", STRATEGIES),
-            ("schedule", SCHEDULES),
-            ("scaling", KINDS),
-            ("training", TRAININGS),
-            ("borders", BORDERS),
-            ("dtype", NAMES),
-        ):
-            if getattr(self, name) not in choices and not (name == "likelihood" and isinstance(self.likelihood, Loss)):
-                raise ConfigError(f"{name} is {getattr(self, name)!r}, expected any of {', '.join(map(repr, choices))}")
-        chunk, reach = check_reach(self.chunk, self.chunk if self.reach is None else self.reach)
-        self._set("chunk", chunk)
-        self._set("reach", None if self.reach is None else reach)
-        if self.training == "truncated" and self.window_scaling != "none":
-            raise ConfigError(
-                f"training='truncated' needs window_scaling='none', got {self.window_scaling!r}: a state that is "
-                "carried on belongs to one scale"
-            )
-        if is_half(self.dtype) and not resolve(self.device).is_cuda:
-            raise ConfigError(f"dtype is {self.dtype!r}, which is for CUDA; on the cpu expected 'float32' or 'float64'")
-        self.loss()
-        if self.learning_rate != AUTO:
-            self._set("learning_rate", validate.real("learning_rate", self.learning_rate, above=0))
-        if self.weight_decay != AUTO:
-            self._set("weight_decay", validate.real("weight_decay", self.weight_decay, at_least=0))
-        if self.clip_norm is not None:
-            self._set("clip_norm", validate.real("clip_norm", self.clip_norm, above=0))
-        self._set("chrono", check_chrono(self.stack(1), self.chrono))
-        alone = self.alone()
-        if alone and self.members not in (AUTO, ALONE):
-            raise ConfigError(
-                f"members is {self.members!r}, but {alone[0]} is of a single network: members=('network',)"
-            )
-
-    def _set(self, name: str, value: Any) -> None:
-        """Put the checked value of an option in the place of what was given."""
-        object.__setattr__(self, name, value)
+        _check_values(self)
+        _check_choices(self)
+        _check_together(self)
 
     @property
     def single(self) -> bool:
@@ -403,3 +345,76 @@ class ForecasterConfig:
         """Rows that a training window may go on after those that scale it: a stream's, and what is fed back."""
         fed_back = self.horizon - 1 if self.strategy == "recursive" else 0
         return min(self.stream_rows + fed_back, self.context - 1)
+
+
+def _set(config: ForecasterConfig, name: str, value: Any) -> None:
+    """Put the checked value of an option in the place of what was given."""
+    object.__setattr__(config, name, value)
+
+
+def _check_values(config: ForecasterConfig) -> None:
+    """Raise unless every number is in its range; put plain numbers in the place of what stands for them."""
+    _set(config, "members", check_members(config.members))
+    for name in ("horizon", "context", "hidden_size", "num_layers", "batch_size", "epochs", "stride", "draws"):
+        if name not in AUTOMATIC or getattr(config, name) != AUTO:
+            _set(config, name, validate.count(name, getattr(config, name)))
+    if config.nonnegative is not None:
+        validate.flag("nonnegative", config.nonnegative)
+    for name in ("seed", "stream_rows"):
+        _set(config, name, validate.count(name, getattr(config, name), at_least=0))
+    if config.context != AUTO and config.stream_rows >= config.context:
+        raise ConfigError(f"stream_rows is {config.stream_rows}, expected less than the context of {config.context}")
+    for name in ("season", "patience", "min_context"):
+        if getattr(config, name) is not None and (name, getattr(config, name)) != ("patience", AUTO):
+            _set(config, name, validate.count(name, getattr(config, name)))
+    check_memory(config.memory)
+    for name in ("memory", "validation", "test"):
+        if isinstance(getattr(config, name), np.generic) and not isinstance(getattr(config, name), np.datetime64):
+            _set(config, name, getattr(config, name).item())
+    for name in ("dropout", "recurrent_dropout"):
+        _set(config, name, validate.real(name, getattr(config, name), at_least=0, below=1))
+    _set(config, "layer_norm", validate.flag("layer_norm", config.layer_norm))
+    _set(config, "quantiles", validate.levels("quantiles", config.quantiles))
+    check_window_kind(config.window_scaling)
+    if config.learning_rate != AUTO:
+        _set(config, "learning_rate", validate.real("learning_rate", config.learning_rate, above=0))
+    if config.weight_decay != AUTO:
+        _set(config, "weight_decay", validate.real("weight_decay", config.weight_decay, at_least=0))
+    if config.clip_norm is not None:
+        _set(config, "clip_norm", validate.real("clip_norm", config.clip_norm, above=0))
+
+
+def _check_choices(config: ForecasterConfig) -> None:
+    """Raise unless every name is one of those that the option knows."""
+    for name, choices in (
+        ("cell", CELLS),
+        ("likelihood", LIKELIHOODS),
+        ("strategy", STRATEGIES),
+        ("schedule", SCHEDULES),
+        ("scaling", KINDS),
+        ("training", TRAININGS),
+        ("borders", BORDERS),
+        ("dtype", NAMES),
+    ):
+        value = getattr(config, name)
+        if value not in choices and not (name == "likelihood" and isinstance(value, Loss)):
+            raise ConfigError(f"{name} is {value!r}, expected any of {', '.join(map(repr, choices))}")
+
+
+def _check_together(config: ForecasterConfig) -> None:
+    """Raise unless the options can be had together."""
+    chunk, reach = check_reach(config.chunk, config.chunk if config.reach is None else config.reach)
+    _set(config, "chunk", chunk)
+    _set(config, "reach", None if config.reach is None else reach)
+    if config.training == "truncated" and config.window_scaling != "none":
+        raise ConfigError(
+            f"training='truncated' needs window_scaling='none', got {config.window_scaling!r}: a state that is "
+            "carried on belongs to one scale"
+        )
+    if is_half(config.dtype) and not resolve(config.device).is_cuda:
+        raise ConfigError(f"dtype is {config.dtype!r}, which is for CUDA; on the cpu expected 'float32' or 'float64'")
+    config.loss()
+    _set(config, "chrono", check_chrono(config.stack(1), config.chrono))
+    alone = config.alone()
+    if alone and config.members not in (AUTO, ALONE):
+        raise ConfigError(f"members is {config.members!r}, but {alone[0]} is of a single network: members=('network',)")

@@ -5,6 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
+from gpulstm.data.seasons import seasons_of
+from gpulstm.data.series import SeriesSet
+from gpulstm.data.splits import chronological_cuts
+from gpulstm.errors import option
 from gpulstm.forecast.config import ALONE, AUTO, ForecasterConfig
 
 SINGLE = {  # what "auto" means for a single network
@@ -30,6 +36,36 @@ def automatic_test(horizon: int | str, season: int, rows: int) -> int:
     return max(steps, min(3 * steps, rows // 5)) if rows >= 3 * steps + 8 else 0
 
 
+def seasons_for(config: ForecasterConfig, series: SeriesSet) -> tuple[int, ...]:
+    """Rows in each season, the shortest first: as asked, or those of the time step; (1,) where there is none."""
+    if config.season is not None:
+        return (config.season,)
+    return seasons_of(series.axis.step, int(series.lengths.max())) or (1,)
+
+
+def with_test(config: ForecasterConfig, series: SeriesSet) -> ForecasterConfig:
+    """The options with `test="auto"` as a number of rows."""
+    if config.test != AUTO:
+        return config
+    rows = int(series.lengths.min())
+    return replace(config, test=automatic_test(config.horizon, seasons_for(config, series)[0], rows))
+
+
+def test_rows(config: ForecasterConfig, series: SeriesSet) -> np.ndarray | None:
+    """`(series,)` first absolute row of the part that is kept for a backtest, or None where nothing is."""
+    amount = with_test(config, series).test
+    kept = isinstance(amount, str) or amount != 0
+    return chronological_cuts(series, 0, amount).validation if kept else None
+
+
+def planned(config: ForecasterConfig, series: SeriesSet) -> ForecasterConfig:
+    """The options with what is automatic decided for `series`, as far as that is known before the fit."""
+    config = with_test(config, series)
+    if not config.single:
+        return config
+    return resolved(config, seasons_for(config, series)[0], int(np.median(series.lengths)))
+
+
 def resolved(config: ForecasterConfig, season: int, rows: int) -> ForecasterConfig:
     """The options of a single network, with what is automatic decided for series of `rows` rows."""
     found: dict[str, Any] = {name: value for name, value in SINGLE.items() if getattr(config, name) == AUTO}
@@ -52,3 +88,11 @@ def single_notes(config: ForecasterConfig) -> list[str]:
     if config.members == ALONE or not alone:
         return []
     return [f"{', '.join(alone)} is of a single network, so one forecasts: members=('network',)"]
+
+
+def season_notes(config: ForecasterConfig, series: SeriesSet) -> list[str]:
+    """A sentence, where no season was asked for and none of the time step fits the series."""
+    step = series.axis.step
+    if config.season is not None or seasons_for(config, series) != (1,) or not step.seconds >= 1:
+        return []
+    return [f"no season of the step {step.freq} fits the series; name it as {option('season', ...)}"]

@@ -13,10 +13,13 @@ from gpulstm import validate
 from gpulstm.arrays import checkpoint, files
 from gpulstm.data.scaling import Scaler
 from gpulstm.data.series import SeriesSet, restore_series, save_series
-from gpulstm.errors import CheckpointError, ShapeError
+from gpulstm.errors import CheckpointError, ConfigError, DataError, ShapeError
 from gpulstm.forecast.config import ForecasterConfig
 from gpulstm.forecast.members.network import Residual
-from gpulstm.forecast.mixed import Mixed
+from gpulstm.forecast.mixed import Mixed, mixture_forecast
+from gpulstm.forecast.predictor import Predictor
+from gpulstm.forecast.results import Forecast
+from gpulstm.forecast.short import forecast_all, too_short
 from gpulstm.losses import Loss
 from gpulstm.model.network import Network, NetworkConfig
 from gpulstm.training.history import History
@@ -62,6 +65,53 @@ class Fitted:
         """Names of the series of the fit."""
         return self.scaler.names
 
+    @property
+    def networks(self) -> list[Network]:
+        """The one that forecasts."""
+        return [self.network]
+
+    @property
+    def reach(self) -> int:
+        """Rows before an origin that a forecast may look at."""
+        return self.config.context
+
+    @property
+    def members(self) -> None:
+        """There is no table of members."""
+        return None
+
+    def model(self, series: SeriesSet, stops: np.ndarray) -> Predictor:
+        """What forecasts `series`: scaled as at the fit where they were fitted, else by their rows before `stops`."""
+        scaler = self.scaler
+        if series.names != scaler.names:
+            scaler = new_scaler(self.config, series, stops)
+            known = {name: at for at, name in enumerate(self.names)}
+            place = np.array([known.get(name, -1) for name in series.names])
+            scaler.location[place >= 0] = self.scaler.location[place[place >= 0]]
+            scaler.scale[place >= 0] = self.scaler.scale[place[place >= 0]]
+        return Predictor(self.network, self.loss, scaler, self.config)
+
+    def forecast(self, past: SeriesSet, steps: int, future: Any) -> tuple[Forecast, list[str]]:
+        """Forecast what follows `past`; see `Forecaster.predict`.
+
+        Returns:
+            the forecast of `steps` steps, and sentences on what the data made necessary.
+        """
+        direct = self.config.strategy == "direct"
+        if direct and steps > self.horizon:
+            raise ConfigError(
+                f"horizon is {steps}, but this direct forecaster was made for {self.horizon} steps; a mixture or a "
+                "recursive one (strategy='recursive') forecasts any number"
+            )
+        known = ahead_of(past, self.horizon if direct else steps, future)
+        predictor = self.model(past, past.offsets[1:])
+        forecast, short = forecast_all(predictor, known, self.horizon if direct else steps, self.seasons[0])
+        return forecast.first(steps), too_short(short, self.config.least)
+
+    def summary(self, notes: list[str]) -> str:
+        """Lines of text: the network, and `notes`."""
+        return "\n".join([f"{self.network!r}, horizon {self.horizon}, context {self.context}", *notes])
+
     def save(
         self, path: str | os.PathLike[str], options: Mapping[str, Any], history: History, notes: list[str]
     ) -> None:
@@ -104,13 +154,40 @@ class FittedMixture:
         """Names of the series of the fit."""
         return self.mixed.names
 
+    @property
+    def networks(self) -> list[Network]:
+        """Those among the members; there may be none."""
+        return [member.network for member in self._residuals]
+
+    @property
+    def reach(self) -> int:
+        """Rows before an origin that a forecast may look at."""
+        return self.mixed.reach
+
+    @property
+    def members(self) -> dict[str, Any]:
+        """The table of members; see `Forecaster.members`."""
+        return dict(self.mixed.ensemble.report)
+
+    def model(self, series: SeriesSet, stops: np.ndarray) -> Mixed:
+        """What forecasts series: the same for all of them."""
+        return self.mixed
+
+    def forecast(self, past: SeriesSet, steps: int, future: Any) -> tuple[Forecast, list[str]]:
+        """Forecast what follows `past`; see `Forecaster.predict`."""
+        length = max(steps, self.horizon)
+        return mixture_forecast(self.mixed, ahead_of(past, length, future), length).first(steps), []
+
     def weights(self) -> dict[str, dict[str, np.ndarray]]:
         """The networks' weights on the host, by what each starts from, for a fit that goes on from them."""
-        members = [member for member in self.mixed.ensemble.members if isinstance(member, Residual)]
         return {
             one.warm_key: {name: one.network.backend.to_host(value) for name, value in one.network.params.items()}
-            for one in members
+            for one in self._residuals
         }
+
+    @property
+    def _residuals(self) -> list[Residual]:
+        return [member for member in self.mixed.ensemble.members if isinstance(member, Residual)]
 
     def summary(self, notes: list[str]) -> str:
         """Lines of text: members with their errors and weights, and `notes`."""
@@ -133,6 +210,33 @@ class FittedMixture:
         precision = {"stack": {"dtype": options.get("dtype", "float32")}}  # what its networks compute in
         more = {"history": history.state(), "notes": notes, "mixture": meta, "network": precision}
         _save(self, path, arrays, {"options": dict(options), **more})
+
+
+def read_like(data: Any, tail: SeriesSet) -> SeriesSet:
+    """A table read with the roles of columns of a fit, whose series end with `tail`.
+
+    Raises:
+        DataError: as `load_series`, or the columns are not those of the fit.
+    """
+    from gpulstm.data.loading import load_series
+
+    series = load_series(data) if isinstance(data, SeriesSet) else load_series(data, like=tail)
+    if (series.columns, series.targets, series.past) != (tail.columns, tail.targets, tail.past):
+        raise DataError(
+            f"the series have the columns {', '.join(series.columns)} in other roles or order than those "
+            f"of the fit, {', '.join(tail.columns)}"
+        )
+    return series
+
+
+def ahead_of(past: SeriesSet, steps: int, future: Any) -> SeriesSet:
+    """The series with the rows of the forecast, and in them the future covariates."""
+    ahead = None
+    if past.known or future is not None:
+        from gpulstm.data.following import known_ahead  # here, because most forecasts do without
+
+        ahead = known_ahead(past, steps, future)
+    return past.extended(steps, ahead)
 
 
 def _save(

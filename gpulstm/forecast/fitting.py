@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -223,38 +223,42 @@ def season_scales(panel: Panel, stops: np.ndarray, season: int) -> np.ndarray:
     return found
 
 
-def learn(
-    panel: Panel,
-    stops: np.ndarray,
-    setup: Setup,
-    features: Features,
-    *,
-    seed: int = 0,
-    amount: int | None = None,
-    calendar: bool = False,
-    networks: Training | None = None,
-    runs: Runs | None = None,
-    ridges: bool = True,
-) -> Ensemble:
+@dataclass(frozen=True)
+class Plan:
+    """What a fit is asked for.
+
+    Attributes:
+        features: what learned members read in any case.
+        seed: of samples and networks.
+        amount: rows of each series for validation; None lets the lengths decide.
+        calendar: whether the calendar may take part, too.
+        networks: how networks are trained; None for none.
+        ridges: whether ridges take part.
+    """
+
+    features: Features
+    seed: int = 0
+    amount: int | None = None
+    calendar: bool = False
+    networks: Training | None = None
+    ridges: bool = True
+
+
+def learn(panel: Panel, stops: np.ndarray, setup: Setup, plan: Plan, runs: Runs | None = None) -> Ensemble:
     """Fit, judge and mix all members.
 
     Args:
         panel: series.
         stops: `(series,)` first row after those that may be seen.
         setup: lengths.
-        features: what learned members read in any case.
-        seed: of samples and networks.
-        amount: rows of each series for validation; None lets the lengths decide.
-        calendar: whether the calendar may take part, too.
-        networks: how networks are trained; None for none.
-        runs: their runs, which are added to.
-        ridges: whether ridges take part.
+        plan: who takes part, and how.
+        runs: of the networks, which are added to.
     """
-    features = features.fitted(panel, stops)
-    fit = Fit(panel, stops, setup, features, seed, amount)
-    chosen = _spaces(fit, features, calendar) if ridges else []
-    if networks is not None:
-        fit.networks, fit.runs = networks, Runs() if runs is None else runs
+    features = plan.features.fitted(panel, stops)
+    fit = Fit(panel, stops, setup, features, plan.seed, plan.amount)
+    chosen = _spaces(fit, features, plan.calendar) if plan.ridges else []
+    if plan.networks is not None:
+        fit.networks, fit.runs = plan.networks, Runs() if runs is None else runs
         for index, linear in ((index, linear) for index in chosen for linear in (True, False)):
             if not fit.runs.interrupted:
                 fit.network(index, linear)

@@ -23,17 +23,15 @@ import numpy as np
 
 from gpulstm import validate
 from gpulstm.data.options import TableOptions
-from gpulstm.data.seasons import seasons_of
 from gpulstm.data.series import SeriesSet, end_of
 from gpulstm.data.splits import chronological_cuts
-from gpulstm.errors import ConfigError, DataError, NotFittedError, option
+from gpulstm.errors import ConfigError, DataError, NotFittedError
 from gpulstm.forecast import fitted as artifacts
-from gpulstm.forecast.config import AUTO, ForecasterConfig
-from gpulstm.forecast.decisions import automatic_test, resolved, single_notes
-from gpulstm.forecast.fitted import Fitted, FittedMixture, new_scaler
-from gpulstm.forecast.mixed import mixture_forecast
-from gpulstm.forecast.predictor import Predictor
+from gpulstm.forecast.config import ForecasterConfig
+from gpulstm.forecast.decisions import planned, resolved, season_notes, seasons_for, single_notes, test_rows
+from gpulstm.forecast.fitted import Fitted, FittedMixture, read_like
 from gpulstm.forecast.results import Backtest, Forecast
+from gpulstm.forecast.short import SIMPLE
 from gpulstm.training.history import History
 
 if TYPE_CHECKING:
@@ -101,9 +99,7 @@ class Forecaster:
         return cls(**{one.name: getattr(config, one.name) for one in fields(config)})
 
     def __repr__(self) -> str:
-        return (
-            f"Forecaster({', '.join(f'{one.name}={getattr(self.config, one.name)!r}' for one in fields(self.config))})"
-        )
+        return f"Forecaster({', '.join(f'{name}={value!r}' for name, value in self.get_params().items())})"
 
     @property
     def fitted(self) -> Fitted | FittedMixture:
@@ -159,7 +155,7 @@ class Forecaster:
             del table["calendar"]
         earlier = self.fitted if warm_start else None
         read = load_series(data, **(table if earlier is None or table else {"like": earlier.tail}))
-        config, seasons = self.planned(read), self._seasons(read)
+        config, seasons = self.planned(read), seasons_for(self.config, read)
         weights = earlier.weights() if isinstance(earlier, FittedMixture) else None
         identity = {**self.config.identity(), **read.identity()}
         runs = Runs(callbacks, progress, checkpoint, resume, weights, identity)
@@ -175,9 +171,7 @@ class Forecaster:
             self.history = runs.histories[0] if runs.histories else History()
             self._fitted = FittedMixture(mixed, end_of(read, mixed.reach), last_times(read, stops), seasons)
         self.notes = [*read.notes, *notes]
-        step = read.axis.step
-        if config.season is None and seasons == (1,) and step.seconds >= 1:
-            self.notes.append(f"no season of the step {step.freq} fits the series; name it as {option('season', ...)}")
+        self.notes += season_notes(self.config, read)
         self._series = read
         for line in self.summary().splitlines():
             LOG.info(line)
@@ -201,29 +195,23 @@ class Forecaster:
         """
         fitted = self.fitted
         steps = fitted.horizon if horizon is None else validate.count("horizon", horizon)
-        direct = isinstance(fitted, FittedMixture) or fitted.config.strategy == "direct"
-        if isinstance(fitted, Fitted) and direct and steps > fitted.horizon:
-            raise ConfigError(
-                f"horizon is {steps}, but this direct forecaster was made for {fitted.horizon} steps; a mixture or a "
-                "recursive one (strategy='recursive') forecasts any number"
-            )
-        length = max(steps, fitted.horizon) if direct else steps
-        past, ahead = self._past(data), None
-        if past.known or future is not None:
-            from gpulstm.data.following import known_ahead
+        forecast, notes = fitted.forecast(self._past(data), steps, future)
+        self.notes = [note for note in self.notes if not note.startswith(SIMPLE)] + notes
+        return forecast
 
-            ahead = known_ahead(past, length, future)
-        known = past.extended(length, ahead)
-        if isinstance(fitted, FittedMixture):
-            return mixture_forecast(fitted.mixed, known, length).first(steps)
-        from gpulstm.forecast.short import forecast_all, listed
+    def quantize(self, kind: str | None) -> Forecaster:
+        """Forecast from now on with weights of fewer bits, "int8" or "bfloat16"; None: with those of the fit.
 
-        predictor = self._predictor(past, past.offsets[1:])
-        forecast, short = forecast_all(predictor, known, length, fitted.seasons[0])
-        self.notes = [note for note in self.notes if not note.startswith("simple forecasts, ")]
-        if short:
-            self.notes.append(f"simple forecasts, for fewer than {fitted.config.least} rows: {listed(short)}")
-        return forecast.first(steps)
+        For networks in float32 on the cpu, and for forecasts alone: the file that `save` writes has the weights of the
+        fit, and `fit` with `warm_start` wants them.  See `Recurrent.quantize`.
+
+        Raises:
+            NotFittedError: before `fit`.
+            ConfigError, DTypeError, DeviceError: as `Recurrent.quantize`.
+        """
+        for network in self.fitted.networks:
+            network.quantize(kind)
+        return self
 
     def stream(self, data: Any = None, future: Any = None) -> ForecastStream | MixtureStream:
         """Start a forecast that follows the series row by row; see `ForecastStream` and `MixtureStream`.
@@ -237,7 +225,7 @@ class Forecaster:
         past, fitted = self._past(data), self.fitted
         if isinstance(fitted, FittedMixture):
             return MixtureStream(fitted, past, future)
-        return ForecastStream(self._predictor(past, past.offsets[1:]), past, future)
+        return ForecastStream(fitted.model(past, past.offsets[1:]), past, future)
 
     def backtest(
         self,
@@ -265,38 +253,24 @@ class Forecaster:
             ConfigError: neither origins nor a test part.
             DataError: series too short.
         """
-        from gpulstm.forecast.backtest import backtest_origins, run_backtest
+        from gpulstm.forecast.backtest import backtest
 
         fitted = self.fitted
         if data is None and self._series is None:
             raise DataError("data is missing: a forecaster that was loaded has only the end of its series; give them")
         series = self._series if data is None else self.read(data)
         assert series is not None
-        tests, amount = None, self._with_test(series).test
-        if isinstance(amount, str) or amount != 0:
-            tests = chronological_cuts(series, 0, amount).validation
-        step = max(1, fitted.horizon // 4) if stride is None else validate.count("stride", stride)
-        rows = backtest_origins(series, (fitted.context, fitted.least, fitted.horizon), origins, step, tests)
-        which = np.searchsorted(series.offsets, rows, side="right") - 1
-        firsts = series.offsets[1:].copy()
-        np.minimum.at(firsts, which, rows)
-        seasons = fitted.seasons if self.config.season is not None or data is None else self._seasons(series)
-        model = fitted.mixed if isinstance(fitted, FittedMixture) else self._predictor(series, firsts)
-        result = run_backtest(model, series, rows, seasons, automatic)
-        known = {name: at for at, name in enumerate(fitted.names)}
-        place = np.array([known.get(name, -1) for name in series.names])[result.series]
-        seen = bool((result.index[place >= 0, 0] <= fitted.until[place[place >= 0]]).any())
-        return replace(result, seen=seen)
+        tests = test_rows(self.config, series)
+        seasons = fitted.seasons if self.config.season is not None or data is None else seasons_for(self.config, series)
+        return backtest(fitted, series, seasons, tests, origins, stride, automatic)
 
     def planned(self, series: SeriesSet) -> ForecasterConfig:
         """The options with what is automatic decided for `series`, as far as that is known before the fit."""
-        config = self._with_test(series)
-        return resolved(config, self._seasons(series)[0], int(np.median(series.lengths))) if config.single else config
+        return planned(self.config, series)
 
     def tests(self, series: SeriesSet) -> bool:
         """Whether rows of `series` are kept for a backtest."""
-        amount = self._with_test(series).test
-        return isinstance(amount, str) or amount != 0
+        return test_rows(self.config, series) is not None
 
     @property
     def members(self) -> dict[str, Any] | None:
@@ -306,15 +280,11 @@ class Forecaster:
         each; `error` of the mixture, `without_networks` what it would be, `share` how much weights differ from series
         to series (0 to 1), and whether the best simple forecast is taken alone (`guarded`).
         """
-        fitted = self.fitted
-        return dict(fitted.mixed.ensemble.report) if isinstance(fitted, FittedMixture) else None
+        return self.fitted.members
 
     def summary(self) -> str:
         """What was fitted, in lines of text: members with their errors and weights, or the network."""
-        fitted = self.fitted
-        if isinstance(fitted, FittedMixture):
-            return fitted.summary(self.notes)
-        return "\n".join([f"{fitted.network!r}, horizon {fitted.horizon}, context {fitted.context}", *self.notes])
+        return self.fitted.summary(self.notes)
 
     def tune(self, data: Any, *, trials: int = 20, timeout: float | None = None, **search: Any) -> Any:
         """Search for options with optuna, and take the best; what was fitted is forgotten.
@@ -359,13 +329,11 @@ class Forecaster:
                 last horizon is forecast.
             y: not looked at.
         """
-        series, fitted = self.read(data), self.fitted
-        seen = series.times <= np.max(fitted.until)
-        rows = np.arange(series.rows) - np.repeat(series.offsets[:-1], series.lengths)
-        first = int(rows[seen].max(initial=-1)) + 1
-        last = int(series.lengths.min()) - fitted.horizon
-        origins = range(min(first, last), last + 1) if last >= 0 else []
-        return -self.backtest(series, origins=list(origins)).metrics()["model"]["MASE"]
+        from gpulstm.forecast.backtest import unseen_origins
+
+        series = self.read(data)
+        origins = unseen_origins(series, self.fitted.until, self.fitted.horizon)
+        return -self.backtest(series, origins=origins).metrics()["model"]["MASE"]
 
     def __sklearn_clone__(self) -> Forecaster:
         return Forecaster.of(self.config)
@@ -383,16 +351,7 @@ class Forecaster:
             NotFittedError: before `fit`.
             DataError: as `load_series`, or the columns are not those of the fit.
         """
-        from gpulstm.data.loading import load_series
-
-        tail = self.fitted.tail
-        series = load_series(data) if isinstance(data, SeriesSet) else load_series(data, like=tail)
-        if (series.columns, series.targets, series.past) != (tail.columns, tail.targets, tail.past):
-            raise DataError(
-                f"the series have the columns {', '.join(series.columns)} in other roles or order than those "
-                f"of the fit, {', '.join(tail.columns)}"
-            )
-        return series
+        return read_like(data, self.fitted.tail)
 
     # -- files -------------------------------------------------------------------------------------------------------
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -421,35 +380,6 @@ class Forecaster:
         return forecaster
 
     # -- parts -------------------------------------------------------------------------------------------------------
-    def _seasons(self, series: SeriesSet) -> tuple[int, ...]:
-        if self.config.season is not None:
-            return (self.config.season,)
-        return seasons_of(series.axis.step, int(series.lengths.max())) or (1,)
-
-    def _with_test(self, series: SeriesSet) -> ForecasterConfig:
-        """The options with `test="auto"` as a number of rows."""
-        if self.config.test != AUTO:
-            return self.config
-        season, rows = self._seasons(series)[0], int(series.lengths.min())
-        return replace(self.config, test=automatic_test(self.config.horizon, season, rows))
-
     def _past(self, data: Any) -> SeriesSet:
         """The end of the fitted series, or of other series."""
-        fitted = self.fitted
-        if data is None:
-            return fitted.tail
-        rows = fitted.mixed.reach if isinstance(fitted, FittedMixture) else fitted.context
-        return end_of(self.read(data), rows)
-
-    def _predictor(self, series: SeriesSet, stops: np.ndarray) -> Predictor:
-        """What forecasts `series`: scaled as at the fit where they were fitted, else by their rows before `stops`."""
-        fitted = self.fitted
-        assert isinstance(fitted, Fitted)
-        scaler, names = fitted.scaler, fitted.scaler.names
-        if series.names != names:
-            scaler = new_scaler(fitted.config, series, stops)
-            known = {name: at for at, name in enumerate(names)}
-            place = np.array([known.get(name, -1) for name in series.names])
-            scaler.location[place >= 0] = fitted.scaler.location[place[place >= 0]]
-            scaler.scale[place >= 0] = fitted.scaler.scale[place[place >= 0]]
-        return Predictor(fitted.network, fitted.loss, scaler, fitted.config)
+        return self.fitted.tail if data is None else end_of(self.read(data), self.fitted.reach)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -148,18 +149,13 @@ class Backtest:
             `"seasonal naive with drift"` (where the season is above 1), `"naive"`, `"drift"`.
         levels: quantile levels of the model, rising.
         quantiles: of the model, `(N, horizon, K, levels)` float64, or None.
-        season: rows in a season.
-        scales: `(series, K)` denominators of MASE: the seasonal-naive error over the rows before the first origin.
-        seen: whether the model was trained or chosen on some of the rows that it forecasts here, so that the figures
-            flatter it.
-        mean: `(N, horizon, K)` the model's means, where it knows them in addition to medians.
-        second: `(N, horizon, K)` the forecast that OWA compares with (`baselines.naive2`), or None.
-        forecasts: `(N, horizon, K)` by forecaster: `"model"`, `"seasonal naive"` (where the season is above 1),
-        `"naive"`. levels, quantiles: of the model, as in `Forecast`; `(N, horizon, K, levels)`.
         season: rows in the shortest season, by which MASE and the seasonal-naive forecast go.
         scales: `(series, K)` denominators of MASE: the seasonal-naive error over the rows before the first origin.
         seen: whether the model was trained or chosen on some of the rows that it forecasts here, so that the figures
             flatter it.
+        mean: `(N, horizon, K)` the model's means, where it knows them in addition to medians.
+        second: what gives the `(N, horizon, K)` forecast that OWA compares with (`baselines.naive2`), or None; it takes
+            a while where there are many origins.
         seasons: rows in all seasons of the time step.
         labels: as in `Forecast`.
     """
@@ -177,23 +173,27 @@ class Backtest:
     scales: np.ndarray
     seen: bool = False
     mean: np.ndarray | None = None
-    second: np.ndarray | None = None
+    second: Callable[[], np.ndarray] | None = None
+    seasons: tuple[int, ...] = ()
+    labels: Labels = field(default_factory=Labels)
+
+    @cached_property
+    def _second(self) -> np.ndarray | None:
+        return None if self.second is None else self.second()
 
     @property
     def target_coverage(self) -> float | None:
         """What the band between the outermost quantiles ought to cover, in percent, or None where there is none."""
         return 100 * (self.levels[-1] - self.levels[0]) if self.quantiles is not None and len(self.levels) > 1 else None
 
-    seasons: tuple[int, ...] = ()
-    labels: Labels = field(default_factory=Labels)
-
     def metrics(self) -> dict[str, dict[str, float]]:
         """The errors over all forecasts, by forecaster and then by name (`METRICS`).
 
-        MAE, RMSE and MAPE only where there is one target: units do not mix.  RMSE judges the model's mean
-        where it knows one, all others its median.  Pinball and coverage (of the band between the outermost quantiles)
-        are those of the model alone.  MASE is the mean of the scaled errors of all series and targets; a constant
-        series has no scale and does not count.  OWA is the mean of sMAPE and MASE, each over that of `second`.
+        MAE, RMSE, MAPE and pinball only where there is one series and one target: units do not mix.  RMSE judges the
+        model's mean where it knows one, all others its median.  Pinball and coverage (of the band between the outermost
+        quantiles) are those of the model alone.  MASE is the mean of the scaled errors of all series and targets; a
+        constant series has no scale and does not count.  OWA is the mean of sMAPE and MASE, each over that of
+        `second`.
         """
         return self.errors()
 
@@ -204,7 +204,7 @@ class Backtest:
         rows = np.ones(len(self.series), bool) if series is None else self.series == series
         steps = slice(None) if step is None else slice(step - 1, step)
         targets = slice(None) if target is None else slice(target, target + 1)
-        single = target is not None or len(self.targets) == 1
+        single = self._single(series, target)
 
         def cut(values: np.ndarray) -> np.ndarray:
             return values[rows][:, steps, targets]
@@ -214,8 +214,9 @@ class Backtest:
         for name, forecast in self.forecasts.items():
             mean = cut(self.mean) if name == MODEL and self.mean is not None else cut(forecast)
             table[name] = _errors(actual, cut(forecast), mean, scale, single)
-        if self.second is not None:
-            reference = _errors(actual, cut(self.second), cut(self.second), scale, single)
+        if self._second is not None:
+            second = cut(self._second)
+            reference = _errors(actual, second, second, scale, single)
             for own in table.values():
                 own["OWA"] = (_ratio(own["sMAPE"], reference["sMAPE"]) + _ratio(own["MASE"], reference["MASE"])) / 2
         if self.quantiles is not None:
@@ -225,6 +226,10 @@ class Backtest:
             if len(self.levels) > 1:
                 table[MODEL]["coverage"] = metrics.coverage(actual, quantiles[..., 0], quantiles[..., -1])
         return table
+
+    def _single(self, series: int | None, target: int | None) -> bool:
+        """Whether errors are of one series and target, and so of one unit."""
+        return (target is not None or len(self.targets) == 1) and (series is not None or len(self.names) == 1)
 
     def table(self) -> dict[str, np.ndarray]:
         """The errors of every series and target, and of each step of the horizon, in long format.
@@ -312,20 +317,15 @@ class Backtest:
         return html_table(columns)
 
     def errors_by_step(self, series: int | None = None, target: int | None = None) -> dict[str, np.ndarray]:
-        """Mean absolute error at each step ahead, `(horizon,)` by forecaster, in the unit of the series.
+        """Mean absolute error at each step ahead, `(horizon,)` by forecaster.
 
         Args:
-            series, target: those of one series and target alone; None takes all, whose units then have to be the same.
+            series, target: those of one series and target alone, in its unit; None takes all.  Of several the errors
+                are scaled as MASE scales them: units do not mix.
         """
-        rows = np.ones(len(self.series), bool) if series is None else self.series == series
-        targets = slice(None) if target is None else slice(target, target + 1)
-        steps = range(self.actual.shape[1])
-        return {
-            name: np.array(
-                [metrics.mae(self.actual[rows, step, targets], forecast[rows, step, targets]) for step in steps]
-            )
-            for name, forecast in self.forecasts.items()
-        }
+        metric = "MAE" if self._single(series, target) else "MASE"
+        steps = [self.errors(series, target, step) for step in range(1, self.actual.shape[1] + 1)]
+        return {name: np.array([errors[name][metric] for errors in steps]) for name in self.forecasts}
 
     def columns(self) -> dict[str, np.ndarray]:
         """All forecasts as a table in long format, one row per forecast, step and target; columns as of `Forecast`."""

@@ -14,6 +14,7 @@ from gpulstm.forecast.predictor import Predictor, point_of
 from gpulstm.forecast.results import Forecast
 
 _LISTED = 5  # names that a sentence has
+SIMPLE = "simple forecasts"  # how the sentence on series that got them begins
 _ENOUGH = 5  # changes from which a series tells its own spread
 
 
@@ -77,6 +78,11 @@ def forecast_all(predictor: Predictor, known: SeriesSet, length: int, season: in
         known.names, known.target_names, index, mean, levels, quantiles, point=point, labels=known.labels
     )
     return forecast, [known.names[at] for at in np.flatnonzero(~long)]
+
+
+def too_short(names: Sequence[str], least: int) -> list[str]:
+    """A sentence on the series that got simple forecasts; nothing where there are none."""
+    return [f"{SIMPLE}, for fewer than {least} rows: {listed(names)}"] if names else []
 
 
 def listed(names: Sequence[str]) -> str:

@@ -31,10 +31,10 @@ def host(value: Any, name: str) -> np.ndarray:
     Raises:
         DTypeError: the dtype is none that NumPy has (bfloat16), or not one of real numbers.
     """
-    found = _host(value, name)
-    if found.dtype.kind not in "fiub":
-        raise DTypeError(f"{name} has dtype {found.dtype}, expected real numbers")
-    return found
+    array = _host(value, name)
+    if array.dtype.kind not in "fiub":
+        raise DTypeError(f"{name} has dtype {array.dtype}, expected real numbers")
+    return array
 
 
 def _host(value: Any, name: str) -> np.ndarray:
@@ -61,10 +61,10 @@ def common_dtype(values: Mapping[str, np.ndarray]) -> str:
     Raises:
         DTypeError: there are several, or it is none that a stack can have.
     """
-    found = sorted({value.dtype.name for value in values.values()})
-    if len(found) != 1 or found[0] not in NAMES:
-        raise DTypeError(f"the weights have dtype {', '.join(found)}, expected one of {', '.join(NAMES)} for all")
-    return found[0]
+    dtypes = sorted({value.dtype.name for value in values.values()})
+    if len(dtypes) != 1 or dtypes[0] not in NAMES:
+        raise DTypeError(f"the weights have dtype {', '.join(dtypes)}, expected one of {', '.join(NAMES)} for all")
+    return dtypes[0]
 
 
 def expect_shape(name: str, value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

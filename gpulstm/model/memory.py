@@ -107,7 +107,7 @@ def segment_length(engine: Engine, call: Call, memory: Memory, outputs: str) -> 
 
 
 def _lengths(steps: int, block: int) -> list[int]:
-    """Lengths worth trying: for each number of segments the shortest that makes so many, and the whole."""
+    """Lengths worth trying: the shortest for each number of segments, and the whole."""
     blocks = max(1, math.ceil(steps / block))
     return sorted({max(steps, 1)} | {block * math.ceil(blocks / count) for count in range(2, blocks + 1)})
 

@@ -197,6 +197,13 @@ class Network:
     def calls(self, value: int) -> None:
         self.rnn.calls = value
 
+    def quantize(self, kind: str | None) -> None:
+        """Compute the stack from now on with weights of fewer bits, "int8" or "bfloat16": `Recurrent.quantize`.
+
+        The head stays as it is.
+        """
+        self.rnn.quantize(kind)
+
     def explain(
         self, steps: int, batch: int, *, training: bool = False, memory: Memory = None, read: int | None = None
     ) -> Plan:

@@ -30,15 +30,26 @@ class Plans:
     Args:
         spec, device: of the stack.
         engine: that the stack is held to, or None.
+        quantize: what the weights are rounded to, or None.
     """
 
-    def __init__(self, spec: StackSpec, device: str, engine: str | None) -> None:
-        self.spec, self.device, self.engine = spec, device, engine
+    def __init__(self, spec: StackSpec, device: str, engine: str | None, quantize: str | None = None) -> None:
+        self.spec, self.device, self.engine, self._quantize = spec, device, engine, quantize
         self._plans: dict[Any, Plan] = {}
         self._variables: Any = None  # by which the plans were made
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Plans, (self.spec, self.device, self.engine)
+        return Plans, (self.spec, self.device, self.engine, self._quantize)
+
+    @property
+    def quantize(self) -> str | None:
+        """What inference rounds the weights to; see `Call`."""
+        return self._quantize
+
+    @quantize.setter
+    def quantize(self, kind: str | None) -> None:
+        self._quantize = kind
+        self._plans.clear()
 
     def find(
         self,
@@ -71,7 +82,7 @@ class Plans:
         if plan is None:
             if len(self._plans) >= KEPT:
                 self._plans.clear()
-            call = Call(self.spec, self.device, steps, batch, training, lengths)
+            call = Call(self.spec, self.device, steps, batch, training, lengths, self._quantize)
             plan = self._plans[key] = _made(call, self.engine, memory, outputs, role)
         return plan
 

@@ -20,6 +20,7 @@ from gpulstm.arrays.backend import Array, Backend, foreign_device
 from gpulstm.arrays.cupy_backend import CupyBackend
 from gpulstm.arrays.devices import resolve
 from gpulstm.arrays.params import ParamDict
+from gpulstm.engines import quantized
 from gpulstm.engines.dispatch import by_name
 from gpulstm.engines.spec import Inference, Plan, StackSpec
 from gpulstm.errors import ConfigError, DeviceError, DTypeError, ShapeError
@@ -67,7 +68,7 @@ class Recurrent:
         self.calls = 0
         self._plans = Plans(spec, self.backend.device, None if engine is None else by_name(engine).name)
         self._recorded: Replays | None = None
-        self._inference: tuple[str, ParamDict | None, Inference | None] = ("", None, None)  # engine, what it reads, it
+        self._inference: tuple[Any, ParamDict | None, Inference | None] = (None, None, None)  # who, what it reads, it
         validate.real("forget_bias", forget_bias)
         check_chrono(spec, chrono)
         dtypes.check(spec.dtype, self.backend.device, self.backend.capability)
@@ -93,6 +94,26 @@ class Recurrent:
     def engine(self) -> str | None:
         """The engine that the stack is held to, or None."""
         return self._plans.engine
+
+    @property
+    def quantized(self) -> str | None:
+        """What the weights are rounded to, or None."""
+        return self._plans.quantize
+
+    def quantize(self, kind: str | None) -> None:
+        """Compute from now on with weights of fewer bits; `params` stay as they are, and training is refused.
+
+        Args:
+            kind: "int8" (whole numbers and a scale a column; x and h are rounded row by row at each step), "bfloat16",
+                or None for the weights as they are.  States, gates and outputs stay float32; `engines/quantized.py`
+                has the arithmetic.  A stream that is already there goes on as it was.
+
+        Raises:
+            ConfigError: another kind, or layers with options.
+            DTypeError, DeviceError: the stack is not in float32 on the cpu.
+        """
+        quantized.check(kind, self.spec, self.backend.device)
+        self._plans.quantize = kind
 
     def __call__(self, x: Any, state: StackState = None, lengths: Any = None) -> tuple[Array, StackState]:
         """The outputs without anything kept for a gradient: `forward` with `training=False`, as `(y, state)`."""
@@ -164,6 +185,10 @@ class Recurrent:
             ShapeError, DTypeError, DeviceError, EngineError: one sentence each, before anything is computed.
         """
         x = self.as_input(x)
+        if training and self.quantized:
+            raise ConfigError(
+                f"training needs float32 weights, but these are in {self.quantized}; call quantize(None) first"
+            )
         if outputs not in ("all", "last"):
             raise ConfigError(f"outputs is {outputs!r}, expected 'all' or 'last'")
         spec, backend, (steps, batch, _) = self.spec, self.backend, x.shape
@@ -237,10 +262,11 @@ class Recurrent:
 
     def _infer(self, plan: Plan) -> Inference | None:
         """All layers in one call of the engine; None where it has no such function."""
-        engine, params, infer = self._inference
-        if engine != plan.engine.name or params is not self.params:
-            infer = plan.engine.infer(self.spec, self.params)
-            self._inference = plan.engine.name, self.params, infer
+        who, params, infer = self._inference
+        asked = plan.engine.name, plan.call.quantize
+        if who != asked or params is not self.params:
+            infer = plan.engine.infer(plan, self.params)
+            self._inference = asked, self.params, infer
         return infer
 
     @property

@@ -20,23 +20,23 @@ import numpy as np
 from gpulstm.arrays import files
 from gpulstm.errors import DataError, ShapeError, missing_extra
 
-BLACK, GREY = "#202020", "#767676"
-BLUE, VERMILLION, GREEN, ORANGE, SKY, PURPLE = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7"
+BLACK, GRAY = "#202020", "#767676"
+BLUE, VERMILION, GREEN, ORANGE, SKY, PURPLE = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7"
 COLORS = {  # of what is drawn in more than one panel or picture
     "model": BLUE,
-    "seasonal naive": VERMILLION,
+    "seasonal naive": VERMILION,
     "naive": GREEN,
     "drift": PURPLE,
     "seasonal naive with drift": ORANGE,
 }
-CYCLE = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
+CYCLE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1)), (0, (1, 1)))
 
 STYLE: Any = {
     "text.parse_math": False,  # names are plain text: $, _, ^ and % mean themselves
     "text.usetex": False,
     "axes.axisbelow": True,
-    "axes.edgecolor": GREY,
+    "axes.edgecolor": GRAY,
     "axes.grid": True,
     "axes.labelcolor": BLACK,
     "axes.spines.right": False,
@@ -53,9 +53,9 @@ STYLE: Any = {
     "grid.linewidth": 0.8,
     "legend.frameon": False,
     "savefig.dpi": 130,
-    "xtick.color": GREY,
+    "xtick.color": GRAY,
     "xtick.labelcolor": BLACK,
-    "ytick.color": GREY,
+    "ytick.color": GRAY,
     "ytick.labelcolor": BLACK,
 }
 
@@ -75,7 +75,7 @@ class Fan:
     mean: np.ndarray | None = None
 
     @property
-    def centre(self) -> np.ndarray | None:
+    def center(self) -> np.ndarray | None:
         """The median where there is one, else the mean."""
         return self.quantiles.get(0.5, self.mean)
 
@@ -116,11 +116,11 @@ def history(path: str | Path, columns: Mapping[str, Sequence[float]], *, title: 
             :, 0
         ]
         marker = "o" if epoch.size < 25 else None
-        for (label, loss), colour, dash in zip(losses.items(), (BLUE, VERMILLION), DASHES, strict=False):
-            upper.plot(epoch, loss, dash, color=colour, marker=marker, markersize=3.5, label=label)
+        for (label, loss), color, dash in zip(losses.items(), (BLUE, VERMILION), DASHES, strict=False):
+            upper.plot(epoch, loss, dash, color=color, marker=marker, markersize=3.5, label=label)
         judged = list(losses.values())[-1]
         best = int(np.nanargmin(judged))
-        upper.axvline(epoch[best], color=GREY, linewidth=1, linestyle=":")
+        upper.axvline(epoch[best], color=GRAY, linewidth=1, linestyle=":")
         upper.plot(
             epoch[best],
             judged[best],
@@ -205,16 +205,16 @@ def _draw_forecast(
     axes = figure.subplots()
     figure.suptitle(words[0], x=0.01, ha="left")
     axes.plot(*past, color=BLACK, linewidth=1.2, label="observed")
-    _bands(axes, fan, labelled=True)
+    _bands(axes, fan, labeled=True)
     colors = _colors(list(baselines or {}))
     for (name, values), dash in zip((baselines or {}).items(), DASHES[1:], strict=False):
         axes.plot(fan.time, values, linestyle=dash, color=colors[name], linewidth=1.2, label=name)
     if actual is not None:
         axes.plot(fan.time, actual, color=BLACK, linewidth=1.2, linestyle=(0, (1, 1)), label="what came")
-    if fan.centre is not None:
-        axes.plot(fan.time, fan.centre, color=BLUE, linewidth=1.8, label="median" if 0.5 in fan.quantiles else "mean")
+    if fan.center is not None:
+        axes.plot(fan.time, fan.center, color=BLUE, linewidth=1.8, label="median" if 0.5 in fan.quantiles else "mean")
     if len(past[0]):
-        axes.axvline(past[0][-1], color=GREY, linewidth=1, linestyle=":")
+        axes.axvline(past[0][-1], color=GRAY, linewidth=1, linestyle=":")
     axes.set_ylabel(words[1])
     time_axis(axes, fan.time)
     _legend_outside(axes)
@@ -263,7 +263,7 @@ def backtest(
             left.plot(steps, values, linestyle=dash, color=colors[name], linewidth=1.8, label=name)
         left.set(xlabel="steps ahead", ylabel=f"mean absolute error\n{label}", title="Error by forecast step")
         rows = -(-len(errors) // 2)  # of the legend, which needs room
-        left.set_ylim(0, (1 + 0.13 * rows) * max(float(np.nanmax(values)) for values in errors.values()))
+        left.set_ylim(0, (1.05 + 0.15 * rows) * max(float(np.nanmax(values)) for values in errors.values()))
         _whole_numbers(left)
         left.legend(loc="upper left", ncols=2)
 
@@ -302,11 +302,11 @@ def timings(
     with _figure(path, (9, 1.6 + len(cases) * (0.2 + 0.24 * len(ratios)))) as figure:
         axes = figure.subplots()
         figure.suptitle(title, x=0.01, ha="left")
-        for place, ((name, values), colour) in enumerate(zip(ratios.items(), CYCLE, strict=False)):
-            heights = from_top + (place - (len(ratios) - 1) / 2) * thickness
+        for index, ((name, values), color) in enumerate(zip(ratios.items(), CYCLE, strict=False)):
+            heights = from_top + (index - (len(ratios) - 1) / 2) * thickness
             # on a logarithmic axis bars start at 1, the baseline: to the left is faster, to the right slower
             bars = axes.barh(
-                heights, np.asarray(values, dtype=np.float64) - 1, thickness * 0.92, left=1, color=colour, label=name
+                heights, np.asarray(values, dtype=np.float64) - 1, thickness * 0.92, left=1, color=color, label=name
             )
             for bar, ratio in zip(bars, values, strict=True):
                 if np.isfinite(ratio):
@@ -355,9 +355,9 @@ def memory(
     with _figure(path, (8, 4.5)) as figure:
         axes = figure.subplots()
         figure.suptitle(title, x=0.01, ha="left")
-        for (name, pairs), colour, dash in zip(lines.items(), CYCLE, DASHES, strict=False):
+        for (name, pairs), color, dash in zip(lines.items(), CYCLE, DASHES, strict=False):
             steps, size = zip(*sorted(pairs), strict=True)
-            axes.plot(steps, size, color=colour, linestyle=dash, marker="o", markersize=4, label=name)
+            axes.plot(steps, size, color=color, linestyle=dash, marker="o", markersize=4, label=name)
         ticks = sorted({steps for pairs in lines.values() for steps, _ in pairs})
         axes.set_xscale("log")
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
@@ -405,11 +405,11 @@ def draw_fans(axes: Any, fans: Sequence[Fan], time: np.ndarray, observed: np.nda
         axes.plot(time, observed, color=BLACK, linewidth=1.1, label="observed")
     banded = next((number for number, fan in enumerate(fans) if fan.bands), None)
     for number, fan in enumerate(fans):
-        _bands(axes, fan, labelled=number == banded)
-        if fan.centre is not None:
+        _bands(axes, fan, labeled=number == banded)
+        if fan.center is not None:
             name = f"forecast ({len(fans)} origin{'s' if len(fans) > 1 else ''} shown)" if number == 0 else None
-            axes.plot(fan.time, fan.centre, color=BLUE, linewidth=1.5, label=name)
-            axes.plot(fan.time[0], fan.centre[0], "o", color=BLUE, markersize=4)
+            axes.plot(fan.time, fan.center, color=BLUE, linewidth=1.5, label=name)
+            axes.plot(fan.time[0], fan.center[0], "o", color=BLUE, markersize=4)
     axes.set_ylabel(label, parse_math=False)  # names are plain text: $, _, ^ and % mean themselves
     time_axis(axes, time if len(time) else fans[0].time)
     _legend_outside(axes)
@@ -422,20 +422,20 @@ def _colors(names: Sequence[str]) -> dict[str, str]:
     return {name: COLORS[name] if name in COLORS else next(free) for name in dict.fromkeys(names)}
 
 
-def _bands(axes: Any, fan: Fan, *, labelled: bool) -> None:
+def _bands(axes: Any, fan: Fan, *, labeled: bool) -> None:
     """Shaded areas between pairs of quantiles, the narrower the darker."""
     for at, (coverage, low, high) in enumerate(fan.bands):
-        text = f"{100 * coverage:.0f} % interval" if labelled else None
+        text = f"{100 * coverage:.0f} % interval" if labeled else None
         axes.fill_between(fan.time, low, high, color=BLUE, alpha=0.18 + 0.12 * at, linewidth=0, label=text)
 
 
-def _bars(axes: Any, names: Sequence[str], values: Sequence[float], colours: Sequence[str]) -> None:
+def _bars(axes: Any, names: Sequence[str], values: Sequence[float], colors: Sequence[str]) -> None:
     """Horizontal bars from top to bottom, each with its value."""
-    places = np.arange(len(names))
-    axes.barh(places, values, 0.62, color=colours)
-    for place, value in zip(places, values, strict=True):
-        axes.annotate(f"{value:.3g}", (value, place), (4, 0), textcoords="offset points", va="center")
-    axes.set_yticks(places, names)
+    heights = np.arange(len(names))
+    axes.barh(heights, values, 0.62, color=colors)
+    for height, value in zip(heights, values, strict=True):
+        axes.annotate(f"{value:.3g}", (value, height), (4, 0), textcoords="offset points", va="center")
+    axes.set_yticks(heights, names)
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
     axes.set_xlim(0, 1.18 * max([1.0, *(value for value in values if np.isfinite(value))]))
@@ -449,7 +449,12 @@ def time_axis(axes: Any, time: np.ndarray) -> None:
 
         locator = AutoDateLocator(minticks=4, maxticks=9)
         axes.xaxis.set_major_locator(locator)
-        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+        words = {  # by the width of a tick: year, month, day, hour, minute, second
+            "formats": ["%Y", "%b", "%d %b", "%H:%M", "%H:%M", "%S.%f"],
+            "zero_formats": ["", "%b\n%Y", "%d %b", "%H:%M\n%d %b", "%H:%M", "%H:%M"],
+            "offset_formats": ["", "", "%Y", "%Y", "%d %b %Y", "%d %b %Y %H:%M"],
+        }
+        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, **words))
     else:
         axes.set_xlabel("time step")
 

@@ -1,4 +1,4 @@
-"""What can be hung into a training run: a progress bar, early stopping, logs, checkpoints.
+"""Callbacks of a training run: a progress bar, early stopping, logs, checkpoints.
 
 A callback is told where the run is and may stop it; it never touches the numbers.  It is called between steps only, so
 whatever it saves can be gone on from.
@@ -33,6 +33,10 @@ class Run(Protocol):
     @property
     def step(self) -> int:
         """Optimizer steps taken so far."""
+
+    @property
+    def engine(self) -> str:
+        """The name of the engine that computes the recurrent layers."""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -125,7 +129,7 @@ class EarlyStopping(Callback):
 
 
 class Progress(Callback):
-    """A bar over all steps (tqdm), with the last losses behind it; at the end of the run it goes away.
+    """A bar over all steps (tqdm), the engine's name before it and the last losses behind; it goes away at the end.
 
     Args:
         enabled: False for silence.
@@ -145,8 +149,8 @@ class Progress(Callback):
         from tqdm import tqdm
 
         total = run.epochs * run.steps_per_epoch
-        first = min(run.step, total)
-        self._bar = tqdm(total=total, initial=first, unit="step", file=file, dynamic_ncols=True, leave=False)
+        known: Any = {"total": total, "initial": min(run.step, total), "desc": run.engine, "unit": "step"}
+        self._bar = tqdm(**known, file=file, dynamic_ncols=True, leave=False)
 
     def on_step(self, run: Run) -> None:
         if self._bar is not None:

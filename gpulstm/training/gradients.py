@@ -93,7 +93,7 @@ class GradientPass:
         read: int | None = None,
         state_at: int | None = None,
     ) -> Result:
-        """One pass; `grads` holds the gradients afterwards.
+        """One pass; `grads` holds the gradients afterward.
 
         Args:
             x: `(T, B, I)`.

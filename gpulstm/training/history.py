@@ -108,18 +108,18 @@ class History:
         Raises:
             ConfigError: an entry is missing or unknown, or is no number.
         """
-        found = validate.mapping("history", state)
-        if found.keys() != {"rows", "best_epoch", "best_loss"} or not isinstance(found["rows"], list):
-            raise ConfigError(f"history has the entries {sorted(found)}, expected a list of rows, and the best epoch")
-        for number, row in enumerate(found["rows"], start=1):
+        saved = validate.mapping("history", state)
+        if saved.keys() != {"rows", "best_epoch", "best_loss"} or not isinstance(saved["rows"], list):
+            raise ConfigError(f"history has the entries {sorted(saved)}, expected a list of rows, and the best epoch")
+        for number, row in enumerate(saved["rows"], start=1):
             if not isinstance(row, dict) or row.keys() != set(COLUMNS):
                 raise ConfigError(f"row {number} of the history has not the columns {', '.join(COLUMNS)}")
             for name, cell in row.items():
                 if cell is not None:
                     validate.real(f"{name} in row {number} of the history", cell)
-        best, loss = found["best_epoch"], found["best_loss"]
+        best, loss = saved["best_epoch"], saved["best_loss"]
         return cls(
-            [dict(row) for row in found["rows"]],
+            [dict(row) for row in saved["rows"]],
             best_epoch=None if best is None else validate.count("best_epoch", best),
             best_loss=None if loss is None else validate.real("best_loss", loss),
         )

@@ -2,7 +2,7 @@
 
 bfloat16 has the exponents of float32, so its gradients need no scale.  A float16 holds nothing below 6e-8, and many
 gradients are smaller.  So the loss is multiplied by a large number before the backward pass and the gradients are
-divided by it afterwards, in float32 (Micikevicius et al. 2018, arXiv:1710.03740).  A scale that is too large makes
+divided by it afterward, in float32 (Micikevicius et al. 2018, arXiv:1710.03740).  A scale that is too large makes
 gradients infinite: such a step is left out and the scale halved; after many good steps it is doubled.  All of that is
 decided on the device, and the host waits for nothing.
 """

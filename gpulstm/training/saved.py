@@ -1,4 +1,4 @@
-"""What the checkpoint of a training run says, read and checked before anything of a run is changed by it."""
+"""The checkpoint of a training run, read and checked before it changes anything."""
 
 from __future__ import annotations
 

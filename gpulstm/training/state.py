@@ -103,7 +103,7 @@ class RunState:
     def weights(self) -> ParamDict:
         """What is trained: the network's parameters, or, for a network of 16 bits, the float32 masters of the run.
 
-        Masters are made with the run; what is put into the network from outside afterwards is overwritten.
+        Masters are made with the run; what is put into the network from outside afterward is overwritten.
         """
         return self.network.params if self._masters is None else self._masters
 

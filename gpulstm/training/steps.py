@@ -105,7 +105,7 @@ class Steps:
         return self._pass.explain(steps, batch)
 
     def _gradients(self, batch: Batch) -> Result:
-        """The loss of a batch and the norm of its gradients, which are in `_grads` afterwards."""
+        """The loss of a batch and the norm of its gradients, which are in `_grads` afterward."""
         state = self._state
         if not self._pass.is_of(state.network, state.loss, self._grads, state.clip_norm, self._memory):
             self._pass = self._new_pass()

@@ -143,6 +143,11 @@ class Trainer:
         return self.state.step
 
     @property
+    def engine(self) -> str:
+        """The name of the engine that computes the recurrent layers."""
+        return self.network.rnn.plan(1, self.state.batch_size, training=True).engine.name
+
+    @property
     def steps_per_epoch(self) -> int:
         """Batches of an epoch; 0 before the first `fit`."""
         return self.state.steps_per_epoch
@@ -357,7 +362,7 @@ def batches(train: WindowSet | Lanes, state: RunState) -> list[np.ndarray]:
 
 
 def rescue(state: RunState, restore_best: bool) -> str:
-    """A clause on which weights a failed run leaves in the network."""
+    """A clause that says which weights a failed run leaves in the network."""
     if state.best is None:
         return "no epoch was over yet, so the weights are those before that step"
     if restore_best:

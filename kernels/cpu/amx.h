@@ -8,7 +8,7 @@
 //
 // Left factors lie in blocks of 16 rows by 32 k, right factors in blocks of 32 k by 16 columns, pairs of k side by
 // side; each block is three tiles, one a part.  Sums run over k block by block in one chain a number, whatever rows and
-// columns stand beside it.  Infinities count as the largest bfloat16, parts below 2^-126 as zero.
+// columns stand next to it.  Infinities count as the largest bfloat16, parts below 2^-126 as zero.
 #ifndef GPULSTM_CPU_AMX_H
 #define GPULSTM_CPU_AMX_H
 
@@ -42,7 +42,7 @@ struct Amx<float> {
     static bool pays(long rows) { return rows >= 12; }
 
     // A thread's tiles, 16 rows of 64 bytes each, for as long as this lives.  What another library had configured is so
-    // again afterwards.
+    // again afterward.
     struct Session {
         Session() {
             _tile_storeconfig(&before);

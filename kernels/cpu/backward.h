@@ -29,14 +29,14 @@ struct BackwardPass {
         : call(f),
           shape(f.cell, f.H),
           plan(p),
-          units(f.H, L, registers_a_panel(f.H, p.members)),
+          units(f.H, L, registers_a_panel(f.H, p.members, in_halves(rows_most(), 4) ? 2 : 4)),
           inputs(f.I, L, 4),
           weights(f, shape, p.count()) {}
 
     // Of W_h^T: as many as a tile has, but so that all members of a group have the same share.
-    static int registers_a_panel(long H, long members) {
+    static int registers_a_panel(long H, long members, int most) {
         const long registers = (H + L - 1) / L;
-        int nv = 4;
+        int nv = most;
         while (nv > 1 && (registers + nv - 1) / nv % members && (registers + nv - 1) / nv < 4 * members) nv /= 2;
         return nv;
     }

@@ -1,7 +1,7 @@
 // Numbers below the smallest normal one count as zero in a thread while this lives, as they do on a GPU.
 //
 // Gradients over long sequences fade into them, and each costs the processor some hundred cycles.  The setting of the
-// thread is so again afterwards.
+// thread is so again afterward.
 #ifndef GPULSTM_CPU_FLUSHED_H
 #define GPULSTM_CPU_FLUSHED_H
 

@@ -153,16 +153,20 @@ struct ForwardPass {
 template <typename R, typename Products>
 static Plan forward_plan(const ForwardCall<R>& call, int threads, Split split) {
     const Shape<R> shape(call.cell, call.H);
-    return make_plan(call.T, call.B, call.I + call.H, shape.width, shape.panels, Products::WEIGHT_BYTES,
+    return make_plan(call.T, call.B, call.I + call.H, shape.width, shape.panels, Products::weight_bytes(call),
                      Products::FULL_ROWS, threads, split);
+}
+
+template <typename R, typename Products>
+static bool forward_by(const ForwardCall<R>& call, int threads, Split split) {
+    const int have = team_begin(threads);
+    return run_pass<ForwardPass<R, Products>>(call, forward_plan<R, Products>(call, have, split));
 }
 
 template <typename R>
 static bool forward(const ForwardCall<R>& call, int threads, Split split) {
     return with_products<R>(call.B, [&](auto products) {
-        typedef typename decltype(products)::Forward Products;
-        const int have = team_begin(threads);
-        return run_pass<ForwardPass<R, Products>>(call, forward_plan<R, Products>(call, have, split));
+        return forward_by<R, typename decltype(products)::Forward>(call, threads, split);
     });
 }
 

@@ -1,5 +1,5 @@
 // The products of a forward pass on a matrix unit (amx.h), whose shared form runs over its tiles; the state is kept in
-// parts beside the numbers.  Gates are computed between the products of the next tile.
+// parts next to the numbers.  Gates are computed between the products of the next tile.
 #ifndef GPULSTM_CPU_FORWARD_TILES_H
 #define GPULSTM_CPU_FORWARD_TILES_H
 
@@ -16,7 +16,7 @@ struct ForwardOnTiles {
     typedef typename M::Bf16 Bf16;
     typedef typename M::Session Session;
     static constexpr long L = V::LANES;
-    static constexpr size_t WEIGHT_BYTES = 6;
+    static size_t weight_bytes(const ForwardCall<R>&) { return 6; }
     static constexpr long FULL_ROWS = TILE_ROWS;
 
     Bf16 *tiled_x, *tiled_h, *left_x, *left_v[2];  // in parts: the weights, each thread's x_t, each group's v

@@ -17,21 +17,24 @@ template <typename R>
 struct ForwardOnVectors {
     typedef Vec<R> V;
     static constexpr long L = V::LANES;
-    static constexpr size_t WEIGHT_BYTES = sizeof(R);  // of a packed weight
-    static constexpr long FULL_ROWS = 1;               // rows of a group that leave no register empty
-    struct Session {};                                 // what a thread needs while it multiplies: nothing
+    static size_t weight_bytes(const ForwardCall<R>&) { return sizeof(R); }  // of a packed weight
+    static constexpr long FULL_ROWS = 1;  // rows of a group that leave no register empty
+    struct Session {};                    // what a thread needs while it multiplies: nothing
 
     long hoist = 0;  // steps whose input product is taken at once; 0: shared
+    bool halves;     // whether a panel of W_h lies in two halves, each from the first k to the last
     R *w_x, *w_h, *ahead;
 
     template <typename Pass>
-    explicit ForwardOnVectors(const Pass& pass) {
+    explicit ForwardOnVectors(const Pass& pass) : halves(in_halves(pass.rows_most, pass.shape.h.count)) {
         const long T = pass.call.T;
         if (pass.rows_most > HOIST_ROWS || T <= 1) return;
         hoist = cache_model().ahead / long(sizeof(R)) / (pass.rows_most * pass.shape.width);
         hoist = hoist < 1 ? 1 : hoist > 64 ? 64 : hoist;
         if (hoist > T) hoist = T;
     }
+
+    void hoist_at_most(long steps) { hoist = hoist < steps ? hoist : steps; }
 
     template <typename Pass>
     void lay_out(const Pass& pass, Layout& m) {
@@ -48,7 +51,7 @@ struct ForwardOnVectors {
     template <typename Pass>
     void pack(const Pass& pass, long p0, long p1) {
         pack_weights(pass.shape, pass.shape.x, pass.call.w_x, pass.call.I, w_x, p0, p1);
-        pack_weights(pass.shape, pass.shape.h, pass.call.w_h, pass.call.H, w_h, p0, p1);
+        pack_weights(pass.shape, pass.shape.h, pass.call.w_h, pass.call.H, w_h, p0, p1, halves ? 2 : 4);
     }
     template <typename Pass>
     void clear(const Pass&, int) {}
@@ -133,6 +136,11 @@ struct ForwardOnVectors {
             begun = true;
         }
         for (int which = start ? 1 : 0; which < 2; ++which) {
+            if (which && halves) {
+                half_products(pass, q, b0, rows, s, p, start, own, begun);
+                for (long e = 0; e < rows; ++e) pass.finish(place, b0 + e, s, t, p, own + e * line);
+                break;
+            }
             const Part& part = which ? pass.shape.h : pass.shape.x;
             const long K = which ? pass.call.H : pass.call.I, per = part.count * L;
             const R* weights = (which ? w_h : w_x) + p * K * per;
@@ -160,6 +168,23 @@ struct ForwardOnVectors {
                 }
                 begun = true;
             }
+        }
+    }
+
+    template <typename Pass>
+    void half_products(const Pass& pass, Product<R> q, long b0, long rows, long s, long p, const R* start, R* own,
+                       bool begun) {
+        const long K = pass.call.H;
+        q.b_row = 2 * L;
+        q.run = K;
+        q.a_row = pass.shape.padded;
+        q.a = pass.v[s & 1] + b0 * q.a_row;
+        q.in_row = begun ? q.out_row : start ? pass.shape.width : 0;
+        for (int half = 0; half < 2; ++half) {
+            q.b = w_h + (p * 2 + half) * K * 2 * L;
+            q.out = own + half * 2 * L;
+            q.in = begun ? q.out : (start ? start : pass.bias + p * 4 * L) + half * 2 * L;
+            one_panel<R>(int(rows), 2)(q, 0);
         }
     }
 };

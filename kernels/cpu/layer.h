@@ -15,6 +15,9 @@ namespace gpulstm {
 
 enum class Cell { lstm, gru, rnn_tanh, rnn_relu };
 
+// Of the packed weights: as they are, or rounded (reduced_call.h); rounded ones serve inference in float32 alone.
+enum class Precision { full, bfloat16, int8 };
+
 template <typename R>
 struct ForwardCall {
     Cell cell;
@@ -25,6 +28,7 @@ struct ForwardCall {
     const int64_t* lengths;  // [B]
     R *y, *h_end, *c_end;
     R *gates, *cells;  // saved for backward
+    Precision precision = Precision::full;
 };
 
 template <typename R>
@@ -48,6 +52,7 @@ struct StreamCall {
     long B, I, H, layers;
     const R *const *w_x, *const *w_h, *const *b, *const *b_hn;
     int threads;
+    Precision precision = Precision::full;
 };
 
 template <typename R>
@@ -68,6 +73,7 @@ struct StackCall {
     const R *x, *h0, *c0;
     const int64_t* lengths;
     R *y, *h_end, *c_end;
+    Precision precision = Precision::full;
 };
 
 // How the work is divided: rows of the batch (threads never meet), or units (they meet once a step).

@@ -1,4 +1,4 @@
-// Memory of large arrays that are gone, for the next ones: fresh pages cost a call of small models a fifth of its time.
+// A pool that reuses the memory of freed large arrays: fresh pages cost a call of small models a fifth of its time.
 #ifndef GPULSTM_CPU_MEMORY_H
 #define GPULSTM_CPU_MEMORY_H
 

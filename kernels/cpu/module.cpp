@@ -13,6 +13,7 @@
 #include "layer.h"
 #include "memory.h"
 #include "module_arrays.h"
+#include "reduced_call.h"
 
 using namespace nb::literals;
 
@@ -21,9 +22,10 @@ namespace gpulstm {
 void add_flat(nb::module_& m, const char* (*instruction_set)());      // module_flat.cpp
 void add_variants(nb::module_& m, const char* (*instruction_set)());  // module_variant.cpp
 
-#define GPULSTM_DECLARE(isa)    \
-    namespace isa {             \
-    extern const Engine engine; \
+#define GPULSTM_DECLARE(isa)      \
+    namespace isa {               \
+    extern const Engine engine;   \
+    extern const Reduced reduced; \
     }
 GPULSTM_DECLARE(baseline)
 #ifdef GPULSTM_X86
@@ -31,7 +33,9 @@ GPULSTM_DECLARE(avx2)
 GPULSTM_DECLARE(avx512)
 #endif
 #ifdef GPULSTM_AMX
-GPULSTM_DECLARE(amx)
+namespace amx {
+extern const Engine engine;
+}
 
 bool may_use_amx() {  // the processor has tiles for bfloat16, and the system lets this process use them
     unsigned a, b, c, d;
@@ -80,6 +84,18 @@ const Engine& engine_of() {
     return *engine;
 }
 
+// Rounded weights run on the vector units.
+const Reduced& reduced() {
+#ifdef GPULSTM_AMX
+    if (engine == &amx::engine) return avx512::reduced;
+#endif
+#ifdef GPULSTM_X86
+    if (engine == &avx512::engine) return avx512::reduced;
+    if (engine == &avx2::engine) return avx2::reduced;
+#endif
+    return baseline::reduced;
+}
+
 long padded(Cell cell, long H, long lanes) {
     long units = cell == Cell::lstm || cell == Cell::gru ? lanes : 4 * lanes;
     return (H + units - 1) / units * units;
@@ -115,7 +131,7 @@ template <typename R>
 void forward(int cell, bool reverse, const In& x, const In& w_x, const In& w_h, const MaybeIn& b, const MaybeIn& b_hn,
              const In& h0, const MaybeIn& c0, const MaybeIn& mask, const MaybeIn& lengths, const Out& y,
              const Out& h_end, const MaybeOut& c_end, const MaybeOut& saved, const MaybeOut& cells, int threads,
-             int split) {
+             int split, int precision) {
     ForwardCall<R> call;
     call.cell = Cell(cell);
     call.reverse = reverse;
@@ -142,6 +158,8 @@ void forward(int cell, bool reverse, const In& x, const In& w_x, const In& w_h, 
     nb::gil_scoped_release released;
     if constexpr (sizeof(R) == 8)
         done(engine_of<double>().forward_double(call, threads, Split(split)));
+    else if ((call.precision = Precision(precision)) != Precision::full)
+        done(reduced().forward(call, threads, Split(split)));
     else
         done(engine->forward_float(call, threads, Split(split)));
 }
@@ -217,21 +235,23 @@ struct Weights {
     }
 };
 
-// A stack in one direction without anything saved; the weights are read anew in each call.
+// A stack in one direction without anything saved; each call reads the weights again.
 template <typename R>
 class PyStack {
     Cell cell;
     long I, H, layers;
     Weights<R> weights;
+    Precision precision;
 
   public:
     PyStack(int which, long inputs, long hidden, const std::vector<In>& w_x, const std::vector<In>& w_h,
-            const std::vector<In>& b, const std::vector<In>& b_hn)
+            const std::vector<In>& b, const std::vector<In>& b_hn, int precision)
         : cell(Cell(which)),
           I(inputs),
           H(hidden),
           layers(long(w_x.size())),
-          weights(inputs, hidden, gates(Cell(which)) * hidden, w_x, w_h, b, b_hn) {}
+          weights(inputs, hidden, gates(Cell(which)) * hidden, w_x, w_h, b, b_hn),
+          precision(Precision(precision)) {}
 
     void forward(const In& x, const MaybeIn& h0, const MaybeIn& c0, const MaybeIn& lengths, const Out& y,
                  const Out& h_end, const MaybeOut& c_end, int threads) {
@@ -253,12 +273,15 @@ class PyStack {
                              data<int64_t>("lengths", lengths, {B}),
                              data<R>("y", y, {T, B, H}),
                              data<R>("h_end", h_end, {layers, B, H}),
-                             data<R>("c_end", c_end, {layers, B, H})};
+                             data<R>("c_end", c_end, {layers, B, H}),
+                             precision};
         if ((cell == Cell::lstm) != (call.c_end != nullptr))
             throw std::invalid_argument("c_end is for the LSTM and for it alone");
         nb::gil_scoped_release released;
         if constexpr (sizeof(R) == 8)
             done(engine_of<double>().stack_double(call, threads));
+        else if (precision != Precision::full)
+            done(reduced().stack(call, threads));
         else
             done(engine->stack_float(call, threads));
     }
@@ -285,14 +308,24 @@ class PyStream {
 
   public:
     PyStream(int cell, long batch, long inputs, long hidden, const std::vector<In>& w_x, const std::vector<In>& w_h,
-             const std::vector<In>& b, const std::vector<In>& b_hn, int threads)
+             const std::vector<In>& b, const std::vector<In>& b_hn, int threads, int precision)
         : B(batch), I(inputs), H(hidden), layers(long(w_x.size())), memory(Cell(cell) == Cell::lstm) {
         const Weights<R> weights(I, H, gates(Cell(cell)) * H, w_x, w_h, b, b_hn);
-        const StreamCall<R> call = {
-            Cell(cell),          B,      I, H, layers, weights.w_x.data(), weights.w_h.data(), weights.b.data(),
-            weights.b_hn.data(), threads};
+        const StreamCall<R> call = {Cell(cell),
+                                    B,
+                                    I,
+                                    H,
+                                    layers,
+                                    weights.w_x.data(),
+                                    weights.w_h.data(),
+                                    weights.b.data(),
+                                    weights.b_hn.data(),
+                                    threads,
+                                    Precision(precision)};
         if constexpr (sizeof(R) == 8)
             stream.reset(engine_of<double>().stream_double(call));
+        else if (call.precision != Precision::full)
+            stream.reset(reduced().stream(call));
         else
             stream.reset(engine->stream_float(call));
         done(stream != nullptr);
@@ -325,7 +358,7 @@ void add_stack(nb::module_& m, const char* name) {
     typedef PyStack<R> S;
     nb::class_<S>(m, name)
         .def(nb::init<int, long, long, const std::vector<In>&, const std::vector<In>&, const std::vector<In>&,
-                      const std::vector<In>&>())
+                      const std::vector<In>&, int>())
         .def("forward", &S::forward, nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg(),
              nb::arg(), nb::arg().none(), nb::arg());
 }
@@ -335,7 +368,7 @@ void add_stream(nb::module_& m, const char* name) {
     typedef PyStream<R> S;
     nb::class_<S>(m, name)
         .def(nb::init<int, long, long, long, const std::vector<In>&, const std::vector<In>&, const std::vector<In>&,
-                      const std::vector<In>&, int>())
+                      const std::vector<In>&, int, int>())
         .def("step", &S::step)
         .def("read", &S::read, nb::arg(), nb::arg().none())
         .def("write", &S::write, nb::arg(), nb::arg().none());
@@ -366,6 +399,9 @@ NB_MODULE(_cpu, m) {
     m.def("saved_sizes", &saved_sizes, "cell"_a, "hidden"_a, "is_double"_a);
     m.def("working_room", &working_room, "cell"_a, "steps"_a, "batch"_a, "inputs"_a, "hidden"_a, "is_double"_a,
           "threads"_a);
+    m.def(
+        "reduced_form", [](int precision) { return std::string(reduced().tiles(Precision(precision)).name); },
+        "precision"_a);
     m.def("forward_float", &forward<float>);
     m.def("forward_double", &forward<double>);
     m.def("backward_float", &backward<float>);

@@ -45,18 +45,22 @@ struct Shape {
     }
 };
 
-// w [K][G*H] -> out [panel][K][slots of the part], panels from p0 to p1.
+// w [K][G*H] -> out [panel][K][slots of the part], panels from p0 to p1; with `each` fewer than the slots,
+// [panel][group of `each` slots][K][slots of the group].
 template <typename R>
-static void pack_weights(const Shape<R>& s, const Part& part, const R* w, long K, R* out, long p0, long p1) {
+static void pack_weights(const Shape<R>& s, const Part& part, const R* w, long K, R* out, long p0, long p1,
+                         int each = 4) {
     constexpr long L = Vec<R>::LANES;
     const long row = s.gates * s.H;
     for (long p = p0; p < p1; ++p) {
         R* to = out + p * K * part.count * L;
+        const int step = each < part.count ? each : part.count;
         for (int j = 0; j < part.count; ++j) {
             const long left = s.H - s.unit(p, j);
             const R* from = w + s.column(part, p, j);
+            R* first = to + (j / step * K * step + j % step) * L;
             for (long k = 0; k < K; ++k)
-                (left > 0 ? Vec<R>::load(from + k * row, left) : Vec<R>(R(0))).store(to + (k * part.count + j) * L);
+                (left > 0 ? Vec<R>::load(from + k * row, left) : Vec<R>(R(0))).store(first + k * step * L);
         }
     }
 }

@@ -11,7 +11,7 @@
 namespace gpulstm {
 namespace GPULSTM_ISA {
 
-constexpr long CHUNK_ROWS = 48;  // rows whose sums wait beside them
+constexpr long CHUNK_ROWS = 48;  // rows whose sums wait next to them
 constexpr long GRADIENT_BLOCK =
     1024;                        // rows (of one step at least) whose part of the weights' gradients is summed at once
 constexpr double ALONE = 1.5e6;  // multiply-adds of a call below which a second thread costs more than it brings

@@ -41,18 +41,17 @@ static ForwardCall<R> layer_of(const StackCall<R>& s, long layer, const R* x, R*
     call.y = y;
     call.h_end = s.h_end + state;
     call.c_end = s.c_end ? s.c_end + state : nullptr;
+    call.precision = s.precision;
     return call;
 }
 
-template <typename R>
+template <typename R, typename Products>
 struct Wave {
     struct alignas(128) Layer {
         ForwardCall<R> call;
-        ForwardPass<R, ForwardOnVectors<R>> pass;  // of few rows
-        std::atomic<long> done{0};                 // steps whose outputs are there
-        Layer(const ForwardCall<R>& c) : call(c), pass(call, Plan()) {
-            if (pass.products.hoist > WAVE_STEPS) pass.products.hoist = WAVE_STEPS;
-        }
+        ForwardPass<R, Products> pass;  // of few rows
+        std::atomic<long> done{0};      // steps whose outputs are there
+        Layer(const ForwardCall<R>& c) : call(c), pass(call, Plan()) { pass.products.hoist_at_most(WAVE_STEPS); }
     };
     Layer** layer;
     long layers, T;
@@ -79,9 +78,9 @@ struct Wave {
     }
 };
 
-template <typename R>
+template <typename R, typename Products>
 static bool run_wave(const StackCall<R>& s, const R* const* x, R* const* y, int threads) {
-    typedef typename Wave<R>::Layer Layer;
+    typedef typename Wave<R, Products>::Layer Layer;
     Layer** layer = static_cast<Layer**>(calloc(size_t(s.layers), sizeof(Layer*)));
     bool there = layer != nullptr;
     for (long i = 0; there && i < s.layers; ++i) {
@@ -96,8 +95,8 @@ static bool run_wave(const StackCall<R>& s, const R* const* x, R* const* y, int 
         there = real.base != nullptr;
         if (there) {
             for (long i = 0; i < s.layers; ++i) layer[i]->pass.lay_out(real);
-            Wave<R> wave{layer, s.layers, s.T, int(s.layers < have ? s.layers : have)};
-            team_run(wave.threads, Wave<R>::work, &wave);
+            Wave<R, Products> wave{layer, s.layers, s.T, int(s.layers < have ? s.layers : have)};
+            team_run(wave.threads, Wave<R, Products>::work, &wave);
         }
         team_end();
     }
@@ -108,20 +107,22 @@ static bool run_wave(const StackCall<R>& s, const R* const* x, R* const* y, int 
 
 // Whether a wave pays: several layers, few rows, and weights of a layer that stay in a processor's second-level cache.
 template <typename R>
-static bool is_wave(const StackCall<R>& s, int threads) {
+static bool is_wave(const StackCall<R>& s, size_t weight_bytes, int threads) {
     const Shape<R> shape(s.cell, s.H);
     const double sums = double(s.T) * s.B * shape.width * (s.I + s.H + 2.0 * s.H * (s.layers - 1));
     return s.layers > 1 && threads > 1 && s.B <= WAVE_ROWS && s.T > WAVE_STEPS && sums > WAVE_ALONE &&
-           2 * s.H * shape.width * long(sizeof(R)) < cache_model().resident;
+           2 * s.H * shape.width * long(weight_bytes) < cache_model().resident;
 }
 
-template <typename R>
-static bool stack_forward(const StackCall<R>& s, int threads) {
-    if (s.layers == 1) return forward(layer_of(s, 0, s.x, s.y), threads, Split::automatic);
-    const bool wave = is_wave(s, threads);
+// `forward` computes a layer, `Products` those of a wave.
+template <typename R, typename Products, typename F>
+static bool stack_by(const StackCall<R>& s, int threads, F forward) {
+    const ForwardCall<R> first = layer_of(s, 0, s.x, s.y);
+    if (s.layers == 1) return forward(first, threads, Split::automatic);
+    const bool wave = is_wave(s, Products::weight_bytes(first), threads);
     const long between = wave            ? s.layers - 1
                          : s.layers == 2 ? 1
-                                         : 2;  // outputs that are there at a time, beside the last
+                                         : 2;  // outputs that are there at a time, besides the last
     const size_t size = size_t(s.T * s.B * s.H) * sizeof(R), room = (size + 127) & ~size_t(127);
     char* memory = static_cast<char*>(memory_take(room * size_t(between) + size_t(s.layers) * 2 * sizeof(R*)));
     if (!memory) return false;
@@ -133,12 +134,17 @@ static bool stack_forward(const StackCall<R>& s, int threads) {
     }
     bool enough = true;
     if (wave)
-        enough = run_wave(s, x, y, threads);
+        enough = run_wave<R, Products>(s, x, y, threads);
     else
         for (long i = 0; enough && i < s.layers; ++i)
             enough = forward(layer_of(s, i, x[i], y[i]), threads, Split::automatic);
     memory_give(memory);
     return enough;
+}
+
+template <typename R>
+static bool stack_forward(const StackCall<R>& s, int threads) {
+    return stack_by<R, ForwardOnVectors<R>>(s, threads, forward<R>);
 }
 
 }  // namespace GPULSTM_ISA

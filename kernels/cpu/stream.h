@@ -48,6 +48,7 @@ struct PackedStream final : Stream<R> {
             call.w_h = s.w_h[i];
             call.b = s.b[i];
             call.b_hn = s.b_hn[i];
+            call.precision = s.precision;
             layer[i] = new (std::nothrow) Layer(call, plan);
             if (!layer[i]) return;
         }
@@ -134,17 +135,20 @@ struct PackedStream final : Stream<R> {
     int members = 1;
 };
 
+template <typename R, typename Products>
+static Stream<R>* stream_by(const StreamCall<R>& call) {
+    auto* stream = new (std::nothrow) PackedStream<R, Products>(call);
+    if (stream && !stream->memory) {
+        delete stream;
+        return nullptr;
+    }
+    return stream;
+}
+
 template <typename R>
 static Stream<R>* make_stream(const StreamCall<R>& call) {
-    return with_products<R>(call.B, [&](auto products) -> Stream<R>* {
-        typedef PackedStream<R, typename decltype(products)::Forward> Packed;
-        Packed* stream = new (std::nothrow) Packed(call);
-        if (stream && !stream->memory) {
-            delete stream;
-            return nullptr;
-        }
-        return stream;
-    });
+    return with_products<R>(call.B,
+                            [&](auto products) { return stream_by<R, typename decltype(products)::Forward>(call); });
 }
 
 }  // namespace GPULSTM_ISA

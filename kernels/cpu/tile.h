@@ -45,6 +45,11 @@ static inline long tiles_for(long rows, int registers) {
     return (rows + most - 1) / most;
 }
 
+// Whether a panel of `registers` is taken in halves by all tiles of so few rows, so that its weights may lie so.
+static inline bool in_halves(long rows, int registers) {
+    return FEW_REGISTERS && registers == 4 && rows >= 4 && rows <= 5;
+}
+
 // One panel of `nv` registers, a tile of rows as `tiles_for` gives them; tiles.cpp has them all.
 template <typename R>
 Tile<R> one_panel(int rows, int nv);

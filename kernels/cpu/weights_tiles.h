@@ -94,7 +94,7 @@ struct WeightsOnTiles : WeightGradients<R> {
         R* at[4];
         for (int j = 0; j < part.count; ++j)
             at[j] = whole ? dw + c * row + this->shape.column(part, p, j) : own + j * L;
-        if (!whole)  // the tile's own copy: what lies beside it may be another thread's
+        if (!whole)  // the tile's own copy: what lies next to it may be another thread's
             for (long r = 0; r < rows_there; ++r)
                 for (int j = 0; j < part.count; ++j) {
                     const long room = this->shape.H - this->shape.unit(p, j);

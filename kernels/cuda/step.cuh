@@ -50,7 +50,7 @@ struct GlBackward {
     T* dh;           // [B][H]: gradient of the state before the first step
 };
 
-// COUNT: neighbouring columns that are handed on at once, the gates of one unit or of several.
+// COUNT: neighboring columns that are handed on at once, the gates of one unit or of several.
 template <typename T, typename R, int CELL, int COUNT>
 struct GlForwardStep {
     const GlForward<T, R>& a;
@@ -77,7 +77,7 @@ struct GlForwardStep {
     }
 };
 
-// The sums are the product's part of dh of COUNT neighbouring units.  t < 0: nothing is left but the first state.
+// The sums are the product's part of dh of COUNT neighboring units.  t < 0: nothing is left but the first state.
 template <typename T, typename R, int CELL, int COUNT>
 struct GlBackwardStep {
     const GlBackward<T, R>& a;

@@ -1,6 +1,6 @@
 // The matrix product all kernels of this folder are built on: one block computes a tile of C = A B.
 //
-// A thread holds TM rows of TG groups of four neighbouring columns in registers.  What a group of four means is the
+// A thread holds TM rows of TG groups of four neighboring columns in registers.  What a group of four means is the
 // caller's matter: in a forward step they are the gates of one hidden unit, so that the gates' nonlinearities follow
 // on the same registers.  The threads of a block may share the depth K (KS slices), which gives a small product enough
 // threads; the slices are added in a fixed order.  The next tile is read from memory while this one is multiplied.
@@ -11,7 +11,7 @@
 
 #include "equations/inline.h"
 
-// Four neighbours, loaded at once: 16 bytes of float, 8 of half, two times 16 of double.
+// Four neighbors, loaded at once: 16 bytes of float, 8 of half, two times 16 of double.
 template <typename T>
 struct alignas(sizeof(T) * 4 < 16 ? sizeof(T) * 4 : 16) GlFour {
     T v[4];
@@ -50,7 +50,7 @@ struct GlShape {
     static GL_INLINE int at_a(int k) { return k * pitch_a + k / 4 * skew_a; }
 };
 
-// A matrix in memory: `q` runs along it, `p` across.  `quad` says that four neighbours can be loaded at once.
+// A matrix in memory: `q` runs along it, `p` across.  `quad` says that four neighbors can be loaded at once.
 template <typename T>
 struct GlMatrix {
     const T* at;

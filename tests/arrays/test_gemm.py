@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tolerance import PRODUCT
 
 from gpulstm.arrays import gemm
 from gpulstm.arrays.devices import resolve, to_host
 
-TOLERANCE = {"float64": 1e-13, "float32": 1e-5, "float16": 2e-3}
-TF32 = 2e-3
+DTYPES = ("float64", "float32", "float16")
 
 pytestmark = pytest.mark.cuda
 
 
-@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("tile", gemm.TILES + gemm.TENSOR_TILES, ids=str)
 @pytest.mark.parametrize(("transa", "transb"), [(False, False), (True, False), (False, True)])
 @pytest.mark.parametrize("size", [(37, 29, 70), (1, 1, 3), (68, 132, 33)], ids=str)
@@ -35,7 +35,7 @@ def test_own_product(
     b = rng.normal(size=(columns, inner) if transb else (inner, columns)).astype(dtype)
     c = rng.normal(size=(rows, columns)).astype(dtype)
     want = (a.T if transa else a).astype("f8") @ (b.T if transb else b).astype("f8")
-    allowed = TF32 if gemm.is_tensor(tile) and dtype == "float32" else TOLERANCE[dtype]
+    allowed = PRODUCT["TF32" if gemm.is_tensor(tile) and dtype == "float32" else dtype]
     out = backend.from_host(c)
     place = backend.from_host
     got = gemm.matmul(backend, place(a), place(b), "own", transa=transa, transb=transb)
@@ -44,7 +44,7 @@ def test_own_product(
         assert np.abs(to_host(found) - wanted).max() <= allowed * max(1.0, np.abs(wanted).max())
 
 
-@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("products", ["own", "cublas"])
 @pytest.mark.parametrize("bias", [False, True])
 def test_affine(dtype: str, products: gemm.Products, bias: bool, rng: np.random.Generator) -> None:
@@ -54,7 +54,7 @@ def test_affine(dtype: str, products: gemm.Products, bias: bool, rng: np.random.
     place = backend.from_host
     gemm.affine(backend, place(x), place(w), place(b) if bias else None, out, products)
     want = x.astype("f8") @ w.astype("f8") + (b if bias else 0)
-    assert np.abs(to_host(out) - want).max() <= TOLERANCE[dtype] * np.abs(want).max()
+    assert np.abs(to_host(out) - want).max() <= PRODUCT[dtype] * np.abs(want).max()
 
 
 @pytest.mark.parametrize(

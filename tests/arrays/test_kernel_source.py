@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
-from gpulstm.arrays.kernel_source import kernel_folder, kernel_preamble, kernel_source, module_source
+import pytest
+
+import gpulstm.arrays.kernel_source as kernel_source_module
+from gpulstm.arrays.kernel_source import digest, kernel_folder, kernel_preamble, kernel_source, module_source
 
 
 def test_a_preamble_holds_each_header_once() -> None:
@@ -30,3 +34,15 @@ def test_no_include_of_our_own_is_left() -> None:
 
 def test_a_file_is_its_text() -> None:
     assert kernel_source("equations/gates.h") == (kernel_folder() / "equations" / "gates.h").read_text()
+
+
+def test_the_digest_changes_with_any_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = set()
+    for name in ("cuda", "equations"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.h").write_text("// one")
+    monkeypatch.setattr(kernel_source_module, "kernel_folder", lambda: tmp_path)
+    for name, text in (("cuda", "// one"), ("cuda", "// two"), ("equations", "// two")):
+        (tmp_path / name / "a.h").write_text(text)
+        seen.add(digest.__wrapped__())
+    assert len(seen) == 3

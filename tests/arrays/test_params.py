@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+from mistakes import Mistake, check, lstm, texts
 
 from gpulstm.arrays.backend import Backend
 from gpulstm.arrays.params import ALIGNMENT, ParamDict
-from gpulstm.errors import ShapeError
+from gpulstm.errors import DTypeError, ShapeError
 
 SHAPES = {"rnn.W": (3, 5), "rnn.b": (5,), "head.W": (5, 2), "head.b": (2,)}
 
@@ -111,3 +113,39 @@ def _cpu() -> Backend:
     from gpulstm.arrays.devices import resolve
 
     return resolve("cpu")
+
+
+PARAMS: dict[Callable[[ParamDict], Any], Mistake] = {
+    lambda p: p.__setitem__("b_l0", np.zeros(3)): (ShapeError, r"parameter 'b_l0' has shape \(3,\), expected \(20,\)"),
+    lambda p: p.__setitem__("b_l1", np.zeros(20)): (
+        ShapeError,
+        "parameter 'b_l1' is unknown; there are: W_x_l0, W_h_l0",
+    ),
+    lambda p: p.__setitem__("b_l0", 0.0): (ShapeError, r"parameter 'b_l0' has shape \(\), expected \(20,\)"),
+    lambda p: p.__setitem__("b_l0", np.zeros(20) * 1j): (DTypeError, "parameter 'b_l0' has dtype complex128"),
+    lambda p: p.__setitem__("b_l0", np.full(20, "0")): (DTypeError, "parameter 'b_l0' has dtype <U1, expected real"),
+    lambda p: p.load({"b_l0": np.zeros(20)}): (ShapeError, r"missing \['W_h_l0', 'W_x_l0'\], unknown none"),
+    lambda p: p.load({**p, "W": 1}): (ShapeError, r"parameters do not fit: missing none, unknown \['W'\]"),
+    lambda p: p.load({**p, "b_l0": np.zeros(20) * 1j}): (DTypeError, "parameter 'b_l0' has dtype complex128"),
+    lambda p: p.load({**p, "W_h_l0": np.ones((20, 5))}): (
+        ShapeError,
+        r"'W_h_l0' has shape \(20, 5\), expected \(5, 20\)",
+    ),
+}
+
+
+@pytest.mark.parametrize(("call", "mistake"), texts(PARAMS))
+def test_params(call: Callable[[ParamDict], Any], mistake: Mistake) -> None:
+    params = lstm().params
+    before = params.flat.copy()
+    check(call, mistake, params)
+    np.testing.assert_array_equal(params.flat, before)
+
+
+def test_names_of_params_are_fixed() -> None:
+    params = lstm().params
+    for change in (lambda: params.pop("b_l0"), lambda: params.update(b_l0=1), params.clear, params.popitem):
+        with pytest.raises(TypeError, match="the names of a ParamDict are fixed"):
+            change()
+    with pytest.raises(TypeError, match="the names of a ParamDict are fixed"):
+        del params["b_l0"]

@@ -42,3 +42,12 @@ def test_contenders_of_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [one.name for one in cases.contenders("cpu", names=["JAX"])] == ["JAX"]
     with pytest.raises(ConfigError, match="contender is 'TensorFlow', expected one of gpulstm"):
         cases.contenders("cpu", names=["TensorFlow"])
+
+
+def test_contenders_with_rounded_weights() -> None:
+    who = cases.contenders("cpu", "/peers/python", quantize="int8")
+    assert [one.name for one in who] == ["gpulstm cpu int8", "gpulstm cpu", "ONNX Runtime int8", "PyTorch int8"]
+    assert [one.quantize for one in who] == ["int8", "", "int8", "int8"]
+    assert {one.kinds for one in who} == {("step", "inference")}
+    with pytest.raises(ConfigError, match="quantize is 'int4' with suite 'cpu', expected int8 or bfloat16 with cpu"):
+        cases.contenders("cpu", quantize="int4")

@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import helper
 from paths import GOLDEN_FOLDER
 
 import gpulstm as gl
 from gpulstm.cli import main
-from gpulstm.interop import from_keras, from_onnx, from_torch, to_keras, to_onnx, to_torch
+from gpulstm.interop import from_keras, from_onnx, from_torch, to_onnx, to_torch
 from gpulstm.model.network import Network, NetworkConfig
 
 OTHERS = {"torch", "keras", "onnxruntime"}
@@ -183,35 +182,3 @@ def test_a_wrong_conversion_is_noticed(run: Run, tmp_path: Path, monkeypatch: py
     status, _, error = run(tmp_path / "a.safetensors", tmp_path / "a.onnx")
     assert status == 2
     assert "the two sides differ by" in error
-
-
-@pytest.mark.parametrize("case", ["two layers", "reversed", "mixed", "none", "computed"])
-def test_onnx_models_that_are_no_stack(case: str, run: Run, tmp_path: Path) -> None:
-    from gpulstm.interop.onnx import proto as proto
-
-    model = proto.decode(to_onnx(gl.LSTM(3, 3, 2, device="cpu")))
-    graph = model.graph
-    layers = [node for node in graph.node if node.op_type == "LSTM"]
-    if case == "reversed":
-        for node in layers:
-            next(entry for entry in node.attribute if entry.name == "direction").s = b"reverse"
-    if case == "mixed":
-        layers[1].attribute.append(helper.make_attribute("clip", 0.5))
-    if case == "none":
-        del graph.node[:], graph.output[1:]
-        graph.node.append(helper.make_node("Relu", ["x"], ["y"]))
-    if case == "computed":
-        graph.node.insert(0, helper.make_node("Add", ["W_l0", "x"], ["w"]))
-        layers[0].input[1] = "w"
-    (tmp_path / "a.onnx").write_bytes(proto.encode(model))
-    status, _, error = run(tmp_path / "a.onnx", tmp_path / "b.weights.h5")
-    messages = {
-        "reversed": "reads backwards alone, which no stack does",
-        "mixed": "differs from the first recurrent node in cell, size or options",
-        "none": "the model has no LSTM, GRU or RNN node",
-        "computed": "has weights that are computed from the model's inputs",
-    }
-    assert status == (2 if case in messages else 0)
-    assert messages.get(case, "") in error
-    if case not in messages:
-        assert to_keras(from_keras(tmp_path / "b.weights.h5", device="cpu").trainable())  # type: ignore[union-attr]

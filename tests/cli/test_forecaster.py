@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -46,6 +47,7 @@ def trained(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shown = call("train", shop, *ROLES, *SMALL, "--epochs", "2", "--test", "20", "--output", folder)
     assert shown.exit_code == 0, shown.output
     assert "2 epochs (epochs), best epoch" in shown.stdout
+    assert re.match(r"engine: \w+ \(.+\)\nrows: 120", shown.stderr)  # its first line
     assert f"next: gpulstm forecast {folder / 'model.safetensors'}" in shown.stderr
     return folder
 
@@ -121,6 +123,22 @@ def test_forecast_of_another_table_and_fewer_steps(trained: Path, shop: Path, tm
     shown = call("forecast", trained / "model.safetensors", shorter, "--horizon", "2", "--output", tmp_path / "out")
     assert shown.exit_code == 0, shown.output
     assert [row["day"] for row in read(tmp_path / "out" / "forecast.csv")] == ["2024-02-09", "2024-02-10"]
+
+
+def test_forecast_with_rounded_weights(trained: Path, tmp_path: Path) -> None:
+    model, values = trained / "model.safetensors", []
+    for kind in ("int8", None):
+        option = ["--quantize", kind] if kind else []
+        shown = call("forecast", model, "--device", "cpu", *option, "--output", tmp_path / str(kind))
+        assert shown.exit_code == 0, shown.output
+        assert shown.stderr.startswith("engine: ")
+        assert ("weights in int8" in shown.stderr.splitlines()[0]) == bool(kind)
+        values.append([float(row["q0.9"]) for row in read(tmp_path / str(kind) / "forecast.csv")])
+    assert values[0] != values[1]
+    np.testing.assert_allclose(*values, rtol=0.02)
+    shown = call("forecast", model, "--quantize", "int3", "--output", tmp_path / "none")
+    assert shown.exit_code == 2
+    assert "quantize is 'int3', expected 'int8', 'bfloat16' or None" in shown.stderr
 
 
 def test_backtest_on_the_test_part(trained: Path, shop: Path, tmp_path: Path) -> None:

@@ -14,15 +14,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from stacks import CELLS
+from tolerance import DIFFERENCES
 
-import gpulstm as gl
 from gpulstm.engines import reference
 from gpulstm.model.stack import Recurrent
 
 STEP = 1e-6
-TOLERANCE = 1e-7
 INPUTS, HIDDEN, STEPS, ROWS = 2, 3, 4, 3
-CELLS = {"lstm": gl.LSTM, "gru": gl.GRU, "rnn": gl.RNN}
 
 # Kinks (relu at 0, clip at its bound) have no slope, and differences across one are wrong.  The seeds of those cases
 # are such that no pre-activation lies within reach of STEP; `test_kinks_are_far_away` holds that.
@@ -132,7 +131,7 @@ def check(case: Case) -> None:
         expected = differences(case.loss, value)
         norm = np.linalg.norm(expected)
         assert norm > 1e-3, f"the loss does not depend on {name}: nothing is tested"
-        assert np.linalg.norm(found[name] - expected) <= TOLERANCE * norm, name
+        assert np.linalg.norm(found[name] - expected) <= DIFFERENCES * norm, name
 
 
 @pytest.mark.parametrize("name", OPTIONS)

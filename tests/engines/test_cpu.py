@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cpu_runs import CELLS, FORWARD, both, run
+from cpu_runs import DTYPES, both, run
+from stacks import WITH_RELU
 
 import gpulstm as gl
 from gpulstm.arrays import native
@@ -32,19 +33,19 @@ def _default_threads() -> Any:
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", WITH_RELU)
 def test_it_agrees_with_the_reference(cell: str, shape: tuple[int, ...], dtype: str) -> None:
     both(cell, shape, dtype)
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", WITH_RELU)
 def test_it_agrees_where_products_go_through_the_caches_in_parts(cell: str) -> None:
     both(cell, (3, 40, 900, 420), "float32")  # K of several blocks, columns of several groups, rows of tiles
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("lengths", [False, True], ids=["whole", "lengths"])
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", WITH_RELU)
 def test_all_layers_at_once_give_the_bits_of_one_after_another(cell: str, lengths: bool, dtype: str) -> None:
     rng = np.random.default_rng(6)
     for steps, batch, hidden, layers in [(70, 1, 40, 3), (33, 4, 70, 2), (17, 3, 16, 5), (9, 20, 33, 2), (1, 2, 64, 2)]:
@@ -53,7 +54,7 @@ def test_all_layers_at_once_give_the_bits_of_one_after_another(cell: str, length
         results = []
         for threads in (1, 2, 3, 8):
             gl.set_num_threads(threads)
-            model = CELLS[cell](11, hidden, layers, dtype=dtype, device="cpu", engine="cpu", seed=1)
+            model = WITH_RELU[cell](11, hidden, layers, dtype=dtype, device="cpu", engine="cpu", seed=1)
             y, state = model(x, None, rows)
             results.append([y, *np.atleast_1d(state)])
             y, state, _ = model.forward(x, None, rows)  # with a tape: layer by layer
@@ -113,20 +114,20 @@ def test_arrays_outlive_what_made_them() -> None:
     ids=lambda options: "-".join(options),
 )
 @pytest.mark.parametrize("lengths", [False, True], ids=["whole", "lengths"])
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", WITH_RELU)
 def test_every_option_agrees_with_the_reference(cell: str, lengths: bool, options: Any, dtype: str) -> None:
     both(cell, (6, 9, 5, 19), dtype, lengths=lengths, **options)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", WITH_RELU)
 def test_results_do_not_depend_on_threads_or_on_how_the_work_is_split(cell: str, dtype: str) -> None:
     for shape, lengths in [((5, 1, 6, 70), False), ((4, 14, 40, 130), True), ((3, 3, 5, 20), False)]:
         results = []
         for threads, split in [(1, "automatic"), *itertools.product((1, 2, 3, 4), ("rows", "units"))]:
             gl.set_num_threads(threads)
             cpu.split = split
-            model = CELLS[cell](shape[2], shape[3], dtype=dtype, device="cpu", bidirectional=True, engine="cpu")
+            model = WITH_RELU[cell](shape[2], shape[3], dtype=dtype, device="cpu", bidirectional=True, engine="cpu")
             results.append(run(model, shape, lengths=lengths))
         for other in results[1:]:
             for name, value in results[0].items():
@@ -135,9 +136,9 @@ def test_results_do_not_depend_on_threads_or_on_how_the_work_is_split(cell: str,
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize(("batch", "hidden"), [(1, 21), (5, 48), (1, 800)])
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", WITH_RELU)
 def test_a_stream_gives_the_bits_of_the_whole_sequence(cell: str, batch: int, hidden: int, dtype: str) -> None:
-    model = CELLS[cell](6, hidden, num_layers=3, dtype=dtype, device="cpu", engine="cpu")
+    model = WITH_RELU[cell](6, hidden, num_layers=3, dtype=dtype, device="cpu", engine="cpu")
     x = np.random.default_rng(4).standard_normal((7, batch, 6)).astype(dtype)
     y, state = model(x)
     step = model.stream(batch)
@@ -168,7 +169,7 @@ def test_a_step_allocates_nothing() -> None:
     finally:
         tracemalloc.stop()
     assert after - before < 1024  # of 1000 steps: nothing is left, and
-    assert peak - before < 2048  # no array of theirs was ever there beside x and out
+    assert peak - before < 2048  # no array of theirs was ever there besides x and out
 
 
 def test_a_stream_refuses_an_out_that_does_not_fit() -> None:
@@ -183,7 +184,7 @@ def test_a_stream_refuses_an_out_that_does_not_fit() -> None:
 @pytest.mark.parametrize("outputs", ["all", "last"])
 @pytest.mark.parametrize("ends", [False, True], ids=["whole", "lengths"])
 @pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", WITH_RELU)
 def test_a_sequence_in_segments_gives_the_same_bits(cell: str, reverse: bool, ends: bool, outputs: str) -> None:
     rng = np.random.default_rng(2)
     x, dy = (rng.standard_normal((11, 300, size)).astype("float32") for size in (5, 21 * (1 + reverse)))
@@ -192,7 +193,7 @@ def test_a_sequence_in_segments_gives_the_same_bits(cell: str, reverse: bool, en
     assert cpu.block_steps(300) == 3
     results = []
     for memory in (None, "sqrt"):
-        model = CELLS[cell](
+        model = WITH_RELU[cell](
             5, 21, num_layers=2, bidirectional=reverse, dropout=0.2, recurrent_dropout=0.2, device="cpu", engine="cpu"
         )
         y, state, tape = model.forward(x, None, lengths, memory=memory, outputs=outputs)
@@ -209,7 +210,7 @@ def test_every_instruction_set_of_this_machine_agrees(isa: str) -> None:
         "import itertools, sys; sys.path[:0] = ['tests/engines', 'tests/helpers']\n"
         "import test_cpu as t, test_cpu_variant as v\n"
         "assert t.cpu._module().instruction_set() == sys.argv[1]\n"
-        "for cell, dtype in itertools.product(t.CELLS, t.FORWARD):\n"
+        "for cell, dtype in itertools.product(t.WITH_RELU, t.DTYPES):\n"
         "    for shape in t.SHAPES: t.both(cell, shape, dtype)\n"
         "    t.both(cell, (6, 9, 5, 19), dtype, lengths=True, bidirectional=True, recurrent_dropout=0.3)\n"
         "for cell, options in v.VARIANTS: t.both(cell, (6, 9, 5, 19), 'float32', lengths=True, **options)\n"
@@ -249,8 +250,8 @@ def test_gradients_fade_to_zero_and_the_thread_is_left_as_it_was() -> None:
 
 
 def test_a_nan_stays_one() -> None:
-    for cell, dtype in itertools.product(("lstm", "gru", "rnn"), FORWARD):
-        model = CELLS[cell](2, 5, dtype=dtype, device="cpu", engine="cpu")
+    for cell, dtype in itertools.product(("lstm", "gru", "rnn"), DTYPES):
+        model = WITH_RELU[cell](2, 5, dtype=dtype, device="cpu", engine="cpu")
         x = np.zeros((3, 2, 2), dtype)
         x[1, 1, 0] = np.nan
         y, _ = model(x)

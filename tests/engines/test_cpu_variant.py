@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cpu_runs import CELLS, both
+from cpu_runs import both
+from stacks import WITH_RELU
 
 import gpulstm as gl
 
@@ -64,7 +65,7 @@ def test_options_that_change_the_equations_agree_with_the_reference(
 def test_options_give_the_same_bits_with_any_threads_and_in_segments(variant: tuple[str, dict[str, Any]]) -> None:
     cell, options = variant
     rng = np.random.default_rng(2)
-    model = CELLS[cell](5, 21, device="cpu", engine="cpu", seed=1, **options)
+    model = WITH_RELU[cell](5, 21, device="cpu", engine="cpu", seed=1, **options)
     x = rng.standard_normal((11, 300, 5)).astype("float32")
     dy = rng.standard_normal((11, 300, model.spec.output_size)).astype("float32")
     results = []
@@ -82,7 +83,7 @@ def test_options_give_the_same_bits_with_any_threads_and_in_segments(variant: tu
 @pytest.mark.parametrize("variant", [each for each in VARIANTS if "bidirectional" not in each[1]], ids=name_of)
 def test_a_stream_with_options_gives_the_bits_of_the_whole_sequence(variant: tuple[str, dict[str, Any]]) -> None:
     cell, options = variant
-    model = CELLS[cell](6, 21, **{"num_layers": 2, **options}, device="cpu", engine="cpu")
+    model = WITH_RELU[cell](6, 21, **{"num_layers": 2, **options}, device="cpu", engine="cpu")
     x = np.random.default_rng(4).standard_normal((7, 3, 6)).astype("float32")
     y, state = model(x)
     step = model.stream(3)

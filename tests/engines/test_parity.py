@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from stacks import CELLS
+from tolerance import FORWARD, GRADIENT
 from variables import SetVariable
 
 import gpulstm as gl
@@ -14,10 +16,7 @@ from gpulstm.arrays.devices import resolve, to_device, to_host
 from gpulstm.errors import ConfigError, EngineError
 from gpulstm.model.stack import Recurrent
 
-CELLS = {"lstm": gl.LSTM, "gru": gl.GRU, "rnn": gl.RNN}
 STEPS, ROWS, INPUTS, HIDDEN = 5, 4, 3, 6
-FORWARD = {"float64": 1e-12, "float32": 1e-5}
-GRADIENT = {"float64": 1e-12, "float32": 1e-4}
 
 # What the CUDA engine has no kernel for, and the word of its reason.
 UNSUPPORTED: dict[str, tuple[str, dict[str, Any], str]] = {
@@ -226,29 +225,3 @@ def test_an_engine_result_is_not_changed_by_the_next_call(backend: Backend) -> N
     for value, expected in zip((y, *state), kept, strict=True):
         np.testing.assert_array_equal(to_host(value), expected)
     np.testing.assert_array_equal(to_host(stack.backward(tape, backend.xp.ones_like(y))[2].flat), grads)
-
-
-def test_streaming_gives_what_a_whole_sequence_gives(backend: Backend) -> None:
-    for cell in CELLS.values():
-        stack = cell(INPUTS, HIDDEN, 2, device=backend, dtype="float64")
-        x = to_device(np.random.default_rng(3).normal(size=(STEPS, ROWS, INPUTS)), backend)
-        y, state = stack(x)
-        step = stack.stream(ROWS)
-        for t in range(STEPS):
-            np.testing.assert_allclose(to_host(step(x[t])), to_host(y[t]), rtol=1e-12, atol=1e-14)
-        ends = state if isinstance(state, tuple) else (state,)
-        kept = step.state if isinstance(step.state, tuple) else (step.state,)
-        for one, other in zip(kept, ends, strict=True):
-            np.testing.assert_allclose(to_host(one), to_host(other), rtol=1e-12, atol=1e-14)
-        step.reset()
-        np.testing.assert_allclose(to_host(step(x[0])), to_host(y[0]), rtol=1e-12, atol=1e-14)
-
-
-def test_state_carries_a_sequence_over_calls(backend: Backend) -> None:
-    stack = gl.LSTM(INPUTS, HIDDEN, 2, device=backend, dtype="float64")
-    x = to_device(np.random.default_rng(3).normal(size=(STEPS, ROWS, INPUTS)), backend)
-    whole, _ = stack(x)
-    first, state = stack(x[:2])
-    second, _ = stack(x[2:], state)
-    np.testing.assert_allclose(to_host(first), to_host(whole[:2]), rtol=1e-12, atol=1e-14)
-    np.testing.assert_allclose(to_host(second), to_host(whole[2:]), rtol=1e-12, atol=1e-14)

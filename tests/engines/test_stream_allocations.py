@@ -59,13 +59,13 @@ step = model.stream(batch)
 x, out = np.ones((batch, 8), np.float32), np.empty((batch, hidden), np.float32)
 
 def into(): step(x, out=out)
-def anew(): step(x)
+def fresh(): step(x)
 def whole(): model(x[None])
 
 found = {}
 gc.collect()
 gc.disable()
-for work in (into, anew, whole):
+for work in (into, fresh, whole):
     for times in (100, 1000):
         for _ in range(20):
             work()
@@ -91,5 +91,5 @@ def test_a_step_allocates_nothing_natively(tmp_path: Path, batch: int, hidden: i
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["into 100"] == found["into 1000"] == 0
-    assert found["anew 1000"] >= 1000  # the counter works: without `out` there is a new array a step,
+    assert found["fresh 1000"] >= 1000  # the counter works: without `out` there is a new array a step,
     assert found["whole 1000"] >= 1000  # and a call for a whole sequence allocates

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from paths import GOLDEN_FOLDER
 from safetensors import safe_open
+from tolerance import FORWARD
 
 import gpulstm as gl
 from gpulstm.arrays.backend import Backend
@@ -20,7 +21,6 @@ from gpulstm.losses import MSE
 from gpulstm.model.stack import Recurrent
 from gpulstm.optimizers import Adam
 
-TOLERANCE = 1e-12  # relative to the norm of each array
 LOSS_TOLERANCE = 1e-10  # ten steps of Adam, which divides small gradients by small roots, enlarge the last bits
 KINDS = {"lstm": gl.LSTM, "gru": gl.GRU, "rnn": gl.RNN}
 
@@ -86,7 +86,7 @@ def golden(kind: str, case: str, backend: Backend) -> Golden:
 
 def assert_close(found: Any, expected: np.ndarray, name: str) -> None:
     assert found.shape == expected.shape, name
-    assert np.linalg.norm(to_host(found) - expected) <= TOLERANCE * np.linalg.norm(expected), name
+    assert np.linalg.norm(to_host(found) - expected) <= FORWARD["float64"] * np.linalg.norm(expected), name
 
 
 @pytest.mark.parametrize(("kind", "case"), CASES)

@@ -2,7 +2,7 @@
 
 Run with a Python that has Keras 3, PyTorch 2.13 and safetensors:  python tests/golden/record_interop_keras.py
 
-Writes beside this file interop_keras.safetensors: for every case `<case>/weight/<n>` (Keras's order), `<case>/x
+Writes next to this file interop_keras.safetensors: for every case `<case>/weight/<n>` (Keras's order), `<case>/x
 (B, T, I)`, `<case>/mask (B, T)` where there is one, `<case>/y` and the final state `<case>/state/<n>`, float64, with
 class and config in the metadata; and interop_keras.keras and interop_keras.weights.h5: one model, float32, in each kind
 of file, with its input and result in `model/x` and `model/y`.

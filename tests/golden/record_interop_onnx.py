@@ -2,7 +2,7 @@
 
 Run with a Python that has PyTorch 2.13, onnx, onnxscript and safetensors:  python tests/golden/record_interop_onnx.py
 
-Writes interop_onnx.safetensors beside this file: for every case the file's bytes `<case>/model`, and `<case>/input/<n>`
+Writes interop_onnx.safetensors next to this file: for every case the file's bytes `<case>/model`, `<case>/input/<n>`
 and `<case>/output/<n>`.  The cases are the recurrent ones of the ONNX project's own node tests (onnx.backend.test,
 Apache-2.0, github.com/onnx/onnx) and models written by both of PyTorch's exporters, with PyTorch's results.
 """

@@ -3,7 +3,7 @@
 Run with a Python that has TensorFlow, Keras 3, tf2onnx, onnx and safetensors:
 python tests/golden/record_interop_tf2onnx.py
 
-Writes interop_tf2onnx.safetensors beside this file: for every case the bytes of the file, `<case>/model`, its input
+Writes interop_tf2onnx.safetensors next to this file: for every case the bytes of the file, `<case>/model`, its input
 `<case>/input/0` and Keras's result `<case>/output/0`, float32.
 """
 

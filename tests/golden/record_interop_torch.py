@@ -2,7 +2,7 @@
 
 Run with a Python that has PyTorch 2.13 and safetensors:  python tests/golden/record_interop_torch.py
 
-Writes interop_torch.safetensors beside this file: for every case `<case>/weight/<name>`, `<case>/given/<name>`
+Writes interop_torch.safetensors next to this file: for every case `<case>/weight/<name>`, `<case>/given/<name>`
 and `<case>/result/<name>` as tests/peers/torch_cases.py defines them, float64 (lengths int64).
 """
 

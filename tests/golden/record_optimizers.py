@@ -2,7 +2,7 @@
 
 Run with a Python that has PyTorch 2.13 and safetensors:  python tests/golden/record_optimizers.py
 
-Writes optimizers.safetensors beside this file: the first weights `start (37,)`, the gradients `grads (10, 37)`, for
+Writes optimizers.safetensors next to this file: the first weights `start (37,)`, the gradients `grads (10, 37)`, for
 every case of CASES the weights after each of ten steps `<case> (10, 37)`, and the rates and losses of the schedules.
 """
 

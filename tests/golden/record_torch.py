@@ -2,7 +2,7 @@
 
 Run with a Python that has PyTorch 2.13 and safetensors:  python tests/golden/record_torch.py
 
-Writes torch_lstm.safetensors, torch_gru.safetensors and torch_rnn.safetensors beside this file, all in float64.  Every
+Writes torch_lstm.safetensors, torch_gru.safetensors and torch_rnn.safetensors next to this file, all in float64.  Every
 case has, under `<case>/`:
 
     weight_ih_l0, ...      the parameters, by PyTorch's names

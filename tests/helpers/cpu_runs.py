@@ -5,18 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from stacks import WITH_RELU
+from tolerance import FORWARD, GRADIENT
 
-import gpulstm as gl
 from gpulstm.model.stack import Recurrent
 
-FORWARD = {"float64": 1e-12, "float32": 1e-5}
-GRADIENT = {"float64": 1e-12, "float32": 1e-4}  # relative to the norm
-CELLS: dict[str, Any] = {
-    "lstm": lambda *sizes, **options: gl.LSTM(*sizes, **options),
-    "gru": lambda *sizes, **options: gl.GRU(*sizes, **options),
-    "rnn": lambda *sizes, **options: gl.RNN(*sizes, **options),
-    "relu": lambda *sizes, **options: gl.RNN(*sizes, nonlinearity="relu", **options),
-}
+DTYPES = ("float64", "float32")
 
 
 def run(model: Recurrent, shape: tuple[int, ...], *, lengths: bool = False, seed: int = 3) -> dict[str, np.ndarray]:
@@ -63,6 +57,6 @@ def both(cell: str, shape: tuple[int, ...], dtype: str, *, lengths: bool = False
     """The two engines on the same model and input."""
     results = []
     for engine in ("cpu", "reference"):
-        model = CELLS[cell](shape[2], shape[3], dtype=dtype, device="cpu", seed=5, engine=engine, **options)
+        model = WITH_RELU[cell](shape[2], shape[3], dtype=dtype, device="cpu", seed=5, engine=engine, **options)
         results.append(run(model, shape, lengths=lengths))
     compare(results[0], results[1], dtype)

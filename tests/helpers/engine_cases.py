@@ -10,17 +10,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+from tolerance import FORWARD, GRADIENT
 
 from gpulstm.arrays.dtypes import dtype_of
 from gpulstm.engines.dispatch import choose
 from gpulstm.engines.spec import Call, Engine, StackSpec, State, Task
-
-# Relative to the norm of each array.  In float64 engines agree to 1e-12.  float32 and the 16 bits are compared with the
-# reference computed in float64 on the same numbers.  float16 is storage with float32 arithmetic: each step stores
-# states, gates and gradients rounded to 11 bits (relative 5e-4).  "half" is the reference itself in float16, which
-# rounds each operation, and where a bound of `clip` may then hold on one side and not on the other.
-FORWARD = {"float64": 1e-12, "float32": 1e-5, "float16": 2e-3, "bfloat16": 2e-2, "half": 5e-3}
-GRADIENT = {"float64": 1e-12, "float32": 1e-4, "float16": 1e-2, "bfloat16": 8e-2, "half": 5e-2}
 
 
 class Shape(NamedTuple):
@@ -154,7 +148,7 @@ class EngineCase:
 
 
 def assert_close(found: dict[str, np.ndarray], expected: dict[str, np.ndarray], bounds: str) -> None:
-    """Every array within the bounds above; where all is zero, equal."""
+    """Every array within the bounds of `tolerance`, relative to its norm; where all is zero, equal."""
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         assert found[name].shape == value.shape, name

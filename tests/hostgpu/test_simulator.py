@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from stacks import CELLS
 from variables import SetVariable
 
 import gpulstm as gl
@@ -24,13 +25,12 @@ pytestmark = pytest.mark.cuda
 
 PROGRAMS = Path(__file__).parent / "programs"
 MODES = {
-    "lazy": {"HOSTGPU_LAZY": "1"},  # work is done only when something waits for it: missing synchronisation
+    "lazy": {"HOSTGPU_LAZY": "1"},  # work is done only when something waits for it: missing synchronization
     "reverse": {"HOSTGPU_SCHED": "reverse"},  # blocks and threads in another order: results that depend on it
     "random": {"HOSTGPU_SCHED": "random", "HOSTGPU_SEED": "3"},
     "memcheck": {"HOSTGPU_MEMCHECK": "1"},  # arrays end at a closed page
     "poison": {"HOSTGPU_POISON": "1"},  # new memory is NaN
 }
-CELLS = {"lstm": gl.LSTM, "gru": gl.GRU, "rnn": gl.RNN}
 
 
 def run(program: str, *arguments: str, **variables: str) -> str:
@@ -100,7 +100,7 @@ def test_launches_of_a_training_step_around_the_time_steps(cell: str, set_variab
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_training_step_waits_for_nothing(cell: str, options: str) -> None:
-    """No copy from or to the host, no synchronisation, no allocation that reaches the driver once the pool is warm."""
+    """No copy from or to the host, no synchronization, no allocation that reaches the driver once the pool is warm."""
     for counted in count(cell, 5, **OPTIONS[options]):
         for key in ("copies_h2d", "copies_d2h", "sync_stream", "sync_device", "sync_event", "sync_implicit"):
             assert counted[key] == 0, key

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
+from stacks import CELLS
 
 import gpulstm as gl
 from gpulstm.arrays.backend import NUMPY
 from gpulstm.interop.direction import Direction
-
-CELLS: dict[str, Any] = {"lstm": gl.LSTM, "gru": gl.GRU, "rnn": gl.RNN}
 
 
 @pytest.mark.parametrize("cell", CELLS)

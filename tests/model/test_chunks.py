@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from stacks import CELLS
 
 import gpulstm as gl
 from gpulstm.engines import reference
 from gpulstm.engines.cuda import engine as cuda
 from gpulstm.errors import ConfigError, DeviceError, DTypeError, ShapeError
-
-CELLS = {"lstm": gl.LSTM, "gru": gl.GRU, "rnn": gl.RNN}
 
 
 @pytest.fixture(autouse=True)

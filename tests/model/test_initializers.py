@@ -1,4 +1,4 @@
-"""Initial values: chrono initialisation, its range, what it leaves alone, and who cannot have it."""
+"""Initial values: chrono initialization, its range, what it leaves alone, and who cannot have it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from stacks import CELLS
 
 import gpulstm as gl
+from gpulstm.arrays.backend import Backend
+from gpulstm.arrays.devices import to_host
 from gpulstm.engines.spec import StackSpec
 from gpulstm.errors import ConfigError
 from gpulstm.forecast.forecaster import Forecaster
@@ -82,3 +85,25 @@ def test_a_network_and_a_forecaster_start_so() -> None:
     options: dict[str, Any] = {"hidden_size": 16, "num_layers": 1, "device": "cpu", "learning_rate": 1e-12}
     made = Forecaster(2, 4, epochs=1, validation=0, chrono=300, **options).fit(np.arange(20.0), progress=False)
     assert made.fitted.network.params["rnn.b_l0"][16:32].max() > 4
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_weights_start_the_same_on_every_device(cell: str, backend: Backend) -> None:
+    options = {"num_layers": 2, "bidirectional": True, "seed": 8}
+    host, same = (CELLS[cell](2, 4, device=device, **options) for device in ("cpu", backend))
+    np.testing.assert_array_equal(to_host(same.params.flat), host.params.flat)
+
+
+def test_what_weights_start_from() -> None:
+    stack = gl.LSTM(3, 16, 2, dtype="float64", device="cpu", proj_size=5, layer_norm=True, forget_bias=2.5)
+    for suffix, inputs in (("_l0", 3), ("_l1", 5)):
+        params = {name[: -len(suffix)]: value for name, value in stack.params.items() if name.endswith(suffix)}
+        np.testing.assert_array_equal(params["b"], np.repeat([0, 2.5, 0, 0], 16))
+        for name in ("gain_x", "gain_h", "gain_c"):
+            assert (params[name] == 1).all()
+        assert not params["b_c"].any()
+        limit = np.sqrt(6 / (inputs + 16))
+        assert 0.8 * limit < np.abs(params["W_x"]).max() <= limit
+        for gate in range(4):
+            w = params["W_h"][:, gate * 16 : (gate + 1) * 16]
+            np.testing.assert_allclose(w @ w.T, np.eye(5), atol=1e-12)

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mistakes import HIDDEN, INPUTS, ROWS, STEPS, Mistake, check, gru, lstm, texts, x
+from stacks import CELLS
 
 import gpulstm as gl
 from gpulstm.arrays.backend import Backend
-from gpulstm.arrays.devices import to_device, to_host
+from gpulstm.arrays.devices import resolve, to_device, to_host
 from gpulstm.engines.spec import StackSpec
+from gpulstm.errors import ConfigError, DeviceError, DTypeError, EngineError, ShapeError
 from gpulstm.model.network import Network, NetworkConfig
 from gpulstm.model.stack import Recurrent
 
-CELLS = {"lstm": gl.LSTM, "gru": gl.GRU, "rnn": gl.RNN}
-INPUTS, HIDDEN = 2, 4
 EXACT = {"rtol": 1e-13, "atol": 1e-14}  # sums of another order: a product over more rows is another BLAS call
 
 
@@ -152,29 +154,6 @@ def test_a_seed_fixes_weights_and_training_and_another_changes_both() -> None:
     assert not np.array_equal(first.forward(x)[0], other.forward(x)[0])
 
 
-@pytest.mark.parametrize("cell", CELLS)
-def test_weights_start_the_same_on_every_device(cell: str, backend: Backend) -> None:
-    host = make(cell, num_layers=2, bidirectional=True, seed=8)
-    np.testing.assert_array_equal(
-        to_host(make(cell, backend, num_layers=2, bidirectional=True, seed=8).params.flat), host.params.flat
-    )
-
-
-def test_what_weights_start_from() -> None:
-    stack = gl.LSTM(3, 16, 2, dtype="float64", device="cpu", proj_size=5, layer_norm=True, forget_bias=2.5)
-    for suffix, inputs in (("_l0", 3), ("_l1", 5)):
-        params = {name[: -len(suffix)]: value for name, value in stack.params.items() if name.endswith(suffix)}
-        np.testing.assert_array_equal(params["b"], np.repeat([0, 2.5, 0, 0], 16))
-        for name in ("gain_x", "gain_h", "gain_c"):
-            assert (params[name] == 1).all()
-        assert not params["b_c"].any()
-        limit = np.sqrt(6 / (inputs + 16))
-        assert 0.8 * limit < np.abs(params["W_x"]).max() <= limit
-        for gate in range(4):
-            w = params["W_h"][:, gate * 16 : (gate + 1) * 16]
-            np.testing.assert_allclose(w @ w.T, np.eye(5), atol=1e-12)
-
-
 @pytest.mark.parametrize(
     "other", [copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))], ids=["deepcopy", "pickle"]
 )
@@ -196,11 +175,121 @@ def test_copies_are_whole_and_apart(other: Any, backend: Backend) -> None:
     assert not to_host(twin.rnn.params.flat).any()
 
 
-def test_how_a_stack_prints() -> None:
-    assert repr(gl.GRU(3, 8, 2, device="cpu", dropout=0.1)) == "GRU(3, 8, num_layers=2, dropout=0.1, device='cpu')"
-    assert repr(gl.LSTM(3, 8, device="cpu", dtype="float64")) == "LSTM(3, 8, dtype='float64', device='cpu')"
+h, c = np.zeros((1, ROWS, HIDDEN)), np.zeros((1, ROWS, HIDDEN))
 
 
-def test_dropout_without_a_place_is_said() -> None:
-    with pytest.warns(UserWarning, match=r"dropout=0\.5 has no effect with num_layers=1: it acts between layers"):
-        gl.LSTM(2, 3, dropout=0.5, device="cpu")
+FORWARD: dict[Callable[[gl.LSTM], Any], Mistake] = {
+    lambda m: m.forward(x(ROWS, INPUTS)): (ShapeError, r"x has shape \(3, 2\), expected \(T, B, 2\)"),
+    lambda m: m.forward(x(STEPS, ROWS, 7)): (ShapeError, r"x has shape \(4, 3, 7\), expected \(T, B, 2\)"),
+    lambda m: m.forward(x(STEPS, 0, INPUTS)): (ShapeError, r"x has shape \(4, 0, 2\), .*B of at least 1"),
+    lambda m: m.forward(None): (DTypeError, "x has dtype object, expected real numbers"),
+    lambda m: m.forward(x() * 1j): (DTypeError, "x has dtype complex64, expected real numbers"),
+    lambda m: m.forward([["a"]]): (DTypeError, "x has dtype <U1, expected real numbers"),
+    lambda m: m.forward([[[1, 2]], [[3]]]): (ShapeError, "x is a list whose parts differ in length, expected an array"),
+    lambda m: m.forward(x(), outputs="first"): (ConfigError, "outputs is 'first', expected 'all' or 'last'"),
+    lambda m: m.forward(x(), memory="much"): (ConfigError, "memory is 'much', expected a number of bytes"),
+    lambda m: m.forward(x(), memory=-1): (ConfigError, "memory is -1, expected a number of bytes"),
+    lambda m: m.forward(x(), memory="1B"): (
+        ConfigError,
+        "memory is '1B', but a training step of T=4 B=3 needs at least",
+    ),
+    lambda m: m.forward(x(), lengths=[1, 2]): (
+        ShapeError,
+        r"lengths has shape \(2,\), expected \(3,\), one for each row",
+    ),
+    lambda m: m.forward(x(), lengths=4): (ShapeError, r"lengths has shape \(\), expected \(3,\)"),
+    lambda m: m.forward(x(), lengths=[1, 2, 5]): (ShapeError, r"lengths\[2\] is 5, expected 0 to T = 4"),
+    lambda m: m.forward(x(), lengths=[1, -2, 3]): (ShapeError, r"lengths\[1\] is -2, expected 0 to T = 4"),
+    lambda m: m.forward(x(), lengths=[1.0, 2.0, 3.0]): (DTypeError, "lengths has dtype float64, expected integers"),
+    lambda m: m.forward(x(), lengths=[True, True, False]): (DTypeError, "lengths has dtype bool, expected integers"),
+    lambda m: m.forward(x(), h): (ShapeError, r"state is a ndarray, expected the pair \(h, c\)"),
+    lambda m: m.forward(x(), (h, c, c)): (ShapeError, r"state is a tuple, expected the pair \(h, c\)"),
+    lambda m: m.forward(x(), (h[:, :2], c)): (ShapeError, r"h of state has shape \(1, 2, 5\), expected \(1, 3, 5\)"),
+    lambda m: m.forward(x(), (h, c[0])): (ShapeError, r"c of state has shape \(3, 5\), expected \(1, 3, 5\)"),
+    lambda m: m.forward(x(), (h, None)): (DTypeError, "c of state has dtype object, expected real numbers"),
+    lambda m: gru().forward(x(), (h, c)): (ShapeError, "state is a tuple, expected h alone: the GRU has no c"),
+    lambda m: lstm(engine="cuda").forward(x()): (EngineError, "engine 'cuda' was asked for but cannot serve this call"),
+    lambda m: m.explain(-1, 2): (ConfigError, "steps is -1, expected a whole number of at least 0"),
+    lambda m: m.explain(10, 0): (ConfigError, "batch is 0, expected a whole number of at least 1"),
+    lambda m: m.zero_state(-1): (ConfigError, "batch is -1, expected a whole number of at least 1"),
+}
+
+
+dy = np.ones((STEPS, ROWS, HIDDEN), "float32")
+
+
+BACKWARD: dict[Callable[[gl.LSTM, Any], Any], Mistake] = {
+    lambda m, tape: m.backward(m.forward(x(), training=False)[2], dy): (
+        ConfigError,
+        "tape is None, expected what forw",
+    ),
+    lambda m, tape: m.backward(lstm().forward(x())[2], dy): (
+        ConfigError,
+        "tape is another model's, expected what forward",
+    ),
+    lambda m, tape: m.backward(tape, dy[-1]): (
+        ShapeError,
+        r"dy has shape \(3, 5\), expected \(4, 3, 5\), the shape of y",
+    ),
+    lambda m, tape: m.backward(tape, dy[:, :, :2]): (ShapeError, r"dy has shape \(4, 3, 2\), expected \(4, 3, 5\)"),
+    lambda m, tape: m.backward(tape, None): (DTypeError, "dy has dtype object, expected real numbers"),
+    lambda m, tape: m.backward(tape, dy, h): (ShapeError, r"dstate is a ndarray, expected the pair \(h, c\)"),
+    lambda m, tape: m.backward(tape, dy, (h, c[:, :1])): (ShapeError, r"c of dstate has shape \(1, 1, 5\), expected"),
+    lambda m, tape: m.backward(tape, dy, grads={}): (DTypeError, "grads is a dict, expected a ParamDict"),
+    lambda m, tape: m.backward(tape, dy, grads=gru().params.like()): (ShapeError, "grads has the shapes .*of params"),
+    lambda m, tape: m.backward(tape, dy, grads=m.params.like("float64")): (DTypeError, "grads has dtype float64"),
+}
+
+
+@pytest.mark.parametrize(("call", "mistake"), texts(FORWARD))
+def test_forward(call: Callable[[gl.LSTM], Any], mistake: Mistake) -> None:
+    model = lstm()
+    check(call, mistake, model)
+    assert model.calls == 0  # the next dropout mask is that of a run without the mistake
+
+
+@pytest.mark.parametrize(("call", "mistake"), texts(BACKWARD))
+def test_backward(call: Callable[[gl.LSTM, Any], Any], mistake: Mistake) -> None:
+    model = lstm()
+    check(call, mistake, model, model.forward(x())[2])
+
+
+def test_backward_of_the_last_output() -> None:
+    model = lstm()
+    tape = model.forward(x(), outputs="last")[2]
+    check(model.backward, (ShapeError, r"dy has shape \(4, 3, 5\), expected \(3, 5\), the shape of y"), tape, dy)
+
+
+@pytest.mark.cuda
+def test_arrays_of_the_other_side() -> None:
+    """Host arrays at a CUDA model and CUDA arrays at a CPU model, at every argument that takes one."""
+    cuda = resolve("cuda")
+    here, there = gl.LSTM(INPUTS, HIDDEN, device="cuda"), lstm()
+    moved, zeros = cuda.from_host(x()), cuda.zeros((1, ROWS, HIDDEN), "float32")
+    hint = r"is a ndarray on the host but the model is on cuda:0; move it with gpulstm.to_device\("
+    check(here, (DeviceError, f"^x {hint}x, 'cuda:0'"), x())
+    check(here, (DeviceError, "^x is a list on the host"), x().tolist())
+    check(here, (DeviceError, f"^h of state {hint}"), moved, (h, c))
+    check(here, (DeviceError, f"^c of state {hint}"), moved, (zeros, c))
+    tape = here.forward(moved)[2]
+    check(here.backward, (DeviceError, f"^dy {hint}"), tape, dy)
+    check(here.backward, (DeviceError, f"^h of dstate {hint}"), tape, cuda.from_host(dy), (h, c))
+    check(
+        lambda: here.backward(tape, cuda.from_host(dy), grads=there.params.like()), (DeviceError, "grads lives on cpu")
+    )
+    back = r"lives on cuda:0 but the model is on cpu; move it with gpulstm.to_host\("
+    check(there, (DeviceError, rf"^x {back}x\)"), moved)
+    check(there, (DeviceError, f"^h of state {back}"), x(), (zeros, zeros))
+    check(there, (DeviceError, f"^lengths {back}"), x(), None, cuda.from_host(np.array([1, 2, 3])))
+    check(there.params.load, (DeviceError, f"^parameter '.*' {back}"), dict(here.params))
+    check(resolve, (DeviceError, "device 'cuda:97' is not there: this machine has cuda:0 to cuda:"), "cuda:97")
+
+
+def test_state_carries_a_sequence_over_calls(backend: Backend) -> None:
+    stack = gl.LSTM(INPUTS, HIDDEN, 2, device=backend, dtype="float64")
+    x = to_device(np.random.default_rng(3).normal(size=(STEPS, ROWS, INPUTS)), backend)
+    whole, _ = stack(x)
+    first, state = stack(x[:2])
+    second, _ = stack(x[2:], state)
+    np.testing.assert_allclose(to_host(first), to_host(whole[:2]), rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(to_host(second), to_host(whole[2:]), rtol=1e-12, atol=1e-14)

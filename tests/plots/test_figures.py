@@ -42,7 +42,7 @@ def labels(figure: Figure, place: int = 0) -> list[str]:
 
 
 def is_picture(path: Path) -> bool:
-    """Whether the file is a PNG with something on it: more than one colour."""
+    """Whether the file is a PNG with something on it: more than one color."""
     return len(np.unique(imread(path).reshape(-1, 4), axis=0)) > 10
 
 
@@ -50,7 +50,7 @@ def test_bands_are_pairs_around_one_half_the_widest_first() -> None:
     assert [round(coverage, 6) for coverage, _, _ in FAN.bands] == [0.8, 0.5]
     np.testing.assert_array_equal(FAN.bands[0][1], MEDIAN - 0.3)
     assert figures.Fan(AHEAD, {0.1: MEDIAN, 0.8: MEDIAN}).bands == []
-    np.testing.assert_array_equal(figures.Fan(AHEAD, {}, MEDIAN + 2).centre, MEDIAN + 2)
+    np.testing.assert_array_equal(figures.Fan(AHEAD, {}, MEDIAN + 2).center, MEDIAN + 2)
 
 
 def test_forecast(tmp_path: Path, saved_figures: list[Figure]) -> None:
@@ -79,6 +79,23 @@ def test_forecast_without_quantiles_or_dates(tmp_path: Path, saved_figures: list
     figures.forecast(tmp_path / "a.png", fan, time=np.arange(60.0), observed=VALUES)
     assert labels(saved_figures[0]) == ["observed", "mean"]
     assert saved_figures[0].axes[0].get_xlabel() == "time step"
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "shown"),
+    [
+        ("2015-11-06", "2015-12-30", "15 Nov"),
+        ("2013-01-01", "2015-12-30", "Jan\n2014"),
+        ("2015-01-01", "2015-11-30", "Mar"),
+    ],
+)
+def test_dates_read_well(first: str, last: str, shown: str) -> None:
+    axes = Figure().subplots()
+    time = np.arange(first, last, dtype="datetime64[D]")
+    axes.plot(time, np.arange(len(time)))
+    figures.time_axis(axes, time)
+    axes.figure.canvas.draw()
+    assert shown in [label.get_text() for label in axes.get_xticklabels()]
 
 
 def test_history_marks_the_best_epoch(tmp_path: Path, saved_figures: list[Figure]) -> None:

@@ -113,7 +113,7 @@ COUNTERS = [
 
 
 def ask(monkeypatch: pytest.MonkeyPatch, barrier: str) -> None:
-    """Set the variable, for a test that reads variables anew."""
+    """Set the variable, for a test that reads the variables again."""
     monkeypatch.setattr(persistent, "variables", lambda: {persistent.BARRIER: barrier})
 
 

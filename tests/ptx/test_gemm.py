@@ -7,12 +7,11 @@ import nvrtc
 import pytest
 from ptx.device import PtxBackend, installed
 from ptx.machine import Settings
+from tolerance import PRODUCT
 
 from gpulstm.arrays import gemm
 
 pytestmark = pytest.mark.ptx
-
-TOLERANCE = {"float64": 1e-13, "float32": 1e-5, "float16": 2e-3, "TF32": 2e-3}
 
 
 def judge(
@@ -40,7 +39,7 @@ def judge(
             factors = place(a), place(b)
             gemm.gemm(backend, *factors, out, products="own", transa=transa, transb=transb, accumulate=accumulate)  # type: ignore[arg-type]
             error = np.abs(out.get().astype("f8") - expected - (c if accumulate else 0)).max()
-            assert error <= TOLERANCE[kind] * np.abs(expected).max()
+            assert error <= PRODUCT[kind] * np.abs(expected).max()
     assert not backend.faults, str(backend.faults)
     return backend
 

@@ -33,6 +33,17 @@ def shown(address: str, tmp_path: Path) -> tuple[str, list[str]]:
 
 def test_there_are_pages() -> None:
     assert {"index.html", "lstm-from-zero.html", "reference/forecast.html", "changelog.html"} <= set(PAGES)
+    guides = ["tables", "forecasting", "layers", "long-sequences", "cuda", "other-libraries", "speed"]
+    assert {f"guides/{name}.html" for name in guides} <= set(PAGES)
+    chinese = ["index", "lstm-from-zero", "guides/forecasting", "guides/layers"]
+    assert {f"{name}.zh.html" for name in chinese} <= set(PAGES)
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (SITE.parents[1] / "docs" / "gallery").glob("*.py")))
+def test_an_example_of_the_gallery_has_its_picture_and_its_notebook(name: str) -> None:
+    page = (SITE / "gallery" / f"{name}.html").read_text(encoding="utf-8")
+    assert f'src="{name}.png"' in page and f'href="{name}.ipynb"' in page
+    assert (SITE / "gallery" / f"{name}.ipynb").stat().st_size > 1000
 
 
 @pytest.mark.parametrize("page", PAGES)

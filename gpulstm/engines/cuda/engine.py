@@ -100,7 +100,7 @@ def backward(task: Task, tape: Tape, dy: Array, dstate: State, grads: Grads) -> 
     return fused.backward(task, tape, dy, dstate, grads, plan.tiles[1], block)
 
 
-def infer(spec: StackSpec, params: ParamDict) -> None:
+def infer(plan: Plan, params: ParamDict) -> None:
     """None: a stack is recorded as a graph where that helps."""
 
 

@@ -1,8 +1,8 @@
 """A stretch of device work recorded as a CUDA graph once, and replayed on new inputs with one call.
 
-What is recorded is a function of arrays that enqueues work and waits for nothing.  Its temporaries come from a memory
-pool of the recording's own, so their addresses stay valid for as long as the recording lives, and the inputs are copied
-into buffers that it holds.  CuPy refuses cuBLAS in a capture, so all products must be this project's own kernels.
+A recording is made of a function of arrays that enqueues work and waits for nothing.  Its temporaries come from the
+recording's own memory pool, so their addresses stay valid while it lives; inputs are copied into buffers that it holds.
+CuPy refuses cuBLAS in a capture, so all products must be this project's own kernels.
 """
 
 from __future__ import annotations

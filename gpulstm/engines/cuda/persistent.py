@@ -173,8 +173,8 @@ def layout(
         most = UNITS[tensor][-1]
         return f"H={hidden} needs {ceil_divide(hidden, most)} blocks of {most} units at once, the card has {processors}"
     first = least[1]
-    in_registers = f" beside {first.held * first.depth * first.columns * first.size} of registers" if first.held else ""
-    return f"the weights of a block need {least[0]} bytes of shared memory{in_registers}, the card has {shared}"
+    held_too = f" besides {first.held * first.depth * first.columns * first.size} of registers" if first.held else ""
+    return f"the weights of a block need {least[0]} bytes of shared memory{held_too}, the card has {shared}"
 
 
 def shape(rows: int, columns: int, inner: int, size: int, registers: int, tensor: bool) -> Shape:

@@ -1,7 +1,7 @@
 """Work on the device as a CUDA graph: launched at the first call of a shape, recorded at the second, then replayed.
 
-What a replay computes lies in the recording's buffers, which the next replay writes again.  So what is given away is
-copied out, or, as the tape of a training pass, lent: while its user lives, the buffers are not written.  A loop that
+A replay computes into the recording's buffers, and the next replay writes them again.  So results are copied out.  The
+tape of a training pass is lent instead: while its user lives, the buffers are not written.  A loop that
 asks for the next tape while it still holds the last one needs two sets of buffers (`TAPES`); with more tapes at once
 the passes are launched piece by piece, with the same bits.
 """

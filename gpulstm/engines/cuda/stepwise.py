@@ -4,7 +4,7 @@ The input product x W_x + b is hoisted over all time steps.  Then each step is t
 the step's pre-activations in place, and a `cupy.ElementwiseKernel` on `kernels/cuda/state.cuh` computes the gates, the
 new state and everything that lengths, zoneout and recurrent dropout do to it.  Backward likewise: a kernel for the gate
 gradients, a product that adds dz W_h^T to the gradient of h_{t-1}; the gradients of W_x, W_h, b and x are
-whole-sequence products afterwards.  All buffers are allocated once per call.  No atomics: results repeat bit for bit.
+whole-sequence products afterward.  All buffers are allocated once per call.  No atomics: results repeat bit for bit.
 
 This form is correct at any size and is bound by launches until H*B is large.
 """

@@ -175,7 +175,7 @@ class _Values:
     def results(self, plan: Plan, x: Array | None = None) -> list[tuple[str, Array]]:
         """Every layer's outputs and state and, in training, gradients, by name; layer after layer, or side by side."""
         x = self.x if x is None else x
-        spec, engine, found = self.call.spec, plan.engine, []
+        spec, engine, arrays = self.call.spec, plan.engine, []
         state, dstate = State(self.h, self.c), State(self.h, self.c)
         for grads in self.grads:
             for array in grads.values():
@@ -185,19 +185,19 @@ class _Values:
             tasks = [self._task(plan, layer, False) for layer in range(spec.num_layers)]
             masks: list[Array | None] = [None] * spec.num_layers
             y, states, tapes = together.forward(tasks, masks, x, [state] * spec.num_layers)
-            found += [("y", y), ("h", states[-1].h)]
+            arrays += [("y", y), ("h", states[-1].h)]
             if self.call.training:
                 dstates = [dstate] * spec.num_layers
-                found.append(("dx", together.backward(tasks, masks, tapes, self.dy, dstates, self.grads)[0]))
-            return found
+                arrays.append(("dx", together.backward(tasks, masks, tapes, self.dy, dstates, self.grads)[0]))
+            return arrays
         for layer in range(spec.num_layers):
             for reverse in (False, True)[: spec.directions]:
                 task = self._task(plan, layer, reverse)
                 y, last, tape = engine.forward(task, x if not layer else cast(Array, self.inner), state)
-                found += [("y", y), ("h", last.h), *([] if last.c is None else [("c", last.c)])]
+                arrays += [("y", y), ("h", last.h), *([] if last.c is None else [("c", last.c)])]
                 if tape is not None:
                     dx, dfirst = engine.backward(task, tape, self.dy, dstate, self.grads[layer])
-                    found += [("dx", dx), ("dh", dfirst.h), *([] if dfirst.c is None else [("dc", dfirst.c)])]
+                    arrays += [("dx", dx), ("dh", dfirst.h), *([] if dfirst.c is None else [("dc", dfirst.c)])]
         if self.call.training:
-            found += [(f"the gradient of {name}", array) for one in self.grads for name, array in one.items()]
-        return found
+            arrays += [(f"the gradient of {name}", array) for one in self.grads for name, array in one.items()]
+        return arrays

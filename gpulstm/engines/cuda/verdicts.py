@@ -4,7 +4,7 @@ The first time a kind of problem is met on a device, each form that may serve it
 small problem, and then timed at the size itself (`trial.py`).  A form that disagrees or fails is not used on that
 device again.  The file is JSON, in the user's cache folder (`file`), and meant to be read:
 
-    {"gpulstm_cuda_verdicts": 1, "devices": {"NVIDIA H100, driver 12090, CUDA 12090, CuPy 14.2.0, gpulstm 0.1.0": {
+    {"gpulstm_cuda_verdicts": 1, "devices": {"NVIDIA H100, driver 12090, CUDA 12090, CuPy 14.2.0, gpulstm 0.1 (5e9b)": {
       "right": ["fused lstm float32"], "wrong": {"persistent lstm float32": "dx is 3.1e-01 off"},
       "choices": {"lstm float32 B=64 I=64 H=256 layers=2 directions=1 training": {
         "way": "fused, graph", "milliseconds": {"fused, graph": 1.9, "fused": 4.4}}}}}}
@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 
 from gpulstm.arrays import files
 from gpulstm.arrays.cupy_backend import CupyBackend
+from gpulstm.arrays.kernel_source import digest
 from gpulstm.arrays.variables import variables
 from gpulstm.engines.spec import Call
 from gpulstm.errors import ConfigError
@@ -196,9 +197,9 @@ class Verdicts:
         if self.path is None:
             return
         devices = _read(self.path)  # another process may have written since
-        there = devices.get(self.device, {})
+        before = devices.get(self.device, {})
         document = self.document()
-        choices = {**there.get("choices", {}), **document["choices"]}
+        choices = {**before.get("choices", {}), **document["choices"]}
         devices[self.device] = {**document, "choices": choices}
         text = json.dumps({KEY: VERSION, "devices": devices}, indent=1, sort_keys=True) + "\n"
         try:
@@ -242,7 +243,8 @@ def of(backend: CupyBackend) -> Verdicts:
     """The verdicts of a device, one object for the process."""
     runtime = backend.xp.cuda.runtime
     versions = f"driver {runtime.driverGetVersion()}, CUDA {runtime.runtimeGetVersion()}, CuPy {backend.xp.__version__}"
-    device = f"{backend.device_name}, {versions}, gpulstm {sys.modules['gpulstm'].__version__}"
+    own = f"gpulstm {sys.modules['gpulstm'].__version__} ({digest()})"
+    device = f"{backend.device_name}, {versions}, {own}"
     verdicts = Verdicts(device, file())
     if mode() == "again":
         verdicts.forget()

@@ -101,8 +101,8 @@ def backward(
     kernel = fused.compiled(backend, tasks[0], works[0].dtype, shape, "gpulstm_backward")
     grid, size, top = blocks(shape, works[0].rows, works[0].units), (threads(shape),), len(tasks) - 1
 
-    def work(place: int, number: int) -> None:
-        (start, stop, rows), layer = parts[number], top - place
+    def work(index: int, number: int) -> None:
+        (start, stop, rows), layer = parts[number], top - index
         this, mask = works[layer], masks[layer]
         for t in range(stop - 1, start - 1, -1):
             kernel(grid, size, (this.arguments, t, -1 if t == steps - 1 else t + 1))

@@ -86,7 +86,7 @@ def from_keras(
     if is_file:
         layers = files.read(source, limit)
     elif isinstance(source, (list, tuple)):
-        layers = _from_list([host(value, f"weights[{place}]") for place, value in enumerate(source)], bidirectional)
+        layers = _from_list([host(value, f"weights[{index}]") for index, value in enumerate(source)], bidirectional)
         single = all(layer.kind != "Dense" for layer in layers)
     elif callable(getattr(source, "get_config", None)) and callable(getattr(source, "get_weights", None)):
         layers = _from_object(source)
@@ -96,7 +96,7 @@ def from_keras(
         raise InteropError(f"source is a {kind}, expected a Keras layer or model, its get_weights(), or a path")
     with damaged(f"{source} is damaged", InteropError, own=False) if is_file else contextlib.nullcontext():
         _fill_in(layers, reset_after)
-        weights = {f"{place}[{n}]": array for place, one in enumerate(layers) for n, array in enumerate(one.weights)}
+        weights = {f"{index}[{n}]": array for index, one in enumerate(layers) for n, array in enumerate(one.weights)}
         chain = _Chain(layers, common_dtype(weights), options)
         if single and (stack := chain.stack()) is not None:
             return stack
@@ -166,27 +166,27 @@ def _from_object(source: Any) -> list[Described]:
 
 
 def _object_weights(layer: Any) -> list[np.ndarray]:
-    return [host(value, f"weight {place} of {layer.name!r}") for place, value in enumerate(layer.get_weights())]
+    return [host(value, f"weight {index} of {layer.name!r}") for index, value in enumerate(layer.get_weights())]
 
 
 def _from_list(weights: list[np.ndarray], bidirectional: bool) -> list[Described]:
     """The layers that a flat list of weights is made of, by their shapes."""
-    found: list[Described] = []
+    layers: list[Described] = []
     left = list(weights)
     while left:
         kind = _cell_of(left)
         if kind is None:
             if left[0].ndim != 2:
                 raise InteropError(f"the list of weights is not one of recurrent and dense layers: {_shapes(weights)}")
-            found.append(Described("Dense", {}, _take(left, 1)))
+            layers.append(Described("Dense", {}, _take(left, 1)))
         elif bidirectional:
             parts = [part for _ in range(2) if _cell_of(left) == kind for part in _take(left, 2)]
-            found.append(Described("Bidirectional", {"layer": {"class_name": kind, "config": {}}}, parts))
+            layers.append(Described("Bidirectional", {"layer": {"class_name": kind, "config": {}}}, parts))
         else:
-            found.append(Described(kind, {}, _take(left, 2)))
-    if not found:
+            layers.append(Described(kind, {}, _take(left, 2)))
+    if not layers:
         raise InteropError("the list of weights is empty")
-    return found
+    return layers
 
 
 def _cell_of(left: Sequence[np.ndarray]) -> str | None:
@@ -225,8 +225,8 @@ def _fill_in(layers: list[Described], reset_after: bool) -> None:
             layer.config["backward_layer"] = backward
             configs = [inner, backward.setdefault("config", dict(inner, go_backwards=True))]
         biased = len(layer.weights) == 3 * len(configs)
-        for place, config in enumerate(configs):
-            part = layer.weights[place * len(layer.weights) // len(configs) :]
+        for index, config in enumerate(configs):
+            part = layer.weights[index * len(layer.weights) // len(configs) :]
             bias_rank = part[2].ndim if biased and len(part) > 2 else None
             config.setdefault("use_bias", biased)
             config.setdefault("reset_after", reset_after if bias_rank is None else bias_rank == 2)
@@ -273,13 +273,13 @@ def _values(spec: StackSpec, weights: Sequence[np.ndarray], what: str) -> dict[s
         expected.append((2, width) if spec.cell == "gru" and spec.reset_after else (width,))
     if len(weights) != len(expected):
         raise InteropError(f"the {what} has {len(weights)} arrays for a direction, expected {len(expected)}")
-    for place, (value, shape) in enumerate(zip(weights, expected, strict=True)):
-        expect_shape(f"weight {place} of the {what}", value, shape)
+    for index, (value, shape) in enumerate(zip(weights, expected, strict=True)):
+        expect_shape(f"weight {index} of the {what}", value, shape)
     order = [_GATES[spec.cell].index(gate) for gate in spec.gate_names]
 
     def columns(value: np.ndarray) -> np.ndarray:
         parts = np.split(value, spec.gates, axis=-1)
-        return np.concatenate([parts[place] for place in order], axis=-1)
+        return np.concatenate([parts[index] for index in order], axis=-1)
 
     values = {"W_x": columns(weights[0]), "W_h": columns(weights[1])}
     if spec.bias:
@@ -300,15 +300,15 @@ def _keras_weights(spec: StackSpec, params: Mapping[str, np.ndarray], suffix: st
         parts = np.split(value, spec.gates, axis=-1)
         return np.concatenate([parts[place] for place in order], axis=-1)
 
-    found = [columns(params[f"W_x{suffix}"]), columns(params[f"W_h{suffix}"])]
+    weights = [columns(params[f"W_x{suffix}"]), columns(params[f"W_h{suffix}"])]
     if spec.bias:
         bias = columns(params[f"b{suffix}"])
         if f"b_hn{suffix}" in params:
             second = np.zeros_like(bias)
             second[2 * spec.hidden_size :] = params[f"b_hn{suffix}"]
             bias = np.stack([bias, second])
-        found.append(bias)
-    return found
+        weights.append(bias)
+    return weights
 
 
 # -- the chain -------------------------------------------------------------------------------------------------------
@@ -324,17 +324,17 @@ class _Chain:
         if layer.kind == "Bidirectional":
             wrapped = (layer.config["layer"], layer.config["backward_layer"])
             inner = [(str(part.get("class_name")), part["config"]) for part in wrapped]
-        found: list[tuple[StackSpec, dict[str, np.ndarray], Mapping[str, Any]]] = []
-        for place, (kind, config) in enumerate(inner):
+        described: list[tuple[StackSpec, dict[str, np.ndarray], Mapping[str, Any]]] = []
+        for side, (kind, config) in enumerate(inner):
             size = len(layer.weights) // len(inner)
-            weights = layer.weights[place * size : (place + 1) * size]
+            weights = layer.weights[side * size : (side + 1) * size]
             if not weights or weights[0].ndim != 2:
                 raise InteropError(
                     f"the {layer} has weights of shapes {_shapes(layer.weights)}, expected a matrix first"
                 )
             spec = _spec(kind, config, weights[0].shape[0], self.dtype, str(layer))
-            found.append((spec, _values(spec, weights, str(layer)), config))
-        return found
+            described.append((spec, _values(spec, weights, str(layer)), config))
+        return described
 
     # -- for values --------------------------------------------------------------------------------------------------
     def net(self) -> KerasNet:
@@ -368,19 +368,19 @@ class _Chain:
         raise InteropError(f"the model has a {layer}, which is not supported")
 
     def _recurrent(self, layer: Described, backend: Backend) -> Layer:
-        found = self.directions(layer)
+        both = self.directions(layer)
         merge = layer.config.get("merge_mode", "concat") if layer.kind == "Bidirectional" else None
         if layer.kind == "Bidirectional" and merge not in _MERGES:
             raise InteropError(f"the {layer} has merge_mode {merge!r}, expected one of {', '.join(_MERGES)}")
-        if merge is not None and [bool(config.get("go_backwards")) for _, _, config in found] != [False, True]:
+        if merge is not None and [bool(config.get("go_backwards")) for _, _, config in both] != [False, True]:
             raise InteropError(f"the {layer} does not read forwards first and then backwards")
         engine = self.options["engine"]
         directions = [
             Direction(spec, values, backend, reverse=bool(config.get("go_backwards", False)), engine=engine)
-            for spec, values, config in found
+            for spec, values, config in both
         ]
-        zero = [bool(config.get("zero_output_for_mask", False)) for _, _, config in found]
-        return Layer(str(layer), directions, merge, bool(found[0][2].get("return_sequences", False)), zero)
+        zero = [bool(config.get("zero_output_for_mask", False)) for _, _, config in both]
+        return Layer(str(layer), directions, merge, bool(both[0][2].get("return_sequences", False)), zero)
 
     def _dense(self, layer: Described, backend: Backend) -> Step:
         matrix, bias = _dense_weights(layer)
@@ -410,11 +410,13 @@ class _Chain:
         strange = next((layer for layer in layers if layer.kind not in _CELLS and layer.kind != "Bidirectional"), None)
         if strange is not None or not layers:
             raise no_equal(f"it has a {strange}" if strange else "it has no recurrent layer")
-        found = [self.directions(layer) for layer in layers]
-        spec = self._stack_spec(layers, found, head is not None, alone)
+        directions = [self.directions(layer) for layer in layers]
+        spec = self._stack_spec(layers, directions, head is not None, alone)
         values = {
             f"{name}{suffix}": value
-            for suffix, (_, part, _) in zip(spec.suffixes, [entry for layer in found for entry in layer], strict=True)
+            for suffix, (_, part, _) in zip(
+                spec.suffixes, [entry for layer in directions for entry in layer], strict=True
+            )
             for name, value in part.items()
         }
         if head is None:
@@ -435,18 +437,18 @@ class _Chain:
         )
         return network
 
-    def _stack_spec(self, layers: list[Described], found: list[Any], headed: bool, alone: bool) -> StackSpec:
+    def _stack_spec(self, layers: list[Described], directions_of: list[Any], headed: bool, alone: bool) -> StackSpec:
         """The spec of all recurrent layers as one stack."""
-        first = found[0][0][0]
+        first = directions_of[0][0][0]
         sides = 2 if layers[0].kind == "Bidirectional" else 1
-        for place, (layer, directions) in enumerate(zip(layers, found, strict=True)):
-            width = first.input_size if not place else sides * first.hidden_size
+        for index, (layer, directions) in enumerate(zip(layers, directions_of, strict=True)):
+            width = first.input_size if not index else sides * first.hidden_size
             for side, (spec, _, config) in enumerate(directions):
                 if spec != _with_input(first, width) or len(directions) != sides:
                     raise no_equal(f"the {layer} differs from the first layer in cell, size or options")
                 if bool(config.get("go_backwards", False)) != (side == 1):
                     raise no_equal(f"the {layer} reads backwards")
-                last = place == len(layers) - 1
+                last = index == len(layers) - 1
                 if not alone and bool(config.get("return_sequences", False)) == (last and headed):
                     raise no_equal(f"the {layer} gives {'every step' if last else 'its last output alone'}")
             if sides == 2 and layer.config.get("merge_mode", "concat") != "concat":
@@ -465,8 +467,8 @@ class _Chain:
 
     def _between(self, layers: list[Described]) -> list[Described]:
         """The Dropout layers between the first and the last recurrent layer."""
-        places = [place for place, layer in enumerate(self.layers) if any(layer is other for other in layers)]
-        return [layer for layer in self.layers[places[0] : places[-1]] if layer.kind == "Dropout"]
+        indices = [index for index, layer in enumerate(self.layers) if any(layer is other for other in layers)]
+        return [layer for layer in self.layers[indices[0] : indices[-1]] if layer.kind == "Dropout"]
 
 
 def _with_input(spec: StackSpec, inputs: int) -> StackSpec:

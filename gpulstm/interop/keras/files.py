@@ -59,11 +59,11 @@ def chain(config: Mapping[str, Any]) -> list[Described]:
     Raises:
         InteropError: the model is no chain: a layer has several inputs, or is used twice.
     """
-    found: list[Described] = []
+    layers: list[Described] = []
     before, masks = None, set()
     for entry in _layers(config):
         layer = Described(entry["class_name"], dict(entry["config"]))
-        if layer.kind in _MASK_OPERATIONS:  # what a functional model has beside a Masking layer, to make its mask
+        if layer.kind in _MASK_OPERATIONS:  # what a functional model has next to a Masking layer, to make its mask
             masks.add(layer.config.get("name"))
             continue
         nodes = entry.get("inbound_nodes")
@@ -71,17 +71,17 @@ def chain(config: Mapping[str, Any]) -> list[Described]:
             if not isinstance(nodes, list) or not all(isinstance(node, dict) for node in nodes):
                 raise InteropError(f"the {layer} has nodes of another version of Keras, expected one of Keras 3")
             options = [dict(validate.mapping("kwargs", node.get("kwargs", {}))) for node in nodes]
-            given = {name for option in options for name in _histories(option.pop("mask", None))}
+            from_masks = {name for option in options for name in _histories(option.pop("mask", None))}
             sources = sorted(
-                {*_histories([node.get("args") for node in nodes]), *_histories(options), *(given - masks)}
+                {*_histories([node.get("args") for node in nodes]), *_histories(options), *(from_masks - masks)}
             )
             if len(nodes) != 1 or sources != [before]:
                 raise InteropError(f"the {layer} reads {', '.join(sources) or 'nothing'}: expected a chain of layers")
         before = layer.config.get("name")
-        found.append(layer)
-    if not found:
+        layers.append(layer)
+    if not layers:
         raise InteropError("the model has no layers")
-    return found
+    return layers
 
 
 def _layers(config: Any) -> list[Mapping[str, Any]]:
@@ -216,7 +216,7 @@ def _inner(config: Mapping[str, Any], part: str) -> dict[str, Any]:
 
 def _described(weights: _Weights) -> list[Described]:
     """The layers of a weights file, which says their kinds and weights and neither their options nor their order."""
-    name, found = weights.name, []
+    name, layers = weights.name, []
     for group in weights.groups("layers"):
         arrays = weights.below(f"layers/{group}")
         if not arrays:
@@ -228,14 +228,14 @@ def _described(weights: _Weights) -> list[Described]:
         layer = Described(_KINDS[base], {}, arrays)
         if base == "bidirectional":
             layer.config = {"layer": {"class_name": _cell_of(weights, f"layers/{group}"), "config": {}}}
-        found.append((base in ("dense", "time_distributed"), int(number), base, layer))
-    kinds = {base for dense, _, base, _ in found if not dense}
+        layers.append((base in ("dense", "time_distributed"), int(number), base, layer))
+    kinds = {base for dense, _, base, _ in layers if not dense}
     if len(kinds) > 1:
         raise InteropError(
             f"{name} holds {' and '.join(sorted(kinds))} layers and not their order; save the model as a .keras file"
         )
-    found.sort(key=lambda entry: entry[:3])
-    return _in_order([layer for dense, *_, layer in found if not dense], [e[3] for e in found if e[0]], name)
+    layers.sort(key=lambda entry: entry[:3])
+    return _in_order([layer for dense, *_, layer in layers if not dense], [e[3] for e in layers if e[0]], name)
 
 
 def _in_order(recurrent: list[Described], dense: list[Described], name: str) -> list[Described]:
@@ -315,21 +315,21 @@ class _Weights:
         group = self._at(path)
         if group is None:
             return []
-        found: list[tuple[tuple[bool, int], Any]] = []
-        self._collect(group, (path,), found)
-        found.sort(key=lambda entry: entry[0])
-        return [np.asarray(part[()]) for _, part in found]
+        arrays: list[tuple[tuple[bool, int], Any]] = []
+        self._collect(group, (path,), arrays)
+        arrays.sort(key=lambda entry: entry[0])
+        return [np.asarray(part[()]) for _, part in arrays]
 
-    def _collect(self, group: Any, path: tuple[str, ...], found: list[tuple[tuple[bool, int], Any]]) -> None:
+    def _collect(self, group: Any, path: tuple[str, ...], arrays: list[tuple[tuple[bool, int], Any]]) -> None:
         if len(path) > _DEPTH:
             raise InteropError(f"{self.name} has groups more than {_DEPTH} deep at {'/'.join(path)}")
         for key, part in self._parts(group, path):
             where = (*path, key)
             if hasattr(part, "keys"):
-                self._collect(part, where, found)
+                self._collect(part, where, arrays)
             elif path[-1] == "vars" and key.isdecimal() and len(key) < 7 and hasattr(part, "dtype"):
                 self._count(part, "/".join(where))
-                found.append((("backward_layer" in path, int(key)), part))
+                arrays.append((("backward_layer" in path, int(key)), part))
 
     def _count(self, part: Any, where: str) -> None:
         if part.external or part.is_virtual:
@@ -415,11 +415,11 @@ def write(path: str | os.PathLike[str], layers: Sequence[Described]) -> None:
             elif layer.kind != "Dense":
                 parts = ["cell/"]
             size = len(layer.weights) // len(parts)
-            for place, part in enumerate(parts):
+            for number, part in enumerate(parts):
                 group = home.create_group(f"{part}vars")
                 if part:
                     kind = layer.config["layer"]["class_name"] if layer.kind == "Bidirectional" else layer.kind
                     group.attrs["name"] = f"{_snake(kind)}_cell"
-                for index, value in enumerate(layer.weights[place * size : (place + 1) * size]):
+                for index, value in enumerate(layer.weights[number * size : (number + 1) * size]):
                     group.create_dataset(str(index), data=value)
     files.write(path, whole.getvalue(), InteropError)

@@ -1,6 +1,6 @@
 """A chain of Keras layers run on this library's engines, with Keras's own rules for masks, directions and merging.
 
-For values only.  Where every layer has an equal among this library's own, `KerasNet.trainable` gives those instead.
+Inference only.  Where every layer has an equal among this library's own, `KerasNet.trainable` gives those instead.
 """
 
 from __future__ import annotations
@@ -113,20 +113,20 @@ class Layer:
             return (y[0 if direction.reverse else -1] if x.shape[0] else end.h), end
         # The steps that count, moved to the front of each row, are a batch with lengths.
         steps, count = mask.shape[0], mask.astype("int64")
-        place = xp.arange(steps)[:, None]
-        order = xp.argsort(xp.where(mask, place, place + steps), axis=0)
+        numbers = xp.arange(steps)[:, None]
+        order = xp.argsort(xp.where(mask, numbers, numbers + steps), axis=0)
         lengths = count.sum(axis=0)
         packed, end = direction.run(xp.take_along_axis(x, order[:, :, None], axis=0), start, lengths)
         seen = xp.cumsum(count, axis=0)
         if zero:
-            source, there = seen - 1, mask
+            source, valid = seen - 1, mask
         elif direction.reverse:  # the step read before is the next one in time
             source = seen - count
-            there = source < lengths[None, :]
+            valid = source < lengths[None, :]
         else:
-            source, there = seen - 1, seen > 0
+            source, valid = seen - 1, seen > 0
         source = xp.clip(source, 0, steps - 1)
-        y = xp.where(there[:, :, None], xp.take_along_axis(packed, source[:, :, None], axis=0), xp.zeros((), x.dtype))
+        y = xp.where(valid[:, :, None], xp.take_along_axis(packed, source[:, :, None], axis=0), xp.zeros((), x.dtype))
         return (y if self.sequences else y[0 if direction.reverse else -1]), end
 
 
@@ -197,15 +197,15 @@ class KerasNet:
             return [None] * len(layers)
         if len(state) != len(layers):
             raise ShapeError(f"state has {len(state)} entries, expected {len(layers)}, one for each recurrent layer")
-        found = []
+        checked = []
         for layer, entry in zip(layers, state, strict=True):
             shape = (batch, layer.directions[0].spec.hidden_size)
             parts = [self.backend.asarray(part, self.dtype, name=f"state of the {layer.name}") for part in entry]
             if len(parts) != layer.state_count or any(part.shape != shape for part in parts):
                 shapes = [tuple(part.shape) for part in parts]
                 raise ShapeError(f"state of the {layer.name} has {shapes}, expected {layer.state_count} of {shape}")
-            found.append(tuple(parts))
-        return found
+            checked.append(tuple(parts))
+        return checked
 
     def trainable(self, shape: tuple[int, int, int] | None = None) -> Any:
         """The same as a `Recurrent` stack, or with a dense layer at the end a `Network`, for training and export.

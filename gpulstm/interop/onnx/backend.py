@@ -44,10 +44,10 @@ def make_backend(engine: str | None = None) -> Any:
                 return backend.from_host(value) if value.dtype.kind == "f" else value
 
             if isinstance(inputs, dict):
-                given: Any = {name: move(value) for name, value in inputs.items()}
+                values: Any = {name: move(value) for name, value in inputs.items()}
             else:
-                given = [move(value) for value in ([inputs] if isinstance(inputs, np.ndarray) else inputs)]
-            return tuple(to_host(value) for value in self.net.run(given))
+                values = [move(value) for value in ([inputs] if isinstance(inputs, np.ndarray) else inputs)]
+            return tuple(to_host(value) for value in self.net.run(values))
 
     class GpulstmBackend(Backend):
         """This library as an ONNX backend."""

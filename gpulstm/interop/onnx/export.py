@@ -147,9 +147,9 @@ def _write_stack(builder: _Builder, stack: Recurrent, lengths: bool) -> None:
                 else starts[name]
             )
             here[name] = cut
-        given = {key: builder.weight(f"{key}_l{layer}", np.stack([w[key] for w in weights])) for key in weights[0]}
-        inputs = [x, given["W"], given["R"], given.get("B", ""), rows, here["h"]]
-        inputs += [here["c"], given.get("P", "")] if spec.has_memory else []
+        stored = {key: builder.weight(f"{key}_l{layer}", np.stack([w[key] for w in weights])) for key in weights[0]}
+        inputs = [x, stored["W"], stored["R"], stored.get("B", ""), rows, here["h"]]
+        inputs += [here["c"], stored.get("P", "")] if spec.has_memory else []
         while not inputs[-1]:
             inputs.pop()
         results = [f"y_l{layer}", *(f"{name}_n_l{layer}" for name in names)]
@@ -169,25 +169,25 @@ def _write_stack(builder: _Builder, stack: Recurrent, lengths: bool) -> None:
 
 
 def _attributes(spec: StackSpec) -> dict[str, Any]:
-    found: dict[str, Any] = {
+    attributes: dict[str, Any] = {
         "hidden_size": spec.hidden_size,
         "direction": "bidirectional" if spec.bidirectional else "forward",
     }
     if spec.cell == "gru":
-        found["linear_before_reset"] = int(spec.reset_after)
+        attributes["linear_before_reset"] = int(spec.reset_after)
     if spec.coupled:
-        found["input_forget"] = 1
+        attributes["input_forget"] = 1
     if spec.clip is not None:
-        found["clip"] = float(spec.clip)
+        attributes["clip"] = float(spec.clip)
     named = spec.activations or ((("Relu", 0.0, 0.0),) if spec.nonlinearity == "relu" else ())
     if named:
         from gpulstm.engines.activations import ACTIVATIONS
 
-        found["activations"] = [name for name, _, _ in named] * spec.directions
-        for place, key in ((1, "alpha"), (2, "beta")):
-            numbers = [float(entry[place]) for entry in named if key in ACTIVATIONS[entry[0]].takes] * spec.directions
-            found |= {f"activation_{key}": numbers} if numbers else {}
-    return found
+        attributes["activations"] = [name for name, _, _ in named] * spec.directions
+        for index, key in ((1, "alpha"), (2, "beta")):
+            numbers = [float(entry[index]) for entry in named if key in ACTIVATIONS[entry[0]].takes] * spec.directions
+            attributes |= {f"activation_{key}": numbers} if numbers else {}
+    return attributes
 
 
 def _layer_weights(spec: StackSpec, params: dict[str, np.ndarray], suffix: str) -> dict[str, np.ndarray]:
@@ -200,7 +200,7 @@ def _layer_weights(spec: StackSpec, params: dict[str, np.ndarray], suffix: str) 
         return np.concatenate([parts.get(gate, none) for gate in order])
 
     order = _GATES[spec.cell]
-    found = {
+    weights = {
         "W": gates(params[f"W_x{suffix}"].T, spec.gate_names, order),
         "R": gates(params[f"W_h{suffix}"].T, spec.gate_names, order),
     }
@@ -209,10 +209,10 @@ def _layer_weights(spec: StackSpec, params: dict[str, np.ndarray], suffix: str) 
         second = np.zeros_like(first)
         if f"b_hn{suffix}" in params:
             second[order.index("n") * size :] = params[f"b_hn{suffix}"]
-        found["B"] = np.concatenate([first, second])
+        weights["B"] = np.concatenate([first, second])
     if spec.peepholes:
-        found["P"] = gates(params[f"p{suffix}"], "io" if spec.coupled else "ifo", "iof")
-    return found
+        weights["P"] = gates(params[f"p{suffix}"], "io" if spec.coupled else "ifo", "iof")
+    return weights
 
 
 # -- the head --------------------------------------------------------------------------------------------------------

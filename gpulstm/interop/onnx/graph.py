@@ -113,9 +113,9 @@ def read(source: Any, operators: Mapping[str, Operator]) -> Graph:
         ConfigError: there is no such file.
         MissingExtraError: the onnx package is not installed.
     """
-    beside = None
+    folder = None
     if isinstance(source, (str, os.PathLike)):
-        beside, source = Beside(Path(source).parent), files.read(source, InteropError, missing=ConfigError)
+        folder, source = ModelFolder(Path(source).parent), files.read(source, InteropError, missing=ConfigError)
     elif callable(getattr(source, "SerializeToString", None)):
         source = source.SerializeToString()
     if not isinstance(source, (bytes, bytearray, memoryview)):
@@ -126,20 +126,20 @@ def read(source: Any, operators: Mapping[str, Operator]) -> Graph:
     opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
     if opset not in OPSETS:
         raise InteropError(f"the model uses operator set {opset}, expected {OPSETS[0]} to {OPSETS[-1]}")
-    return _graph(model.graph, opset, beside, operators)
+    return _graph(model.graph, opset, folder, operators)
 
 
-def _graph(raw: onnx.GraphProto, opset: int, beside: Beside | None, operators: Mapping[str, Operator]) -> Graph:
+def _graph(raw: onnx.GraphProto, opset: int, folder: ModelFolder | None, operators: Mapping[str, Operator]) -> Graph:
     if raw.sparse_initializer:
         raise InteropError("the model has sparse weights, which are not read; store them dense")
     _check_operators(raw.node, operators)
-    nodes = [_node(node, operators[node.op_type], beside) for node in raw.node]
+    nodes = [_node(node, operators[node.op_type], folder) for node in raw.node]
     inputs, outputs = ([_value(value) for value in values] for values in (raw.input, raw.output))
     weights: dict[str, np.ndarray] = {}
     for tensor in raw.initializer:
         if tensor.name in weights:
             raise InteropError(f"two weights are named {tensor.name!r}")
-        weights[tensor.name] = array(tensor, f"weight {tensor.name!r}", beside)
+        weights[tensor.name] = array(tensor, f"weight {tensor.name!r}", folder)
     _check_order(nodes, {value.name for value in inputs} | weights.keys(), outputs)
     for value in inputs:
         default = weights.get(value.name)
@@ -196,7 +196,7 @@ def _extent(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
     return dim.dim_value if dim.WhichOneof("value") == "dim_value" else dim.dim_param or None
 
 
-def _node(raw: onnx.NodeProto, operator: Operator, beside: Beside | None) -> Node:
+def _node(raw: onnx.NodeProto, operator: Operator, folder: ModelFolder | None) -> Node:
     node = Node(raw.op_type, raw.name, list(raw.input), list(raw.output), {})
     if not any(node.outputs):
         raise InteropError(f"a {raw.op_type} node {raw.name!r} has no outputs")
@@ -212,11 +212,11 @@ def _node(raw: onnx.NodeProto, operator: Operator, beside: Beside | None) -> Nod
             raise InteropError(f"the {node} has attribute {attribute.name!r} twice")
         if attribute.name not in operator.attributes:
             raise InteropError(f"the {node} has an attribute {attribute.name!r}, which is not supported")
-        node.attributes[attribute.name] = _attribute(attribute, node, beside)
+        node.attributes[attribute.name] = _attribute(attribute, node, folder)
     return node
 
 
-def _attribute(raw: onnx.AttributeProto, node: Node, beside: Beside | None) -> Any:
+def _attribute(raw: onnx.AttributeProto, node: Node, folder: ModelFolder | None) -> Any:
     kinds: dict[int, Callable[[], Any]] = {
         _FLOAT: lambda: raw.f,
         _INT: lambda: raw.i,
@@ -231,7 +231,7 @@ def _attribute(raw: onnx.AttributeProto, node: Node, beside: Beside | None) -> A
     if raw.type in kinds:
         return kinds[raw.type]()
     if raw.type == _TENSOR and raw.HasField("t"):
-        return array(raw.t, f"attribute {raw.name!r} of the {node}", beside)
+        return array(raw.t, f"attribute {raw.name!r} of the {node}", folder)
     raise InteropError(f"attribute {raw.name!r} of the {node} has type {raw.type} of ONNX, which is not supported")
 
 
@@ -243,7 +243,7 @@ def _text(raw: bytes, node: Node) -> str:
 
 
 # -- tensors ---------------------------------------------------------------------------------------------------------
-def array(tensor: onnx.TensorProto, what: str, beside: Beside | None) -> np.ndarray:
+def array(tensor: onnx.TensorProto, what: str, folder: ModelFolder | None) -> np.ndarray:
     """A tensor of a file as a NumPy array.
 
     Raises:
@@ -259,7 +259,7 @@ def array(tensor: onnx.TensorProto, what: str, beside: Beside | None) -> np.ndar
     count = math.prod(shape)
     data = tensor.raw_data  # a copy
     if tensor.data_location == _EXTERNAL:
-        data = _external(tensor, what, beside, count * dtype.itemsize)
+        data = _external(tensor, what, folder, count * dtype.itemsize)
     elif count and not data:
         return _listed(tensor, what, dtype, shape)
     if len(data) != count * dtype.itemsize:
@@ -291,30 +291,29 @@ def _listed(tensor: onnx.TensorProto, what: str, dtype: np.dtype[Any], shape: tu
         raise InteropError(f"{what} holds numbers that are no {dtype.name}") from error
 
 
-def _external(tensor: onnx.TensorProto, what: str, beside: Beside | None, size: int) -> bytes:
+def _external(tensor: onnx.TensorProto, what: str, folder: ModelFolder | None, size: int) -> bytes:
     """The bytes of a weight that lies in a file of its own, which must be in the model's folder."""
     entries = {entry.key: entry.value for entry in tensor.external_data}
     location = entries.get("location", "")
-    if beside is None:
+    if folder is None:
         raise InteropError(f"{what} lies in another file, {location!r}; give the model's path, not its bytes")
-    path = beside.path(location, what)
+    path = folder.path(location, what)
     try:
         offset, length = int(entries.get("offset", "0")), int(entries.get("length", str(size)))
     except ValueError as error:
         raise InteropError(f"{what} has an offset or length that is no number") from error
-    there = path.stat().st_size
-    if offset < 0 or length != size or offset + length > there:
+    held = path.stat().st_size
+    if offset < 0 or length != size or offset + length > held:
         raise InteropError(
-            f"{what} needs {size} bytes, but the file names {length} from {offset} on in {location!r}, "
-            f"which has {there}"
+            f"{what} needs {size} bytes, but the file names {length} from {offset} on in {location!r}, which has {held}"
         )
-    beside.take(location, length, there)
+    folder.take(location, length, held)
     with files.opened(path, InteropError) as file:
         file.seek(offset)
         return file.read(length)
 
 
-class Beside:
+class ModelFolder:
     """The folder of a model, whose files hold weights; what is read of each is added up.
 
     Args:
@@ -340,15 +339,15 @@ class Beside:
         if not is_inside:
             raise InteropError(f"{what} lies in {location!r}, which is outside the model's folder and is not opened")
         if not is_file:
-            raise InteropError(f"{what} lies in {location!r}, and there is no such file beside the model")
+            raise InteropError(f"{what} lies in {location!r}, and there is no such file next to the model")
         return path
 
-    def take(self, location: str, count: int, there: int) -> None:
+    def take(self, location: str, count: int, held: int) -> None:
         """Count bytes that are read of a file of `there` bytes: twice all of it, since weights may be shared.
 
         Raises:
             InteropError: they are more.
         """
         self._taken[location] = self._taken.get(location, 0) + count
-        if self._taken[location] > 2 * there:
-            raise InteropError(f"the weights in {location!r} add up to more than twice the {there} bytes that it has")
+        if self._taken[location] > 2 * held:
+            raise InteropError(f"the weights in {location!r} add up to more than twice the {held} bytes that it has")

@@ -70,7 +70,7 @@ class OnnxNet:
         self.inputs, self.outputs = graph.inputs, graph.outputs
         self._weights = {name: self._place(value) for name, value in graph.weights.items()}
         self.nodes = self._fold(folding)
-        self.layers = {place: Layer(node, engine) for place, node in enumerate(self.nodes) if node.op in RECURRENT}
+        self.layers = {index: Layer(node, engine) for index, node in enumerate(self.nodes) if node.op in RECURRENT}
         self._last_use = self._last_uses()
 
     def __repr__(self) -> str:
@@ -97,30 +97,30 @@ class OnnxNet:
             ShapeError, DTypeError, DeviceError: an input does not fit what the model states.
             InteropError: a node cannot do what the model asks of it; it is named.
         """
-        wanted = [value.name for value in self.outputs] if outputs is None else list(outputs)
-        unknown = set(wanted) - {value.name for value in self.outputs}
+        names = [value.name for value in self.outputs] if outputs is None else list(outputs)
+        unknown = set(names) - {value.name for value in self.outputs}
         if unknown:
             raise ConfigError(f"there is no output {min(unknown)!r}; there are: {_names(self.outputs)}")
         with self.backend.activate(), np.errstate(all="ignore"):  # ONNX's arithmetic makes infinities without a word
             values: dict[str, Any] = {**self._weights, **self._inputs(inputs)}
             context = Context(self.backend, self.graph.opset, self.limit)
-            for place, node in enumerate(self.nodes):
-                given = [values[name] if name else None for name in node.inputs]
-                values |= zip(node.outputs, self._step(context, node, given, self.layers.get(place)), strict=False)
-                for name in self._last_use[place]:
+            for index, node in enumerate(self.nodes):
+                arguments = [values[name] if name else None for name in node.inputs]
+                values |= zip(node.outputs, self._step(context, node, arguments, self.layers.get(index)), strict=False)
+                for name in self._last_use[index]:
                     del values[name]
-            found = [values[name] for name in wanted]
-            return [value if self.backend.owns(value) else self.backend.from_host(value) for value in found]
+            results = [values[name] for name in names]
+            return [value if self.backend.owns(value) else self.backend.from_host(value) for value in results]
 
-    def _step(self, context: Context, node: Node, given: list[Any], layer: Layer | None = None) -> tuple[Any, ...]:
+    def _step(self, context: Context, node: Node, arguments: list[Any], layer: Layer | None = None) -> tuple[Any, ...]:
         operator = OPERATORS[node.op]
         try:
-            given = context.prepare(given, operator.host)
+            arguments = context.prepare(arguments, operator.host)
             if layer is not None:
                 host = operator.host
-                inputs = (self._on_device(v) if i not in host else v for i, v in enumerate(given))
+                inputs = (self._on_device(v) if i not in host else v for i, v in enumerate(arguments))
                 return layer.run(context, Inputs(*inputs))
-            result = operator.run(context, node, *given)
+            result = operator.run(context, node, *arguments)
         except InteropError:
             raise
         except _FAILURES as error:
@@ -139,12 +139,12 @@ class OnnxNet:
                 if node.op in RECURRENT or not names <= self._weights.keys() - changeable:
                     left.append(node)
                     continue
-                given = [self._weights[name] if name else None for name in node.inputs]
-                read = [value for value in given if value is not None]
+                arguments = [self._weights[name] if name else None for name in node.inputs]
+                read = [value for value in arguments if value is not None]
                 budget.spend(node, operations=4 * sum(value.size for value in read))
                 if sum(value.nbytes for value in read) > budget.bytes:  # most results are about as large
                     budget.spend(node, budget.bytes + 1)
-                results = self._step(context, node, given)
+                results = self._step(context, node, arguments)
                 shared = {id(value) for value in read}
                 budget.spend(node, sum(value.nbytes for value in results if id(value) not in shared))
                 self._weights |= {name: self._place(value) for name, value in zip(node.outputs, results, strict=False)}
@@ -167,45 +167,45 @@ class OnnxNet:
         return found[::-1]
 
     # -- arguments ---------------------------------------------------------------------------------------------------
-    def _inputs(self, given: Sequence[Any] | Mapping[str, Any]) -> dict[str, Any]:
-        if not isinstance(given, Mapping):
-            if isinstance(given, (np.ndarray, str)) or not isinstance(given, Iterable):
-                raise ShapeError(f"inputs is a {type(given).__name__}, expected a list or a dict of arrays")
-            given = list(given)
-            if len(given) > len(self.inputs):
+    def _inputs(self, inputs: Sequence[Any] | Mapping[str, Any]) -> dict[str, Any]:
+        if not isinstance(inputs, Mapping):
+            if isinstance(inputs, (np.ndarray, str)) or not isinstance(inputs, Iterable):
+                raise ShapeError(f"inputs is a {type(inputs).__name__}, expected a list or a dict of arrays")
+            inputs = list(inputs)
+            if len(inputs) > len(self.inputs):
                 raise ShapeError(
-                    f"inputs has {len(given)} arrays, expected at most {len(self.inputs)}: {_names(self.inputs)}"
+                    f"inputs has {len(inputs)} arrays, expected at most {len(self.inputs)}: {_names(self.inputs)}"
                 )
-            given = {value.name: array for value, array in zip(self.inputs, given, strict=False)}
-        unknown = sorted(given.keys() - {value.name for value in self.inputs})
+            inputs = {value.name: array for value, array in zip(self.inputs, inputs, strict=False)}
+        unknown = sorted(inputs.keys() - {value.name for value in self.inputs})
         if unknown:
             raise ShapeError(f"there is no input {unknown[0]!r}; there are: {_names(self.inputs)}")
-        found = {}
+        checked = {}
         for value in self.inputs:
-            if value.name in given:
-                found[value.name] = self._input(value, given[value.name])
+            if value.name in inputs:
+                checked[value.name] = self._input(value, inputs[value.name])
             elif value.name not in self._weights:
                 raise ShapeError(f"input {value.name!r} is missing; there are: {_names(self.inputs)}")
-        return found
+        return checked
 
-    def _input(self, value: Value, given: Any) -> Any:
+    def _input(self, value: Value, array: Any) -> Any:
         integers = value.dtype is not None and np.dtype(value.dtype).kind != "f"
-        if integers and not self.backend.owns(given):
-            given = np.asarray(given)
-            if given.dtype.kind not in "iub":
-                raise DTypeError(f"input {value.name!r} has dtype {given.dtype}, expected {value.dtype}")
+        if integers and not self.backend.owns(array):
+            array = np.asarray(array)
+            if array.dtype.kind not in "iub":
+                raise DTypeError(f"input {value.name!r} has dtype {array.dtype}, expected {value.dtype}")
         else:
-            given = self.backend.asarray(given, name=f"input {value.name!r}")
-        if value.dtype is not None and given.dtype != value.dtype:
-            given = given.astype(value.dtype)
+            array = self.backend.asarray(array, name=f"input {value.name!r}")
+        if value.dtype is not None and array.dtype != value.dtype:
+            array = array.astype(value.dtype)
         if value.shape is not None:
-            fits = len(value.shape) == given.ndim and all(
-                not isinstance(wanted, int) or wanted == extent
-                for wanted, extent in zip(value.shape, given.shape, strict=True)
+            fits = len(value.shape) == array.ndim and all(
+                not isinstance(stated, int) or stated == extent
+                for stated, extent in zip(value.shape, array.shape, strict=True)
             )
             if not fits:
-                raise ShapeError(f"input {value.name!r} has shape {tuple(given.shape)}, expected {value.shape}")
-        return given
+                raise ShapeError(f"input {value.name!r} has shape {tuple(array.shape)}, expected {value.shape}")
+        return array
 
 
 def _names(values: Iterable[Value]) -> str:

@@ -87,15 +87,15 @@ class Context:
             index in host or value is None or isinstance(value, np.ndarray) for index, value in enumerate(values)
         ]
         self.xp = np if all(on_host) else self.backend.xp
-        found: list[Any] = []
+        prepared: list[Any] = []
         for index, value in enumerate(values):
             if value is None:
-                found.append(None)
+                prepared.append(None)
             elif index in host:
-                found.append(value if isinstance(value, np.ndarray) else self.backend.to_host(value))
+                prepared.append(value if isinstance(value, np.ndarray) else self.backend.to_host(value))
             else:
-                found.append(value if self.xp is np or self.backend.owns(value) else self.backend.from_host(value))
-        return found
+                prepared.append(value if self.xp is np or self.backend.owns(value) else self.backend.from_host(value))
+        return prepared
 
 
 def operator(
@@ -213,7 +213,7 @@ def _binary(name: str, function: Callable[[Any, Array, Array], Array], attribute
 def _divide(xp: Any, a: Array, b: Array) -> Array:
     if a.dtype.kind == "f":
         return a / b
-    quotient = xp.abs(a) // xp.abs(b)  # integers round towards zero
+    quotient = xp.abs(a) // xp.abs(b)  # integers round toward zero
     return xp.where((a < 0) != (b < 0), -quotient, quotient).astype(a.dtype)
 
 
@@ -303,7 +303,7 @@ def _reduction(name: str, function: Callable[..., Array], lowest: bool | None = 
 
 def _number_of(x: Array, axis: tuple[int, ...], **over: Any) -> Any:
     """How many numbers a mean is of; a NumPy number, for none of them gives NaN as ONNX has it and no error."""
-    return np.float64(math.prod(x.shape[place] for place in axis)).astype(x.dtype if x.dtype.kind == "f" else "f8")
+    return np.float64(math.prod(x.shape[one] for one in axis)).astype(x.dtype if x.dtype.kind == "f" else "f8")
 
 
 _reduction("ReduceSum", lambda xp, x, **over: xp.sum(x, **over))
@@ -317,7 +317,7 @@ _reduction("ReduceProd", lambda xp, x, **over: xp.prod(x, **over))
 def _argmax(context: Context, node: Node, x: Array) -> Array:
     xp, axis = context.xp, axis_of(node, node.get("axis", 0), x.ndim)
     if node.get("select_last_index", 0):
-        place = x.shape[axis] - 1 - xp.argmax(xp.flip(x, axis=axis), axis=axis)
+        index = x.shape[axis] - 1 - xp.argmax(xp.flip(x, axis=axis), axis=axis)
     else:
-        place = xp.argmax(x, axis=axis)
-    return (xp.expand_dims(place, axis) if node.get("keepdims", 1) else place).astype("int64")
+        index = xp.argmax(x, axis=axis)
+    return (xp.expand_dims(index, axis) if node.get("keepdims", 1) else index).astype("int64")

@@ -78,12 +78,12 @@ class Layer:
         if unknown:
             raise InteropError(f"the {node} has activation {unknown[0]!r}, expected one of {', '.join(known.values())}")
         left = {key: list(node.get(f"activation_{key}", [])) for key in ("alpha", "beta")}
-        found = []
+        chosen = []
         for name in (known[name.lower()] for name in names):
             takes = activations.ACTIVATIONS[name].takes
             numbers = {key: left[key].pop(0) for key in takes if left[key]}
-            found.append(activations.named(name, **numbers))
-        return [tuple(found[place : place + count]) for place in range(0, len(found), count)]
+            chosen.append(activations.named(name, **numbers))
+        return [tuple(chosen[start : start + count]) for start in range(0, len(chosen), count)]
 
     # -- weights ---------------------------------------------------------------------------------------------------
     def prepare(self, context: Context, dtype: str, weights: tuple[Array | None, ...]) -> None:
@@ -102,15 +102,15 @@ class Layer:
             if value is not None and value.shape != shape:
                 raise InteropError(f"the {self.node} has {name} of shape {value.shape}, expected {shape}")
         self.directions = []
-        for place, reverse in enumerate(self.reversed):
-            spec = self._spec(place, inputs, hidden, dtype, b is not None, p is not None)
-            parts = [None if value is None else value[place] for value in (w, r, b, p)]
+        for side, reverse in enumerate(self.reversed):
+            spec = self._spec(side, inputs, hidden, dtype, b is not None, p is not None)
+            parts = [None if value is None else value[side] for value in (w, r, b, p)]
             values = self._values(spec, *parts)
             self.directions.append(Direction(spec, values, context.backend, reverse=reverse, engine=self.engine))
         self.seen = weights
 
-    def _spec(self, place: int, inputs: int, hidden: int, dtype: str, bias: bool, peepholes: bool) -> StackSpec:
-        named, relu = self.activations[place], self.cell == "rnn" and self.activations[place][0][0] == "Relu"
+    def _spec(self, side: int, inputs: int, hidden: int, dtype: str, bias: bool, peepholes: bool) -> StackSpec:
+        named, relu = self.activations[side], self.cell == "rnn" and self.activations[side][0][0] == "Relu"
         clip = self.node.get("clip")
         try:
             return StackSpec(
@@ -135,7 +135,7 @@ class Layer:
 
         def rows(value: np.ndarray) -> np.ndarray:
             parts = np.split(value, len(self.gates))
-            return np.concatenate([parts[place] for place in order])
+            return np.concatenate([parts[index] for index in order])
 
         values = {"W_x": rows(w).T, "W_h": rows(r).T}
         if b is not None:
@@ -204,7 +204,7 @@ class Layer:
                 raise InteropError(f"the {self.node} has {name} of shape {value.shape}, expected {shape}")
             parts.append(xp.zeros(shape, dtype) if value is None else xp.asarray(value, dtype=dtype))
         memory = self.cell == "lstm"
-        return [State(parts[0][place], parts[1][place] if memory else None) for place in range(shape[0])]
+        return [State(parts[0][side], parts[1][side] if memory else None) for side in range(shape[0])]
 
 
 def _not_prepared(context: Context, node: Node, *inputs: Any) -> Any:

@@ -24,12 +24,12 @@ def _size(context: Context, node: Node, x: Array) -> np.ndarray:
 
 @operator("Reshape", "allowzero", inputs=(2, 2), host=(1,))
 def _reshape(context: Context, node: Node, x: Array, shape: np.ndarray) -> Array:
-    wanted = [int(extent) for extent in shape]
+    extents = [int(extent) for extent in shape]
     if not node.get("allowzero", 0):
-        wanted = [x.shape[place] if not extent and place < x.ndim else extent for place, extent in enumerate(wanted)]
-    if any(extent < -1 for extent in wanted) or wanted.count(-1) > 1:
-        raise InteropError(f"the {node} asks for shape {wanted}, expected extents with at most one -1")
-    return x.reshape(wanted)
+        extents = [x.shape[axis] if not extent and axis < x.ndim else extent for axis, extent in enumerate(extents)]
+    if any(extent < -1 for extent in extents) or extents.count(-1) > 1:
+        raise InteropError(f"the {node} asks for shape {extents}, expected extents with at most one -1")
+    return x.reshape(extents)
 
 
 @operator("Flatten", "axis")
@@ -54,12 +54,12 @@ def _squeeze(context: Context, node: Node, x: Array, axes: np.ndarray | None = N
     chosen = node.get("axes") if axes is None else axes.tolist()
     if chosen is None:
         chosen = [axis for axis, extent in enumerate(x.shape) if extent == 1]
-    places = tuple(axis_of(node, axis, x.ndim) for axis in chosen)
-    if any(x.shape[axis] != 1 for axis in places):
+    removed = tuple(axis_of(node, axis, x.ndim) for axis in chosen)
+    if any(x.shape[axis] != 1 for axis in removed):
         raise InteropError(
-            f"the {node} removes axes {list(places)} of a value of shape {x.shape}, expected extents of 1"
+            f"the {node} removes axes {list(removed)} of a value of shape {x.shape}, expected extents of 1"
         )
-    return context.xp.squeeze(x, places)
+    return context.xp.squeeze(x, removed)
 
 
 @operator("Unsqueeze", "axes", inputs=(1, 2), host=(1,))
@@ -73,12 +73,12 @@ def _unsqueeze(context: Context, node: Node, x: Array, axes: np.ndarray | None =
 
 @operator("Expand", inputs=(2, 2), host=(1,))
 def _expand(context: Context, node: Node, x: Array, shape: np.ndarray) -> Array:
-    wanted = [int(extent) for extent in shape]
-    if any(extent < 0 for extent in wanted):
-        raise InteropError(f"the {node} asks for shape {wanted}")
-    found = np.broadcast_shapes(x.shape, tuple(wanted)) if max(wanted, default=0) < 2**40 else tuple(wanted)
-    context.room(node, found, x.dtype.itemsize)
-    return context.xp.broadcast_to(x, found)
+    extents = [int(extent) for extent in shape]
+    if any(extent < 0 for extent in extents):
+        raise InteropError(f"the {node} asks for shape {extents}")
+    result = np.broadcast_shapes(x.shape, tuple(extents)) if max(extents, default=0) < 2**40 else tuple(extents)
+    context.room(node, result, x.dtype.itemsize)
+    return context.xp.broadcast_to(x, result)
 
 
 @operator("Tile", inputs=(2, 2), host=(1,))
@@ -101,12 +101,12 @@ def _constant(context: Context, node: Node) -> np.ndarray:
 @operator("ConstantOfShape", "value", host=(0,))
 def _constant_of_shape(context: Context, node: Node, shape: np.ndarray) -> Array:
     value = node.get("value", np.zeros(1, np.float32))
-    wanted = [int(extent) for extent in shape]
-    if any(extent < 0 for extent in wanted) or value.size != 1:
-        raise InteropError(f"the {node} asks for shape {wanted} of {value.size} values, expected one value")
-    context.room(node, wanted, value.dtype.itemsize)
+    extents = [int(extent) for extent in shape]
+    if any(extent < 0 for extent in extents) or value.size != 1:
+        raise InteropError(f"the {node} asks for shape {extents} of {value.size} values, expected one value")
+    context.room(node, extents, value.dtype.itemsize)
     xp = context.backend.xp if value.dtype.kind == "f" else np
-    return xp.full(wanted, value.reshape(()).item(), dtype=value.dtype)
+    return xp.full(extents, value.reshape(()).item(), dtype=value.dtype)
 
 
 @operator("Range", inputs=(3, 3), host=(0, 1, 2))
@@ -130,7 +130,7 @@ def _split(context: Context, node: Node, x: Array, split: np.ndarray | None = No
     sizes = node.get("split") if split is None else split.tolist()
     if sizes is None:
         part = -(-x.shape[axis] // count)
-        sizes = [max(0, min(part, x.shape[axis] - part * place)) for place in range(count)]
+        sizes = [max(0, min(part, x.shape[axis] - part * index)) for index in range(count)]
     if len(sizes) != count or sum(sizes) != x.shape[axis] or any(size < 0 for size in sizes):
         raise InteropError(f"the {node} splits {x.shape[axis]} into {sizes} for {count} outputs")
     return tuple(context.xp.split(x, np.cumsum(sizes)[:-1].tolist(), axis=axis))
@@ -155,8 +155,8 @@ def _slice(
         raise InteropError(f"the {node} has starts {first}, ends {last}, axes {chosen} and steps {by}")
     cut = [slice(None)] * x.ndim
     for start, end, axis, step in zip(first, last, chosen, by, strict=True):
-        place = axis_of(node, axis, x.ndim)
-        cut[place] = _bounds(start, end, step, x.shape[place])
+        number = axis_of(node, axis, x.ndim)
+        cut[number] = _bounds(start, end, step, x.shape[number])
     return x[tuple(cut)]
 
 
@@ -209,8 +209,8 @@ def _pad(
     if mode is None or len(sizes) != 2 * len(chosen) or any(size < 0 for size in sizes):
         raise InteropError(f"the {node} pads {sizes} on axes {chosen} with mode {node.get('mode')!r}")
     width = [(0, 0)] * x.ndim
-    for place, axis in enumerate(chosen):
-        width[axis] = (sizes[place], sizes[place + len(chosen)])
+    for index, axis in enumerate(chosen):
+        width[axis] = (sizes[index], sizes[index + len(chosen)])
     context.room(node, (extent + sum(pair) for extent, pair in zip(x.shape, width, strict=True)), x.dtype.itemsize)
     fill = node.get("value", 0.0) if value is None else value.reshape(()).item()
     more = {"constant_values": fill} if mode == "constant" else {}
@@ -225,7 +225,7 @@ def _reverse_sequence(context: Context, node: Node, x: Array, lengths: Array) ->
             f"the {node} has axes {batch} and {time} and {lengths.shape} lengths for a value of {x.shape}"
         )
     x = x if time == 0 else xp.swapaxes(x, 0, 1)
-    place = xp.arange(x.shape[0])[:, None]
-    order = xp.where(place < lengths[None, :], lengths[None, :] - 1 - place, place)
+    step = xp.arange(x.shape[0])[:, None]
+    order = xp.where(step < lengths[None, :], lengths[None, :] - 1 - step, step)
     turned = x[order, xp.arange(x.shape[1])[None, :]]
     return turned if time == 0 else xp.swapaxes(turned, 0, 1)

@@ -37,14 +37,14 @@ def stack_from_onnx(source: Any, *, device: str | Backend = "auto", seed: int = 
     sides = len(layers[0].directions)
     values: dict[str, Any] = {}
     spec = dataclasses.replace(first, num_layers=len(layers), bidirectional=sides == 2)
-    for place, layer in enumerate(layers):
-        expected = dataclasses.replace(first, input_size=spec.layer_input_size(place))
+    for index, layer in enumerate(layers):
+        expected = dataclasses.replace(first, input_size=spec.layer_input_size(index))
         if [direction.spec for direction in layer.directions] != [expected] * sides:
             raise InteropError(f"the {layer.node} differs from the first recurrent node in cell, size or options")
         if layer.reversed[0]:
             raise InteropError(f"the {layer.node} reads backwards alone, which no stack does")
         for side, direction in enumerate(layer.directions):
-            suffix = spec.suffixes[place * sides + side]
+            suffix = spec.suffixes[index * sides + side]
             values |= {f"{name}{suffix}": value for name, value in direction.params.items()}
     stack = Recurrent(spec, device=device, seed=seed, initial=False)
     stack.params.load(values)
@@ -63,39 +63,39 @@ def difference(source: Any, stack: Recurrent, rng: np.random.Generator) -> float
     end.outputs[0] = names[1]
     outputs = [Value(name, None, None) for name in names]
     seen = OnnxNet(dataclasses.replace(net.graph, outputs=outputs), net.backend, None, net.limit)
-    given = {}
+    inputs = {}
     for value in net.inputs:
         if value.name not in net.graph.weights:
             shape = [
-                extent if isinstance(extent, int) else (4, 2)[place % 2]
-                for place, extent in enumerate(value.shape or (4, 2))
+                extent if isinstance(extent, int) else (4, 2)[axis % 2]
+                for axis, extent in enumerate(value.shape or (4, 2))
             ]
             if math.prod(shape) > _COMPARED:
                 raise InteropError(f"input {value.name!r} has shape {tuple(shape)}, too large to compare results on")
             is_float = value.dtype is None or value.dtype.startswith("float")
-            given[value.name] = rng.normal(size=shape) if is_float else np.ones(shape, value.dtype)
-    x, y = seen.run(given)
+            inputs[value.name] = rng.normal(size=shape) if is_float else np.ones(shape, value.dtype)
+    x, y = seen.run(inputs)
     x = x if not layers[0].batch_first else x.swapaxes(0, 1)
     y = y.transpose(1, 2, 0, 3) if layers[-1].batch_first else y
     steps, _, batch, _ = y.shape
-    wanted = y.transpose(0, 2, 1, 3).reshape(steps, batch, -1)
-    return float(np.abs(to_host(stack(stack.backend.from_host(x))[0]) - wanted).max())
+    expected = y.transpose(0, 2, 1, 3).reshape(steps, batch, -1)
+    return float(np.abs(to_host(stack(stack.backend.from_host(x))[0]) - expected).max())
 
 
 def _prepared(net: OnnxNet) -> list[Layer]:
     """The recurrent nodes in order, with their weights in this library's form."""
     graph: Graph = net.graph
     known = net.constants
-    found = []
+    layers = []
     for layer in net.layers.values():
         inputs = [*layer.node.inputs, *[""] * 8]
-        names = [inputs[place] for place in (1, 2, 3, 7)]
+        names = [inputs[index] for index in (1, 2, 3, 7)]
         if any(name and name not in known for name in names):
             raise InteropError(f"the {layer.node} has weights that are computed from the model's inputs")
         w, r, b, p = (known[name] if name else None for name in names)
         dtype = "float32" if w.dtype.name == "float16" else w.dtype.name  # type: ignore[union-attr]
         layer.prepare(Context(net.backend, graph.opset, net.limit), dtype, (w, r, b, p))
-        found.append(layer)
-    if not found:
+        layers.append(layer)
+    if not layers:
         raise InteropError("the model has no LSTM, GRU or RNN node")
-    return found
+    return layers

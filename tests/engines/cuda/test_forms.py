@@ -8,15 +8,6 @@ import sys
 
 import cuda_forms
 import pytest
-from variables import SetVariable
-
-import gpulstm
-import hostgpu
-from gpulstm.arrays.devices import resolve, to_host
-from gpulstm.engines.cuda import persistent, planner
-from gpulstm.engines.dispatch import choose
-from gpulstm.engines.spec import Call, StackSpec
-from gpulstm.errors import ConfigError, EngineError
 
 MODES = {
     "lazy streams": {"HOSTGPU_LAZY": "1"},
@@ -25,17 +16,6 @@ MODES = {
     "memory check": {"HOSTGPU_MEMCHECK": "1", "GPULSTM_TEST_POOL": "none"},
     "poison": {"HOSTGPU_POISON": "1", "GPULSTM_TEST_POOL": "none"},
 }
-
-
-@pytest.mark.cuda
-@pytest.mark.parametrize("case", [case for form in planner.FORMS for case in cuda_forms.cases(form)], ids=str)
-def test_every_form_equals_the_reference_and_repeats_bit_for_bit(case: cuda_forms.Case) -> None:
-    reason = cuda_forms.impossible(case)
-    if reason is not None:
-        assert planner.card_of("cuda:0").capability < 90 or "the card has" in reason, reason
-        return
-    worst, place = cuda_forms.compare(case)
-    assert worst <= 1, place
 
 
 @pytest.mark.cuda
@@ -49,139 +29,3 @@ def test_every_form_in_every_mode_of_the_simulator(mode: str) -> None:
     )
     assert run.returncode == 0, run.stdout + run.stderr
     assert run.stdout.count("ok ") > 65
-
-
-@pytest.mark.cuda
-def test_an_override_that_is_none_is_refused(set_variable: SetVariable) -> None:
-    layer = gpulstm.LSTM(2, 3, device="cuda")
-    for name in (planner.FORM, planner.TILE):
-        set_variable(name, "quick")
-        with pytest.raises(ConfigError, match=f"{name} is 'quick', expected"):
-            layer.explain(2, 2)
-        set_variable(name, None)
-
-
-@pytest.mark.cuda
-def test_a_step_is_one_launch(set_variable: SetVariable) -> None:
-    """Counted by the simulator; on a GPU there is no counter, and the kernels' own count is not looked at."""
-    if not hostgpu.simulated():
-        return
-    set_variable(planner.FORM, "fused")
-    set_variable(planner.GRAPH, "0")
-    layer = gpulstm.LSTM(2, 3, device="cuda")
-    x = resolve("cuda").xp.ones((7, 2, 2), "f")
-    y, _, tape = layer.forward(x)
-    layer.backward(tape, y)
-    with hostgpu.counting() as count:
-        y, _, tape = layer.forward(x)
-        layer.backward(tape, y)
-    assert count["kernels"]["gpulstm_forward"] == 7
-    assert count["kernels"]["gpulstm_backward"] == 8
-    assert count["mallocs"] == count["sync_stream"] == count["sync_implicit"] == count["copies_d2h"] == 0
-
-
-@pytest.mark.cuda
-def test_the_persistent_form_says_why_it_declines(set_variable: SetVariable) -> None:
-    set_variable(planner.FORM, "persistent")
-    for options, why in (
-        ({"dtype": "float64"}, "the persistent kernel has no float64"),
-        ({"hidden_size": 60000}, "needs 1875 blocks of 32 units at once"),
-    ):
-        layer = StackSpec(**{"cell": "lstm", "input_size": 2, "hidden_size": 8, **options})  # type: ignore[arg-type]
-        call = Call(layer, "cuda:0", 4, 3)
-        with pytest.raises(EngineError, match=f"GPULSTM_CUDA_FORM is 'persistent', but .*{why}"):
-            choose(call, "cuda")
-        assert why in str(choose(call).refused)  # what `explain` prints
-
-
-H100, A100, RTX4090, T4 = (132, 232448, 65536), (108, 166912, 65536), (128, 101376, 65536), (40, 65536, 65536)
-
-
-@pytest.mark.parametrize(
-    ("dtype", "batch", "hidden", "card", "expected"),
-    [
-        ("float32", 64, 256, H100, (8, 32, 4, 1.0)),  # four groups of 32 blocks
-        ("float32", 1, 1024, H100, (8, 128, 1, 1.0)),
-        ("float32", 64, 1024, RTX4090, (8, 128, 1, 1.0)),  # 16 MiB of weights, all in registers
-        ("float32", 64, 1536, H100, (12, 128, 1, 0.4)),  # 36 MiB, in registers and shared memory
-        ("float32", 64, 1024, A100, (12, 86, 1, 0.6)),
-        ("float16", 16, 1024, H100, (16, 64, 1, 1.0)),
-        ("float16", 64, 2048, H100, (16, 128, 1, 0.5)),  # 32 MiB of half the size
-        ("TF32", 64, 1024, H100, (16, 64, 2, 0.5)),
-        ("TF32", 64, 1536, H100, (12, 128, 1, 0.4)),  # does not fit in fragments, and need not be TF32
-        ("float16", 16, 640, T4, (16, 40, 1, 1.0)),
-        ("float32", 64, 2048, H100, "bytes of shared memory beside 131072 of registers, the card has 232448"),
-        ("float32", 64, 1024, T4, "shared memory"),
-        ("float32", 64, 256, (4, 232448, 65536), "needs 8 blocks of 32 units at once, the card has 4"),
-        ("float16", 64, 256, (4, 232448, 65536), "at once, the card has 4"),
-        ("float32", 1, 1024, (132, 101376, 32768), "bytes of shared memory, the card has 101376"),
-    ],
-)
-def test_where_the_weights_stay(
-    dtype: str, batch: int, hidden: int, card: tuple[int, int, int], expected: object
-) -> None:
-    kind, tensor = dtype.replace("TF32", "float32"), dtype != "float32"
-    found = persistent.layout("lstm", kind, batch, hidden, *card, tensor)
-    if isinstance(expected, str):
-        assert isinstance(found, str)
-        assert expected in found
-        return
-    assert isinstance(found, persistent.Layout)
-    units, panels, groups, held = expected  # type: ignore[misc]
-    assert (found.units, found.panels, found.groups) == (units, panels, groups)
-    assert min(found.forward.share, found.backward.share) == pytest.approx(held, abs=0.1)
-    assert max(found.forward.bytes, found.backward.bytes) <= card[1]
-    assert found.panels * found.groups <= card[0]
-    assert found.forward.tensor == found.backward.tensor == (tensor and units >= 16)
-    for product, inner in ((found.forward, hidden), (found.backward, 4 * hidden)):
-        spare = product.bytes - product.work
-        held_bytes = product.held * product.depth * product.columns * product.size
-        assert held_bytes <= 4 * persistent.WEIGHTS * product.threads
-        assert held_bytes + spare >= inner * product.columns * product.size  # all weights are somewhere
-    assert ("in registers, the rest" in str(found)) == (held < 1)
-
-
-@pytest.mark.cuda
-def test_a_grid_that_does_not_fit_is_refused_before_it_is_launched() -> None:
-    backend = resolve("cuda")
-    shape = persistent.shape(8, 32, 256, 4, 65536, False)
-    macros = (("GL_T", "float"), ("GL_R", "float"), ("GL_CELL", "0"), *shape.macros)
-    with pytest.raises(EngineError, match=r"needs 1000000 blocks at once and .* holds \d+"):
-        persistent._compiled(backend, macros, "gpulstm_forward_all", 256, 4096, 1000000)
-
-
-SHRUNK = """
-import numpy as np
-import gpulstm
-from gpulstm.engines.cuda import persistent, planner
-from gpulstm.arrays.devices import resolve, to_host
-launch = persistent._compiled
-def fewer(*args):
-    kernel = launch(*args)
-    return lambda grid, *rest, **more: kernel((grid[0] - 1,), *rest, **more)  # as CuPy does where it is too large
-persistent._compiled = fewer
-backend = resolve("cuda")
-layer = gpulstm.LSTM(2, 16, device="cuda")
-layer(backend.xp.ones((2, 3, 2), "f"))
-backend.synchronize()
-"""
-
-
-@pytest.mark.cuda
-def test_a_grid_that_came_out_smaller_stops_instead_of_computing_a_part() -> None:
-    """In a process of its own: a kernel that stops so leaves the device unusable."""
-    run = subprocess.run(
-        [sys.executable, "-c", SHRUNK], capture_output=True, text=True, env={**os.environ, planner.FORM: "persistent"}
-    )
-    assert run.returncode != 0
-    assert "CUDA" in run.stderr and "Error" in run.stderr
-
-
-@pytest.mark.cuda
-def test_layers_of_several_sizes_share_a_persistent_kernel(set_variable: SetVariable) -> None:
-    """What one size asks of the kernel, its shared memory above all, must not stand in the way of another."""
-    set_variable(planner.FORM, "persistent")
-    ones = resolve("cuda").xp.ones
-    layers = [gpulstm.LSTM(2, size, device="cuda", seed=1) for size in (24, 8, 24)]
-    outputs = [layer(ones((3, 2, 2), "f"))[0] for layer in layers]
-    assert to_host(outputs[0]).tobytes() == to_host(outputs[2]).tobytes()

@@ -125,3 +125,13 @@ def test_the_plan_of_the_device_at_hand_is_explained(set_variable: SetVariable) 
     assert "one fused kernel a step, tiles 32x64" in str(layer.explain(20, 4))
     set_variable(planner.FORM, "first")
     assert layer.explain(20, 4).form == "first"
+
+
+@pytest.mark.cuda
+def test_an_override_that_is_none_is_refused(set_variable: SetVariable) -> None:
+    layer = gpulstm.LSTM(2, 3, device="cuda")
+    for name in (planner.FORM, planner.TILE):
+        set_variable(name, "quick")
+        with pytest.raises(ConfigError, match=f"{name} is 'quick', expected"):
+            layer.explain(2, 2)
+        set_variable(name, None)

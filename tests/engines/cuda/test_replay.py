@@ -23,7 +23,6 @@ from gpulstm.arrays.devices import resolve, to_host
 from gpulstm.engines.cuda import graph, planner
 from gpulstm.engines.cuda.graph import KEPT, Recordings
 from gpulstm.engines.cuda.replay import TAPES
-from gpulstm.engines.cuda.stream import PackedStream
 from gpulstm.engines.spec import StackSpec
 from gpulstm.errors import ConfigError
 from gpulstm.losses import MSE, Loss
@@ -227,40 +226,6 @@ def test_a_large_training_pass_is_not_kept_between_calls_unless_asked(
     said = str(layer.explain(6, 4, training=True))
     assert "graph: none: a training pass of" in said
     assert "is not kept between calls" in said
-
-
-def test_the_weights_of_a_stream_count_from_its_reset_on() -> None:
-    layer, x = small()
-    step = layer.stream(4)
-    assert isinstance(step._steps, PackedStream)
-    first = bits(step(x[0]))
-    layer.params.flat[...] *= 0.5
-    step.state = (0 * step.state[0], 0 * step.state[1])
-    assert bits(step(x[0])) == first
-    step.reset()
-    assert bits(step(x[0])) != first
-
-
-def test_a_step_into_an_array_of_the_callers_allocates_nothing() -> None:
-    layer, x = small()
-    step, out = layer.stream(4), layer.backend.xp.empty((4, 8), "f")
-    wanted = bits(step(x[0]))
-    step.reset()
-    asked: list[int] = []
-    pool = layer.backend.xp.get_default_memory_pool()
-
-    def allocate(size: int) -> Any:
-        asked.append(size)
-        return pool.malloc(size)
-
-    row = layer.backend.xp.ascontiguousarray(x[0])
-    with layer.backend.xp.cuda.using_allocator(allocate):
-        assert step(row, out) is out
-        assert not asked
-        step(row)
-    assert len(asked) == 1
-    step.reset()
-    assert bits(step(x[0], out)) == wanted
 
 
 def test_threads_share_a_layer() -> None:

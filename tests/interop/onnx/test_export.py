@@ -7,57 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from paths import GOLDEN_FOLDER
-from safetensors.numpy import load_file
+from onnx_models import LAYERS
 
 import gpulstm as gl
-from gpulstm.errors import ConfigError, DeviceError, DTypeError, InteropError, ShapeError
+from gpulstm.errors import ConfigError, InteropError
 from gpulstm.interop import from_onnx, to_onnx
 from gpulstm.model.network import Network, NetworkConfig
 from gpulstm.model.stack import Recurrent
-
-GOLDEN = {
-    **load_file(GOLDEN_FOLDER / "interop_onnx.safetensors"),
-    **load_file(GOLDEN_FOLDER / "interop_tf2onnx.safetensors"),
-}
-CASES = sorted(name.removesuffix("/model") for name in GOLDEN if name.endswith("/model"))
-
-
-def values(case: str, kind: str) -> list[np.ndarray]:
-    found = {name: value for name, value in GOLDEN.items() if name.startswith(f"{case}/{kind}/")}
-    return [found[f"{case}/{kind}/{place}"] for place in range(len(found))]
-
-
-@pytest.mark.parametrize("engine", [None, "reference"])
-@pytest.mark.parametrize("case", CASES)
-def test_recorded_models(case: str, engine: str | None, device: str) -> None:
-    net = from_onnx(GOLDEN[f"{case}/model"].tobytes(), device=device, engine=engine)
-    given = [gl.to_device(value, device) if value.dtype.kind == "f" else value for value in values(case, "input")]
-    for found, expected in zip(net.run(given), values(case, "output"), strict=True):
-        np.testing.assert_allclose(gl.to_host(found), expected, rtol=1e-5, atol=1e-6)
-
-
-LAYERS = {
-    "lstm": gl.LSTM(3, 4, 2, bidirectional=True, device="cpu", seed=1),
-    "lstm-no-bias": gl.LSTM(3, 4, bias=False, device="cpu", seed=2),
-    "lstm-peepholes": gl.LSTM(3, 4, 2, peepholes=True, clip=0.7, device="cpu", seed=3),
-    "lstm-coupled": gl.LSTM(3, 4, bidirectional=True, coupled=True, peepholes=True, device="cpu", seed=4),
-    "lstm-activations": gl.LSTM(3, 4, activations=("HardSigmoid", ("ScaledTanh", 1.5, 0.7), "Relu"), device="cpu"),
-    "gru": gl.GRU(3, 4, 2, bidirectional=True, device="cpu", seed=5),
-    "gru-reset-before": gl.GRU(3, 4, 2, reset_after=False, device="cpu", seed=6),
-    "gru-activations": gl.GRU(3, 4, bidirectional=True, activations=("HardSigmoid", ("Elu", 0.5, 0)), device="cpu"),
-    "rnn": gl.RNN(3, 4, 3, device="cpu", seed=7),
-    "rnn-relu": gl.RNN(3, 4, bidirectional=True, nonlinearity="relu", device="cpu", seed=8),
-}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _biases_and_peepholes() -> None:
-    """Initial biases are zeros and ones, which would hide an order that is wrong."""
-    rng = np.random.default_rng(11)
-    for layer in LAYERS.values():
-        for value in layer.params.values():
-            value += rng.normal(size=value.shape) * 0.3
 
 
 def state_of(layer: Recurrent, rng: np.random.Generator, batch: int) -> dict[str, np.ndarray]:
@@ -163,60 +119,6 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
         to_onnx(LAYERS["gru"], tmp_path / "nowhere" / "model.onnx")
 
 
-class Proto:
-    """What an `onnx.ModelProto` offers."""
-
-    def SerializeToString(self) -> bytes:
-        return to_onnx(LAYERS["rnn"])
-
-
-def test_sources(tmp_path: Path) -> None:
-    path = tmp_path / "model.onnx"
-    data = to_onnx(LAYERS["rnn"], path)
-    x = np.ones((2, 1, 3), np.float32)
-    expected = from_onnx(data, device="cpu").run([x])[0]
-    for source in (path, str(path), bytearray(data), memoryview(data), Proto()):
-        np.testing.assert_array_equal(from_onnx(source, device="cpu").run([x])[0], expected)
-    assert repr(from_onnx(data, device="cpu")).startswith("OnnxNet(x, h_0 -> y, h_n, ")
-
-
-X = np.zeros((2, 1, 3), np.float32)
-H = np.zeros((3, 1, 4), np.float32)
-
-
-@pytest.mark.parametrize(
-    ("given", "outputs", "error", "message"),
-    [
-        ([], None, ShapeError, "input 'x' is missing; there are: x, h_0"),
-        (X, None, ShapeError, "inputs is a ndarray, expected a list or a dict of arrays"),
-        (3, None, ShapeError, "inputs is a int, expected a list or a dict"),
-        ([X, H, H], None, ShapeError, "inputs has 3 arrays, expected at most 2: x, h_0"),
-        ({"x": X, "h": H}, None, ShapeError, "there is no input 'h'; there are: x, h_0"),
-        ([X[0]], None, ShapeError, r"input 'x' has shape \(1, 3\), expected \('time', 'batch', 3\)"),
-        ([X[..., :2]], None, ShapeError, r"input 'x' has shape \(2, 1, 2\), expected"),
-        ([X.astype("U1")], None, DTypeError, "input 'x' has dtype <U1, expected real numbers"),
-        ([X], ["z"], ConfigError, "there is no output 'z'; there are: y, h_n"),
-        ([X, np.zeros((3, 5, 4))], None, InteropError, r"initial_h of shape|Expand node"),
-    ],
-)  # fmt: skip
-def test_wrong_inputs(given: Any, outputs: Any, error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
-        from_onnx(to_onnx(LAYERS["rnn"]), device="cpu").run(given, outputs)
-
-
-def test_chosen_outputs() -> None:
-    net = from_onnx(to_onnx(LAYERS["rnn"]), device="cpu")
-    both, last = net.run([X]), net.run([X], ["h_n"])
-    assert len(last) == 1
-    np.testing.assert_array_equal(last[0], both[1])
-
-
-@pytest.mark.cuda
-def test_host_arrays_are_not_moved_to_a_gpu_in_silence() -> None:
-    with pytest.raises(DeviceError, match="input 'x' is a ndarray on the host but the model is on cuda:0"):
-        from_onnx(to_onnx(LAYERS["rnn"]), device="cuda").run([X])
-
-
 @pytest.mark.parametrize("name", LAYERS)
 @pytest.mark.cuda
 def test_exports_on_cuda(name: str, rng: np.random.Generator) -> None:
@@ -224,19 +126,3 @@ def test_exports_on_cuda(name: str, rng: np.random.Generator) -> None:
     here, there = from_onnx(data, device="cpu"), from_onnx(data, device="cuda")
     for ours, theirs in zip(here.run([x]), there.run([gl.to_device(x, "cuda")]), strict=True):
         np.testing.assert_allclose(ours, gl.to_host(theirs), rtol=1e-5, atol=1e-6)
-
-
-def test_half_precision_weights_on_the_cpu() -> None:
-    """The CPU has no half arithmetic: recurrent nodes compute in float32 and give float16."""
-    from gpulstm.interop.onnx import proto as proto
-
-    model = proto.decode(to_onnx(LAYERS["rnn-relu"]))
-    for tensor in model.graph.initializer:
-        if tensor.data_type == 1:
-            tensor.raw_data, tensor.data_type = np.frombuffer(tensor.raw_data, "<f4").astype("<f2").tobytes(), 10
-    for value in [*model.graph.input, *model.graph.output]:
-        value.type.tensor_type.elem_type = 10
-    x = np.random.default_rng(0).normal(size=(5, 2, 3)).astype("f2")
-    half = from_onnx(proto.encode(model), device="cpu").run([x])[0]
-    assert half.dtype == np.float16
-    np.testing.assert_allclose(half, LAYERS["rnn-relu"](x)[0], atol=5e-3)

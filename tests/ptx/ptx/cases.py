@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import numpy as np
 import nvrtc
+from tolerance import FEW_STEPS
 
 from gpulstm.arrays.dtypes import dtype_of
 from gpulstm.arrays.gemm import TENSOR_TILES, TILES, is_tensor
@@ -16,13 +17,6 @@ from gpulstm.engines.spec import Call, Engine, Plan, StackSpec, State, Task
 from ptx.device import PtxBackend, installed
 from ptx.machine import Settings
 
-TOLERANCE = {
-    "float64": 1e-12,
-    "float32": 2e-5,
-    "float16": 5e-3,
-    "bfloat16": 4e-2,
-}  # relative to the largest value of an array
-TF32 = 5e-3
 ALL_TILES = TILES + TENSOR_TILES
 
 
@@ -72,7 +66,7 @@ class Case:
     def tolerance(self) -> float:
         """The largest error, relative to the largest value of an array."""
         tensor = is_tensor(ALL_TILES[self.tile]) if self.form == "fused" else self.tensor
-        return TF32 if tensor and self.dtype == "float32" else TOLERANCE[self.dtype]
+        return FEW_STEPS["TF32" if tensor and self.dtype == "float32" else self.dtype]
 
 
 @dataclass

@@ -10,9 +10,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "helpers"))
+
 import numpy as np
+from tolerance import GRADIENT
 
 import gpulstm
 from gpulstm.arrays.backend import Backend
@@ -22,7 +26,6 @@ from gpulstm.engines.cuda import graph, planner
 from gpulstm.model.plan import forget_plans
 
 STEPS, BATCH, INPUTS, HIDDEN, LAYERS = 7, 5, 3, 11, 2
-TOLERANCE = {"float64": 1e-12, "float32": 2e-4}
 FORMS = {"first": "float64", "fused": "float64", "persistent": "float32"}
 ROUNDS = 5  # the first piece by piece, the second recorded, the others replayed
 KINDS: dict[str, tuple[type[Any], dict[str, Any]]] = {
@@ -134,7 +137,7 @@ def compare(kind: str, form: str, device: str) -> Iterator[str]:
     for number, (group, want) in enumerate(zip(values, wanted, strict=True)):
         for place, (one, other) in enumerate(zip(group, want, strict=True)):
             error = float(np.abs(one - other).max()) if one.size else 0.0
-            if not error <= TOLERANCE[dtype] * max(1.0, float(np.abs(other).max())):
+            if not error <= GRADIENT[dtype] * max(1.0, float(np.abs(other).max())):
                 yield f"result {number}.{place} is {error:.1e} from the reference"
     for number in range(4, 4 * (ROUNDS - 1)):  # the rounds before the weights change
         for one, other in zip(values[number], values[number % 4], strict=True):
