@@ -160,6 +160,6 @@ def test_layers_of_several_sizes_share_a_persistent_kernel(set_variable: SetVari
 
 
 @pytest.mark.cuda
-@pytest.mark.parametrize("case", cuda_forms.cases("persistent"), ids=str)
+@pytest.mark.parametrize("case", [*cuda_forms.cases("persistent")], ids=str)
 def test_it_equals_the_reference_and_repeats_bit_for_bit(case: cuda_forms.Case) -> None:
     cuda_forms.check(case)
