@@ -25,10 +25,12 @@ class Backend(ABC):
     Attributes:
         device: `"cpu"` or `"cuda:N"`.
         xp: the array namespace, `numpy` or `cupy`.
+        capability: compute capability of a GPU, ten times the major number plus the minor one; None on the CPU.
     """
 
     device: str
     xp: Any
+    capability: int | None = None
 
     @property
     def is_cuda(self) -> bool:

@@ -132,7 +132,7 @@ class Trainer:
 
     @property
     def weights(self) -> ParamDict:
-        """The network's parameters, or, for a network in float16, the run's float32 masters of them."""
+        """The network's parameters, or, for a network of 16 bits, the run's float32 masters of them."""
         return self.state.weights
 
     @property
