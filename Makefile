@@ -32,8 +32,9 @@ endif
 # What the native engine is built from: an environment is brought up to date when any of it changes.
 NATIVE := pyproject.toml CMakeLists.txt $(filter-out kernels/cuda/%, $(KERNELS))
 
-.PHONY: test-all test-slow test-scale cross kernels-quick gallery notebooks wheel fuzz fuzz-quick kill-test reliability test-lowest toolkits kernels ptx ptx-quick gpu-check demo test test-cpu test-cuda \
-  test-cards test-peers selftest sanitize lint format peers bench docs site test-site build venv clean
+.PHONY: test-all test-slow test-scale cross kernels-quick gallery notebooks wheel fuzz fuzz-quick kill-test soak reliability \
+  test-lowest toolkits kernels ptx ptx-quick gpu-check demo test test-cpu test-cuda test-cards test-peers selftest sanitize \
+  sanitize-threads lint format peers bench docs site test-site build venv clean
 
 venv: $(VENV)/.test
 
@@ -133,7 +134,11 @@ selftest: $(VENV)/.test
 
 sanitize: $(VENV)/.dev
 	@echo "== the native engine under AddressSanitizer and UndefinedBehaviorSanitizer"
-	@tools/sanitize.sh $(VENV)
+	@tools/sanitize.sh memory $(VENV)
+
+sanitize-threads: $(VENV)/.dev
+	@echo "== the native engine under ThreadSanitizer"
+	@tools/sanitize.sh threads $(VENV)
 
 lint: $(VENV)/.dev
 	@$(PY) -m ruff check .
@@ -207,12 +212,18 @@ test-scale: $(VENV)/.test
 # The program killed KILLS times at random moments: nothing torn, nothing left, no traceback.
 KILLS ?= 1000
 kill-test: $(VENV)/.test
-	@$(PY) tests/kill.py --kills $(KILLS)
+	@$(PY) tests/kill.py --kills $(KILLS) --record $(OUT)/kills.json
+
+# Threads, streams, forks and signals at the same time, for an hour or SOAK_SECONDS.
+SOAK_SECONDS ?= 3600
+soak: $(VENV)/.test
+	@OPENBLAS_NUM_THREADS=1 $(PY) tests/soak.py --seconds $(SOAK_SECONDS)
 
 # What docs/reliability.md says, measured again: hostile files, signals and writers, fuzzing, kills.
 reliability: $(VENV)/.fuzz
-	@$(PYTEST) -q tests/fuzz tests/arrays/test_files.py tests/arrays/test_checkpoint.py tests/cli/test_signals.py tests/forecast/test_identity.py
-	@$(MAKE) --no-print-directory fuzz kill-test
+	@$(PYTEST) -q tests/fuzz tests/arrays/test_files.py tests/arrays/test_checkpoint.py tests/cli/test_signals.py tests/cli/test_resources.py \
+	  tests/kernels/test_native_arguments.py tests/forecast/test_identity.py
+	@$(MAKE) --no-print-directory fuzz kill-test soak
 
 # The tests of the CPU with the lowest versions that pyproject.toml allows, in an environment of their own.
 test-lowest: pyproject.toml

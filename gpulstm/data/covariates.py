@@ -80,7 +80,8 @@ def _holidays(days: np.ndarray, country: str, span: int) -> np.ndarray:
             "holidays as a covariate need the library holidays, which is not installed; run: pip install holidays"
         ) from None
     code, _, part = country.partition("-")
-    first, last = days.min().astype(object).year, (days.max() + span).astype(object).year
+    later = days + np.timedelta64(span, "D")
+    first, last = days.min().astype(object).year, later.max().astype(object).year
     try:
         known: Any = library.country_holidays(code, subdiv=part or None, years=range(first, last + 1))
     except (NotImplementedError, KeyError) as error:
@@ -88,4 +89,4 @@ def _holidays(days: np.ndarray, country: str, span: int) -> np.ndarray:
             f"{option('holidays')} is {country!r}, expected a country such as 'US', 'DE' or 'US-CA': {error}"
         ) from None
     listed = np.sort(np.array(list(known), dtype="datetime64[D]"))
-    return np.searchsorted(listed, days + span).astype(np.float64) - np.searchsorted(listed, days)
+    return np.searchsorted(listed, later).astype(np.float64) - np.searchsorted(listed, days)

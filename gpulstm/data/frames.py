@@ -212,7 +212,7 @@ def plain_column(value: Any) -> Any:
     """An array or list; what is masked is missing."""
     if isinstance(value, np.ma.MaskedArray):
         if value.dtype.kind == "M":
-            return value.filled(np.datetime64("NaT"))
+            return value.filled(np.datetime64("NaT", "us"))
         if value.dtype.kind in "fiub":
             return (
                 np.ma.filled(value.astype(np.float64), np.nan) if np.ma.getmaskarray(value).any() else np.asarray(value)

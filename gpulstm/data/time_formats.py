@@ -145,7 +145,7 @@ def parse(texts: Sequence[str], pattern: str) -> tuple[np.ndarray, int | None]:
     absent = dates.isna().to_numpy()
     bad = int(np.argmax(absent)) if absent.any() else None
     if dates.dtype == object:
-        return np.full(len(texts), np.datetime64("NaT"), TIME), bad if bad is not None else 0
+        return np.full(len(texts), np.datetime64("NaT", "us"), TIME), bad if bad is not None else 0
     if zoned:
         dates = dates.dt.tz_localize(None)
     return datetimes(dates), bad
@@ -242,7 +242,7 @@ def spelled_dates(values: np.ndarray, pattern: str) -> np.ndarray:
     good = (month >= 1) & (month <= 12) & (day >= 1) & (day <= length) & (hour < 24) & (minute < 60) & (second < 60)
     seconds = ((day - 1) * 24 + hour) * 3600 + minute * 60 + second
     dates = months.astype(TIME) + (seconds * 1_000_000).astype("timedelta64[us]")
-    return np.where(good, dates, np.datetime64("NaT"))
+    return np.where(good, dates, np.datetime64("NaT", "us"))
 
 
 def is_even(dates: np.ndarray) -> bool:

@@ -143,7 +143,7 @@ def last_times(series: SeriesSet, stops: np.ndarray) -> np.ndarray:
     last = times[np.maximum(stops - 1, series.offsets[:-1])]
     none = stops <= series.offsets[:-1]
     if none.any():
-        last[none] = np.datetime64("NaT") if times.dtype.kind == "M" else times.min() - 1
+        last[none] = np.datetime64("NaT", "us") if times.dtype.kind == "M" else times.min() - 1
     return last
 
 

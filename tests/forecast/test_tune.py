@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from gpulstm.errors import ConfigError
+from gpulstm.errors import CheckpointError, ConfigError
+from gpulstm.forecast import tune as search
 from gpulstm.forecast.forecaster import Forecaster
 
 SMALL: dict[str, Any] = {"members": "network", "device": "cpu", "hidden_size": 4, "num_layers": 1, "epochs": 2}
@@ -33,3 +37,44 @@ def test_search_takes_the_best_and_goes_on(tmp_path: Path) -> None:
         model.tune(wave(), trials=1, space={"units": [1]})
     with pytest.raises(ConfigError, match="expected a list of choices"):
         model.tune(wave(), trials=1, space={"hidden_size": 4})
+
+
+def test_a_signal_between_the_trials_waits_for_what_optuna_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the midst of optuna's own code an exception would leave a traceback in its log, or half of a trial."""
+    suggest = search._suggest
+
+    def interrupted(*arguments: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return suggest(*arguments)
+
+    storage = f"sqlite:///{tmp_path / 'tune.db'}"
+    monkeypatch.setattr(search, "_suggest", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Forecaster(4, **SMALL).tune(wave(), trials=3, space={"hidden_size": [2]}, storage=storage)
+    monkeypatch.undo()
+    study = Forecaster(4, **SMALL).tune(wave(), trials=1, space={"hidden_size": [2]}, storage=storage)
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "COMPLETE"]
+
+
+def test_a_signal_in_a_fit_ends_the_search_without_a_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    def make(config: Any) -> Any:
+        def fit(*arguments: Any, **more: Any) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+
+        return SimpleNamespace(config=config, fit=fit)
+
+    series: Any = None
+    with pytest.raises(KeyboardInterrupt):
+        search.tune(make, Forecaster(4, **SMALL).config, series, trials=3)
+    assert not any(record.exc_info for record in caplog.records)
+
+
+def test_a_damaged_search_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "tune.db"
+    path.write_bytes(b"SQLite format 3\0" + bytes(range(256)) * 20)
+    with pytest.raises(CheckpointError, match="is no database of a search: "):
+        search.check_database(path)
+    with pytest.raises(CheckpointError, match=r"the search in sqlite:.* cannot be read or written: "):
+        Forecaster(4, **SMALL).tune(wave(), trials=1, storage=f"sqlite:///{path}")

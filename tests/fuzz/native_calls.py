@@ -277,5 +277,5 @@ def _sizes(module: Any, given: Arguments) -> Iterator[None]:
 
 def _keep(module: Any, given: Arguments) -> Iterator[None]:
     kept = given.array(1 + given.choose(4), 3, dtype=bool)
-    module.keep(kept, *(given.number(1) for _ in range(6)), given.number(2))
+    module.keep(kept, *(given.number(1) for _ in range(6)), given.number(2), given.number(0))
     yield

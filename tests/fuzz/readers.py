@@ -166,6 +166,7 @@ def whole(name: str, folder: Path) -> Path:
     elif name == "study":
         import optuna
 
+        path.unlink(missing_ok=True)
         storage = f"sqlite:///{path}"
         search = optuna.create_study(study_name="gpulstm", storage=storage, direction="minimize")
         search.add_trial(optuna.trial.create_trial(value=1.0))

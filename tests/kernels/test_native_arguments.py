@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import native_calls
 import numpy as np
@@ -28,6 +29,11 @@ def test_calls_end_in_all_ways() -> None:
     assert ends == {"", "TypeError", "ValueError"} or ends == {"", "TypeError", "ValueError", "MemoryError"}
 
 
+def options(module: Any, cell: int, coupled: bool = False, reset_before: bool = False, kind: int = 0) -> Any:
+    """The native object of a layer's options."""
+    return module.VariantFloat(cell, 4, 4, coupled, reset_before, [(kind, 0.0, 0.0)] * 3, 0.0, 1e-5, *[None] * 6)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -36,6 +42,10 @@ def test_calls_end_in_all_ways() -> None:
         (lambda module: module.working_room(0, 1, 1, 1, 2**40, True, 1), "an extent is 1099511627776, expected 1 to"),
         (lambda module: module.working_room(0, 1, 1, 1, 1, True, 0), "threads is 0, expected 1 to 1024"),
         (lambda module: module.StackFloat(0, 1, 1, [], [], [], [], 0), "layers is 0, expected 1 to"),
+        (lambda module: options(module, 2, reset_before=True), "reset_before is the GRU's"),
+        (lambda module: options(module, 1, coupled=True), "coupled gates, peepholes, projection"),
+        (lambda module: options(module, 3), "cell is 3, expected 0 to 2"),
+        (lambda module: options(module, 0, kind=11), "an activation is 11, expected 0 to 10"),
         (lambda module: module.squares_float(np.ones(3, "f4"), 1025), "threads is 1025, expected 1 to 1024"),
     ],
 )
