@@ -183,13 +183,6 @@ def graph_asked() -> bool:
     return switch(GRAPH) is True
 
 
-def never(form: str, cell: str, dtype: str) -> str | None:
-    """Why a form serves no call of a cell and dtype, or None where it serves some."""
-    if form == "persistent" and dtype == "float64":
-        return "the persistent kernel has no float64"
-    return None
-
-
 @functools.cache
 def card_of(device: str) -> Card:
     """A device as the driver describes it."""
