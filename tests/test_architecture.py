@@ -22,7 +22,7 @@ import gpulstm
 PACKAGE = Path(gpulstm.__file__).parent
 TOP = {"gpulstm", "gpulstm.__main__"}  # these two may import everything
 LAZY = {"cupy", "matplotlib", "mpi4py", "onnx", "pandas", "polars", "pyarrow", "rich", "scipy", "torch"}
-LAZY |= {"h5py", "keras", "safetensors", "tensorboardX", "tqdm", "typer"}
+LAZY |= {"dask", "distributed", "h5py", "keras", "safetensors", "tensorboardX", "tqdm", "typer"}
 
 
 def modules() -> dict[str, Path]:
@@ -182,7 +182,6 @@ def public_methods(owner: type) -> list[str]:
 
 LIMIT = 8  # parameters of a function; an object of options counts as the object that it is
 MORE_PARAMETERS = {  # and why; constructors of classes and commands of the command line may have more besides
-    "gpulstm.data.windows.window_set": "makes a WindowSet of series, as a constructor does",
     "gpulstm.forecast.forecaster.Forecaster.fit": "takes the options of the table by name, too",
 }
 
@@ -298,18 +297,18 @@ def test_classes_have_at_most_300_lines() -> None:
 
 
 TESTED_WITH = {  # by the test file that a module would have: the one that tests it together with its neighbors
-    "data/test_arrays_of.py": "data/test_loading.py",
-    "data/test_axis.py": "data/test_loading.py",
+    "bench/test_forecast_peers.py": "bench/test_forecasts.py",
+    "data/test_plain_arrays.py": "data/test_loading.py",
+    "data/test_labels.py": "data/test_loading.py",
     "data/test_cells.py": "data/test_loading.py",
-    "data/test_collect.py": "data/test_loading.py",
-    "data/test_dialect.py": "data/test_sources.py",
-    "data/test_following.py": "forecast/test_forecaster.py",
-    "data/test_frames.py": "data/test_sources.py",
+    "data/test_columns.py": "data/test_loading.py",
+    "data/test_csv_dialect.py": "data/test_table_files.py",
+    "data/test_future.py": "forecast/test_forecaster.py",
+    "data/test_frames.py": "data/test_table_files.py",
     "data/test_options.py": "cli/test_options.py",
     "data/test_roles.py": "data/test_loading.py",
-    "data/test_statistics.py": "data/test_scaling.py",
     "data/test_time_column.py": "data/test_times.py",
-    "data/test_time_text.py": "data/test_times.py",
+    "data/test_time_formats.py": "data/test_times.py",
     "forecast/test_tables.py": "forecast/test_results.py",
     "cli/test_parts.py": "forecast/test_partitions.py",
     "forecast/test_fit.py": "forecast/test_ranks.py",

@@ -24,10 +24,12 @@ class Backend(ABC):
     Attributes:
         device: `"cpu"` or `"cuda:N"`.
         xp: the array namespace, `numpy` or `cupy`.
+        capability: compute capability of a GPU, ten times the major number plus the minor one; None on the CPU.
     """
 
     device: str
     xp: Any
+    capability: int | None = None
 
     @property
     def is_cuda(self) -> bool:
@@ -113,6 +115,8 @@ class NumpyBackend(Backend):
             value = _taken(value, name)
         if value.dtype.kind not in "fiub":
             raise DTypeError(f"{name} has dtype {value.dtype}, expected real numbers")
+        if not value.flags.aligned:  # a view into bytes: native code takes elements at their own addresses alone
+            value = value.copy()
         return value if dtype is None or value.dtype is dtype else value.astype(dtype, copy=False)
 
     def from_host(self, value: Any, dtype: Any = None) -> Array:

@@ -7,6 +7,10 @@ standardized values; how much the 80 % band covers; and processor seconds of fit
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -16,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from gpulstm import metrics
+from gpulstm.bench import forecast_peers
 from gpulstm.data import datasets
 from gpulstm.errors import ConfigError, DataError
 from gpulstm.forecast.baselines import naive2
@@ -265,13 +270,52 @@ def ours(task: Task, case: Case, known: Truth, seed: int, **options: Any) -> Sco
     return Score(task.name, "gpulstm", task.measure, seed, score(case, known, median, task.measure), covered, seconds)
 
 
+def peer(task: Task, case: Case, known: Truth, seed: int, name: str, python: str) -> Score | str:
+    """Another library, in a process of an interpreter that has it; see `forecast_peers`.
+
+    Returns:
+        its score, or the reason why there is none.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        problem, answer = Path(folder) / "problem.npz", Path(folder) / "answer.npz"
+        ahead: dict[str, Any] = {f"future.{column}": case.table[column] for column in case.future}
+        np.savez(problem, value=case.table["value"], bounds=known.bounds, **ahead)
+        asked = {"peer": name, "horizon": task.horizon, "stride": task.stride, "tests": case.tests, "seed": seed}
+        asked |= {"future": case.future, "problem": str(problem), "answer": str(answer)}
+        command = [python, forecast_peers.__file__, json.dumps(asked)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            return f"{name} ended with {done.returncode}: {''.join(done.stderr.strip().splitlines()[-1:])}"
+        said = json.loads(done.stdout)
+        if "reason" in said:
+            return f"{name} has no answer for {task.name}: {said['reason']}"
+        with np.load(answer, allow_pickle=False) as file:
+            low, median, high = np.moveaxis(file["quantiles"], -1, 0)
+    covered = metrics.coverage(known.actual, low, high)
+    value, label = score(case, known, median, task.measure), f"{name} {said['version']}"
+    return Score(task.name, label, task.measure, seed, value, covered, said["seconds"])
+
+
 def run(
     chosen: Sequence[Task],
     folder: Path | None,
     seeds: Sequence[int] = (0, 1, 2),
     report: Callable[[Task, list[Score]], None] = lambda task, scores: None,
+    peers: Sequence[str] = (),
+    python: str = sys.executable,
+    skipped: Callable[[str], None] = lambda reason: None,
 ) -> list[Score]:
-    """All tasks with all seeds."""
+    """All tasks with all seeds.
+
+    Args:
+        chosen: tasks.
+        folder: of their files.
+        seeds: of this package's fits; peers take the first.
+        report: called after each task with its scores.
+        peers: other libraries, by the names of `forecast_peers.PEERS`.
+        python: the interpreter that has them.
+        skipped: called with the reason why one of them has no answer.
+    """
     results: list[Score] = []
     for task in chosen:
         case = read(task, folder)
@@ -279,6 +323,11 @@ def run(
         scores = [*baselines(task, case, known), *(ours(task, case, known, seed) for seed in seeds)]
         if task.file == "etth2.parquet":
             scores.append(dlinear(task, case, known))
+        answers = [peer(task, case, known, next(iter(seeds), 0), name, python) for name in peers]
+        scores += [answer for answer in answers if isinstance(answer, Score)]
+        for answer in answers:
+            if isinstance(answer, str):
+                skipped(answer)
         report(task, scores)
         results += scores
     return results

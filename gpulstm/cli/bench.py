@@ -57,7 +57,8 @@ def bench(
     peers_python: Annotated[
         str | None,
         typer.Option(
-            help="Interpreter that has PyTorch, ONNX Runtime, OpenVINO and JAX, where this one has not.",
+            help="Interpreter that has PyTorch, ONNX Runtime, OpenVINO and JAX, where this one has not; with --suite "
+            "forecast one that has darts and neuralforecast.",
             envvar="GPULSTM_PEERS_PYTHON",
         ),
     ] = None,
@@ -80,7 +81,7 @@ def bench(
         bench_long(shape or (), number_of_rounds, threads or 0, peers_python, output, force)
         return
     if suite == FORECAST:
-        bench_forecasts(data, task or (), number_of_rounds, output, force)
+        bench_forecasts(data, task or (), number_of_rounds, output, force, peers_python)
         return
     chosen = cases.cases(suite, kind or (cases.QUANTIZED_KINDS if quantize else ()), shape or ())
     who = cases.contenders(suite, peers_python, contender or (), quantize)

@@ -80,7 +80,8 @@ def _kind(path: Path) -> str:
 
 def _input(model: Any, rng: np.random.Generator) -> np.ndarray:
     spec: StackSpec = (model.rnn if isinstance(model, Network) else model).spec
-    return rng.normal(size=(STEPS, ROWS, spec.input_size)).astype(spec.dtype)
+    width = model.config.input_size if isinstance(model, Network) else spec.input_size
+    return rng.normal(size=(STEPS, ROWS, width)).astype(spec.dtype)
 
 
 # -- reading ---------------------------------------------------------------------------------------------------------
@@ -127,6 +128,11 @@ def _read_safetensors(
             config.check_weights(values)
             network = Network(config, device="cpu", initial=False)
             network.params.load(values)
+        if meta.get("kind") == "forecaster":
+            say(
+                f"{path} is a forecaster: the target holds its network alone, without the scaling of values and windows"
+                + _more_lacks(meta.get("shape", {}))
+            )
         return network, []
     prefix, head, nonlinearity = chosen
     model = from_torch(weights, prefix=prefix, head=head, nonlinearity=nonlinearity, device="cpu")
@@ -153,6 +159,13 @@ def _member(path: Path, arrays: Mapping[str, Any], meta: Mapping[str, Any]) -> N
         "windows, the forecast that it adds to, the other members and the bands"
     )
     return network
+
+
+def _more_lacks(shape: Mapping[str, Any]) -> str:
+    """What else of a forecaster the target will lack: a transform, and what the network's forecast is added to."""
+    parts = ["their transform"] if shape.get("power", 1.0) != 1.0 else []
+    parts += ["what its forecast is added to"] if shape.get("season") is not None else []
+    return "".join(f", {part}" for part in parts)
 
 
 def _named(weights: Mapping[str, np.ndarray], model: Any, chosen: Chosen) -> dict[str, np.ndarray]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from gpulstm.bench import forecasts
+from gpulstm.bench import forecast_peers, forecasts
 from gpulstm.bench.forecasts import Score, Task
 from gpulstm.cli.console import console, new_files, number, say, table
 
@@ -16,7 +17,9 @@ FORECAST = "forecast"
 SEEDS = 3
 
 
-def bench_forecasts(data: Path | None, names: Sequence[str], seeds: int, output: Path | None, force: bool) -> None:
+def bench_forecasts(
+    data: Path | None, names: Sequence[str], seeds: int, output: Path | None, force: bool, python: str | None = None
+) -> None:
     """Run the suite and print its table, a contender of a task a row, the mean of the seeds in each.
 
     Args:
@@ -24,6 +27,7 @@ def bench_forecasts(data: Path | None, names: Sequence[str], seeds: int, output:
         names: of tasks; none for all whose files are there.
         seeds: how many, at most `SEEDS`.
         output: folder for forecast.json, or None.
+        python: an interpreter that has darts and neuralforecast, which then take part; None leaves them out.
     """
     files = new_files(output, ["forecast.json"], force) if output is not None else []
 
@@ -32,7 +36,10 @@ def bench_forecasts(data: Path | None, names: Sequence[str], seeds: int, output:
             covered = "" if score.coverage is None else f", band covers {score.coverage:.0f} %"
             say(f"{task.name}: {score.contender} {score.measure} {score.value:.4f}{covered}, {score.seconds:.1f} CPU s")
 
-    results = forecasts.run(forecasts.tasks(data, names), data, range(min(seeds, SEEDS)), report)
+    peers: dict[str, Any] = (
+        {} if python is None else {"peers": list(forecast_peers.PEERS), "python": python, "skipped": say}
+    )
+    results = forecasts.run(forecasts.tasks(data, names), data, range(min(seeds, SEEDS)), report, **peers)
     rows = []
     for task, contender in dict.fromkeys((score.task, score.contender) for score in results):
         own = [score for score in results if (score.task, score.contender) == (task, contender)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,13 +12,14 @@ import numpy as np
 from gpulstm import validate
 from gpulstm.arrays import checkpoint, files
 from gpulstm.data.scaling import Scaler
-from gpulstm.data.series import SeriesSet, restore_series, save_series
+from gpulstm.data.series import SeriesSet, end_of, restore_series, save_series
 from gpulstm.errors import CheckpointError, ConfigError, DataError, ShapeError
 from gpulstm.forecast.config import ForecasterConfig
 from gpulstm.forecast.members.network import Residual
 from gpulstm.forecast.mixed import Mixed, mixture_forecast
 from gpulstm.forecast.predictor import Predictor
 from gpulstm.forecast.results import Forecast
+from gpulstm.forecast.shaping import Shape
 from gpulstm.forecast.short import forecast_all, too_short
 from gpulstm.losses import Loss
 from gpulstm.model.network import Network, NetworkConfig
@@ -35,6 +36,7 @@ class Fitted:
         tail: the last rows of every series, from which forecasts go on; its times are never None.
         until: `(series,)` time of the last row that training or validation saw.
         seasons: rows in each season, the shortest first; (1,) where there is none.
+        shape: what the network need not learn.
     """
 
     config: ForecasterConfig
@@ -44,6 +46,7 @@ class Fitted:
     tail: SeriesSet
     until: np.ndarray
     seasons: tuple[int, ...]
+    shape: Shape = field(default_factory=Shape)
 
     @property
     def horizon(self) -> int:
@@ -65,10 +68,9 @@ class Fitted:
         """Names of the series of the fit."""
         return self.scaler.names
 
-    @property
-    def networks(self) -> list[Network]:
-        """The one that forecasts."""
-        return [self.network]
+    def quantize(self, kind: str | None) -> None:
+        """See `Recurrent.quantize`."""
+        self.network.quantize(kind)
 
     @property
     def reach(self) -> int:
@@ -84,12 +86,12 @@ class Fitted:
         """What forecasts `series`: scaled as at the fit where they were fitted, else by their rows before `stops`."""
         scaler = self.scaler
         if series.names != scaler.names:
-            scaler = new_scaler(self.config, series, stops)
+            scaler = new_scaler(self.config, self.shape.transform.forward(series), stops)
             known = {name: at for at, name in enumerate(self.names)}
             place = np.array([known.get(name, -1) for name in series.names])
             scaler.location[place >= 0] = self.scaler.location[place[place >= 0]]
             scaler.scale[place >= 0] = self.scaler.scale[place[place >= 0]]
-        return Predictor(self.network, self.loss, scaler, self.config)
+        return Predictor(self.network, self.loss, scaler, self.config, self.shape)
 
     def forecast(self, past: SeriesSet, steps: int, future: Any) -> tuple[Forecast, list[str]]:
         """Forecast what follows `past`; see `Forecaster.predict`.
@@ -118,10 +120,12 @@ class Fitted:
         """Write everything to one checkpoint file; `options` are those of the forecaster."""
         arrays = {f"weights.{name}": value for name, value in self.network.params.items()}
         arrays |= {f"scaler.{name}": value for name, value in self.scaler.arrays().items()}
+        arrays |= {f"shape.{name}": value for name, value in self.shape.arrays().items()}
         meta = {
             "resolved": self.config.to_dict(),
             "network": self.network.config.to_dict(),
             "scaler": self.scaler.scalars(),
+            "shape": self.shape.scalars(),
         }
         _save(self, path, arrays, {"options": dict(options), "history": history.state(), "notes": notes, **meta})
 
@@ -154,10 +158,10 @@ class FittedMixture:
         """Names of the series of the fit."""
         return self.mixed.names
 
-    @property
-    def networks(self) -> list[Network]:
-        """Those among the members; there may be none."""
-        return [member.network for member in self._residuals]
+    def quantize(self, kind: str | None) -> None:
+        """Of the networks among the members; there may be none; see `Recurrent.quantize`."""
+        for member in self._residuals:
+            member.network.quantize(kind)
 
     @property
     def reach(self) -> int:
@@ -229,11 +233,16 @@ def read_like(data: Any, tail: SeriesSet) -> SeriesSet:
     return series
 
 
+def past_of(fitted: Fitted | FittedMixture, data: Any) -> SeriesSet:
+    """The end of the fitted series, or of others, as far as a forecast looks back."""
+    return fitted.tail if data is None else end_of(read_like(data, fitted.tail), fitted.reach)
+
+
 def ahead_of(past: SeriesSet, steps: int, future: Any) -> SeriesSet:
     """The series with the rows of the forecast, and in them the future covariates."""
     ahead = None
     if past.known or future is not None:
-        from gpulstm.data.following import known_ahead  # here, because most forecasts do without
+        from gpulstm.data.future import known_ahead  # here, because most forecasts do without
 
         ahead = known_ahead(past, steps, future)
     return past.extended(steps, ahead)
@@ -291,7 +300,9 @@ def load(
             layout = replace(layout, stack=replace(layout.stack, dtype=config.dtype))
         network = Network(layout, device=device, seed=config.seed, engine=config.engine, initial=False)
         network.params.load(weights)
-        return config, Fitted(resolved, network, resolved.loss(), scaler, tail, until, seasons), history, notes
+        own = {name.removeprefix("shape."): value for name, value in arrays.items() if name.startswith("shape.")}
+        shape = Shape.restore(own, meta["shape"]) if "shape" in meta else Shape()
+        return config, Fitted(resolved, network, resolved.loss(), scaler, tail, until, seasons, shape), history, notes
 
 
 def _check_until(until: np.ndarray, names: tuple[str, ...]) -> None:

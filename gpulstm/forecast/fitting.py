@@ -129,16 +129,19 @@ class Fit:
         self.ridges.append(index)
         return index, best[0]
 
-    def network(self, index: int, linear: bool) -> None:
-        """Train a network on what a ridge (`linear`), or the base of its space, leaves, and let it take part."""
+    def network(self, index: int, linear: bool) -> int | None:
+        """Train a network on what a ridge (`linear`), or the base of its space, leaves, and let it take part.
+
+        Returns:
+            its number, or None where it is no better than what it starts from.
+        """
         ridge, number = self.members[index], len(self.members)
         space, view, judge = ridge.space, self.training(ridge.space, self.cut), ridge.space.view(self.judge)
         learn, judged = Part(view, self.window_weights(space, view)), Part(judge, self.window_weights(space, judge))
         options = replace(self.networks, seed=self.networks.seed + number)
         origin = Origin(space, ridge if linear else None, index, f"{index} {'ridge' if linear else 'base'}")
         member = train(origin, learn, judged, options, self.runs)
-        if member is not None:
-            self.add(member)
+        return None if member is None else self.add(member)
 
     def refit(self, member: Any) -> Any:
         """The member fitted on all rows; after Ctrl-C a network stays as it is."""
@@ -259,10 +262,22 @@ def learn(panel: Panel, stops: np.ndarray, setup: Setup, plan: Plan, runs: Runs 
     chosen = _spaces(fit, features, plan.calendar) if plan.ridges else []
     if plan.networks is not None:
         fit.networks, fit.runs = plan.networks, Runs() if runs is None else runs
-        for index, linear in ((index, linear) for index in chosen for linear in (True, False)):
-            if not fit.runs.interrupted:
-                fit.network(index, linear)
+        _networks(fit, chosen)
     return _mixed(fit)
+
+
+def _networks(fit: Fit, chosen: list[int]) -> None:
+    """Train networks on what each of some ridges leaves, then on what their bases leave, the best one first.
+
+    A network on a base that is no better than the ridge of the same windows does not count, and no other is trained.
+    """
+    for index in chosen:
+        if not fit.runs.interrupted:
+            fit.network(index, True)
+    for index in sorted(chosen, key=fit.error):
+        number = None if fit.runs.interrupted else fit.network(index, False)
+        if number is None or fit.error(number) > fit.error(index):
+            break
 
 
 def _spaces(fit: Fit, features: Features, calendar: bool) -> list[int]:
@@ -327,8 +342,7 @@ def _mixed(fit: Fit) -> Ensemble:
                 whole[index] *= recent[index] / recent[member.start]
         errors = np.sqrt(recent * whole)
     weights = _overall(kept, errors)[None]
-    slight = [k for k in kept if isinstance(fit.members[k], Residual) and weights[0, k] < SLIGHT]
-    kept = [k for k in kept if k not in slight]
+    kept = [k for k in kept if not _is_slight(fit.members[k], k, weights[0], recent)]
     weights = _overall(kept, errors)[None]
     share = mix.choose_share(trial.only(kept), setup.horizon, count) if count > 1 else 0.0
     every = np.ones(len(trial.age), bool)
@@ -368,6 +382,13 @@ def _mixed(fit: Fit) -> Ensemble:
     members = [fit.refit(fit.members[index]) for index in used]
     overall = weights[0] if not share else _overall(kept, errors)
     return Ensemble(setup, members, overall[used], bands, weights[:, used] if share else None, report)
+
+
+def _is_slight(member: Any, index: int, weights: np.ndarray, errors: np.ndarray) -> bool:
+    """Whether a member is a network that is not worth its training on all rows."""
+    if not isinstance(member, Residual):
+        return False
+    return bool(weights[index] < SLIGHT or (member.ridge is None and errors[index] > errors[member.start]))
 
 
 def _without_networks(fit: Fit, long: mix.Trial | None, errors: np.ndarray, weights: np.ndarray) -> float:

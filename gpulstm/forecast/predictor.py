@@ -7,7 +7,7 @@ the draws (Salinas et al. 2020, "DeepAR", Int. J. of Forecasting 36(3), section 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from gpulstm.data.series import SeriesSet
 from gpulstm.data.splits import Cuts
 from gpulstm.data.windows import Batch, WindowSet, window_set
 from gpulstm.forecast.config import ForecasterConfig
+from gpulstm.forecast.shaping import Shape, Units
 from gpulstm.losses import GaussianNLL, Loss, Pinball
 from gpulstm.model.network import Network
 from gpulstm.model.state import map_state
@@ -29,33 +30,12 @@ BATCH = 256  # windows in one forward pass
 Predicted = tuple[np.ndarray, np.ndarray | None]  # mean (N, horizon, targets), quantiles (N, horizon, targets, Q)
 
 
-@dataclass(frozen=True)
-class Units:
-    """What brings the scaled forecasts of one batch of windows back to the units of the series.
-
-    Attributes:
-        scaler: fitted on the series.
-        series: `(B,)` the scaler's row of each window.
-        location, scale: of the windows, `(B, targets)` on the device, or None.
-    """
-
-    scaler: Scaler
-    series: np.ndarray
-    location: Array | None
-    scale: Array | None
-
-    def restore(self, network: Network, values: Array) -> np.ndarray:
-        """`(B, horizon, targets[, Q])` from the device to the host and to the units of the series, float64."""
-        if self.location is not None and self.scale is not None:
-            extra = (1,) * (values.ndim - 3)
-            shape = (self.location.shape[0], 1, self.location.shape[1], *extra)
-            values = values * self.scale.reshape(shape) + self.location.reshape(shape)
-        return self.scaler.inverse_targets(network.backend.to_host(values), self.series)
-
-
 def point_of(loss: Loss) -> str:
-    """What a loss's point forecast is: "median" of quantiles, else "mean"."""
-    return "median" if isinstance(loss, Pinball) else "mean"
+    """What a loss's point forecast is: "median" of quantiles around it, the nearest of others ("q0.9"), or "mean"."""
+    if not isinstance(loss, Pinball):
+        return "mean"
+    nearest = min(max(loss.levels[0], 0.5), loss.levels[-1])
+    return "median" if nearest == 0.5 else f"q{nearest!r}"
 
 
 class Predictor:
@@ -66,10 +46,14 @@ class Predictor:
         loss: what its outputs mean.
         scaler: with one row for each series that it is asked about.
         config: lengths, strategy, window scaling, and how many windows a pass takes.
+        shape: what the network need not learn; None for nothing.
     """
 
-    def __init__(self, network: Network, loss: Loss, scaler: Scaler, config: ForecasterConfig) -> None:
+    def __init__(
+        self, network: Network, loss: Loss, scaler: Scaler, config: ForecasterConfig, shape: Shape | None = None
+    ) -> None:
         self.network, self.loss, self.scaler, self.config = network, loss, scaler, config
+        self.shape = Shape() if shape is None else shape
 
     @property
     def horizon(self) -> int:
@@ -96,17 +80,17 @@ class Predictor:
             context, window_scaling: other than those of the config.
         """
         config = self.config
-        return window_set(
-            series,
+        windows = window_set(
+            self.shape.transform.forward(series),
             self.scaler.transform,
             context=config.context if context is None else context,
             horizon=config.horizon if horizon is None else horizon,
             cuts=cuts,
-            window_scaling=config.window_scaling if window_scaling is None else window_scaling,
             dtype=self.network.config.stack.data_dtype,
             origins=origins,
             least=config.least,
         )
+        return replace(windows, window_scaling=config.window_scaling if window_scaling is None else window_scaling)
 
     def forecast(self, windows: WindowSet) -> Predicted:
         """Forecast every window, many of them in a pass; their targets are not looked at.
@@ -142,21 +126,23 @@ class Predictor:
         direct = config.strategy == "direct"
         future = batch.future if direct or batch.future is None else batch.future[:, :1]
         raw, state, _ = network.forward(batch.x, future, state, memory=config.memory)
-        units = Units(self.scaler, series, batch.location, batch.scale)
+        units = Units(self.scaler, series, batch.location, batch.scale, self.shape.transform)
         if direct:
-            return self._read(raw, units), state
+            return self._read(raw, units, batch), state
         return self._feed_back(raw, state, batch, units, first), state
 
-    def _read(self, raw: Array, units: Units) -> Predicted:
+    def _read(self, raw: Array, units: Units, batch: Batch) -> Predicted:
         """Read `raw` `(B, horizon, targets, P)` as mean and quantiles in the units of the series."""
-        with self.network.backend.activate():
+        backend = self.network.backend
+        with backend.activate():
             parts = self.loss.predict(raw)
             quantiles = parts.get("quantiles")
             mean = parts["mean"] if "mean" in parts else _level(quantiles, self.loss.levels, 0.5)
-            return (
-                units.restore(self.network, mean),
-                None if quantiles is None else units.restore(self.network, quantiles),
-            )
+            if self.shape.base is not None:
+                base = self.shape.base.of(batch, backend)
+                mean = mean + base
+                quantiles = None if quantiles is None else quantiles + base[..., None]
+            return units.restore(backend, mean), None if quantiles is None else units.restore(backend, quantiles)
 
     def _feed_back(self, raw: Array, state: Any, batch: Batch, units: Units, first: int) -> Predicted:
         """Feed the forecast of one step back as the input of the next, over the whole horizon, in many draws.
@@ -187,11 +173,11 @@ class Predictor:
                     if future is not None:
                         parts.append(xp.repeat(future[:, step], count, axis=0)[None])
                         ahead = xp.repeat(future[:, step + 1 : step + 2], count, axis=0)
-                    masks = network.config.stack.input_size - sum(part.shape[-1] for part in parts)
+                    masks = network.config.input_size - sum(part.shape[-1] for part in parts)
                     parts.append(xp.ones((1, rows * count, masks), dtype=value.dtype))  # fed back: counts as observed
                     raw, state, _ = network.forward(xp.concatenate(parts, axis=2), ahead, state)
             paths = units.restore(
-                network, xp.stack(steps, axis=1).transpose(0, 1, 3, 2)
+                backend, xp.stack(steps, axis=1).transpose(0, 1, 3, 2)
             )  # (B, horizon, targets, count)
         if certain:
             return paths[..., 0], None

@@ -13,7 +13,7 @@ import numpy as np
 
 from gpulstm import metrics
 from gpulstm.arrays import files
-from gpulstm.data.axis import Labels
+from gpulstm.data.labels import Labels
 from gpulstm.errors import ConfigError
 from gpulstm.forecast.tables import add_column, frame_of, html_table, write_csv
 
@@ -30,11 +30,12 @@ class Forecast:
         names: of the series.
         targets: names of the target columns.
         index: `(series, horizon)` times; steps from 0 after the first row where the series have no times.
-        mean: `(series, horizon, targets)` float64: the mean, or the median where `point` says so.
+        mean: `(series, horizon, targets)` float64: the mean, or what `point` says.
         levels: quantile levels, rising.
         quantiles: `(series, horizon, targets, levels)` float64, rising along the last axis, or None.
         middle: `(series, horizon, targets)` float64, the median where both are known.
-        point: "mean" or "median": what `mean` holds; a network fitted to quantiles knows no mean.
+        point: "mean", "median" or "q0.9": what `mean` holds; a network fitted to quantiles knows no mean, and fitted to
+            quantiles on one side of the median alone it knows only those.
     """
 
     names: tuple[str, ...]
@@ -88,7 +89,8 @@ class Forecast:
         for name, values in self.labels.id_columns(self.names, rows).items():
             add_column(table, name, values)
         add_column(table, "target", np.tile(np.array(self.targets), count * horizon))
-        add_column(table, self.point, self.mean.ravel())
+        if self.point in ("mean", "median"):
+            add_column(table, self.point, self.mean.ravel())
         if self.middle is not None:
             add_column(table, "median", self.middle.ravel())
         if self.quantiles is not None:

@@ -66,7 +66,10 @@ def forecast_all(predictor: Predictor, known: SeriesSet, length: int, season: in
     if long.all():
         mean, quantiles = predictor.forecast(predictor.windows(known, origins, horizon=length, cuts=cuts))
     else:
-        mean, quantiles = forecast_short(known, origins, length, season, levels, predictor.scaler)
+        transform = predictor.shape.transform
+        simple = forecast_short(transform.forward(known), origins, length, season, levels, predictor.scaler)
+        mean = transform.inverse(simple[0])
+        quantiles = None if simple[1] is None else transform.inverse(simple[1])
         if long.any():
             own, bands = predictor.forecast(predictor.windows(known, origins[long], horizon=length, cuts=cuts))
             mean[long] = own

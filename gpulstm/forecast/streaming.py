@@ -6,18 +6,19 @@ alone and reads the next forecast from it, so the cost of an update does not dep
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from gpulstm.arrays.backend import Array
-from gpulstm.data.following import known_ahead, new_rows
+from gpulstm.data.future import known_ahead, new_rows
 from gpulstm.data.series import SeriesSet, end_of
 from gpulstm.data.windows import Batch
 from gpulstm.errors import DataError
 from gpulstm.forecast.fitted import FittedMixture
 from gpulstm.forecast.mixed import mixture_forecast
-from gpulstm.forecast.predictor import Predictor
+from gpulstm.forecast.predictor import Predictor, point_of
 from gpulstm.forecast.results import Forecast
 
 ADAPT = 0.03  # how fast bands adapt: by so much for a row outside
@@ -29,6 +30,8 @@ class ForecastStream:
     With `window_scaling="none"` the state is kept for ever.  Where windows are scaled by their own context, the context
     sets location and scale, and they stay while the state is kept, over at most `stream_rows` rows, as far as the
     network was trained for; then it starts over from the last `context` rows.
+
+    Series shorter than a context are padded on the left, from one row on: they grow.
 
     Args:
         predictor: with a row of its scaler for each series.
@@ -42,7 +45,8 @@ class ForecastStream:
     """
 
     def __init__(self, predictor: Predictor, series: SeriesSet, future: Any = None) -> None:
-        self._predictor = predictor
+        config = replace(predictor.config, min_context=1)
+        self._predictor = Predictor(predictor.network, predictor.loss, predictor.scaler, config)
         self._context, self._horizon = predictor.config.context, predictor.config.horizon
         self._series = end_of(series, self._context)
         self._state: Any = None
@@ -68,7 +72,8 @@ class ForecastStream:
         self._series = end_of(grown, self._context)
         self.rows += count
         self._since += count
-        if self._statistics is not None and self._since > self._predictor.config.stream_rows:
+        whole = self._predictor.shape.base is not None  # what is added to the network's forecast reads a whole context
+        if whole or (self._statistics is not None and self._since > self._predictor.config.stream_rows):
             self.forecast = self._start(future)
             return self.forecast
         batch = self._gather(known, count, "none")
@@ -109,8 +114,17 @@ class ForecastStream:
     def _step(self, batch: Batch, known: SeriesSet) -> Forecast:
         predicted, self._state = self._predictor.forecast_batch(batch, np.arange(len(known)), self._state)
         index = known.times[known.offsets[1:, None] - self._horizon + np.arange(self._horizon)]
-        levels = self._predictor.loss.levels
-        return Forecast(known.names, known.target_names, index, predicted[0], levels, predicted[1], labels=known.labels)
+        loss = self._predictor.loss
+        return Forecast(
+            known.names,
+            known.target_names,
+            index,
+            predicted[0],
+            loss.levels,
+            predicted[1],
+            point=point_of(loss),
+            labels=known.labels,
+        )
 
 
 class MixtureStream:

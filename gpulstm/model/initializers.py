@@ -11,6 +11,7 @@ from gpulstm.arrays.random import host_generator
 from gpulstm.engines.spec import StackSpec
 from gpulstm.errors import ConfigError
 
+_EMBEDDING = 2_000_000
 _DENSE = 1_000_000  # purpose of random numbers; those of a stack's layers count from 0
 _CHRONO = 0xC420  # next to a layer's own number, so that the other weights do not depend on the option
 
@@ -71,6 +72,12 @@ def chrono_bias(spec: StackSpec, longest: int, draw: np.random.Generator) -> np.
     keep = np.log(draw.uniform(1.0, longest - 1.0, hidden))
     parts = {"f": keep, "i": -keep, "z": keep}
     return np.concatenate([parts.get(name, np.zeros(hidden)) for name in names])
+
+
+def embedding_values(count: int, size: int, seed: int) -> dict[str, np.ndarray]:
+    """Initial vectors of `count` categories, `(count, size)` float64: normal, of a length about 1."""
+    draw = host_generator(seed, _EMBEDDING)
+    return {"W": draw.standard_normal((count, size)) / math.sqrt(size)}
 
 
 def dense_values(inputs: int, outputs: int, seed: int) -> dict[str, np.ndarray]:

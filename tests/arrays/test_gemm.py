@@ -96,8 +96,9 @@ def test_many_rows_and_few_columns(bias: bool, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(
     ("dtype", "capability", "expected"),
     [
-        ("float16", 61, "tensor cores take float16 from compute capability 7.0 on, the card has 6.1"),
-        ("float16", 70, None),
+        ("float16", 61, "tensor cores take float16 from compute capability 7.5 on, the card has 6.1"),
+        ("float16", 75, None),
+        ("bfloat16", 80, None),
         ("float32", 75, "tensor cores take float32 from compute capability 8.0 on, the card has 7.5"),
         ("float32", 120, None),
         ("float64", 90, "tensor cores have no float64 here"),

@@ -129,7 +129,7 @@ def test_several_targets_and_series() -> None:
     assert result.errors(0, 1)[MODEL]["MAE"] < 5
     assert model.predict().mean.shape == (9, 6, 2)
     one = {name: values[:90] for name, values in table.items()}
-    np.testing.assert_allclose(model.predict(data=one).median[0], model.predict().median[0], rtol=1e-9)
+    np.testing.assert_allclose(model.predict(data=one).median[0], model.predict().median[0], rtol=1e-12)
     stranger = {**one, "s": np.repeat("new", 90)}
     assert np.isfinite(model.predict(data=stranger).mean).all()
 

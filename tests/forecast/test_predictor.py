@@ -121,3 +121,14 @@ def test_a_median_between_levels_is_read_off_a_straight_line() -> None:
     uniform = np.array([[0.25], [0.9], [0.05]])
     drawn = module._level_each(np, np.tile(quantiles[:, None], (3, 1, 1)), (0.1, 0.4, 0.8), uniform)
     np.testing.assert_allclose(drawn[:, 0], [2.0, 13.0, 1 - 2 * 0.05 / 0.3])
+
+
+@pytest.mark.parametrize(
+    ("levels", "point"), [((0.9,), "q0.9"), ((0.1, 0.3), "q0.3"), ((0.1, 0.9), "median"), ((0.5,), "median")]
+)
+def test_a_quantile_is_not_called_a_mean(levels: tuple[float, ...], point: str) -> None:
+    model = small(quantiles=levels)
+    for forecast in (model.predict(), model.stream().forecast):
+        assert forecast.point == point
+        assert "mean" not in forecast.columns()
+        assert ("median" in forecast.columns()) == (point == "median")

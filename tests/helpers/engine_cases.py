@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tolerance import FORWARD, GRADIENT
 
+from gpulstm.arrays.dtypes import dtype_of
 from gpulstm.engines.dispatch import choose
 from gpulstm.engines.spec import Call, Engine, StackSpec, State, Task
 
@@ -64,7 +65,7 @@ class EngineCase:
         spec = StackSpec(cell, inputs, units, dtype=dtype, zoneout=zoneout, **options)
 
         def normal(*extents: int, scale: float = 1.0) -> np.ndarray:
-            return (rng.normal(size=extents) * scale).astype(dtype)
+            return (rng.normal(size=extents) * scale).astype(dtype_of(dtype))
 
         def state() -> State:
             return State(normal(rows, spec.state_size), normal(rows, units) if spec.has_memory else None)
@@ -81,7 +82,7 @@ class EngineCase:
             task.valid = (np.arange(steps)[:, None] < lengths)[:, :, None]
             x = np.where(task.valid, x, np.zeros_like(x))
         if around.recurrent_mask and training:
-            task.recurrent_mask = ((rng.random((rows, spec.state_size)) > 0.4) / 0.6).astype(dtype)
+            task.recurrent_mask = ((rng.random((rows, spec.state_size)) > 0.4) / 0.6).astype(dtype_of(dtype))
         if around.zoneout and training:
             task.keep_h = rng.random((steps, rows, spec.state_size)) > 0.3
             task.keep_c = rng.random((steps, rows, units)) > 0.2 if spec.has_memory else None
@@ -91,7 +92,8 @@ class EngineCase:
         """The same numbers in another dtype."""
 
         def cast(value: Any) -> Any:
-            return value.astype(dtype) if isinstance(value, np.ndarray) and value.dtype.kind == "f" else value
+            floating = isinstance(value, np.ndarray) and value.dtype.kind in "fV"  # V: bfloat16, which NumPy has not
+            return value.astype(dtype_of(dtype)) if floating else value
 
         task = dataclasses.replace(
             self.task,

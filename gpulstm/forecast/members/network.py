@@ -13,7 +13,7 @@ from gpulstm.model.network import Network
 
 LEVELS = (0.1, 0.5, 0.9)
 STEPS = 8  # in which about a network reads a window
-PASS = 1024  # windows of one forward pass
+PASS = 8  # windows of every forward pass: what is said of one does not depend on how many are asked for
 
 
 def patches(scaled: np.ndarray, length: int, horizon: int, extra: int) -> np.ndarray:
@@ -76,8 +76,10 @@ class Residual:
         x = patches(scaled.inputs, length, horizon, scaled.extra)
         backend, dtype = self.network.backend, self.network.config.stack.dtype
         for first in range(0, len(x), PASS):
-            part = np.ascontiguousarray(x[first : first + PASS].transpose(1, 0, 2), dtype)
+            run = x[first : first + PASS]
+            part = np.zeros((x.shape[1], PASS, x.shape[2]), dtype)
+            part[:, : len(run)] = run.transpose(1, 0, 2)
             raw, _, _ = self.network.forward(backend.from_host(part))
-            median = backend.to_host(raw)[:, :, 0, LEVELS.index(0.5)].astype(np.float64)
+            median = backend.to_host(raw)[: len(run), :, 0, LEVELS.index(0.5)].astype(np.float64)
             found[first : first + PASS] += scaled.scale[first : first + PASS] * median
         return view.back(found)

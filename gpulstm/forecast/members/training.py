@@ -31,7 +31,7 @@ from gpulstm.training.parallel import SINGLE, Ranks
 from gpulstm.training.trainer import Trainer
 
 JUDGED = 1500  # validation windows at most
-PASSES = 50  # over all windows, at most, in a run
+PASSES = 40  # over all windows, at most, in a run
 FEW = 300  # windows below which batches and runs are small
 GAIN = 1e-3  # by which a network has to lower the loss of what it starts from
 
