@@ -174,8 +174,8 @@ def main() -> int:
         "Nothing here was run on a GPU: the interpreter of `tests/ptx` counts how often each PTX instruction is",
         "executed, the disassembler says which machine instructions came of it. An instruction is one of a warp;",
         "shares are percent of the machine instructions; KiB is what a step of the whole layer asks of the L2 cache,",
-        "in sectors of 32 bytes. `product`: the share of tensor instructions in the loop of the product alone, from",
-        "its first multiply to its last. LSTM; the persistent form lies as it would on a card with 132 multiprocessors.",
+        "in sectors of 32 bytes. `product`: the share of tensor instructions in the product's loop alone, from its",
+        "first multiply to its last. LSTM; the persistent form lies as it would on a card with 132 multiprocessors.",
         "",
         "| kernel, dtype, B x H | PTX | machine | warps | multiply-add | tensor | shared | global | flow | product "
         "| blocks | KiB |",
