@@ -298,18 +298,6 @@ def test_classes_have_at_most_300_lines() -> None:
 
 TESTED_WITH = {  # by the test file that a module would have: the one that tests it together with its neighbors
     "bench/test_forecast_peers.py": "bench/test_forecasts.py",
-    "data/test_plain_arrays.py": "data/test_loading.py",
-    "data/test_labels.py": "data/test_loading.py",
-    "data/test_cells.py": "data/test_loading.py",
-    "data/test_columns.py": "data/test_loading.py",
-    "data/test_csv_dialect.py": "data/test_table_files.py",
-    "data/test_future.py": "forecast/test_forecaster.py",
-    "data/test_frames.py": "data/test_table_files.py",
-    "data/test_options.py": "cli/test_options.py",
-    "data/test_roles.py": "data/test_loading.py",
-    "data/test_time_column.py": "data/test_times.py",
-    "data/test_time_formats.py": "data/test_times.py",
-    "forecast/test_tables.py": "forecast/test_results.py",
     "cli/test_parts.py": "forecast/test_partitions.py",
     "forecast/test_fit.py": "forecast/test_ranks.py",
     "forecast/test_started.py": "forecast/test_ranks.py",

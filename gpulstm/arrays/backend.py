@@ -1,13 +1,12 @@
 """An array library bound to one device: what both have in common, and NumPy on the CPU.
 
-Everything above works through a `Backend`: its namespace `xp`, transfers to and from the host, synchronization and the
-memory in use.  Nothing here moves an array between devices unless a method named for that is called.
+Everything above works through a `Backend`: its namespace `xp`, transfers to and from the host, and synchronization.
+Nothing here moves an array between devices unless a method named for that is called.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -81,10 +80,6 @@ class Backend(ABC):
         """Wait until all work handed to the current stream is done."""
 
     @abstractmethod
-    def memory_used(self) -> int:
-        """Bytes in use: blocks handed out by CuPy's pool on a GPU; the process's resident set on the CPU (Linux)."""
-
-    @abstractmethod
     def activate(self) -> contextlib.AbstractContextManager[Any]:
         """A context in which new arrays and launches go to this device."""
 
@@ -135,13 +130,6 @@ class NumpyBackend(Backend):
 
     def synchronize(self) -> None:
         """NumPy returns only when its work is done."""
-
-    def memory_used(self) -> int:
-        try:
-            with open("/proc/self/statm") as statm:
-                return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-        except FileNotFoundError as error:
-            raise DeviceError("memory_used on the cpu reads /proc, which this system does not have") from error
 
     def activate(self) -> contextlib.AbstractContextManager[Any]:
         return contextlib.nullcontext()

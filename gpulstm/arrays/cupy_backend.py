@@ -96,10 +96,6 @@ class CupyBackend(Backend):
         with self.activate():
             self.xp.cuda.get_current_stream().synchronize()
 
-    def memory_used(self) -> int:
-        with self.activate():
-            return int(self.xp.get_default_memory_pool().used_bytes())
-
     def activate(self) -> contextlib.AbstractContextManager[Any]:
         return self.xp.cuda.Device(self.index)
 

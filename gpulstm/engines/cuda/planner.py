@@ -162,7 +162,14 @@ def no_wavefront(call: Call) -> str | None:
 
 
 def forms_of(call: Call) -> Forms:
-    """The forms that may serve a call on its device."""
+    """The forms that may serve a call on its device.
+
+    Raises:
+        ConfigError: there is no form, or no tile, as the environment asks for.
+    """
+    form = variables().get(FORM)
+    if form and form not in FORMS:
+        raise ConfigError(f"{FORM} is {form!r}, expected one of {', '.join(FORMS)}")
     return choose_forms(call.spec, call.batch, card_of(call.device), _tensor(call), variables().get(TILE))
 
 
@@ -181,13 +188,6 @@ def memory_of(call: Call) -> int:
 def graph_asked() -> bool:
     """Whether GPULSTM_CUDA_GRAPH=1 asks for graphs whatever else is found."""
     return switch(GRAPH) is True
-
-
-def never(form: str, cell: str, dtype: str) -> str | None:
-    """Why a form serves no call of a cell and dtype, or None where it serves some."""
-    if form == "persistent" and dtype == "float64":
-        return "the persistent kernel has no float64"
-    return None
 
 
 @functools.cache
@@ -220,11 +220,9 @@ def choose_forms(spec: StackSpec, batch: int, card: Card, tensor: bool, tile: st
         tile: number of the fused step's tile as the user names it, or None for the one that is expected to be fastest.
 
     Raises:
-        ConfigError: there is no form, or no tile, as is asked for.
+        ConfigError: there is no such tile.
     """
-    form, tiles = variables().get(FORM), tiles_of(spec.dtype)
-    if form and form not in FORMS:
-        raise ConfigError(f"{FORM} is {form!r}, expected one of {', '.join(FORMS)}")
+    tiles = tiles_of(spec.dtype)
     if tile is None:
         width = spec.hidden_size * (1 if spec.gates == 1 else 4)
         forward = choose_tile(batch, width, card.processors, tensor)

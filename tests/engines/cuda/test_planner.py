@@ -130,6 +130,7 @@ def test_the_plan_of_the_device_at_hand_is_explained(set_variable: SetVariable) 
 @pytest.mark.cuda
 def test_an_override_that_is_none_is_refused(set_variable: SetVariable) -> None:
     layer = gpulstm.LSTM(2, 3, device="cuda")
+    layer.explain(2, 2)  # also for a shape whose forms are known already
     for name in (planner.FORM, planner.TILE):
         set_variable(name, "quick")
         with pytest.raises(ConfigError, match=f"{name} is 'quick', expected"):
