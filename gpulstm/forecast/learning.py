@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from gpulstm.arrays.devices import resolve
 from gpulstm.data.scaling import Scaler
 from gpulstm.data.series import SeriesSet, end_of
 from gpulstm.data.splits import Cuts, chronological_cuts
+from gpulstm.data.streamed import AnyWindows
 from gpulstm.data.tbptt import Lanes
 from gpulstm.data.windows import WindowSet, window_set
 from gpulstm.errors import ConfigError, option
@@ -23,6 +23,7 @@ from gpulstm.model.network import Network, NetworkConfig
 from gpulstm.optimizers import AdamW
 from gpulstm.training.callbacks import Callback, CheckpointEvery, EarlyStopping, Progress
 from gpulstm.training.history import History
+from gpulstm.training.parallel import SINGLE
 from gpulstm.training.trainer import Trainer
 
 
@@ -54,12 +55,37 @@ def fit_network(
     if warm is not None and warm.names == series.names:
         scaler = warm.scaler
     train, judge = training_parts(config, series, scaler, cuts)
+    trainer, history = run_trainer(config, train, judge, runs, warm)
+    notes = scaler.notes()
+    if train.skipped:
+        notes.append(f"too short to learn from: {listed(train.skipped)}")
+    lengths = series.lengths
+    padded = (lengths < config.context + config.training_horizon) & (lengths >= config.least)
+    if padded.any():
+        short = [series.names[at] for at in np.flatnonzero(padded)]
+        notes.append(f"shorter than a window, and padded on the left: {listed(short)}")
+    until = last_times(series, cuts.validation)
+    tail = end_of(series, config.context)
+    return Fitted(config, trainer.network, trainer.state.loss, scaler, tail, until, seasons), history, notes
+
+
+def run_trainer(
+    config: ForecasterConfig, train: AnyWindows, judge: WindowSet | None, runs: Runs, warm: Fitted | None = None
+) -> tuple[Trainer, History]:
+    """Make a trainer of a new network, and run it.
+
+    Args:
+        config: with everything decided that was automatic.
+        train, judge: what to learn from, and what to judge epochs by.
+        runs: callbacks, checkpoint, what to resume, and who trains.
+        warm: an earlier fit, whose weights the run starts from.
+    """
     watchers: list[Callback] = [Progress(runs.progress), *runs.callbacks]
     if config.patience is not None:
         watchers.append(EarlyStopping(config.patience))
     if runs.checkpoint is not None:
         watchers.append(CheckpointEvery(runs.checkpoint, epochs=1))
-    trainer = new_trainer(config, train, watchers, runs.identity)
+    trainer = new_trainer(config, train, watchers, runs)
     if warm is not None:
         if warm.network.config != trainer.network.config:
             raise ConfigError(
@@ -69,18 +95,7 @@ def fit_network(
         trainer.network.params.load({name: host(value) for name, value in warm.network.params.items()})
     if runs.resume is not None:
         trainer.restore(runs.resume)
-    notes = scaler.notes()
-    if train.skipped:
-        notes.append(f"too short to learn from: {listed(train.skipped)}")
-    lengths = series.lengths
-    padded = (lengths < config.context + config.training_horizon) & (lengths >= config.least)
-    if padded.any():
-        short = [series.names[at] for at in np.flatnonzero(padded)]
-        notes.append(f"shorter than a window, and padded on the left: {listed(short)}")
-    history = trainer.fit(train, judge)
-    until = last_times(series, cuts.validation)
-    tail = end_of(series, config.context)
-    return Fitted(config, trainer.network, trainer.state.loss, scaler, tail, until, seasons), history, notes
+    return trainer, trainer.fit(train, judge)
 
 
 def last_times(series: SeriesSet, stops: np.ndarray) -> np.ndarray:
@@ -144,10 +159,7 @@ def training_parts(
 
 
 def new_trainer(
-    config: ForecasterConfig,
-    train: WindowSet | Lanes,
-    callbacks: Sequence[Callback],
-    identity: Mapping[str, Any] | None = None,
+    config: ForecasterConfig, train: AnyWindows, callbacks: Sequence[Callback], runs: Runs | None = None
 ) -> Trainer:
     """A trainer of a new network for these windows."""
     loss = config.loss()
@@ -171,5 +183,6 @@ def new_trainer(
         memory=config.memory,
         callbacks=callbacks,
         extra={"forecaster": config.to_dict()},
-        identity=identity,
+        identity=None if runs is None else runs.identity,
+        parallel=SINGLE if runs is None else runs.ranks,
     )
