@@ -73,7 +73,9 @@ def test_train_says_what_it_guessed_and_how_to_say_otherwise(tmp_path: Path) -> 
     small = ["--strategy", "direct", "--context", "8", "--hidden-size", "2", "--epochs", "1"]
     shown = call(*arguments, *small)
     assert shown.exit_code == 0, shown.output
-    first, second = shown.stderr.splitlines()[:2]
+    lines = shown.stderr.splitlines()
+    at = next(at for at, line in enumerate(lines) if line.startswith("guessed"))
+    first, second = lines[at : at + 2]
     assert first == "guessed: --time day --target units --series shop"
     assert "say so with --time, --target, --series" in second
     again = call(*arguments, *first.split()[1:], *small, "--force")
