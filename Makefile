@@ -199,6 +199,11 @@ fuzz: $(VENV)/.fuzz
 fuzz-quick: $(VENV)/.fuzz
 	@OPENBLAS_NUM_THREADS=1 $(PY) tests/fuzz/fuzz.py --seconds 120 --finds $(OUT)/fuzz
 
+# What takes long of several processes and of tables larger than memory: 4 ranks, 200 kills, 10 million rows in 100 parts,
+# 100,000 series by two workers.
+test-scale: $(VENV)/.test
+	@for what in ranks kills rows series; do $(PY) tests/scale.py $$what || exit 1; done
+
 # The program killed KILLS times at random moments: nothing torn, nothing left, no traceback.
 KILLS ?= 1000
 kill-test: $(VENV)/.test

@@ -17,7 +17,12 @@ class GpulstmError(Exception):
     """Base of every error raised on purpose by this package; the CLI prints these without a traceback.
 
     A message is one line of at most 300 characters: of a longer one the middle is left out.
+
+    Attributes:
+        everywhere: whether every process of a parallel run raises it alike, so that the first says it for all.
     """
+
+    everywhere = False
 
     def __init__(self, *args: object) -> None:
         super().__init__(*(one_line(arg) if isinstance(arg, str) else arg for arg in args))

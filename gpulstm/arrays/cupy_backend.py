@@ -6,6 +6,7 @@ import contextlib
 import functools
 import importlib.util
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -288,6 +289,45 @@ def _uploads(index: int) -> _Uploads:
 @functools.cache
 def _elementwise(name: str, inputs: str, outputs: str, body: str, headers: tuple[str, ...]) -> Any:
     return _cupy().ElementwiseKernel(inputs, outputs, body, name, preamble=kernel_preamble(headers))
+
+
+def nccl_id() -> tuple[int, ...]:
+    """A name for a new group of processes, which all of them give to `Communicator`."""
+    return _nccl().get_unique_id()
+
+
+class Communicator:
+    """One process of a group that adds up arrays between GPUs by NCCL.
+
+    Args:
+        backend: this process's card, which no other one of the group has.
+        size: processes of the group; the constructor waits for all of them.
+        name: of the group, by `nccl_id`.
+        rank: number of this process.
+    """
+
+    def __init__(self, backend: CupyBackend, size: int, name: tuple[int, ...], rank: int) -> None:
+        self._backend, self._nccl = backend, _nccl()
+        with backend.activate():
+            self._group = self._nccl.NcclCommunicator(size, name, rank)
+
+    def sum(self, buffer: Array) -> None:
+        """Put the sum over all processes in the place of a float32 or float64 array; only enqueues it."""
+        kind = {"float32": self._nccl.NCCL_FLOAT32, "float64": self._nccl.NCCL_FLOAT64}[buffer.dtype.name]
+        with self._backend.activate():
+            stream = self._backend.xp.cuda.get_current_stream()
+            at = buffer.data.ptr
+            self._group.allReduce(at, at, buffer.size, kind, self._nccl.NCCL_SUM, stream.ptr)
+
+
+def _nccl() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # CuPy's own advice; ours follows
+        from cupy.cuda import nccl
+    if not nccl.available:
+        kind = _cupy().cuda.runtime.runtimeGetVersion() // 1000
+        raise missing_extra(f"nvidia-nccl-cu{kind}", "training on several GPUs")
+    return nccl
 
 
 def cuda_missing() -> str | None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from gpulstm.arrays.backend import NUMPY, Array, Backend
 from gpulstm.arrays.cupy_backend import cuda_backend, cuda_missing, device_count
+from gpulstm.arrays.launch import place
 from gpulstm.errors import ConfigError, DeviceError
 
 _DEVICE_PATTERN = re.compile(r"cuda(?::(\d+))?")
@@ -19,7 +20,8 @@ _DEVICE_PATTERN = re.compile(r"cuda(?::(\d+))?")
 def resolve(device: str | Backend = "auto") -> Backend:
     """The backend for `"auto"`, `"cpu"`, `"cuda"` or `"cuda:N"`; a backend is given back as it is.
 
-    `"auto"` is the first CUDA device where CuPy and a device are there, else the CPU.
+    `"auto"` is a CUDA device where CuPy and a device are there, else the CPU.  Without a number it is the first one; of
+    processes that mpiexec or the like started together on a machine, each has the next.
 
     Raises:
         DeviceError: the device is not there; the message says what is missing.
@@ -30,17 +32,21 @@ def resolve(device: str | Backend = "auto") -> Backend:
     if device == "cpu":
         return NUMPY
     if device == "auto":
-        return NUMPY if cuda_missing() else cuda_backend(0)
+        return NUMPY if cuda_missing() else cuda_backend(_own_card())
     match = _DEVICE_PATTERN.fullmatch(device) if isinstance(device, str) else None
     if match is None:
         raise ConfigError(f"device is {device!r}, expected 'auto', 'cpu', 'cuda' or 'cuda:N'")
     missing = cuda_missing()
     if missing:
         raise DeviceError(f"device {device!r} cannot be used: {missing}")
-    index, count = int(match.group(1) or 0), device_count()
+    index, count = _own_card() if match.group(1) is None else int(match.group(1)), device_count()
     if index >= count:
         raise DeviceError(f"device {device!r} is not there: this machine has cuda:0 to cuda:{count - 1}")
     return cuda_backend(index)
+
+
+def _own_card() -> int:
+    return place().local_rank % device_count()
 
 
 def backend_of(value: object) -> Backend:

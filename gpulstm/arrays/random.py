@@ -9,7 +9,8 @@ any order, on its own.  One element of a mask is addressed by
 
 where `stream` tells the masks of a model apart (layer, direction, purpose), `call` counts the training forward passes
 and the element runs over one time step, row-major.  An element is kept when its word is at least `rate * 2**32`; the
-comparison is between integers, so it does not depend on the dtype of the model.
+comparison is between integers, so it does not depend on the dtype of the model.  Where several processes share a batch,
+rows are counted in the whole of it, so each of them draws its rows of one mask.
 """
 
 from __future__ import annotations
@@ -59,12 +60,14 @@ class MaskKey:
             array on the device that holds it.
         layer: layer times directions plus direction.
         purpose: what the mask is for.
+        first_row: of the whole batch, where a mask of shape `(T, B, units)` begins with another than its row 0.
     """
 
     seed: int
     call: int | Array
     layer: int
     purpose: Purpose
+    first_row: int = 0
 
     @property
     def words(self) -> tuple[int, int, int, Any]:
@@ -75,6 +78,10 @@ class MaskKey:
             (self.layer * 16 + int(self.purpose)) & _WORD,
             self.call & _WORD if isinstance(self.call, int) else self.call,
         )
+
+    def first_element(self, shape: tuple[int, ...]) -> int:
+        """Where a mask of this shape begins within a time step of the whole batch."""
+        return self.first_row * math.prod(shape[2:])
 
 
 def philox(xp: Any, counter: tuple[Array, Array, Array, Array], key: tuple[int, int]) -> tuple[Array, ...]:
@@ -115,13 +122,13 @@ def keep(xp: Any, rate: float, shape: tuple[int, ...], key: MaskKey, first_step:
     Returns:
         Boolean array of `shape`.
     """
-    steps, size = shape[0], math.prod(shape[1:])
-    blocks = -(-size // 4)
+    steps, size, first = shape[0], math.prod(shape[1:]), key.first_element(shape)
+    begin, end = first // 4, -(-(first + size) // 4)
     k0, k1, stream, call = key.words
-    element = xp.arange(blocks, dtype=xp.uint64)[None, :] + xp.zeros((steps, 1), dtype=xp.uint64)
+    element = xp.arange(begin, end, dtype=xp.uint64)[None, :] + xp.zeros((steps, 1), dtype=xp.uint64)
     step = xp.arange(first_step, first_step + steps, dtype=xp.uint64)[:, None] + xp.zeros_like(element)
     words = philox(xp, (element, step, xp.full_like(element, stream), xp.full_like(element, call)), (k0, k1))
-    drawn = xp.reshape(xp.stack(words, axis=2), (steps, blocks * 4))[:, :size]
+    drawn = xp.reshape(xp.stack(words, axis=2), (steps, (end - begin) * 4))[:, first % 4 : first % 4 + size]
     return xp.reshape(drawn >= threshold(rate), shape)
 
 
@@ -145,32 +152,33 @@ def keep_mask(backend: Backend, rate: float, shape: tuple[int, ...], key: MaskKe
             return keep(backend.xp, rate, shape, key, first_step)
         kept = np.empty(shape, np.bool_)
         k0, k1, stream, call = key.words
-        module.keep(kept, first_step, k0, k1, stream, int(call), threshold(rate), get_num_threads())
+        part = {"first": key.first_element(shape)} if key.first_row else {}
+        module.keep(kept, first_step, k0, k1, stream, int(call), threshold(rate), get_num_threads(), **part)
         return kept
-    size = math.prod(shape[1:])
+    size, first = math.prod(shape[1:]), key.first_element(shape)
     with backend.activate():
         kept = backend.xp.empty(shape, dtype=backend.xp.bool_)
         if kept.size:
-            blocks = -(-size // 4)
+            blocks = -(-(first + size) // 4) - first // 4
             on_host = isinstance(key.call, int)
             kernel = backend.elementwise(  # type: ignore[attr-defined]
                 "gpulstm_keep_mask",
-                "int64 blocks, int64 size, uint32 first_step, uint32 k0, uint32 k1, uint32 stream,"
+                "int64 blocks, int64 first, int64 size, uint32 first_step, uint32 k0, uint32 k1, uint32 stream,"
                 f" {'' if on_host else 'raw '}uint32 call, uint32 least",
                 "raw bool kept",
                 _KEEP_BODY.replace("CALL", "call" if on_host else "call[0]"),
                 headers=("equations/philox.h",),
             )
-            kernel(blocks, size, first_step, *key.words, threshold(rate), kept, size=shape[0] * blocks)
+            kernel(blocks, first, size, first_step, *key.words, threshold(rate), kept, size=shape[0] * blocks)
     return kept
 
 
 _KEEP_BODY = """
-    long long step = i / blocks, block = i % blocks;
+    long long step = i / blocks, block = i % blocks + first / 4;
     unsigned int word[4];
     gl_philox((unsigned int)block, first_step + (unsigned int)step, stream, CALL, k0, k1, word);
     for (int w = 0; w < 4; ++w) {
-        long long element = block * 4 + w;
-        if (element < size) kept[step * size + element] = word[w] >= least;
+        long long element = block * 4 + w - first;
+        if (element >= 0 && element < size) kept[step * size + element] = word[w] >= least;
     }
 """

@@ -49,6 +49,21 @@ def set_num_threads(count: int | None) -> None:
     _chosen = int(count)
 
 
+def processors() -> tuple[int, ...]:
+    """The processors that this process may run on; empty where the system does not say."""
+    return tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else ()
+
+
+def share(processes: int) -> None:
+    """Let this process use its share of what `processes` of them have together, in native code and NumPy's BLAS.
+
+    A number of threads that was set, here or by GPULSTM_NUM_THREADS, stays.
+    """
+    if processes > 1 and _chosen is None and not os.environ.get(VARIABLE):
+        set_num_threads(max(1, get_num_threads() // processes))
+        _blas().limit(limits=get_num_threads(), user_api="blas")
+
+
 SMALL_PRODUCT = 1e8  # multiply-adds of a product up to which threads of BLAS wait for one another longer than they save
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from gpulstm.cli import bench, convert, demo, forecaster, info, tune, warmup
+from gpulstm.cli import bench, console, convert, demo, forecaster, info, tune, warmup
 from gpulstm.cli.options import PlainCommand, PlainGroup
 
 HELP = "Forecast the series of a table, with small LSTMs and simple methods together, on CPUs and NVIDIA GPUs."
@@ -66,4 +66,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: without the program's name; those of the process if None.
     """
+    console.hush()
     app(args=None if arguments is None else list(arguments), prog_name="gpulstm")

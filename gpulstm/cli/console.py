@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import functools
 import importlib.util
+import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
@@ -17,9 +19,11 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from gpulstm.arrays.launch import place
 from gpulstm.errors import ConfigError, GpulstmError, speaking_options
 from gpulstm.forecast.results import METRICS, Backtest
 from gpulstm.training import interrupts
+from gpulstm.training.parallel import failed
 
 MISTAKE = 2  # exit status of a wrong command line
 
@@ -58,7 +62,7 @@ def polite(command: Command) -> Command:
     def run(*args: Any, **kwargs: Any) -> None:
         try:
             interrupts.handle(interrupts.interrupt)
-            with speaking_options():
+            with speaking_options(), all_end():
                 command(*args, **kwargs)
             interrupts.handle(interrupts.leave)
         except GpulstmError as error:
@@ -77,6 +81,24 @@ def polite(command: Command) -> Command:
             raise typer.Exit(interrupts.status()) from None
 
     return run  # type: ignore[return-value]
+
+
+@contextlib.contextmanager
+def all_end() -> Iterator[None]:
+    """Within the block a mistake of one rank alone ends all ranks of an MPI program."""
+    try:
+        yield
+    except typer.Exit:
+        raise  # every rank leaves in this way
+    except BaseException as error:
+        failed(error)
+        raise
+
+
+def hush() -> None:
+    """Let the first of the processes that mpiexec started speak for all of them."""
+    if place().rank:
+        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - to the end of the process
 
 
 def table(

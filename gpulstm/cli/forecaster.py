@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,6 +14,7 @@ import typer
 
 from gpulstm.arrays import files
 from gpulstm.arrays.devices import resolve
+from gpulstm.arrays.launch import place
 from gpulstm.cli.console import (
     can_draw,
     console,
@@ -30,14 +32,15 @@ from gpulstm.cli.console import table as words
 from gpulstm.cli.options import with_options
 from gpulstm.cli.summary import guessed, summary
 from gpulstm.data import datasets
-from gpulstm.data.loading import load_series
 from gpulstm.data.options import TableOptions
+from gpulstm.data.parts import Parts, is_in_parts, read_table
 from gpulstm.data.series import SeriesSet
 from gpulstm.data.times import TimeForm
 from gpulstm.engines.dispatch import choose
 from gpulstm.engines.spec import Call
 from gpulstm.errors import ConfigError
 from gpulstm.forecast.config import AUTO, NETWORK, ForecasterConfig
+from gpulstm.forecast.decisions import planned, test_rows
 from gpulstm.forecast.forecaster import Forecaster
 from gpulstm.forecast.pictures import draw_backtest, draw_forecast
 from gpulstm.plots import figures
@@ -50,7 +53,10 @@ FINAL = "final.safetensors"  # the run on all rows, after the comparison
 
 FILES = "Files and output"
 
-Table = Annotated[Path, typer.Argument(help="CSV or Parquet file, or a bundled series: co2, seattle_weather.")]
+Table = Annotated[
+    Path,
+    typer.Argument(help="CSV or Parquet file, a folder with parts of one, or a bundled series: co2, seattle_weather."),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=NETWORK)]
 Output = Annotated[Path, typer.Option(help="Folder for everything that is written.", rich_help_panel=FILES)]
 Force = Annotated[
@@ -106,18 +112,28 @@ def train(
         Job(output, force, quiet, tensorboard).fit(started, series, RUN, False, warm_start=True)
         say(f"next: gpulstm forecast {output / MODEL}")
         return
-    series = load_series(table_path(data), table, guess=True)
+    source = read_table(table_path(data), table, guess=True)
     if resume and not any((output / name).is_file() for name in (RUN, FINAL)):
         raise ConfigError(f"--resume finds no {RUN} in {output}; name the --output of the interrupted run")
     if metrics is not None:
         new_files(metrics.parent, [metrics.name], force or resume)
     say(engine_line(config, training=True))
-    for line in [*guessed(series, table), *summary(series, Forecaster.of(config).planned(series))]:
+    if isinstance(source, Parts):
+        if metrics is not None:
+            raise ConfigError("--metrics is for a table of one file; a table in parts is not compared")
+        test = 0 if config.test == AUTO else config.test
+        Job(output, force or resume, quiet, tensorboard).fit(
+            Forecaster.of(replace(config, test=test)), source, RUN, resume
+        )
+        say(f"next: gpulstm forecast {output / MODEL} {data}")
+        return
+    series = source
+    for line in [*guessed(series, table), *summary(series, planned(config, series))]:
         say(line)
     job = Job(output, force or resume, quiet, tensorboard)
     forecaster = Forecaster.of(config)
     going_on = resume and (output / FINAL).is_file()  # the comparison was over
-    with files.locked(output, ConfigError):
+    with files.locked(output, ConfigError) if first_rank() else contextlib.nullcontext():
         if not going_on:
             job.fit(forecaster, series, RUN, resume)
         whole = Forecaster.of(replace(config, test=0))
@@ -142,18 +158,22 @@ def engine_line(config: ForecasterConfig, training: bool = False, quantize: str 
 
 def compare(forecaster: Forecaster, series: SeriesSet, metrics: Path | None) -> bool:
     """Print the table of a backtest on the test part, and whether the model wins; False where there is no test part."""
-    tests = forecaster.tests(series)
-    if not tests:
+    if test_rows(forecaster.config, series) is None:
         if forecaster.config.test == AUTO:
             say("the series are too short to keep rows for a comparison with the simple forecasts")
         return False
     result = forecaster.backtest(series, automatic=True)
     console().print(metrics_table(result))
     console().print(result.verdict())
-    if metrics is not None:
+    if metrics is not None and first_rank():
         result.metrics_to(metrics)
         say(f"written: {metrics}")
     return True
+
+
+def first_rank() -> bool:
+    """Whether this process is the one that writes, among those that mpiexec started."""
+    return place().rank == 0
 
 
 @dataclass(frozen=True)
@@ -173,7 +193,7 @@ class Job:
     tensorboard: Path | None = None
 
     def fit(
-        self, forecaster: Forecaster, series: SeriesSet, checkpoint: str, resume: bool, warm_start: bool = False
+        self, forecaster: Forecaster, series: SeriesSet | Parts, checkpoint: str, resume: bool, warm_start: bool = False
     ) -> None:
         """Train, and leave behind the model, the history, its picture, and the run to go on from.
 
@@ -181,7 +201,8 @@ class Job:
             typer.Exit: 128 + n, where signal n stopped the training; what was reached is written.
         """
         names = [MODEL, HISTORY, *(["history.png"] if can_draw() else []), checkpoint]
-        model, history, *picture, run = new_files(self.output, names, self.force or checkpoint == FINAL)
+        force = self.force or checkpoint == FINAL or not first_rank()
+        model, history, *picture, run = new_files(self.output, names, force)
         bar = not self.quiet and is_terminal(sys.stderr)
         watchers: list[Callback] = [_Folder(self.output), HistoryCSV(history)]
         if not self.quiet and not bar:
@@ -197,11 +218,15 @@ class Job:
             warm_start=warm_start,
         )
         for note in forecaster.notes:
-            if note not in series.notes:  # those were said before the fit
+            if isinstance(series, Parts) or note not in series.notes:  # those were said before the fit
                 say(note)
-        self.output.mkdir(parents=True, exist_ok=True)
         trained, members = forecaster.history, forecaster.members
         interrupted = trained.stopped == "interrupted"
+        if not first_rank():
+            if interrupted:
+                raise typer.Exit(interrupts.status())
+            return
+        self.output.mkdir(parents=True, exist_ok=True)
         if interrupted and not trained.rows:
             say(f"interrupted before the first epoch was over; go on with --resume, from {run}")
             raise typer.Exit(interrupts.status())
@@ -210,7 +235,7 @@ class Job:
         if trained.rows:
             written += [history, *picture, run]
             for path in picture:
-                figures.history(path, trained.columns(), title=f"Training: {', '.join(series.target_names)}")
+                figures.history(path, trained.columns(), title=f"Training: {', '.join(forecaster.tail.target_names)}")
         if members is not None:
             console().print(members_table(members))
         else:
@@ -263,13 +288,26 @@ def forecast(
     force: Force = False,
     pictures: Pictures = 6,
     unit: Unit = "",
+    scheduler: Annotated[
+        str, typer.Option(help="For a table in parts: Dask's scheduler, such as tcp://10.0.0.1:8786.")
+    ] = "",
 ) -> None:
     """Forecast what follows a table: a CSV, and a picture with the bands between the quantiles.
+
+    Of a folder with parts of a table, each with whole series, it writes forecast.parquet, a folder with a file a part.
 
     Example: gpulstm forecast runs/model/model.safetensors sales.csv --output runs/forecast
     """
     forecaster = Forecaster.load(model, device).quantize(quantize)
     say(engine_line(replace(forecaster.config, device=device), quantize=quantize))
+    if is_in_parts(data):
+        from gpulstm.cli.parts import forecast_parts
+
+        if future is not None:
+            raise ConfigError("--future cannot be given for a table in parts; forecast its parts one by one")
+        return forecast_parts(forecaster, str(data), horizon or None, scheduler, output, force)
+    if scheduler:
+        raise ConfigError("--scheduler is for a table in parts, a folder of files")
     past = forecaster.tail if data is None else forecaster.read(table_path(data))
     result = forecaster.predict(horizon or None, future, data=None if data is None else past)
     drawn = names_of("forecast", result.names, result.targets, pictures) if can_draw() else {}

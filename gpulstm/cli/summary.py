@@ -24,7 +24,7 @@ def guessed(series: SeriesSet, asked: TableOptions) -> list[str]:
     time = () if series.origin.time is None else (series.origin.time,)
     roles: dict[str, tuple[str, ...]] = {"time": time, "target": series.target_names, "series": series.origin.series}
     told = {role: names for role, names in roles.items() if not getattr(asked, role)}
-    if not told:
+    if not told or told == {"series": ()}:  # one series is what nobody has to be told
         return []
     words = [f"--{role} {shlex.quote(name)}" for role, names in told.items() for name in names[:8]]
     line = f"guessed: {' '.join(words) or 'nothing'}"

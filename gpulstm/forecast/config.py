@@ -18,6 +18,7 @@ from gpulstm.errors import ConfigError
 from gpulstm.losses import LOSSES, MSE, GaussianNLL, Loss, Pinball, from_config
 from gpulstm.model.initializers import check_chrono
 from gpulstm.model.memory import Memory, check_memory
+from gpulstm.training.parallel import PARALLEL
 from gpulstm.validate import described, documented
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ AutoCount = Any  # a whole number, or "auto"
 AutoNumber = Any  # a number, or "auto"
 Likelihood = Any  # a name of `LIKELIHOODS`, or a `Loss`
 AUTOMATIC = ("horizon", "context", "num_layers", "batch_size", "epochs")
+PLACE = ("device", "parallel", "devices")  # where and by whom, which is no part of a model
 FREE = ("epochs", "patience", "memory", "engine", "draws")  # what may be another when a run goes on
 
 RENAMED = {"carry": "stream_rows"}  # options of older checkpoints, by what they are called now
@@ -261,6 +263,17 @@ class ForecasterConfig:
         "state at the border of two series of truncated training: reset (zeros) or carry (that of the series before)",
         TRAINING,
     )
+    parallel: str = described(
+        "auto",
+        "who trains: none (this process), mpi (all ranks of the MPI program) or auto (those that mpiexec started)",
+        TRAINING,
+    )
+    devices: str | None = described(
+        None,
+        "train by a process for each of these, which are started: all GPUs, some by number (0,1), or cpu:4 for four "
+        "processes on the CPU",
+        TRAINING,
+    )
 
     def __post_init__(self) -> None:
         validate.plain_numbers(self)
@@ -281,8 +294,8 @@ class ForecasterConfig:
         return [f"{name}={getattr(self, name)!r}" for name, value in usual.items() if getattr(self, name) != value]
 
     def to_dict(self) -> dict[str, Any]:
-        """The options as JSON holds them; the device is not among them."""
-        options = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "device"}
+        """The options as JSON holds them; those of `PLACE` are not among them."""
+        options = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in PLACE}
         options["quantiles"] = list(self.quantiles)
         if isinstance(self.likelihood, Loss):
             options["likelihood"] = self.likelihood.config()
@@ -419,6 +432,7 @@ def _check_choices(config: ForecasterConfig) -> None:
         ("transform", TRANSFORMS),
         ("residual", RESIDUALS),
         ("skip", SKIPS),
+        ("parallel", PARALLEL),
     ):
         value = getattr(config, name)
         if value not in choices and not (name == "likelihood" and isinstance(value, Loss)):

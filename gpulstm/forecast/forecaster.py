@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 import numpy as np
 
 from gpulstm import validate
+from gpulstm.arrays.launch import place
 from gpulstm.data.options import TableOptions
-from gpulstm.data.series import SeriesSet, end_of
-from gpulstm.data.splits import chronological_cuts
+from gpulstm.data.series import SeriesSet
 from gpulstm.errors import ConfigError, DataError, NotFittedError
 from gpulstm.forecast import fitted as artifacts
 from gpulstm.forecast.config import ForecasterConfig
-from gpulstm.forecast.decisions import planned, resolved, season_notes, seasons_for, single_notes, test_rows
+from gpulstm.forecast.decisions import seasons_for, test_rows
 from gpulstm.forecast.fitted import Fitted, FittedMixture, past_of, read_like
 from gpulstm.forecast.results import Backtest, Forecast
 from gpulstm.forecast.short import SIMPLE
@@ -69,6 +69,20 @@ def _with_options_of(options: type) -> Callable[[Any], Any]:
         return method
 
     return decorate
+
+
+def in_parts(data: Any) -> bool:
+    """Whether data is a table in parts."""
+    from gpulstm.data.parts import is_in_parts
+
+    return is_in_parts(data)
+
+
+def mapped(what: str, forecaster: Forecaster, *arguments: Any) -> Any:
+    """A Dask frame with what a method gives of each part of a table."""
+    from gpulstm.forecast import partitions
+
+    return getattr(partitions, f"{what}_parts")(forecaster, *arguments)
 
 
 class Forecaster:
@@ -125,11 +139,12 @@ class Forecaster:
         warm_start: bool = False,
         **table: Any,
     ) -> Forecaster:
-        """Learn from one or many series.
+        """Learn from one or many series; under mpiexec all ranks call it with the same data, and train together.
 
         Args:
-            data: a path, frame, dict or array with the roles of its columns, as `load_series` takes them; or a
-                `SeriesSet`.
+            data: a path, frame, dict or array with the roles of its columns, as `load_series` takes them; a
+                `SeriesSet`; or a table in parts that is larger than memory, whole series in each: a Dask frame, a
+                folder, or a pattern such as `"parts/*.parquet"`.
             progress: a bar on stderr.
             callbacks: further callbacks of the training run; of a mixture's networks, of the first one's.
             checkpoint: a file to which the present training run is saved after every epoch.
@@ -146,30 +161,16 @@ class Forecaster:
             DataError: a table that cannot be used, or too short a series.
             TrainingError, CheckpointError: as `Trainer`.
         """
-        from gpulstm.data.loading import load_series
-        from gpulstm.forecast.automatic import fit_mixture
-        from gpulstm.forecast.learning import fit_network, last_times
-        from gpulstm.forecast.members.training import Runs
+        from gpulstm.data.parts import read_table
+        from gpulstm.forecast.fit import Fitting
 
         if table.get("calendar") in ("auto", ["auto"], ("auto",)):  # a mixture looks at the calendar by itself
             del table["calendar"]
         earlier = self.fitted if warm_start else None
-        read = load_series(data, **(table if earlier is None or table else {"like": earlier.tail}))
-        config, seasons = self.planned(read), seasons_for(self.config, read)
-        weights = earlier.weights() if isinstance(earlier, FittedMixture) else None
-        runs = Runs(callbacks, progress, checkpoint, resume, weights, self.config.identity() | read.identity())
-        if config.single:
-            options = resolved(config, seasons[0], int(np.median(read.lengths)))
-            before = earlier if isinstance(earlier, Fitted) else None
-            self._fitted, self.history, notes = fit_network(options, read, seasons, runs, before)
-            notes = single_notes(self.config) + notes
-        else:
-            stops = chronological_cuts(read, 0, config.test).validation
-            mixed, notes = fit_mixture(config, read, stops, seasons[0], runs)
-            self.history = runs.histories[0] if runs.histories else History()
-            self._fitted = FittedMixture(mixed, end_of(read, mixed.reach), last_times(read, stops), seasons)
-        self.notes = [*read.notes, *notes, *season_notes(self.config, read)]
-        self._series = read
+        series = read_table(data, **(table if earlier is None or table else {"like": earlier.tail}))
+        fitting = Fitting(self.config, callbacks, progress, checkpoint, resume, earlier)
+        self._fitted, self.history, self.notes = fitting.learn(series)
+        self._series = series if isinstance(series, SeriesSet) else None
         for line in self.summary().splitlines():
             LOG.info(line)
         return self
@@ -183,7 +184,8 @@ class Forecaster:
             future: the future covariates of the steps ahead, where there are any besides the calendar's: a table with
                 their columns, or an array `(steps, columns)` or `(series, steps, columns)`.  The direct strategy needs
                 them for the whole horizon of the model.
-            data: other series with the same columns, to forecast instead of those of the fit.
+            data: other series with the same columns, to forecast instead of those of the fit; of a table in parts the
+                forecast is a Dask frame with the rows that `predict_frame` gives of each.
 
         Raises:
             NotFittedError: before `fit`.
@@ -191,6 +193,8 @@ class Forecaster:
             DataError: series too short, or wrong future covariates.
         """
         fitted = self.fitted
+        if data is not None and in_parts(data):
+            return mapped("predict", self, data, horizon, future)
         steps = fitted.horizon if horizon is None else validate.count("horizon", horizon)
         forecast, notes = fitted.forecast(past_of(self.fitted, data), steps, future)
         self.notes = [note for note in self.notes if not note.startswith(SIMPLE)] + notes
@@ -209,6 +213,13 @@ class Forecaster:
         for network in self.fitted.networks:
             network.quantize(kind)
         return self
+
+    def predict_frame(self, frame: Any, horizon: int | None = None) -> Any:
+        """The forecast of the series of a pandas frame as a pandas frame, in long form.
+
+        The frame has whole series with the columns of the fit: a part of a table of Dask, Spark or Ray, for example.
+        """
+        return self.predict(horizon, data=frame).to_frame("pandas")
 
     def stream(self, data: Any = None, future: Any = None) -> ForecastStream | MixtureStream:
         """Start a forecast that follows the series row by row; see `ForecastStream` and `MixtureStream`.
@@ -235,7 +246,7 @@ class Forecaster:
         """Forecast from many origins in the past, and compare with what came and with the naive forecasts.
 
         Args:
-            data: series with the columns of the fit; by default those of the fit.
+            data: series with the columns of the fit; by default those of the fit; or a table of them in parts.
             origins: a number of origins in each series, the last of them a horizon before its end; or row numbers; None
                 for all of the test part (`test`), `stride` apart.
             stride: rows between neighboring origins, a quarter of the horizon by default.
@@ -243,7 +254,8 @@ class Forecaster:
                 `baselines.automatic_baselines`.
 
         Returns:
-            forecasts and metrics; `seen` tells whether some of the rows took part in training.
+            a `Backtest`, whose `seen` tells whether some of the rows took part in training; of a table in parts a Dask
+            frame, every forecast next to what came.
 
         Raises:
             NotFittedError: before `fit`.
@@ -252,19 +264,16 @@ class Forecaster:
         """
         from gpulstm.forecast.backtest import backtest
 
-        fitted, series = self.fitted, self._series if data is None else self.read(data)
-        if series is None:
+        fitted = self.fitted
+        if data is not None and in_parts(data):
+            return mapped("backtest", self, data, origins, stride)
+        if data is None and self._series is None:
             raise DataError("data is missing: a forecaster that was loaded has only the end of its series; give them")
-        seasons = fitted.seasons if data is None else seasons_for(self.config, series)
-        return backtest(fitted, series, seasons, test_rows(self.config, series), origins, stride, automatic)
-
-    def planned(self, series: SeriesSet) -> ForecasterConfig:
-        """The options with what is automatic decided for `series`, as far as that is known before the fit."""
-        return planned(self.config, series)
-
-    def tests(self, series: SeriesSet) -> bool:
-        """Whether rows of `series` are kept for a backtest."""
-        return test_rows(self.config, series) is not None
+        series = self._series if data is None else self.read(data)
+        assert series is not None
+        tests = test_rows(self.config, series)
+        seasons = fitted.seasons if self.config.season is not None or data is None else seasons_for(self.config, series)
+        return backtest(fitted, series, seasons, tests, origins, stride, automatic)
 
     @property
     def members(self) -> dict[str, Any] | None:
@@ -332,6 +341,7 @@ class Forecaster:
     def __sklearn_clone__(self) -> Forecaster:
         return Forecaster.of(self.config)
 
+    # -- series ------------------------------------------------------------------------------------------------------
     @property
     def tail(self) -> SeriesSet:
         """The end of the fitted series, from which `predict` goes on; row numbers stand in for times."""
@@ -348,13 +358,15 @@ class Forecaster:
 
     # -- files -------------------------------------------------------------------------------------------------------
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write options, weights, scaling and the end of the series to one checkpoint file.
+        """Write options, weights, scaling and the end of the series to one checkpoint file; of several ranks the first.
 
         Raises:
             NotFittedError: before `fit`.
             CheckpointError: the file cannot be written; one that was there is as it was.
         """
-        self.fitted.save(path, self.config.to_dict(), self.history, self.notes)
+        fitted = self.fitted
+        if not place().rank or self.config.parallel == "none":
+            fitted.save(path, self.config.to_dict(), self.history, self.notes)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: str = "auto", *, likelihood: Loss | None = None) -> Forecaster:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from gpulstm.arrays.devices import resolve
 from gpulstm.data.scaling import Scaler
 from gpulstm.data.series import SeriesSet, end_of
 from gpulstm.data.splits import Cuts, chronological_cuts
+from gpulstm.data.streamed import AnyWindows
 from gpulstm.data.tbptt import Lanes
 from gpulstm.data.windows import WindowSet, window_set
 from gpulstm.errors import ConfigError, option
@@ -24,6 +25,7 @@ from gpulstm.model.network import Network, NetworkConfig
 from gpulstm.optimizers import AdamW
 from gpulstm.training.callbacks import Callback, CheckpointEvery, EarlyStopping, Progress
 from gpulstm.training.history import History
+from gpulstm.training.parallel import SINGLE
 from gpulstm.training.trainer import Trainer
 
 
@@ -52,23 +54,7 @@ def fit_network(
         )
     cuts = chronological_cuts(series, config.validation, config.test)
     shape, scaler, train, judge = shaped(config, series, cuts, seasons[0], warm)
-    watchers: list[Callback] = [Progress(runs.progress), *runs.callbacks]
-    if config.patience is not None:
-        watchers.append(EarlyStopping(config.patience))
-    if runs.checkpoint is not None:
-        watchers.append(CheckpointEvery(runs.checkpoint, epochs=1))
-    trainer = new_trainer(config, train, watchers, runs.identity)
-    if shape.base is not None:  # before the first step the forecast is the base
-        trainer.network.params["head.W"][...] = 0
-    if warm is not None:
-        if warm.network.config != trainer.network.config:
-            raise ConfigError(
-                "warm_start needs the options and columns of the fit before: its network has other shapes"
-            )
-        host = warm.network.backend.to_host
-        trainer.network.params.load({name: host(value) for name, value in warm.network.params.items()})
-    if runs.resume is not None:
-        trainer.restore(runs.resume)
+    trainer, history = run_trainer(config, train, judge, runs, warm)
     notes = scaler.notes()
     if train.skipped:
         notes.append(f"too short to learn from: {listed(train.skipped)}")
@@ -77,7 +63,6 @@ def fit_network(
     if padded.any():
         short = [series.names[at] for at in np.flatnonzero(padded)]
         notes.append(f"shorter than a window, and padded on the left: {listed(short)}")
-    history = trainer.fit(train, judge)
     until = last_times(series, cuts.validation)
     tail = end_of(series, config.context)
     return Fitted(config, trainer.network, trainer.state.loss, scaler, tail, until, seasons, shape), history, notes
@@ -110,6 +95,37 @@ def shaped(
         return shape, scaler, train, judge
     assert isinstance(train, WindowSet)
     return shape, scaler, Left(train, shape.base), None if judge is None else Left(judge, shape.base)
+
+
+def run_trainer(
+    config: ForecasterConfig, train: AnyWindows, judge: WindowSet | None, runs: Runs, warm: Fitted | None = None
+) -> tuple[Trainer, History]:
+    """Make a trainer of a new network, and run it.
+
+    Args:
+        config: with everything decided that was automatic.
+        train, judge: what to learn from, and what to judge epochs by.
+        runs: callbacks, checkpoint, what to resume, and who trains.
+        warm: an earlier fit, whose weights the run starts from.
+    """
+    watchers: list[Callback] = [Progress(runs.progress), *runs.callbacks]
+    if config.patience is not None:
+        watchers.append(EarlyStopping(config.patience))
+    if runs.checkpoint is not None:
+        watchers.append(CheckpointEvery(runs.checkpoint, epochs=1))
+    trainer = new_trainer(config, train, watchers, runs)
+    if isinstance(train, Left):  # before the first step the forecast is what the network's is added to
+        trainer.network.params["head.W"][...] = 0
+    if warm is not None:
+        if warm.network.config != trainer.network.config:
+            raise ConfigError(
+                "warm_start needs the options and columns of the fit before: its network has other shapes"
+            )
+        host = warm.network.backend.to_host
+        trainer.network.params.load({name: host(value) for name, value in warm.network.params.items()})
+    if runs.resume is not None:
+        trainer.restore(runs.resume)
+    return trainer, trainer.fit(train, judge)
 
 
 def last_times(series: SeriesSet, stops: np.ndarray) -> np.ndarray:
@@ -173,10 +189,7 @@ def training_parts(
 
 
 def new_trainer(
-    config: ForecasterConfig,
-    train: WindowSet | Lanes | Left,
-    callbacks: Sequence[Callback],
-    identity: Mapping[str, Any] | None = None,
+    config: ForecasterConfig, train: AnyWindows, callbacks: Sequence[Callback], runs: Runs | None = None
 ) -> Trainer:
     """A trainer of a new network for these windows."""
     loss = config.loss()
@@ -200,5 +213,6 @@ def new_trainer(
         memory=config.memory,
         callbacks=callbacks,
         extra={"forecaster": config.to_dict()},
-        identity=identity,
+        identity=None if runs is None else runs.identity,
+        parallel=SINGLE if runs is None else runs.ranks,
     )

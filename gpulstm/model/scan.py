@@ -34,11 +34,17 @@ class LayerView(dict[str, Any]):
 
 
 class Weights(NamedTuple):
-    """What a stack's passes read: its parameters, where they live, and the seed of its dropout masks."""
+    """What a stack's passes read: its parameters, where they live, and what its dropout masks are drawn by.
+
+    Attributes:
+        seed: of the masks.
+        first_row: of the whole batch that row 0 of a pass is, where several processes share one.
+    """
 
     backend: Backend
     params: ParamDict
     seed: int
+    first_row: int = 0
 
 
 @dataclass
@@ -79,14 +85,14 @@ class Pass:
             return task
         steps, units = stop - start, (batch, spec.state_size)
         if spec.recurrent_dropout:
-            key = MaskKey(self.weights.seed, self.number, index, Purpose.RECURRENT)
+            key = self._key(index, Purpose.RECURRENT)
             mask = random.dropout_mask(self.backend, spec.recurrent_dropout, (1, *units), spec.dtype, key)
             task.recurrent_mask = mask[0]
         if spec.zoneout[0]:
-            key = MaskKey(self.weights.seed, self.number, index, Purpose.ZONEOUT_H)
+            key = self._key(index, Purpose.ZONEOUT_H)
             task.keep_h = random.keep_mask(self.backend, spec.zoneout[0], (steps, *units), key, start)
         if spec.zoneout[1]:
-            key = MaskKey(self.weights.seed, self.number, index, Purpose.ZONEOUT_C)
+            key = self._key(index, Purpose.ZONEOUT_C)
             task.keep_c = random.keep_mask(self.backend, spec.zoneout[1], (steps, batch, spec.hidden_size), key, start)
         return task
 
@@ -99,8 +105,11 @@ class Pass:
         """The dropout mask on the input of a layer, of that shape; None for none."""
         if not layer or not self.plan.call.training or not self.spec.dropout:
             return None
-        key = MaskKey(self.weights.seed, self.number, layer * self.spec.directions, Purpose.BETWEEN_LAYERS)
+        key = self._key(layer * self.spec.directions, Purpose.BETWEEN_LAYERS)
         return random.dropout_mask(self.backend, self.spec.dropout, shape, self.spec.dtype, key, start)
+
+    def _key(self, layer: int, purpose: Purpose) -> MaskKey:
+        return MaskKey(self.weights.seed, self.number, layer, purpose, self.weights.first_row)
 
 
 @dataclass

@@ -47,6 +47,7 @@ class Recurrent:
         params: dict of views into one flat buffer (`params.flat`), names in docs/architecture.md.
         seed: of the initial weights and of the dropout masks.
         calls: training forward passes so far; with the seed it fixes the next dropout mask.
+        first_row: which row of a batch that several processes share is row 0 here; the masks are those of its rows.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class Recurrent:
         self.spec = spec
         self.backend = resolve(device)
         self.seed = validate.count("seed", seed, at_least=0)
-        self.calls = 0
+        self.calls, self.first_row = 0, 0
         self._plans = Plans(spec, self.backend.device, None if engine is None else by_name(engine).name)
         self._recorded: Replays | None = None
         self._inference: tuple[Any, ParamDict | None, Inference | None] = (None, None, None)  # who, what it reads, it
@@ -195,7 +196,7 @@ class Recurrent:
         with backend.activate():
             h, c = states.check("state", state, spec, backend, batch)
             rows = None if lengths is None else _lengths(lengths, steps, batch, backend)
-            role: Role = "call" if number is None and not (backend.is_cuda and self._capturing()) else "part"
+            role: Role = "call" if number is None and not (backend.is_cuda and _capturing(backend)) else "part"
             plan = self._plans.find(steps, batch, training, rows is not None, memory, outputs, role)
             infer = self._infer(plan) if plan.at_once else None
             if infer is not None:
@@ -203,7 +204,7 @@ class Recurrent:
                 return y, states.of_parts(h, c), None
             if number is None:
                 number, self.calls = self.calls, self.calls + bool(training)
-            weights = Weights(backend, self.params, self.seed)
+            weights = Weights(backend, self.params, self.seed, self.first_row)
             if plan.no_graph is not None:
                 y, h, c, tape = scan.forward(plan, weights, x, h, c, rows, number)
                 return y, states.of_parts(h, c), tape
@@ -247,7 +248,7 @@ class Recurrent:
             _check_gradients(grads, self.params)
         with backend.activate():
             dh, dc = states.check("dstate", dstate, spec, backend, batch)
-            if tape.recording is None or self._capturing():
+            if tape.recording is None or _capturing(backend):
                 grads = self.params.like() if grads is None else grads
                 dx, dh, dc = scan.backward(tape, grads, dy, dh, dc)
                 return dx, states.of_parts(dh, dc), grads
@@ -277,12 +278,6 @@ class Recurrent:
 
             self._recorded = Replays()
         return self._recorded
-
-    def _capturing(self) -> bool:
-        """Whether the caller records a graph of its own."""
-        from gpulstm.engines.cuda import graph
-
-        return graph.capturing(cast(CupyBackend, self.backend))
 
     def chunks(self, x: Any, steps: int | None = None, state: StackState = None, lengths: None = None) -> Chunks:
         """Read a sequence that may be longer than memory, and give its outputs chunk by chunk.
@@ -340,6 +335,13 @@ class Recurrent:
         with backend.activate():
             h, c = states.check("state", state, spec, backend, batch)
             return states.of_parts(*states.join(states.split(h, c, spec, backend, batch), backend))
+
+
+def _capturing(backend: Backend) -> bool:
+    """Whether the caller records a graph of its own."""
+    from gpulstm.engines.cuda import graph
+
+    return graph.capturing(cast(CupyBackend, backend))
 
 
 def _take(outputs: Any, recording: Recording | None) -> Any:

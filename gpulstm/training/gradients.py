@@ -23,6 +23,7 @@ from gpulstm.model.network import Network, Reading
 from gpulstm.model.state import map_state, of_parts, parts
 from gpulstm.optimizers import clip_scale
 from gpulstm.training.mixed_precision import LossScale
+from gpulstm.training.parallel import Ranks
 
 
 class Result(NamedTuple):
@@ -42,11 +43,42 @@ class Result(NamedTuple):
     amount: Array | None
     state: Any = None
 
-    @classmethod
-    def of(cls, value: Array, grads: ParamDict, clip_norm: float | None, weight: Array | None) -> Result:
-        """The result for a loss and gradients that are there."""
-        norm, scale = clip_scale(grads, math.inf if clip_norm is None else clip_norm)
-        return cls(value, norm, scale, None if weight is None else weight.sum())
+
+class Sums:
+    """Gradients that several ranks add up: one flat buffer, next to what the loss and its weights add up to.
+
+    Each rank puts in its mean times the weights of its rows.  Sums of sums over the sum of weights are the mean over
+    the whole batch, whatever rows and gaps each rank had.
+
+    Args:
+        params: whose gradients these are.
+        ranks: who adds them up.
+
+    Attributes:
+        grads: named as `params`.
+    """
+
+    def __init__(self, params: ParamDict, ranks: Ranks) -> None:
+        self._ranks, size = ranks, params.flat.size
+        self._buffer = params.backend.zeros((size + 2,), params.flat.dtype)
+        self.grads = params.over(self._buffer[:size])
+
+    def put(self, value: Array, amount: Any) -> None:
+        """Turn this rank's mean gradients into sums, and keep its loss `value` and the weights' sum next to them."""
+        self._buffer[:-2] *= amount
+        self._buffer[-2] = value * amount
+        self._buffer[-1] = amount
+
+    def clear(self) -> None:
+        """This rank has no row of the batch."""
+        self._buffer[...] = 0
+
+    def reduce(self) -> tuple[Array, Array]:
+        """Add up all ranks' sums and make means of them in `grads`; the loss, and the weights of the whole batch."""
+        self._ranks.all_reduce(self._buffer)
+        xp, amount = self.grads.backend.xp, self._buffer[-1]
+        self._buffer[:-1] /= xp.where(amount > 0, amount, xp.ones_like(amount))
+        return self._buffer[-2], amount
 
 
 class GradientPass:
@@ -60,6 +92,8 @@ class GradientPass:
         memory: bound on what a pass takes in addition to the parameters, as `Recurrent.forward`.
         scale: of the loss, for a network in float16.  Where it was too large for a batch, the result's `norm` is 0 and
             its `scale` NaN; `LossScale.move` is to be called with that after the pass.
+        sums: that `grads` lies in, where several ranks share a batch: the loss, its gradients and their norm are those
+            of the whole batch then.
     """
 
     def __init__(
@@ -70,9 +104,10 @@ class GradientPass:
         clip_norm: float | None = None,
         memory: Memory = None,
         scale: LossScale | None = None,
+        sums: Sums | None = None,
     ) -> None:
         self.network, self.loss, self.grads = network, loss, grads
-        self.clip_norm, self.memory, self.scale = clip_norm, memory, scale
+        self.clip_norm, self.memory, self.scale, self.sums = clip_norm, memory, scale, sums
         self._halves = None if scale is None else network.params.like()
         self._recordings = Recordings()
 
@@ -113,15 +148,23 @@ class GradientPass:
             inputs = {"x": x, "target": target, "future": future, "weight": weight, "h": h, "c": c}
             plan = self.plan(steps, batch)
             if plan is None or plan.no_graph is not None:
-                return self._compute(reading, **inputs)
+                return self._whole(self._compute(reading, **inputs))
             number = network.calls
             if network.config.stack.draws_masks:
                 number = network.backend.xp.full((1,), number & 0xFFFFFFFF, dtype="uint32")
                 inputs["number"] = number
             compute = functools.partial(self._compute, reading, **({} if "number" in inputs else {"number": number}))
-            result = self._replay(plan, compute, inputs, reading)
+            result = self._replay(plan, compute, inputs, (reading, network.rnn.first_row))
             network.calls += reading.passes(steps)
-            return result
+            return self._whole(result)
+
+    def without_rows(self) -> Result:
+        """The part of a rank that has no row of a batch."""
+        assert self.sums is not None
+        with self.network.backend.activate():
+            self.sums.clear()
+            zero = self.network.backend.zeros((), self.grads.flat.dtype)
+            return self._whole(Result(zero, zero, zero, zero))
 
     def explain(self, steps: int, batch: int) -> str:
         """Whether passes of T `steps` and B `batch` rows are replayed as a graph, and what the recordings hold."""
@@ -147,9 +190,9 @@ class GradientPass:
             return None
         return network.rnn.plan(steps, batch, training=True, role="unit")
 
-    def _replay(self, plan: Plan, compute: Any, inputs: dict[str, Array | None], reading: Reading) -> Result:
+    def _replay(self, plan: Plan, compute: Any, inputs: dict[str, Array | None], key: Any) -> Result:
         try:
-            return replay(plan, compute, inputs, self._recordings, self._take, key=reading)
+            return replay(plan, compute, inputs, self._recordings, self._take, key=key)
         except CaptureRefused as error:
             if type(self.loss) in LOSSES:
                 raise
@@ -183,13 +226,28 @@ class GradientPass:
             value, draw = self.loss(raw, target, weight)
             self.grads.flat[...] = 0
             self.network.backward(tape, draw, self.grads)
-            result = Result.of(value, self.grads, self.clip_norm, weight)
         else:
             value, draw = self.loss(raw.astype("float32"), target, weight)
             self._halves.flat[...] = 0
             self.network.backward(tape, self.scale.scaled(draw), self._halves)
             self.scale.unscale(self._halves.flat, self.grads.flat)
-            result = Result.of(value, self.grads, self.clip_norm, weight)
-            norm, factor = self.scale.guarded(result.norm, result.scale)
-            result = result._replace(norm=norm, scale=factor)
+        amount = None if weight is None else weight.sum()
+        if self.sums is None:
+            result = self._judged(value, amount)
+        else:
+            self.sums.put(value, target.size if amount is None else amount)
+            result = Result(value, value, value, amount)  # of its rows alone: `_whole` has still to come
         return result if reading.state_at is None else result._replace(state=after)
+
+    def _whole(self, result: Result) -> Result:
+        """The result for the whole batch from that for this rank's rows."""
+        if self.sums is None:
+            return result
+        return self._judged(*self.sums.reduce())._replace(state=result.state)
+
+    def _judged(self, value: Array, amount: Array | None) -> Result:
+        """The result for the loss `value` of a batch and the gradients that are there."""
+        norm, scale = clip_scale(self.grads, math.inf if self.clip_norm is None else self.clip_norm)
+        if self.scale is not None:
+            norm, scale = self.scale.guarded(norm, scale)
+        return Result(value, norm, scale, amount)

@@ -117,7 +117,11 @@ class RunState:
         return -(-self.windows // self.batch_size)
 
     def save(
-        self, path: str | os.PathLike[str], callbacks: Sequence[Callback] = (), extra: Mapping[str, Any] | None = None
+        self,
+        path: str | os.PathLike[str],
+        callbacks: Sequence[Callback] = (),
+        extra: Mapping[str, Any] | None = None,
+        network_state: Any = None,
     ) -> None:
         """Write a checkpoint that `restore` goes on from, on this device or another.
 
@@ -125,6 +129,7 @@ class RunState:
             path: the file.
             callbacks: whose counters are kept.
             extra: what else is kept, as JSON can hold it.
+            network_state: for the rows of all ranks.
 
         Raises:
             TrainingError: the last step was cut off in the middle by a second Ctrl-C, or one was not finite.
@@ -141,10 +146,10 @@ class RunState:
         log = self.losses()
         if log is not None:
             arrays["log"] = log
-        arrays |= {f"state.{name}": part for name, part in zip("hc", parts(self.network_state), strict=False)}
+        arrays |= {f"state.{name}": part for name, part in zip("hc", parts(network_state), strict=False)}
         meta = {
             "kind": "training",
-            "run": self._run_config(),
+            "run": self.run_config(),
             "optimizer": self.optimizer.scalars(),
             "schedule": self.schedule.scalars(),
             "counters": {
@@ -173,7 +178,7 @@ class RunState:
                 untouched then.
         """
         saved = read(path)
-        for key, own in self._run_config().items():
+        for key, own in self.run_config().items():
             if saved.run.get(key) != own:
                 name, first, second = _difference(key, saved.run.get(key), own)
                 if name == "schedule.steps":
@@ -243,7 +248,7 @@ class RunState:
             self.last = None
         self.history.restored = False
 
-    def _run_config(self) -> dict[str, Any]:
+    def run_config(self) -> dict[str, Any]:
         """What a run that goes on must have in common with the one that was saved, as JSON gives it back."""
         options = {
             **self.identity,  # named first, as its names are those that a person typed
@@ -264,7 +269,7 @@ class RunState:
         Raises:
             ConfigError: something is none of what JSON can hold; it is named.
         """
-        self._run_config()
+        self.run_config()
         _text("extra", extra)
         for callback in callbacks:
             _text(f"the state of the callback {callback.name!r}", callback.scalars())

@@ -4,6 +4,8 @@ A run is a pure function of its inputs.  The order of the windows depends on `(s
 the network's seed and its count of passes.  What else a run consists of is in `state`; `steps` takes the steps.
 
 Losses stay on the device.  The host looks at them every `log_every` steps and at the end of an epoch.
+
+A run may be shared among the ranks of an MPI program (`parallel`), each of which goes through the same loop.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -19,6 +21,7 @@ import numpy as np
 from gpulstm import validate
 from gpulstm.arrays.params import ParamDict
 from gpulstm.arrays.random import host_generator
+from gpulstm.data.streamed import AnyWindows, StreamedWindows
 from gpulstm.data.tbptt import Lanes
 from gpulstm.data.windows import WindowSet
 from gpulstm.errors import ShapeError, TrainingError
@@ -30,6 +33,8 @@ from gpulstm.schedules import Schedule
 from gpulstm.training.callbacks import Callback
 from gpulstm.training.history import History
 from gpulstm.training.interrupts import deferred
+from gpulstm.training.parallel import Ranks, ends_all, everywhere, ranks_of, settle
+from gpulstm.training.shared import Crew, facts_of, follow_verdicts, gathered, own_rows
 from gpulstm.training.state import RunState, in_order
 from gpulstm.training.step_log import first_bad, means
 from gpulstm.training.steps import Steps, first_not_finite
@@ -66,12 +71,18 @@ class Trainer:
         callbacks: told of every step and epoch, those that save after the others.
         extra: what else belongs into a checkpoint, as JSON can hold it: a scaler, the columns of a table.
         identity: what else `restore` compares with the checkpoint, by name, as JSON can hold it.
+        parallel: who trains: "none" this process alone, "mpi" all ranks of the MPI program, "auto" those where a
+            launcher such as mpiexec started several.  All of them then call the same methods with the same data; the
+            result is that of one process to rounding, and the same bits for the same number of ranks.
 
     Attributes:
+        ranks: who trains, as this process sees them.
         state: what the run consists of between two steps: optimizer, schedule, counters, best weights.
 
     Raises:
         ConfigError: an option out of range, or a loss whose outputs are not the network's.
+        DeviceError: two ranks share a GPU.
+        MissingExtraError: ranks need mpi4py, or NCCL on GPUs, which is not installed.
     """
 
     def __init__(
@@ -91,6 +102,7 @@ class Trainer:
         callbacks: Sequence[Callback] = (),
         extra: Mapping[str, Any] | None = None,
         identity: Mapping[str, Any] | None = None,
+        parallel: str | Ranks = "auto",
     ) -> None:
         self.epochs = validate.count("epochs", epochs)
         self.memory = check_memory(memory)
@@ -108,9 +120,10 @@ class Trainer:
             seed=seed,
             identity=identity,
         )
-        self._steps = Steps(self.state, self.memory)
-        self._train: WindowSet | Lanes | None = None  # while a loop runs
-        self._stop = ""
+        self.ranks = ranks_of(parallel, network.backend)
+        self._steps = Steps(self.state, self.memory, self.ranks)
+        self._train: AnyWindows | None = None  # while a loop runs
+        self._crew = Crew(self.ranks, self.callbacks, self._prepare_save)
 
     @property
     def network(self) -> Network:
@@ -154,16 +167,17 @@ class Trainer:
 
     def stop(self, reason: str) -> None:
         """End the run after the present step; for callbacks."""
-        self._stop = self._stop or reason
+        self._crew.reason = self._crew.reason or reason
 
-    def fit(self, train: WindowSet | Lanes, validation: WindowSet | None = None) -> History:
+    def fit(self, train: AnyWindows, validation: WindowSet | None = None) -> History:
         """Train until `epochs` epochs are over, a callback stops the run, or Ctrl-C does.
 
         The first Ctrl-C ends the run after the present step, with the state whole: `save` then writes a checkpoint that
         goes on from there.  A second one ends it at once.
 
         Args:
-            train: what to learn from: windows in random order, or lanes in that of time.
+            train: what to learn from: windows in random order, those of a table in parts too, or lanes in the order of
+                time.
             validation: what to judge the epochs by.
 
         Returns:
@@ -175,23 +189,10 @@ class Trainer:
             TrainingError: a loss or gradient is not finite (the step and the parameter are named), or memory is full.
         """
         state = self.state
-        state.check_saved(self.callbacks, self.extra)
-        check_windows("train", train, state)
-        if validation is not None:
-            check_windows("validation", validation, state)
-        read = train.chunk if isinstance(train, Lanes) else None
-        rows = min(state.batch_size, len(train))
-        self.network.explain(
-            train.context, rows, training=True, memory=self.memory, read=read
-        )  # refuses what cannot be
-        if not state.whole:
-            raise TrainingError("the last step was cut off in the middle; go on from a checkpoint with restore()")
-        if state.batch and state.windows != len(train):
-            raise TrainingError(
-                f"the run stands within an epoch over {state.windows} windows, train has {len(train)}; go on with the "
-                "same windows"
-            )
-        self._train, state.windows, self._stop = train, len(train), ""
+        settle(self.ranks, lambda: check_run(self, train, validation), lambda: facts_of(self, train, validation))
+        follow_verdicts(self.ranks, self.network.backend)
+        self._steps.begin(train)
+        self._train, state.windows, self._crew.reason = train, len(train), ""
         state.show_last()
         state.history.stopped = ""
         ended = "failed"
@@ -202,16 +203,18 @@ class Trainer:
             deferred(lambda: self.stop("interrupted")),
         ):
             try:
-                self._tell("on_start")
-                while not self._stop and state.epoch < self.epochs:
-                    self._run_epoch(train, validation)
-                ended = self._stop or "epochs"
+                with ends_all(self.ranks):
+                    self._crew.tell(self, "on_start")
+                    while not self._crew.reason and state.epoch < self.epochs:
+                        self._run_epoch(train, validation)
+                ended = self._crew.reason or "epochs"
             finally:
                 state.close_log()
                 self._train, state.history.stopped = None, ended
                 if self.restore_best:
                     state.show_best()
-                self._tell("on_stop")
+                with ends_all(self.ranks):
+                    self._crew.tell(self, "on_stop")
         return state.history
 
     def explain(self, steps: int, batch: int | None = None) -> str:
@@ -226,35 +229,48 @@ class Trainer:
         return f"{plan}\n  graph of a whole training pass: {self._steps.explain(steps, batch)}"
 
     def evaluate(self, windows: WindowSet) -> float:
-        """The mean loss over all windows, with the present weights and without dropout; waits for the device."""
+        """The mean loss over all windows, with the present weights and without dropout; waits for the device.
+
+        Ranks share the windows, so all of them call it.
+        """
         check_windows("windows", windows, self.state)
         with self.network.backend.activate():
-            return self._mean_loss(windows, lambda: False)
+            return self._steps.mean_loss(windows, lambda: False)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a checkpoint that `restore` goes on from, on this device or another.
+        """Write a checkpoint that `restore` goes on from, on this device or another, and with any number of ranks.
+
+        Rank 0 writes it.  Between two runs all ranks call this; in a callback rank 0 does alone, and the others help.
 
         Raises:
             TrainingError: the last step was cut off in the middle by a second Ctrl-C, or one was not finite.
             CheckpointError: the file cannot be written; one that was there is as it was.
         """
+        self._crew.call_for_save()
+        state = self._prepare_save()
+        if self.ranks.rank == 0:
+            self.state.save(path, self.callbacks, self.extra, state)
+
+    def _prepare_save(self) -> Any:
+        """The part of `save` that all ranks take: the network's state for all rows of a batch."""
         if self._train is not None:
             self._check_finite()  # a broken state must not take the place of a good checkpoint
-        self.state.save(path, self.callbacks, self.extra)
+        return gathered(self.ranks, self.state.network_state)
 
     def restore(self, path: str | os.PathLike[str]) -> None:
         """Go on from a checkpoint: `fit` with the same windows then continues that run bit for bit.
 
         Network, loss, optimizer, schedule, batch size, clipping and seed must be those of the run that was saved;
-        epochs, callbacks and the device may differ.  `extra` becomes that of the checkpoint.
+        epochs, callbacks, the device and the number of ranks may differ.  `extra` becomes that of the checkpoint.
 
         Raises:
             CheckpointError: the file is no training checkpoint, is damaged, or belongs to another run; the weights are
                 untouched then.
         """
         self.extra = self.state.restore(path, self.callbacks)
+        self.state.network_state = own_rows(self.ranks, self.state.network_state, self.state.batch_size)
 
-    def _run_epoch(self, train: WindowSet | Lanes, validation: WindowSet | None) -> None:
+    def _run_epoch(self, train: AnyWindows, validation: WindowSet | None) -> None:
         started, state = time.perf_counter(), self.state
         runs = batches(train, state)
         state.open_log(len(runs))
@@ -262,15 +278,16 @@ class Trainer:
             self._steps.take(train, runs[state.batch])
             if state.batch % self.log_every == 0 or state.batch == len(runs):
                 losses = self._check_finite()
-                self._tell("on_log", float(losses[-1]))
-            self._tell("on_step")
-            if self._stop:
+                self._crew.tell(self, "on_log", float(losses[-1]))
+            self._crew.tell(self, "on_step")
+            if self._crew.reason:
                 self._check_finite()
                 return
         judged = None
         if validation is not None:
-            judged = self._mean_loss(validation, lambda: bool(self._stop))
-            if self._stop:  # within the validation, which is repeated when the run goes on
+            judged = self._steps.mean_loss(validation, lambda: bool(self._crew.reason))
+            self._crew.meet()
+            if self._crew.reason:  # within the validation, which is repeated when the run goes on
                 return
         self._end_epoch(judged, time.perf_counter() - started)
 
@@ -293,8 +310,10 @@ class Trainer:
         runs = batches(self._train, state)
         where = f"step {state.step + 1} (epoch {state.epoch + 1}, batch {bad + 1} of {len(runs)})"
         what = f"the loss is {value}" if not math.isfinite(value) else "the norm of the gradients is not finite"
-        cause = self._steps.cause(self._train.gather(runs[bad], self.network.backend))
-        raise TrainingError(f"training stopped at {where}: {what}; {cause}; {rescue(self.state, self.restore_best)}")
+        cause = self._steps.cause(self._train, runs[bad])
+        raise everywhere(
+            TrainingError(f"training stopped at {where}: {what}; {cause}; {rescue(self.state, self.restore_best)}")
+        )
 
     def _end_epoch(self, judged: float | None, seconds: float) -> None:
         state = self.state
@@ -305,9 +324,11 @@ class Trainer:
         if not math.isfinite(judge):
             name = first_not_finite(state.weights)
             cause = "all weights are finite, so look at its windows" if name is None else f"parameter {name!r} is not"
-            raise TrainingError(
-                f"the validation loss after step {state.step} (epoch {state.epoch + 1}) is {judge}: {cause}; "
-                f"{rescue(self.state, self.restore_best)}"
+            raise everywhere(
+                TrainingError(
+                    f"the validation loss after step {state.step} (epoch {state.epoch + 1}) is {judge}: {cause}; "
+                    f"{rescue(self.state, self.restore_best)}"
+                )
             )
         state.epoch, state.batch, state.network_state = state.epoch + 1, 0, None
         if state.history.best_loss is None or judge < state.history.best_loss:
@@ -324,41 +345,35 @@ class Trainer:
         }
         state.schedule.observe(judge)
         state.history.rows.append(row)
-        self._tell("on_epoch", row)
-
-    def _mean_loss(self, windows: WindowSet, stopped: Callable[[], bool]) -> float:
-        """The mean loss over all windows; of no meaning once `stopped()`."""
-        state, backend = self.state, self.network.backend
-        total, amount = backend.zeros((), np.float64), backend.zeros((), np.float64)
-        for run in windows.batches(state.batch_size):
-            if stopped():
-                break
-            batch = windows.gather(run, backend)
-            raw, _, _ = state.network.forward(batch.x, batch.future, memory=self.memory)
-            value, _ = state.loss(raw, batch.target, batch.weight)
-            share = float(batch.target.size) if batch.weight is None else batch.weight.sum().astype(np.float64)
-            total = total + value.astype(np.float64) * share
-            amount = amount + share
-        targets = float(amount)
-        return float(total) / targets if targets else 0.0
-
-    def _tell(self, event: str, *values: Any) -> None:
-        for callback in self.callbacks:
-            self._tell_one(callback, event, *values)
-
-    def _tell_one(self, callback: Callback, event: str, *values: Any) -> None:
-        """A Ctrl-C within a callback finds the state whole, and so only stops the run."""
-        try:
-            getattr(callback, event)(self, *values)
-        except KeyboardInterrupt:
-            self.stop("interrupted")
+        self._crew.tell(self, "on_epoch", row)
 
 
-def batches(train: WindowSet | Lanes, state: RunState) -> list[np.ndarray]:
+def batches(train: AnyWindows, state: RunState) -> Sequence[Any]:
     """The windows or chunks of each step of the present epoch."""
     if isinstance(train, Lanes):
         return train.batches(state.batch_size)
+    if isinstance(train, StreamedWindows):
+        return train.batches(state.batch_size, state.seed, state.epoch)
     return train.batches(state.batch_size, data_order(state.seed, state.epoch, len(train)))
+
+
+def check_run(trainer: Trainer, train: AnyWindows, validation: WindowSet | None) -> None:
+    """Refuse a run that cannot be, before anything is changed: errors as `Trainer.fit`."""
+    state = trainer.state
+    state.check_saved(trainer.callbacks, trainer.extra)
+    check_windows("train", train, state)
+    if validation is not None:
+        check_windows("validation", validation, state)
+    read = train.chunk if isinstance(train, Lanes) else None
+    rows = -(-min(state.batch_size, len(train)) // trainer.ranks.size)
+    trainer.network.explain(train.context, rows, training=True, memory=trainer.memory, read=read)
+    if not state.whole:
+        raise TrainingError("the last step was cut off in the middle; go on from a checkpoint with restore()")
+    if state.batch and state.windows != len(train):
+        raise TrainingError(
+            f"the run stands within an epoch over {state.windows} windows, train has {len(train)}; go on with the "
+            "same windows"
+        )
 
 
 def rescue(state: RunState, restore_best: bool) -> str:
@@ -370,7 +385,7 @@ def rescue(state: RunState, restore_best: bool) -> str:
     return "the weights are those before that step"
 
 
-def check_windows(name: str, windows: WindowSet | Lanes, state: RunState) -> None:
+def check_windows(name: str, windows: AnyWindows, state: RunState) -> None:
     """Refuse windows that do not fit the network of a run.
 
     Raises:

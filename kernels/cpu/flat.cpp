@@ -4,6 +4,8 @@
 
 #include <string.h>
 
+#include <algorithm>
+
 #include "equations/losses.h"
 #include "equations/optimizers.h"
 #include "equations/philox.h"
@@ -226,17 +228,18 @@ bool loss(const char* name, const LossCall<R>& call, double& value) {
 // ---- masks --------------------------------------------------------------------------------------------------------
 
 void keep(const KeepCall& call) {
-    const long blocks = (call.size + 3) / 4;
+    const long begin = call.first / 4, end = (call.first + call.size + 3) / 4;
     divide(call.steps, call.steps * call.size * 16, call.threads,
            [&](long first, long last) {  // as long as a step's bytes
                for (long step = first; step < last; ++step) {
                    bool* __restrict__ kept = call.kept + step * call.size;
-                   for (long block = 0; block < blocks; ++block) {
+                   for (long block = begin; block < end; ++block) {
                        unsigned word[4];
                        gl_philox(unsigned(block), call.first_step + unsigned(step), call.stream, call.call, call.k0,
                                  call.k1, word);
-                       const long count = call.size - block * 4 < 4 ? call.size - block * 4 : 4;
-                       for (long w = 0; w < count; ++w) kept[block * 4 + w] = word[w] >= call.least;
+                       const long low = std::max(block * 4, call.first);
+                       const long high = std::min(block * 4 + 4, call.first + call.size);
+                       for (long at = low; at < high; ++at) kept[at - call.first] = word[at - block * 4] >= call.least;
                    }
                }
            });

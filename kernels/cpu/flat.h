@@ -30,7 +30,8 @@ struct LossCall {
 // Which elements a dropout keeps, as gpulstm/arrays/random.py defines it: kept [steps][size].
 struct KeepCall {
     bool* kept;
-    long steps, size;
+    long steps;
+    long first, size;                                  // the elements of a step
     unsigned first_step, k0, k1, stream, call, least;  // of Philox's counter and key; the smallest word that is kept
     int threads;
 };

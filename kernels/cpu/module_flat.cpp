@@ -125,10 +125,10 @@ void add(nb::module_& m, const std::string& dtype) {
 }
 
 void keep(const nb::ndarray<bool, nb::device::cpu, nb::c_contig>& kept, unsigned first_step, unsigned k0, unsigned k1,
-          unsigned stream, unsigned call, unsigned least, int threads) {
+          unsigned stream, unsigned call, unsigned least, int threads, long first) {
     if (kept.ndim() == 0) throw std::invalid_argument("kept has no axis of time");
     const long steps = long(kept.shape(0)), size = steps ? long(kept.size()) / steps : 0;
-    const KeepCall f = {kept.data(), steps, size, first_step, k0, k1, stream, call, least, threads};
+    const KeepCall f = {kept.data(), steps, first, size, first_step, k0, k1, stream, call, least, threads};
     nb::gil_scoped_release released;
     flat().keep(f);
 }
@@ -140,7 +140,7 @@ void add_flat(nb::module_& m, const char* (*in_use)()) {
     add<float>(m, "float");
     add<double>(m, "double");
     m.def("keep", &keep, "kept"_a.noconvert(), "first_step"_a, "k0"_a, "k1"_a, "stream"_a, "call"_a, "least"_a,
-          "threads"_a);
+          "threads"_a, "first"_a = 0);
 }
 
 }  // namespace gpulstm

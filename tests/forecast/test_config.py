@@ -57,7 +57,7 @@ def test_options_are_kept_as_plain_values() -> None:
     assert "device" not in kept
     again = Forecaster(**kept, device="cpu")
     assert again.config.to_dict() == model.config.to_dict()
-    assert {f.name for f in dataclasses.fields(ForecasterConfig)} == {*kept, "device"}
+    assert {f.name for f in dataclasses.fields(ForecasterConfig)} == {*kept, "device", "parallel", "devices"}
 
 
 def test_it_describes_loss_layers_and_rate() -> None:

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from runs import make, windows
 
+from gpulstm.arrays.backend import Backend
 from gpulstm.arrays.devices import to_host
 from gpulstm.data.tbptt import Lanes
-from gpulstm.data.windows import WindowSet
+from gpulstm.data.windows import Batch, WindowSet
 from gpulstm.errors import TrainingError
 from gpulstm.losses import MSE
+from gpulstm.training.parallel import SINGLE
 from gpulstm.training.state import RunState
 from gpulstm.training.steps import Steps, first_not_finite
 
@@ -21,7 +23,7 @@ def started(data: WindowSet | Lanes, **options: Any) -> tuple[Steps, RunState]:
     """The steps of a run whose epoch has begun."""
     state = make(**options).state
     state.open_log(len(data.batches(state.batch_size)))
-    return Steps(state, None), state
+    return Steps(state, None, SINGLE), state
 
 
 def lanes(rows: int = 60) -> Lanes:
@@ -84,20 +86,34 @@ def test_full_memory_leaves_the_state_of_before() -> None:
     assert (state.batch, state.step, state.network.calls, state.whole) == (0, 0, 0, True)
 
 
+class Ready:
+    """Windows of which one batch is there already."""
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+
+    def gather(self, indices: np.ndarray, backend: Backend) -> Batch:
+        return self.batch
+
+
 def test_the_cause_is_looked_for_in_data_weights_and_gradients() -> None:
-    data = windows(missing=True)
+    data, rows = windows(missing=True), np.arange(8)
     steps, state = started(data)
     backend = state.network.backend
-    batch = data.gather(np.arange(8), backend)
-    assert steps.cause(batch).startswith("the weights before it are finite, all gradients are finite")
+
+    def cause(batch: Batch) -> str:
+        return steps.cause(Ready(batch), rows)  # type: ignore[arg-type]
+
+    batch = data.gather(rows, backend)
+    assert cause(batch).startswith("the weights before it are finite, all gradients are finite")
     assert state.network.calls == 0  # looking is no step
     batch.target[0, 0] = np.nan
-    assert steps.cause(batch) == "its windows hold a value in target that is not finite"
-    batch = data.gather(np.arange(8), backend)
+    assert cause(batch) == "its windows hold a value in target that is not finite"
+    batch = data.gather(rows, backend)
     batch.x[0, 0] = np.nan
-    assert steps.cause(batch) == "its windows hold a value in x that is not finite"
+    assert cause(batch) == "its windows hold a value in x that is not finite"
     state.weights["head.b"][0] = np.inf
-    assert steps.cause(data.gather(np.arange(8), backend)) == "parameter 'head.b' was not finite before it"
+    assert cause(data.gather(rows, backend)) == "parameter 'head.b' was not finite before it"
 
 
 def test_the_first_name_that_is_not_finite() -> None:

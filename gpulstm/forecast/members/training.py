@@ -27,6 +27,7 @@ from gpulstm.optimizers import AdamW
 from gpulstm.schedules import Cosine
 from gpulstm.training.callbacks import Callback, CheckpointEvery, EarlyStopping, Progress
 from gpulstm.training.history import History
+from gpulstm.training.parallel import SINGLE, Ranks
 from gpulstm.training.trainer import Trainer
 
 JUDGED = 1500  # validation windows at most
@@ -143,6 +144,7 @@ class Runs:
         resume: such a file.  Runs before the one that it holds are done again, to the same bits.
         warm: weights to start from, by what a network starts from (`Origin.warm_key`), where they fit.
         identity: what a run that goes on must have in common with the saved one, by name; see `Trainer`.
+        ranks: who trains.
 
     Attributes:
         histories: of the runs so far.
@@ -156,11 +158,12 @@ class Runs:
         resume: Any = None,
         warm: Mapping[str, Mapping[str, np.ndarray]] | None = None,
         identity: Mapping[str, Any] | None = None,
+        ranks: Ranks = SINGLE,
     ) -> None:
         self.warm = {} if warm is None else warm
         self.histories: list[History] = []
         self.callbacks, self.progress, self.checkpoint, self.resume = callbacks, progress, checkpoint, resume
-        self.identity = dict(identity or {})
+        self.identity, self.ranks = dict(identity or {}), ranks
         self._key: str | None = None
 
     @property
@@ -228,6 +231,7 @@ def train(
         callbacks=[*runs.watchers(), *([] if early is None else [early])],
         extra={"member": origin.key},
         identity=runs.identity,
+        parallel=runs.ranks,
     )
     dtype = network.config.stack.data_dtype
     windows = Windows(x.astype(dtype), target, learn.weight, steps, size)
