@@ -32,7 +32,7 @@ endif
 # What the native engine is built from: an environment is brought up to date when any of it changes.
 NATIVE := pyproject.toml CMakeLists.txt $(filter-out kernels/cuda/%, $(KERNELS))
 
-.PHONY: test-all test-slow cross kernels-quick gallery notebooks wheel fuzz fuzz-quick kill-test reliability test-lowest toolkits kernels ptx ptx-quick gpu-check demo test test-cpu test-cuda \
+.PHONY: test-all test-slow test-scale cross kernels-quick gallery notebooks wheel fuzz fuzz-quick kill-test reliability test-lowest toolkits kernels ptx ptx-quick gpu-check demo test test-cpu test-cuda \
   test-cards test-peers selftest sanitize lint format peers bench docs site test-site build venv clean
 
 venv: $(VENV)/.test
@@ -44,7 +44,7 @@ $(PY):
 
 $(VENV)/.demo: $(NATIVE) | $(PY)
 	@echo "== install gpulstm with its plots"
-	@tools/install.sh $(PY) -e '.[plots]'
+	@tools/install.sh $(PY) --no-compile -e '.[plots]'  # no byte code for what the demonstration never imports
 	@touch $@
 
 $(VENV)/.test: $(NATIVE) | $(PY)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from gpulstm.arrays.threads import get_num_threads, set_num_threads
     from gpulstm.data import datasets
     from gpulstm.forecast.forecaster import Forecaster
+    from gpulstm.model.embedding import Embedding
     from gpulstm.model.layers import GRU, LSTM, RNN, Dense
     from gpulstm.model.network import Network, NetworkConfig
     from gpulstm.training.trainer import Trainer
@@ -24,6 +25,7 @@ __all__ = [
     "LSTM",
     "RNN",
     "Dense",
+    "Embedding",
     "Forecaster",
     "Network",
     "NetworkConfig",
@@ -40,6 +42,7 @@ __all__ = [
 _PACKAGES = {"interop": "gpulstm.interop", "datasets": "gpulstm.data.datasets"}
 _NAMES = {
     "Forecaster": "gpulstm.forecast.forecaster",
+    "Embedding": "gpulstm.model.embedding",
     "Network": "gpulstm.model.network",
     "NetworkConfig": "gpulstm.model.network",
     "Trainer": "gpulstm.training.trainer",

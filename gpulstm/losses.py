@@ -21,6 +21,7 @@ from gpulstm import validate
 from gpulstm.arrays import native
 from gpulstm.arrays.backend import Array
 from gpulstm.arrays.devices import backend_of, one_device
+from gpulstm.arrays.dtypes import is_half
 from gpulstm.errors import ConfigError, DTypeError, ShapeError
 
 
@@ -57,7 +58,7 @@ class Loss(ABC):
 
         Returns:
             The mean over all targets, weighted, as a 0-d array on the device (zero where all weights are), and its
-            gradient with respect to `raw`, in the shape and dtype of `raw`.  float16 is computed in float32.
+            gradient with respect to `raw`, in the shape and dtype of `raw`.  16 bits are computed in float32.
 
         Raises:
             ShapeError: the shapes do not fit each other or `outputs`, or there is no target at all.
@@ -71,7 +72,7 @@ class Loss(ABC):
                 raise ShapeError(f"target has shape {tuple(target.shape)}, expected {tuple(raw.shape[:-1])} to fit raw")
             if target.size == 0:
                 raise ShapeError(f"target has shape {tuple(target.shape)}, expected at least one target")
-            dtype = xp.float32 if raw.dtype == xp.float16 else raw.dtype
+            dtype = xp.float32 if is_half(raw.dtype) else raw.dtype
             z, y = raw.astype(dtype, copy=False), target.astype(dtype, copy=False)
             w = None if weight is None else self._broadcast(xp, weight, target.shape, dtype)
             fused = None if backend.is_cuda else self._fused(z, y, w)
@@ -113,7 +114,7 @@ class Loss(ABC):
         return validate.to_config(self)
 
     def _check_raw(self, raw: Array) -> None:
-        if raw.dtype.kind != "f":
+        if raw.dtype.kind != "f" and not is_half(raw.dtype):
             raise DTypeError(f"raw has dtype {raw.dtype}, expected a floating one")
         if raw.ndim < 1 or raw.shape[-1] != self.outputs:
             expected = f"(B, horizon, targets, {self.outputs})"

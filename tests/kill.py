@@ -1,92 +1,288 @@
 """Kill the program at random moments of its commands, and look at what it leaves: `make kill-test`.
 
-    python tests/kill.py --kills 1000 --seed 0
+    python tests/kill.py --kills 1000 --seed 0 --record runs/kills.json
 
-Each round starts train, forecast, backtest or convert in one folder and sends SIGKILL, SIGTERM, SIGHUP, or SIGINT once
-or twice after a random share of the time that the command takes.  Then every result that is there must be whole: a
-checkpoint loads, a table and a picture have their ends; no traceback was printed; a signal that asks gave 128 + n; and
-after the next command no temporary file and no lock is left of the dead one.  The last line counts all of it.
+Each round starts train, forecast, backtest, convert or tune, or goes on with a train or tune that was killed, and sends
+SIGKILL, SIGTERM, SIGHUP, or SIGINT once or twice after a random share of the processor time that the command takes.
+Then every result that is there must be whole: a checkpoint loads, a table and a picture have their ends, a search's
+database is sound; no traceback was printed; a signal that asks gave 128 + n; and temporary files do not pile up.  A
+training run that was killed is sometimes taken to its end, and must give the bits of one that never was.  After the
+last command no temporary file and no lock is left of the dead ones.  Rounds depend on the seed and their number alone;
+with `--record` a run goes on after the rounds that the file counts.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
+import json
 import os
 import random
 import signal
-import subprocess
+import sqlite3
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
+from gpulstm import __main__ as program
 from gpulstm.arrays import checkpoint
 
-SIGNALS = {"KILL": [9], "TERM": [15], "HUP": [1], "INT": [2], "INT INT": [2, 2]}
-TRAIN = ["--horizon", "2", "--context", "8", "--hidden-size", "8", "--members", "network", "--epochs", "30"]
+SIGNALS = {"SIGKILL": [9], "SIGTERM": [15], "SIGHUP": [1], "SIGINT": [2], "SIGINT twice": [2, 2]}
+IMPORTED = ("gpulstm.cli", "gpulstm.forecast.tune", "optuna.storages", "matplotlib.figure", "onnx", "pandas")
+NETWORK = ["--horizon", "2", "--context", "8", "--hidden-size", "4", "--num-layers", "1", "--members", "network"]
+EPOCHS = ["--epochs", "8", "--patience", "8", "--device", "cpu"]
+PILE = 3  # temporary files that dead processes may have left in one folder: the next one's removal can be killed too
+FRESH = 0.08  # share of the rounds in an interpreter of their own; the others begin when all is imported
+SECONDS = 300  # after which a process hangs
 
 
-def commands(folder: Path) -> dict[str, list[str]]:
-    """The commands by name, with all that they write in `folder`."""
-    table, model = str(folder / "table.csv"), str(folder / "first" / "model.safetensors")
-    where = ["--force", "--output"]
-    return {
-        "train": ["train", table, "--target", "y", *TRAIN, "--device", "cpu", *where, str(folder / "train")],
-        "forecast": ["forecast", model, *where, str(folder / "forecast")],
-        "backtest": ["backtest", model, table, "--origins", "3", *where, str(folder / "backtest")],
-        "convert": ["convert", model, str(folder / "converted.safetensors"), "--force", "--no-check"],
-    }
+@dataclass
+class Tally:
+    """What has been counted so far, as the record keeps it."""
+
+    seed: int
+    rounds: int = 0
+    commands: Counter[str] = field(default_factory=Counter)
+    signals: Counter[str] = field(default_factory=Counter)
+    ended: Counter[str] = field(default_factory=Counter)
+    fresh: int = 0  # interpreters
+    continued: int = 0
+    faults: list[str] = field(default_factory=list)
+    takes: dict[str, float] = field(default_factory=dict)  # processor seconds, by command and whether it is fresh
+
+    def line(self) -> str:
+        """All of it for a person."""
+        told = [f"{count} {name}" for part in (self.commands, self.signals, self.ended) for name, count in part.items()]
+        counts = ", ".join([*told, f"{self.fresh} in a fresh interpreter", f"{self.continued} taken to their end"])
+        return f"{self.rounds} kills ({counts}): {len(self.faults)} faults"
 
 
-def start(arguments: list[str]) -> subprocess.Popen[bytes]:
-    """The program with these arguments."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "gpulstm", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
+class Suite:
+    """The commands, the folder that they write into, and what is known of whole runs."""
+
+    def __init__(self, folder: Path, takes: dict[str, float]) -> None:
+        self.folder = folder
+        table, model = str(folder / "table.csv"), str(folder / "first" / "model.safetensors")
+        values = 100 + np.sin(np.arange(70) / 4)
+        (folder / "table.csv").write_text("y\n" + "".join(f"{value}\n" for value in values))
+        self.train = ["train", table, "--target", "y", *NETWORK, *EPOCHS]
+        tune = ["tune", table, "--target", "y", *NETWORK, "--epochs", "2", "--device", "cpu", "--trials", "1"]
+        where = ["--force", "--output"]
+        self.commands = {
+            "train": [*self.train, *where, str(folder / "train")],
+            "forecast": ["forecast", model, *where, str(folder / "forecast")],
+            "backtest": ["backtest", model, table, "--origins", "3", *where, str(folder / "backtest")],
+            "convert": ["convert", model, str(folder / "converted.onnx"), "--force", "--no-check"],
+            "tune": [*tune, *where, str(folder / "tune")],
+        }
+        whole([*self.train, "--output", str(folder / "first")])
+        self.bits = weights(folder / "first" / "model.safetensors")
+        self.takes = takes or {  # the first run of each also fills caches
+            f"{name} {fresh}": min(whole(command, fresh), whole(command, fresh))
+            for name, command in self.commands.items()
+            for fresh in (True, False)
+        }
+
+    def arguments(self, name: str, rng: random.Random) -> list[str]:
+        """A command, or how it goes on where an earlier one left something to go on from."""
+        command = self.commands[name]
+        held = {"train": "run.safetensors", "tune": "tune.db"}.get(name)
+        if held and (self.folder / name / held).is_file() and rng.random() < 0.5:
+            return [word if word != "--force" else "--resume" for word in command]
+        return command
+
+    def torn(self) -> list[str]:
+        """What is not whole, of all that was written."""
+        bad = []
+        for path in self.folder.rglob("*"):
+            if path.name.startswith(".") or not path.is_file():
+                continue
+            data = path.read_bytes()
+            if path.suffix == ".safetensors":
+                checkpoint.load(path)
+            elif path.suffix == ".db":
+                bad += [path.name] if database_fault(path) else []
+            elif path.suffix == ".onnx":
+                onnx = importlib.import_module("onnx")
+                onnx.checker.check_model(onnx.load_from_string(data))
+            elif (path.suffix == ".png" and not data.endswith(b"IEND\xaeB`\x82")) or (
+                path.suffix == ".csv" and not data.endswith(b"\n")
+            ):
+                bad.append(path.name)
+        return bad
+
+    def piled(self) -> list[str]:
+        """Folders with more temporary files than processes that can have left them."""
+        left = Counter(str(path.parent) for path in self.folder.rglob(".*.tmp"))
+        return [f"{count} temporary files in {Path(name).name}" for name, count in left.items() if count > PILE]
+
+    def taken_to_its_end(self) -> str:
+        """What is wrong with the run in the folder of train once it has gone on to its end; empty where nothing is."""
+        whole([*self.train, "--resume", "--output", str(self.folder / "train")])
+        return "" if weights(self.folder / "train" / "model.safetensors") == self.bits else "resumed with other bits"
+
+    def left(self) -> list[str]:
+        """Temporary files and locks after every command has run once more."""
+        for command in self.commands.values():
+            whole(command)
+        return [path.name for path in self.folder.rglob(".*")]
 
 
-def torn(folder: Path) -> list[str]:
-    """What is not whole, of all that was written."""
-    bad = []
-    for path in folder.rglob("*"):
-        if path.name.startswith(".") or not path.is_file():
-            continue
-        data = path.read_bytes()
-        if path.suffix == ".safetensors" and path.name != "converted.safetensors":
-            checkpoint.load(path)
-        elif (path.suffix == ".png" and not data.endswith(b"IEND\xaeB`\x82")) or (
-            path.suffix == ".csv" and not data.endswith(b"\n")
-        ):
-            bad.append(path.name)
-    return bad
+def whole(arguments: list[str], fresh: bool = False) -> float:
+    """Run the program to its end; the seconds of processor time that it took."""
+    process = Process(arguments, fresh)
+    used, (status, stderr) = until(process, float("inf")), process.ended()
+    assert status == 0, (arguments, status, stderr)
+    return used
 
 
-def left(folder: Path) -> list[str]:
-    """Temporary files and locks."""
-    return [path.name for path in folder.rglob(".*")]
+def weights(path: Path) -> dict[str, bytes]:
+    """The arrays of a checkpoint as bytes."""
+    return {name: array.tobytes() for name, array in checkpoint.load(path)[0].items()}
 
 
-def kill(process: subprocess.Popen[bytes], name: str, pause: float) -> tuple[int, str]:
-    """Send the signals of `name` after a while; the status and what was printed."""
-    time.sleep(pause)
+def database_fault(path: Path) -> bool:
+    """Whether SQLite finds a fault in a database; one without a byte is new."""
+    connection = sqlite3.connect(path)
+    try:
+        return connection.execute("pragma integrity_check").fetchall() != [("ok",)]
+    except sqlite3.DatabaseError:
+        return True
+    finally:
+        connection.close()
+
+
+class Process:
+    """The program with these arguments: a fresh interpreter, or a child of this one, which has imported it all.
+
+    Its standard error goes to a file, which `ended` reads.
+    """
+
+    def __init__(self, arguments: list[str], fresh: bool) -> None:
+        self.status: int | None = None
+        self._stderr = open(os.memfd_create("stderr"), "w+b")  # noqa: SIM115  `ended` closes it
+        if fresh:
+            command = [sys.executable, "-m", "gpulstm", *arguments]
+            self.pid = os.posix_spawn(sys.executable, command, os.environ, file_actions=self._streams())
+            return
+        self.pid = os.fork()
+        if self.pid == 0:
+            self._child(arguments)
+
+    def _streams(self) -> list[tuple[int, ...]]:
+        return [
+            (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),  # type: ignore[list-item]
+            (os.POSIX_SPAWN_DUP2, self._stderr.fileno(), 2),
+        ]
+
+    def _child(self, arguments: list[str]) -> NoReturn:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os.dup2(self._stderr.fileno(), 2)
+        status = 1
+        try:
+            program.main(arguments)
+        except SystemExit as error:
+            status = error.code if isinstance(error.code, int) else int(error.code is not None)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(status)
+
+    def over(self) -> bool:
+        """Whether it has ended."""
+        if self.status is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.status = os.waitstatus_to_exitcode(status)
+        return self.status is not None
+
+    def send(self, number: int) -> None:
+        """Send a signal, unless it has ended."""
+        if not self.over():
+            os.kill(self.pid, number)
+
+    def ended(self) -> tuple[int, str]:
+        """Wait; the status and what it printed on standard error."""
+        give_up = time.monotonic() + SECONDS
+        while not self.over():
+            if time.monotonic() > give_up:
+                os.kill(self.pid, signal.SIGKILL)
+                os.waitpid(self.pid, 0)
+                return -signal.SIGKILL, "Traceback: it hangs"
+            time.sleep(0.002)
+        self._stderr.seek(0)
+        text = self._stderr.read().decode(errors="replace")
+        self._stderr.close()
+        assert self.status is not None
+        return self.status, text
+
+
+def until(process: Process, share: float) -> float:
+    """Wait until a process has used so much processor time, or has ended; what it has used."""
+    used = 0.0
+    while used < share and not process.over():
+        try:
+            used = time.clock_gettime((~process.pid << 3) | 2)  # Linux: the clock of another process
+        except OSError:
+            break
+        time.sleep(min(max(0.001, (share - used) / 4), 0.02))
+    return used
+
+
+def catches(process: Process) -> bool:
+    """Whether the program's own handlers are in their place: from its first instructions to its last."""
+    try:
+        lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+    except OSError:
+        return False
+    masks = [line.split()[1] for line in lines if line.startswith("SigCgt")]
+    return bool(masks) and bool(int(masks[0], 16) >> (signal.SIGTERM - 1) & 1)
+
+
+def killed(process: Process, name: str, share: float, pause: float) -> tuple[int, str]:
+    """Send the signals of `name` to a process; its status, and what is wrong with how it ended."""
+    until(process, share)
+    ready = catches(process)
     for number in SIGNALS[name]:
-        process.send_signal(number)
-        time.sleep(0.02 * (len(SIGNALS[name]) - 1))
-    _, stderr = process.communicate(timeout=120)
-    return process.returncode, stderr.decode(errors="replace")
-
-
-def wrong(name: str, status: int, stderr: str) -> str:
-    """What is wrong with the end of a process; empty where nothing is."""
-    if "Traceback" in stderr:
-        return f"a traceback: {stderr[-300:]}"
+        process.send(number)
+        time.sleep(pause if len(SIGNALS[name]) > 1 else 0)
+    status, stderr = process.ended()
     asked = SIGNALS[name][0]
     # before its first instruction the interpreter itself ends by the signal; after its work the program ends with 0
-    fine = (0, -asked) if name == "KILL" else (0, -asked, 128 + asked)
-    return "" if status in fine else f"status {status}: {stderr[-300:]}"
+    fine = {0, 128 + asked} if ready and name != "SIGKILL" else {0, 128 + asked, -asked}
+    if "Traceback" in stderr and (ready or asked != signal.SIGINT):
+        return status, f"a traceback: {stderr[-600:]}"
+    return status, "" if status in fine else f"status {status}: {stderr[-300:]}"
+
+
+def one_round(suite: Suite, tally: Tally) -> None:
+    """Kill once, and look."""
+    rng = random.Random(f"{tally.seed}-{tally.rounds}")
+    command, sent = rng.choice(sorted(suite.commands)), rng.choice(sorted(SIGNALS))
+    arguments, fresh = suite.arguments(command, rng), rng.random() < FRESH
+    share, pause = rng.random() * suite.takes[f"{command} {fresh}"], rng.random() * 0.05
+    status, fault = killed(Process(arguments, fresh), sent, share, pause)
+    fault = fault or ", ".join([*suite.torn(), *suite.piled()])
+    can_go_on = command == "train" and status and (suite.folder / "train" / "run.safetensors").is_file()
+    if not fault and can_go_on and rng.random() < 0.25:
+        tally.continued += 1
+        fault = suite.taken_to_its_end()
+    tally.commands[command] += 1
+    tally.fresh += fresh
+    tally.signals[sent] += 1
+    tally.ended["over before the signal" if status == 0 else "ended by it"] += 1
+    if fault:
+        tally.faults.append(f"round {tally.rounds}: {' '.join(arguments[:1] + arguments[-2:])}, {sent}: {fault}")
+        print(tally.faults[-1], flush=True)
+    tally.rounds += 1
 
 
 def main() -> int:
@@ -94,41 +290,35 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--kills", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--record", type=Path)
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="end this part after so long")
     options = parser.parse_args()
-    rng, counts, faults = random.Random(options.seed), Counter[str](), []
+    give_up = time.monotonic() + options.seconds
+    tally = Tally(options.seed)
+    if options.record and options.record.is_file():
+        held = json.loads(options.record.read_text())
+        if held["seed"] == options.seed:
+            counters = {name: Counter(held[name]) for name in ("commands", "signals", "ended")}
+            tally = Tally(**{**held, **counters})
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
+    for name in IMPORTED:
+        importlib.import_module(name)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # children inherit what is ignored
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        values = 100 + np.sin(np.arange(90) / 4)
-        (folder / "table.csv").write_text("y\n" + "".join(f"{value}\n" for value in values))
-        known = commands(folder)
-        first = [*known["train"][:-1], str(folder / "first")]
-        assert start(first).wait() == 0
-        takes = {}
-        for command, arguments in known.items():
-            began = time.monotonic()
-            assert start(arguments).wait() == 0, command
-            takes[command] = time.monotonic() - began
-        for round_ in range(options.kills):
-            command, sent = rng.choice(sorted(known)), rng.choice(sorted(SIGNALS))
-            status, stderr = kill(start(known[command]), sent, rng.random() * takes[command])
-            counts[sent] += 1
-            counts["left by the dead"] += len(left(folder))
-            fault = wrong(sent, status, stderr) or ", ".join(torn(folder))
-            if round_ % 10 == 9:
-                print(f"{round_ + 1} kills, {len(faults)} faults so far", file=sys.stderr, flush=True)
-            if fault:
-                faults.append(f"{round_}: {command}, {sent}: {fault}")
-                print(faults[-1], flush=True)
-        for command, arguments in known.items():
-            assert start(arguments).wait() == 0, command
-        if left(folder):
-            faults.append(f"left behind after the next start: {left(folder)}")
-            print(faults[-1], flush=True)
-    told = ", ".join(f"{count} {what}" for what, count in sorted(counts.items()))
-    print(f"{options.kills} kills ({told}): {len(faults)} faults")
-    return min(len(faults), 1)
+        suite = Suite(Path(name), tally.takes)
+        tally.takes = suite.takes
+        while tally.rounds < options.kills and time.monotonic() < give_up:
+            one_round(suite, tally)
+            if tally.rounds % 10 == 0:
+                print(tally.line(), file=sys.stderr, flush=True)
+        if left := suite.left():
+            tally.faults.append(f"left behind after the next start: {left}")
+            print(tally.faults[-1], flush=True)
+    if options.record:
+        options.record.parent.mkdir(parents=True, exist_ok=True)
+        options.record.write_text(json.dumps(vars(tally), indent=1))
+    print(tally.line())
+    return min(len(tally.faults), 1)
 
 
 if __name__ == "__main__":

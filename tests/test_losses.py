@@ -70,17 +70,17 @@ def test_gradient_without_native_code(loss: losses.Loss, weighted: bool, rng: np
 
 def both(loss: losses.Loss, *arguments: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
     """The loss by the native pass, on every instruction set of this machine, and (the last) by NumPy."""
-    module, found = native.load(), []
+    module, results = native.load(), []
     assert module is not None
     best = module.instruction_set()
     for isa in module.instruction_sets():
         module.use(isa)
-        found.append(loss(*arguments))
+        results.append(loss(*arguments))
     module.use(best)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(native, "load", lambda: None)
-        found.append(loss(*arguments))
-    return found
+        results.append(loss(*arguments))
+    return results
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -104,9 +104,9 @@ def test_the_native_pass_agrees_with_numpy(loss: losses.Loss, dtype: str, rng: n
             *ours, _ = both(loss, *arguments)
             value, slope = both(loss, *(array.astype("float64") for array in arguments))[-1]
             near = {"rtol": FORWARD[dtype], "atol": FORWARD[dtype] * abs(slope).max()}
-            for found, gradient in ours:
-                assert found.dtype == gradient.dtype == dtype and found.shape == ()
-                np.testing.assert_allclose(found, value, rtol=FORWARD[dtype])
+            for results, gradient in ours:
+                assert results.dtype == gradient.dtype == dtype and results.shape == ()
+                np.testing.assert_allclose(results, value, rtol=FORWARD[dtype])
                 np.testing.assert_allclose(gradient, slope, **near)
                 np.testing.assert_array_equal(gradient, ours[0][1])
 
@@ -116,8 +116,8 @@ def test_a_nan_comes_out_of_the_native_pass(loss: losses.Loss, rng: np.random.Ge
     raw, target = sample(loss, rng)
     raw[1, 2, 1, 0] = np.nan
     *ours, (value, slope) = both(loss, raw, target)
-    for found, gradient in ours:
-        assert np.isnan(found) and np.isnan(value)
+    for results, gradient in ours:
+        assert np.isnan(results) and np.isnan(value)
         np.testing.assert_array_equal(np.isnan(gradient), np.isnan(slope))
 
 
@@ -210,9 +210,9 @@ def test_a_class_that_is_not_there_makes_the_loss_nan(backend: Backend) -> None:
 @given(arrays(np.float64, (2, 3, 1, 3), elements=st.floats(-1e3, 1e3)))
 @settings(max_examples=50, deadline=None)
 def test_quantiles_never_cross(raw: np.ndarray) -> None:
-    found = losses.Pinball().predict(raw)["quantiles"]
-    assert np.all(np.diff(found, axis=-1) >= 0)
-    np.testing.assert_array_equal(np.sort(raw, axis=-1), found)
+    results = losses.Pinball().predict(raw)["quantiles"]
+    assert np.all(np.diff(results, axis=-1) >= 0)
+    np.testing.assert_array_equal(np.sort(raw, axis=-1), results)
     normal = losses.GaussianNLL(quantiles=(0.05, 0.5, 0.95)).predict(raw[..., :2])
     assert np.all(np.diff(normal["quantiles"], axis=-1) > 0)
     np.testing.assert_allclose(normal["quantiles"][..., 1], normal["mean"], rtol=1e-12, atol=1e-12)
@@ -227,14 +227,14 @@ def test_levels_come_as_any_sequence() -> None:
 
 def test_predictions(backend: Backend) -> None:
     raw = backend.from_host(np.array([[[[1.0, 0.0]]]]))
-    found = losses.GaussianNLL(floor=1e-3).predict(raw, quantiles=(0.975,))
+    results = losses.GaussianNLL(floor=1e-3).predict(raw, quantiles=(0.975,))
     scale = math.log(2) + 1e-3
-    assert {name: value.shape for name, value in found.items()} == {
+    assert {name: value.shape for name, value in results.items()} == {
         "mean": (1, 1, 1),
         "scale": (1, 1, 1),
         "quantiles": (1, 1, 1, 1),
     }
-    assert float(found["quantiles"][0, 0, 0, 0]) == pytest.approx(1 + 1.959963984540054 * scale, rel=1e-12)
+    assert float(results["quantiles"][0, 0, 0, 0]) == pytest.approx(1 + 1.959963984540054 * scale, rel=1e-12)
     assert "quantiles" not in losses.GaussianNLL().predict(raw)
     soft = losses.SoftmaxCrossEntropy(classes=2).predict(raw)["probabilities"]
     np.testing.assert_allclose(to_host(soft).sum(axis=-1), 1, rtol=1e-12)

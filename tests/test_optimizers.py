@@ -79,7 +79,7 @@ def test_ten_steps_without_native_code(case: str) -> None:
 def test_blocks_and_scale(case: str, dtype: str, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:
     """Several blocks give what one gives, and a scale what scaled gradients give, bit for bit."""
     start, grad, cpu = rng.normal(size=100), rng.normal(size=(3, 100)), resolve("cpu")
-    found = []
+    results = []
     for block, scale in ((16384, None), (7, None), (7, 0.25)):
         monkeypatch.setattr(optimizers, "BLOCK", block)
         params, optimizer = pack(cpu, start, dtype), make(case)
@@ -87,9 +87,9 @@ def test_blocks_and_scale(case: str, dtype: str, monkeypatch: pytest.MonkeyPatch
         for g in grad:
             scaled = None if scale is None else np.asarray(scale, dtype)
             optimizer.step(params, pack(cpu, g * 0.25 if scale is None else g, dtype), rate=0.01, scale=scaled)
-        found.append(unpack(params))
-    np.testing.assert_array_equal(found[0], found[1])
-    np.testing.assert_array_equal(found[0], found[2])
+        results.append(unpack(params))
+    np.testing.assert_array_equal(results[0], results[1])
+    np.testing.assert_array_equal(results[0], results[2])
 
 
 def walk(case: str, dtype: str, size: int) -> list[np.ndarray]:
@@ -110,29 +110,29 @@ def test_native_steps_have_the_bits_of_numpy(case: str, dtype: str, monkeypatch:
     assert module is not None
     best = module.instruction_set()
     for size in (6, 1037, 70_001):
-        found = {}
+        results = {}
         for isa in module.instruction_sets():
             module.use(isa)
-            found[isa] = walk(case, dtype, size)
+            results[isa] = walk(case, dtype, size)
         module.use(best)
         with monkeypatch.context() as patch:
             patch.setattr(native, "load", lambda: None)
             expected = walk(case, dtype, size)
-        for isa, ours in found.items():
-            for value, wanted in zip(ours, expected, strict=True):
-                np.testing.assert_array_equal(value, wanted, err_msg=f"{isa} {size}")
+        for isa, ours in results.items():
+            for value, reference in zip(ours, expected, strict=True):
+                np.testing.assert_array_equal(value, reference, err_msg=f"{isa} {size}")
 
 
 @pytest.mark.parametrize("case", ["adam", "sgd"])
 def test_large_steps_do_not_depend_on_threads(case: str) -> None:
-    found = []
+    results = []
     for threads in (1, 2, 3):
         gl.set_num_threads(threads)
-        found.append(walk(case, "float32", 1_100_003))  # above the size from which threads are used
+        results.append(walk(case, "float32", 1_100_003))  # above the size from which threads are used
     gl.set_num_threads(None)
-    for other in found[1:]:
-        for value, wanted in zip(other, found[0], strict=True):
-            np.testing.assert_array_equal(value, wanted)
+    for other in results[1:]:
+        for value, expected in zip(other, results[0], strict=True):
+            np.testing.assert_array_equal(value, expected)
 
 
 def test_the_native_step_takes_arrays_as_they_are_or_refuses_them() -> None:
@@ -155,7 +155,7 @@ def test_the_native_step_takes_arrays_as_they_are_or_refuses_them() -> None:
 def test_cuda_equals_cpu(case: str, rng: np.random.Generator) -> None:
     start, grad = rng.normal(size=100), rng.normal(size=(5, 100))
     for dtype, tolerance in (("float64", 1e-12), ("float32", 1e-5)):
-        found = {}
+        results = {}
         for device in ("cpu", "cuda"):
             backend = resolve(device)
             params, optimizer = pack(backend, start, dtype), make(case)
@@ -165,8 +165,8 @@ def test_cuda_equals_cpu(case: str, rng: np.random.Generator) -> None:
                 norm, scale = clip_scale(grads, 2.0)
                 assert backend.owns(scale) and float(norm) > 2
                 optimizer.step(params, grads, rate=0.01, scale=scale)
-            found[device] = [unpack(params), *(to_host(moment) for moment in optimizer.arrays().values())]
-        for ours, theirs in zip(found["cpu"], found["cuda"], strict=True):
+            results[device] = [unpack(params), *(to_host(moment) for moment in optimizer.arrays().values())]
+        for ours, theirs in zip(results["cpu"], results["cuda"], strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance)
 
 
@@ -274,14 +274,14 @@ def test_the_native_norm_is_summed_in_float64_in_one_order(dtype: str, rng: np.r
     best = module.instruction_set()
     for size in (5, 37, 65_537, 1_500_000, 5_000_003):
         grads = pack(cpu, rng.normal(size=size), dtype)
-        squares, found = module.squares_float if dtype == "float32" else module.squares_double, set()
+        squares, results = module.squares_float if dtype == "float32" else module.squares_double, set()
         for isa in module.instruction_sets():
             module.use(isa)
-            found |= {squares(grads.flat, threads) for threads in (1, 2, 3)}
+            results |= {squares(grads.flat, threads) for threads in (1, 2, 3)}
         module.use(best)
-        assert len(found) == 1
+        assert len(results) == 1
         exact = np.square(grads.flat.astype(np.longdouble)).sum()
-        assert found.pop() == pytest.approx(float(exact), rel=1e-14)
+        assert results.pop() == pytest.approx(float(exact), rel=1e-14)
     large = pack(cpu, np.full(9, 1e25), dtype)
     assert float(clip_scale(large, 1.0)[0]) == pytest.approx(3e25, rel=1e-6)  # squares of float32 would overflow
 

@@ -28,20 +28,20 @@ def test_cosine_as_in_pytorch_then_level() -> None:
 @pytest.mark.parametrize("cooldown", [0, 3])
 def test_plateau_as_in_pytorch(cooldown: int) -> None:
     schedule = schedules.OnPlateau(base=RATE, factor=0.5, patience=2, threshold=1e-2, cooldown=cooldown, floor=0.002)
-    found = []
+    results = []
     for loss in GOLDEN["plateau-losses"]:
-        found.append(schedule.rate(0))
+        results.append(schedule.rate(0))
         schedule.observe(float(loss))
     expected = GOLDEN[f"plateau-rates-{cooldown}"]
-    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    np.testing.assert_allclose(results, expected, rtol=1e-12)
     assert len(set(expected)) > 2  # the losses do make it fall
 
 
 def test_warm_up_rises_straight_and_hands_over() -> None:
     schedule = schedules.WarmUp(inner=schedules.Step(base=1.0, every=2, factor=0.5), steps=4)
-    found = [schedule.rate(step) for step in range(9)]
-    np.testing.assert_allclose(found, [0.2, 0.4, 0.6, 0.8, 1.0, 1.0, 0.5, 0.5, 0.25], rtol=1e-12)
-    assert [schedule.rate(step) for step in range(9)] == found  # pure
+    results = [schedule.rate(step) for step in range(9)]
+    np.testing.assert_allclose(results, [0.2, 0.4, 0.6, 0.8, 1.0, 1.0, 0.5, 0.5, 0.25], rtol=1e-12)
+    assert [schedule.rate(step) for step in range(9)] == results  # pure
 
 
 def test_nan_is_no_progress() -> None:

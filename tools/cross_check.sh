@@ -7,7 +7,7 @@ CXX=${CXX:-aarch64-linux-gnu-g++}
 RUN=${RUN-qemu-aarch64}
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
-sources="tiles engine variant caches memory threads"
+sources="tiles engine variant reduced reduced_tiles caches memory threads"
 for source in $sources; do
   level=-O1
   [ "$source" = tiles ] && level=-O3

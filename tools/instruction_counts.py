@@ -37,6 +37,7 @@ FAMILIES = {
     "BAR": "flow", "ISETP": "flow", "BSSY": "flow", "BSYNC": "flow",
 }  # fmt: skip
 _LINE = re.compile(r"//## File \"\.nv_debug_ptx_txt\", line (\d+)")
+_APART = re.compile(r"BRA\.DIV UR\d+, `\((\.L_\w+)\)")
 _SUBROUTINE = re.compile(r"^\$\w.*:$")
 _INSTRUCTION = re.compile(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9]*)")
 
@@ -47,6 +48,7 @@ class Step:
 
     Attributes:
         machine: machine instructions that a warp executes, by family.
+        product: those from the first multiply of the product to the last.
         virtual: PTX instructions that a warp executes.
         warps: of a multiprocessor that has a block.
         blocks: of the grid.
@@ -54,6 +56,7 @@ class Step:
     """
 
     machine: dict[str, float]
+    product: float
     virtual: float
     warps: int
     blocks: int
@@ -67,6 +70,10 @@ class Step:
     def share(self, family: str) -> float:
         """Of the machine instructions, in percent."""
         return 100 * self.machine.get(family, 0.0) / self.instructions
+
+    def within(self, family: str) -> float:
+        """Of the instructions of the product, in percent; more than all of a family are not."""
+        return min(100.0, 100 * self.machine.get(family, 0.0) / self.product) if self.product else 0.0
 
     @property
     def seconds(self) -> float:
@@ -83,14 +90,17 @@ def machine_lines(toolkit: nvrtc.Toolkit, source: str, capability: int) -> list[
         file.flush()
         command = [str(program), "-c", "-gp", file.name]
         text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    lines, line = [], 0
+    lines, line, skipped = [], 0, False
+    apart = set(_APART.findall(text))  # where a warp goes whose threads are not together, up to the next branch back
     for row in text.splitlines():
         if _SUBROUTINE.match(row):
             line = 0  # a division, for example, which is of no line and not within a step
+        skipped |= row.rstrip(":") in apart
         if match := _LINE.search(row):
             line = int(match.group(1))
         elif instruction := _INSTRUCTION.search(row):
-            lines.append((line, instruction.group(1)))
+            lines.append((0 if skipped else line, instruction.group(1)))
+            skipped &= instruction.group(1) != "BRA"
     return lines
 
 
@@ -125,12 +135,15 @@ def _step(fewer: list[Launch], more: list[Launch], toolkit: nvrtc.Toolkit, capab
     counts = sum((_executed(one) for one in more), Counter())
     counts.subtract(sum((_executed(one) for one in fewer), Counter()))
     machine: Counter[str] = Counter()
-    for line, opcode in machine_lines(toolkit, first.source, capability):
-        if opcode != "NOP":
-            machine[FAMILIES.get(opcode, "other")] += counts[line]
+    executed = [(line, code) for line, code in machine_lines(toolkit, first.source, capability) if code != "NOP"]
+    for line, code in executed:
+        machine[FAMILIES.get(code, "other")] += counts[line]
+    tensor = [line for line, code in executed if code == "HMMA" and counts[line]]
+    product = sum(counts[line] for line, _ in executed if tensor and tensor[0] <= line <= max(tensor))
     sectors = [sum(traffic.taken for one in run for traffic in one.counters.sectors.values()) for run in (more, fewer)]
     return Step(
         {family: count / warps for family, count in machine.items()},
+        product / warps,
         sum(counts.values()) / warps,
         first.block[0] // 32,
         first.grid[0] * first.grid[1],
@@ -144,7 +157,8 @@ def row(name: str, step: Step) -> str:
         f"{step.share(family):.0f}" for family in ("multiply-add", "tensor", "shared", "global", "flow")
     )
     size = 32 * step.sectors / 1024
-    return f"| {name} | {step.virtual:.0f} | {step.instructions:.0f} | {shares} | {step.blocks} | {size:.0f} |"
+    counts = f"{step.virtual:.0f} | {step.instructions:.0f} | {step.warps}"
+    return f"| {name} | {counts} | {shares} | {step.within('tensor'):.0f} | {step.blocks} | {size:.0f} |"
 
 
 def main() -> int:
@@ -160,10 +174,12 @@ def main() -> int:
         "Nothing here was run on a GPU: the interpreter of `tests/ptx` counts how often each PTX instruction is",
         "executed, the disassembler says which machine instructions came of it. An instruction is one of a warp;",
         "shares are percent of the machine instructions; KiB is what a step of the whole layer asks of the L2 cache,",
-        "in sectors of 32 bytes. LSTM; the persistent form lies as it would on a card with 132 multiprocessors.",
+        "in sectors of 32 bytes. `product`: the share of tensor instructions in the loop of the product alone, from its",
+        "first multiply to its last. LSTM; the persistent form lies as it would on a card with 132 multiprocessors.",
         "",
-        "| kernel, dtype, B x H | PTX | machine | multiply-add | tensor | shared | global | flow | blocks | KiB |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| kernel, dtype, B x H | PTX | machine | warps | multiply-add | tensor | shared | global | flow | product "
+        "| blocks | KiB |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for dtype, tensor in (("float32", False), ("float16", True)):
         for batch, hidden in SHAPES:

@@ -32,7 +32,7 @@ from gpulstm.engines.cuda.passes import CELLS
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "cuda-kernels.md"
 REMEMBERED = ROOT / "build" / "kernels"
-CHOSEN = {"float16": TENSOR_TILES, "float32": TILES + TENSOR_TILES, "float64": TILES}
+CHOSEN = {"float16": TENSOR_TILES, "bfloat16": TENSOR_TILES, "float32": TILES + TENSOR_TILES, "float64": TILES}
 REGISTERS = 65536  # that a block may have, on all of CARDS
 NEWEST = (75, 90, 120)  # what the newest toolkit compiles for
 
@@ -76,7 +76,7 @@ class Variant(NamedTuple):
     def needs(self) -> int:
         """The least compute capability."""
         values = dict(self.macros)
-        return 80 if "GL_TENSOR" in values and values["GL_T"] == "float" else 70
+        return 80 if values["GL_T"] == "__nv_bfloat16" or ("GL_TENSOR" in values and values["GL_T"] == "float") else 70
 
 
 def variants() -> Iterator[Variant]:
@@ -94,17 +94,17 @@ def variants() -> Iterator[Variant]:
                 yield Variant("cuda/fused.cu", where, macros, threads(shape), (name,), 0)
         names = ("gpulstm_pack_forward", "gpulstm_pack_backward", "gpulstm_begin", "gpulstm_begin_backward")
         yield Variant("cuda/pack.cu", f"{cell} {dtype}", base, 256, names, 0)
-        for tensor in {"float16": (True,), "float32": (False, True), "float64": ()}[dtype]:
+        for tensor in {"float16": (True,), "bfloat16": (True,), "float32": (False, True), "float64": ()}[dtype]:
             for rows, units in itertools.product(persistent.ROWS[tensor], persistent.UNITS[tensor]):
                 gates, wide = {"lstm": (4, 4 * units), "gru": (3, 4 * units), "rnn": (1, units)}[cell]
                 for name, columns, depth in (
                     (persistent.FORWARD, wide, 256),
                     (persistent.BACKWARD, units, 256 * gates),
                 ):
-                    product = persistent.shape(rows, columns, persistent.SIZE[dtype], REGISTERS, tensor)
+                    product = persistent.shape(rows, columns, depth, persistent.SIZE[dtype], REGISTERS, tensor)
                     kind = "TF32" if tensor and dtype == "float32" else dtype
                     where = f"{cell} {kind} {rows} rows, {units} units{' tensor' if tensor else ''}"
-                    shared = product.bytes(depth)
+                    shared = product.bytes
                     macros = (*base, *product.macros, persistent.ONLY[name])
                     yield Variant("cuda/persistent.cu", where, macros, product.threads, (name,), shared)
     for dtype in TYPES:
@@ -233,8 +233,8 @@ def page(chosen: list[Variant], reports_of: Reports, targets: dict[str, list[int
         "# The compiled kernels",
         "",
         "Written by `make kernels`: every kernel of the [CUDA engine](cuda-engine.md) that a plan on these cards can",
-        "choose (all have tensor cores, so float16 is not multiplied on ordinary units), compiled by NVRTC with CuPy's",
-        f"options and headers: {others}. The numbers are those of CUDA {version}.",
+        "choose (all have tensor cores, so 16 bits are not multiplied on ordinary units), compiled by NVRTC with",
+        f"CuPy's options and headers: {others}. The numbers are those of CUDA {version}.",
         "A cell is registers a thread, bytes of shared memory a block (static and dynamic; persistent kernels at H =",
         "256), and theoretical occupancy: the share of a multiprocessor's threads that registers, shared memory and",
         "block limits let it hold. `-`: not there, or too large for a block. No kernel spills registers or uses local",

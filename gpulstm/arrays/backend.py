@@ -25,10 +25,12 @@ class Backend(ABC):
     Attributes:
         device: `"cpu"` or `"cuda:N"`.
         xp: the array namespace, `numpy` or `cupy`.
+        capability: compute capability of a GPU, ten times the major number plus the minor one; None on the CPU.
     """
 
     device: str
     xp: Any
+    capability: int | None = None
 
     @property
     def is_cuda(self) -> bool:
@@ -114,23 +116,13 @@ class NumpyBackend(Backend):
         return isinstance(value, np.ndarray)
 
     def asarray(self, value: Any, dtype: Any = None, *, name: str = "array") -> Array:
-        if not isinstance(value, np.ndarray):
-            where = foreign_device(value)
-            if where is not None:
-                raise DeviceError(
-                    f"{name} lives on {where} but the model is on cpu; move it with gpulstm.to_host({name})"
-                )
-            try:
-                value = _shared(value, name) if hasattr(value, "__dlpack__") else np.asarray(value)
-            except ValueError as error:
-                raise ShapeError(
-                    f"{name} is a {type(value).__name__} whose parts differ in length, expected an array"
-                ) from error
-        elif type(value) is not np.ndarray and isinstance(value, np.ma.MaskedArray):
-            value = unmasked(value, name)
+        if type(value) is not np.ndarray:
+            value = _taken(value, name)
         if value.dtype.kind not in "fiub":
             raise DTypeError(f"{name} has dtype {value.dtype}, expected real numbers")
-        return value if dtype is None else value.astype(dtype, copy=False)
+        if not value.flags.aligned:  # a view into bytes: native code takes elements at their own addresses alone
+            value = value.copy()
+        return value if dtype is None or value.dtype is dtype else value.astype(dtype, copy=False)
 
     def from_host(self, value: Any, dtype: Any = None) -> Array:
         return np.asarray(value, dtype=dtype)
@@ -153,6 +145,21 @@ class NumpyBackend(Backend):
 
     def activate(self) -> contextlib.AbstractContextManager[Any]:
         return contextlib.nullcontext()
+
+
+def _taken(value: Any, name: str) -> np.ndarray:
+    """What is no plain NumPy array as one, where it lies on the host; errors as `Backend.asarray`."""
+    if isinstance(value, np.ndarray):
+        return unmasked(value, name) if isinstance(value, np.ma.MaskedArray) else value
+    where = foreign_device(value)
+    if where is not None:
+        raise DeviceError(f"{name} lives on {where} but the model is on cpu; move it with gpulstm.to_host({name})")
+    try:
+        return _shared(value, name) if hasattr(value, "__dlpack__") else np.asarray(value)
+    except ValueError as error:
+        raise ShapeError(
+            f"{name} is a {type(value).__name__} whose parts differ in length, expected an array"
+        ) from error
 
 
 def unmasked(value: np.ma.MaskedArray, name: str) -> np.ndarray:

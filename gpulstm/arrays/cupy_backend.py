@@ -14,6 +14,7 @@ import numpy as np
 
 from gpulstm.arrays.backend import Array, Backend, foreign_device
 from gpulstm.arrays.compilation import Compilations
+from gpulstm.arrays.dtypes import dtype_of, is_half, is_real
 from gpulstm.arrays.kernel_source import kernel_preamble, module_source
 from gpulstm.arrays.variables import variables
 from gpulstm.errors import DeviceError, DTypeError, missing_extra
@@ -46,15 +47,17 @@ class CupyBackend(Backend):
             value = self.xp.from_dlpack(value) if hasattr(value, "__dlpack__") else self.xp.asarray(value)
         if value.device.id != self.index:
             raise DeviceError(f"{name} lives on cuda:{value.device.id} but the model is on {self.device}")
-        if value.dtype.kind not in "fiub":
+        if not is_real(value.dtype):
             raise DTypeError(f"{name} has dtype {value.dtype}, expected real numbers")
         if dtype is None or value.dtype == dtype:
             return value
         with self.activate():
-            return value.astype(dtype)
+            return value.astype(dtype_of(dtype))
 
     def from_host(self, value: Any, dtype: Any = None) -> Array:
         with self.activate():
+            if dtype is not None and str(dtype) == "bfloat16":  # which is made on the device
+                return self.xp.asarray(np.asarray(value, np.float32)).astype(dtype_of(dtype))
             return self.xp.asarray(np.asarray(value, dtype=dtype))
 
     def uploads(self, parts: Iterable[np.ndarray], dtype: Any) -> Iterator[Array]:
@@ -81,7 +84,7 @@ class CupyBackend(Backend):
                     ahead.ready(ahead.stream)
 
     def to_host(self, value: Array) -> np.ndarray:
-        return self.xp.asnumpy(value)
+        return self.xp.asnumpy(value.astype(np.float32) if value.dtype.name == "bfloat16" else value)
 
     @functools.cache  # noqa: B019 (backends live as long as the process; a graph may read what it was given once)
     def constant(self, values: tuple[float, ...], dtype: str) -> Array:
@@ -123,7 +126,7 @@ class CupyBackend(Backend):
         return int(self.xp.cuda.Device(self.index).attributes["MaxSharedMemoryPerBlockOptin"])
 
     @functools.cached_property
-    def capability(self) -> int:
+    def capability(self) -> int:  # type: ignore[override]
         """Compute capability, ten times the major number plus the minor one."""
         return int(self.xp.cuda.Device(self.index).compute_capability)
 
@@ -161,9 +164,9 @@ class CupyBackend(Backend):
     ) -> None:
         """out = op(a) op(b), or out += op(a) op(b): one cuBLAS call on C-contiguous matrices, no temporary.
 
-        float16 has no accumulating form here (`cupy.cublas.gemm` knows float32 and float64) and takes a temporary then.
+        16 bits have no accumulating form here (`cupy.cublas.gemm` knows float32 and float64) and take a temporary then.
         """
-        if a.dtype != np.float16:
+        if not is_half(a.dtype):
             ops = ("NT"[transa], "NT"[transb])
             with self._math_mode():
                 self.xp.cublas.gemm(*ops, a, b, out=out, alpha=1.0, beta=1.0 if accumulate else 0.0)

@@ -331,12 +331,13 @@ def locked(folder: _Path, error: _Error) -> Iterator[None]:
     """Keep a folder, which is made where there is none, for this process while it fills it.
 
     The system gives the lock back when a process ends, however it does.  Where a file system has no locks, nothing is
-    kept.  A folder that was made and stayed empty is removed.
+    kept.  Folders that were made and stayed empty are removed.
 
     Raises:
         error: another process keeps the folder; it is named.  Or the folder cannot be made.
     """
-    made, path = not os.path.isdir(folder), os.path.join(folder, LOCK)
+    full, path = Path(os.path.abspath(folder)), os.path.join(folder, LOCK)
+    made = [one for one in (full, *full.parents) if not os.path.exists(one)]
     try:
         os.makedirs(folder, exist_ok=True)
         handle = _locked(path)
@@ -352,9 +353,9 @@ def locked(folder: _Path, error: _Error) -> Iterator[None]:
         with contextlib.suppress(OSError):
             os.unlink(path)
         os.close(handle)
-        if made:
-            with contextlib.suppress(OSError):  # it has files
-                os.rmdir(folder)
+        with contextlib.suppress(OSError):  # one that has files ends it
+            for one in made:
+                one.rmdir()
 
 
 def _owner(path: str) -> str:

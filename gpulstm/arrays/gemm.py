@@ -8,16 +8,20 @@ from __future__ import annotations
 
 from typing import Any, Literal, cast
 
-import numpy as np
-
 from gpulstm.arrays.backend import Array, Backend
 from gpulstm.arrays.cupy_backend import CupyBackend
+from gpulstm.arrays.dtypes import is_half
 
 Products = Literal["cublas", "own"]
-TYPES = {"float16": ("__half", "float"), "float32": ("float", "float"), "float64": ("double", "double")}
+TYPES = {  # storage, and what is computed in
+    "float16": ("__half", "float"),
+    "bfloat16": ("__nv_bfloat16", "float"),
+    "float32": ("float", "float"),
+    "float64": ("double", "double"),
+}
 STEP = 64  # a multiple of every tile's depth
 LEAST_DEPTH = 256  # of a part: below, storing and adding parts costs more than blocks that have nothing to do
-SIZE = {"float16": 2, "float32": 4, "float64": 8}  # bytes of a number
+SIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}  # bytes of a number
 Tile = tuple[int, ...]
 TENSOR_TILES: tuple[Tile, ...] = (
     (16, 64, 32, 1, 4),
@@ -57,16 +61,16 @@ def blocks(shape: Tile, rows: int, columns: int) -> tuple[int, int]:
 
 
 def wants_tensor(backend: CupyBackend, dtype: str) -> bool:
-    """Whether products of a dtype go to tensor cores: float16 where there are some, float32 if CuPy is told so too.
+    """Whether products of a dtype go to tensor cores: 16 bits where there are some, float32 if CuPy is told so too.
 
     CUPY_TF32=1 asks CuPy's own products for TF32, which rounds the factors to 10 bits; it means the same here.
     """
-    return tensor_refusal(dtype, backend.capability) is None and (dtype == "float16" or backend.uses_tf32)
+    return tensor_refusal(dtype, backend.capability) is None and (is_half(dtype) or backend.uses_tf32)
 
 
 def tensor_refusal(dtype: str, capability: int) -> str | None:
     """Why a card has no tensor cores for a dtype, or None where it has; `capability` is ten times the number."""
-    least = {"float16": 70, "float32": 80}.get(dtype)
+    least = {"float16": 75, "bfloat16": 80, "float32": 80}.get(dtype)
     if least is None:
         return f"tensor cores have no {dtype} here"
     if capability < least:
@@ -226,7 +230,7 @@ def affine(
         _own(cast(CupyBackend, backend), (flat_x, w, flat_out, 0 if b is None else b), (False, False), False, full)
     elif b is None:
         gemm(backend, flat_x, w, flat_out, products=products)
-    elif out.dtype == np.float16:
+    elif is_half(out.dtype):
         gemm(backend, flat_x, w, flat_out, products=products)
         flat_out += b
     else:

@@ -11,12 +11,17 @@ from gpulstm.errors import ConfigError
 
 _INCLUDE = re.compile(r'^#include "([\w/]+\.cuh?|[\w/]+\.h)"$', re.MULTILINE)
 
+_HEADS = {  # what a storage type needs that the compiler does not know by itself
+    "__half": ("#include <cuda_fp16.h>",),
+    "__nv_bfloat16": ("#include <cuda_bf16.h>", "#define GL_BFLOAT"),
+}
+
 
 @functools.cache
 def module_source(file: str, defines: tuple[tuple[str, str], ...]) -> str:
     """The text that is compiled for `file`: the macros, the file and its includes."""
-    half = any(value == "__half" for _, value in defines)
-    head = ["#include <cuda_fp16.h>", "#define GL_HALF"] if half else []
+    values = {value for _, value in defines}
+    head = [line for kind, lines in _HEADS.items() if kind in values for line in lines]
     return "\n".join([*head, *(f"#define {name} {value}" for name, value in defines), kernel_preamble((file,))])
 
 

@@ -5,9 +5,9 @@ and a key into four 32-bit words with integer arithmetic alone, so any element o
 any order, on its own.  One element of a mask is addressed by
 
     key      (seed, low and high word)
-    counter  (element // 4, time step, stream, call)      word element % 4
+    counter  (element // 4, time step, mask_id, call)      word element % 4
 
-where `stream` tells the masks of a model apart (layer, direction, purpose), `call` counts the training forward passes
+where `mask_id` tells the masks of a model apart (layer, direction, purpose), `call` counts the training forward passes
 and the element runs over one time step, row-major.  An element is kept when its word is at least `rate * 2**32`; the
 comparison is between integers, so it does not depend on the dtype of the model.  Where several processes share a batch,
 rows are counted in the whole of it, so each of them draws its rows of one mask.
@@ -27,12 +27,12 @@ from gpulstm.arrays.backend import Array, Backend
 from gpulstm.arrays.threads import get_num_threads
 
 
-def host_generator(seed: int, *stream: int) -> np.random.Generator:
+def host_generator(seed: int, *purpose: int) -> np.random.Generator:
     """A NumPy generator for what is drawn on the host: initial weights, the order of the data.
 
-    The same `(seed, *stream)` gives the same numbers on every machine and device (Philox, a counter-based generator).
+    The same `(seed, *purpose)` gives the same numbers on every machine and device (Philox, a counter-based generator).
     """
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, *stream))))
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, *purpose))))
 
 
 _MULTIPLIER_0, _MULTIPLIER_1 = 0xD2511F53, 0xCD9E8D57
@@ -42,7 +42,7 @@ _WORD = 0xFFFFFFFF
 
 
 class Purpose(IntEnum):
-    """What a mask is for; part of its stream number, so no two masks of a layer are ever the same."""
+    """What a mask is for; part of its number, so no two masks of a layer are ever the same."""
 
     BETWEEN_LAYERS = 0
     RECURRENT = 1
@@ -71,7 +71,7 @@ class MaskKey:
 
     @property
     def words(self) -> tuple[int, int, int, Any]:
-        """Key words 0 and 1, then counter words 2 (stream) and 3 (call)."""
+        """Key words 0 and 1, then counter words 2 (mask_id) and 3 (call)."""
         return (
             self.seed & _WORD,
             (self.seed >> 32) & _WORD,
@@ -124,10 +124,10 @@ def keep(xp: Any, rate: float, shape: tuple[int, ...], key: MaskKey, first_step:
     """
     steps, size, first = shape[0], math.prod(shape[1:]), key.first_element(shape)
     begin, end = first // 4, -(-(first + size) // 4)
-    k0, k1, stream, call = key.words
+    k0, k1, mask_id, call = key.words
     element = xp.arange(begin, end, dtype=xp.uint64)[None, :] + xp.zeros((steps, 1), dtype=xp.uint64)
     step = xp.arange(first_step, first_step + steps, dtype=xp.uint64)[:, None] + xp.zeros_like(element)
-    words = philox(xp, (element, step, xp.full_like(element, stream), xp.full_like(element, call)), (k0, k1))
+    words = philox(xp, (element, step, xp.full_like(element, mask_id), xp.full_like(element, call)), (k0, k1))
     drawn = xp.reshape(xp.stack(words, axis=2), (steps, (end - begin) * 4))[:, first % 4 : first % 4 + size]
     return xp.reshape(drawn >= threshold(rate), shape)
 
@@ -151,9 +151,9 @@ def keep_mask(backend: Backend, rate: float, shape: tuple[int, ...], key: MaskKe
         if module is None:
             return keep(backend.xp, rate, shape, key, first_step)
         kept = np.empty(shape, np.bool_)
-        k0, k1, stream, call = key.words
+        k0, k1, mask_id, call = key.words
         part = {"first": key.first_element(shape)} if key.first_row else {}
-        module.keep(kept, first_step, k0, k1, stream, int(call), threshold(rate), get_num_threads(), **part)
+        module.keep(kept, first_step, k0, k1, mask_id, int(call), threshold(rate), get_num_threads(), **part)
         return kept
     size, first = math.prod(shape[1:]), key.first_element(shape)
     with backend.activate():
@@ -163,7 +163,7 @@ def keep_mask(backend: Backend, rate: float, shape: tuple[int, ...], key: MaskKe
             on_host = isinstance(key.call, int)
             kernel = backend.elementwise(  # type: ignore[attr-defined]
                 "gpulstm_keep_mask",
-                "int64 blocks, int64 first, int64 size, uint32 first_step, uint32 k0, uint32 k1, uint32 stream,"
+                "int64 blocks, int64 first, int64 size, uint32 first_step, uint32 k0, uint32 k1, uint32 mask_id,"
                 f" {'' if on_host else 'raw '}uint32 call, uint32 least",
                 "raw bool kept",
                 _KEEP_BODY.replace("CALL", "call" if on_host else "call[0]"),
@@ -176,7 +176,7 @@ def keep_mask(backend: Backend, rate: float, shape: tuple[int, ...], key: MaskKe
 _KEEP_BODY = """
     long long step = i / blocks, block = i % blocks + first / 4;
     unsigned int word[4];
-    gl_philox((unsigned int)block, first_step + (unsigned int)step, stream, CALL, k0, k1, word);
+    gl_philox((unsigned int)block, first_step + (unsigned int)step, mask_id, CALL, k0, k1, word);
     for (int w = 0; w < 4; ++w) {
         long long element = block * 4 + w - first;
         if (element >= 0 && element < size) kept[step * size + element] = word[w] >= least;

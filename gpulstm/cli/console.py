@@ -32,7 +32,7 @@ Command = TypeVar("Command", bound=Callable[..., None])
 
 def console(most: int = 160) -> Console:
     """Where results go: as wide as the terminal; where there is none, `most` columns, enough for every table."""
-    return Console(highlight=False, markup=False, width=None if is_terminal(sys.stdout) else most)
+    return Console(highlight=False, markup=False, emoji=False, width=None if is_terminal(sys.stdout) else most)
 
 
 def is_terminal(stream: TextIO | None) -> bool:
@@ -42,7 +42,7 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 def aside() -> Console:
     """Where everything goes that is not a result: stderr."""
-    return Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    return Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def say(text: str) -> None:

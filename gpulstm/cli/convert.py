@@ -80,7 +80,8 @@ def _kind(path: Path) -> str:
 
 def _input(model: Any, rng: np.random.Generator) -> np.ndarray:
     spec: StackSpec = (model.rnn if isinstance(model, Network) else model).spec
-    return rng.normal(size=(STEPS, ROWS, spec.input_size)).astype(spec.dtype)
+    width = model.config.input_size if isinstance(model, Network) else spec.input_size
+    return rng.normal(size=(STEPS, ROWS, width)).astype(spec.dtype)
 
 
 # -- reading ---------------------------------------------------------------------------------------------------------

@@ -109,10 +109,11 @@ def train(
         started = Forecaster.load(go_on, config.device)
         series = started.read(table_path(data))
         say(engine_line(started.config, training=True))
-        Job(output, force, quiet, tensorboard).fit(started, series, RUN, False, warm_start=True)
+        with files.locked(output, ConfigError):
+            Job(output, force, quiet, tensorboard).fit(started, series, RUN, False, warm_start=True)
         say(f"next: gpulstm forecast {output / MODEL}")
         return
-    source = read_table(table_path(data), table, guess=True)
+    source = read_table(table_path(data), table, guess=True, embedding=config.embedding)
     if resume and not any((output / name).is_file() for name in (RUN, FINAL)):
         raise ConfigError(f"--resume finds no {RUN} in {output}; name the --output of the interrupted run")
     if metrics is not None:
@@ -135,6 +136,7 @@ def train(
     going_on = resume and (output / FINAL).is_file()  # the comparison was over
     with files.locked(output, ConfigError) if first_rank() else contextlib.nullcontext():
         if not going_on:
+            (output / FINAL).unlink(missing_ok=True)  # of an earlier run, which --resume would take for this one's
             job.fit(forecaster, series, RUN, resume)
         whole = Forecaster.of(replace(config, test=0))
         if not going_on and compare(forecaster, series, metrics) and config.test == AUTO:
@@ -298,26 +300,26 @@ def forecast(
 
     Example: gpulstm forecast runs/model/model.safetensors sales.csv --output runs/forecast
     """
-    forecaster = Forecaster.load(model, device).quantize(quantize)
-    say(engine_line(replace(forecaster.config, device=device), quantize=quantize))
-    if is_in_parts(data):
-        from gpulstm.cli.parts import forecast_parts
+    with files.locked(output, ConfigError):
+        forecaster = Forecaster.load(model, device).quantize(quantize)
+        say(engine_line(replace(forecaster.config, device=device), quantize=quantize))
+        if is_in_parts(data):
+            from gpulstm.cli.parts import forecast_parts
 
-        if future is not None:
-            raise ConfigError("--future cannot be given for a table in parts; forecast its parts one by one")
-        return forecast_parts(forecaster, str(data), horizon or None, scheduler, output, force)
-    if scheduler:
-        raise ConfigError("--scheduler is for a table in parts, a folder of files")
-    past = forecaster.tail if data is None else forecaster.read(table_path(data))
-    result = forecaster.predict(horizon or None, future, data=None if data is None else past)
-    drawn = names_of("forecast", result.names, result.targets, pictures) if can_draw() else {}
-    columns = result.columns()
-    again = force or written_before(output / "forecast.csv", columns)
-    table, *paths = new_files(output, ["forecast.csv", *drawn.values()], again)
-    output.mkdir(parents=True, exist_ok=True)
-    result.to_csv(table)
-    for (series, target), path in zip(drawn, paths, strict=True):
-        draw_forecast(path, result, past, series=series, target=target, label=unit)
+            if future is not None:
+                raise ConfigError("--future cannot be given for a table in parts; forecast its parts one by one")
+            return forecast_parts(forecaster, str(data), horizon or None, scheduler, output, force)
+        if scheduler:
+            raise ConfigError("--scheduler is for a table in parts, a folder of files")
+        past = forecaster.tail if data is None else forecaster.read(table_path(data))
+        result = forecaster.predict(horizon or None, future, data=None if data is None else past)
+        drawn = names_of("forecast", result.names, result.targets, pictures) if can_draw() else {}
+        columns = result.columns()
+        again = force or written_before(output / "forecast.csv", columns)
+        table, *paths = new_files(output, ["forecast.csv", *drawn.values()], again)
+        result.to_csv(table)
+        for (series, target), path in zip(drawn, paths, strict=True):
+            draw_forecast(path, result, past, series=series, target=target, label=unit)
     out = console()
     rows = next(iter(columns.values())).size
     shown = [[cell(values[row], result.labels.form) for values in columns.values()] for row in range(min(10, rows))]
@@ -349,22 +351,22 @@ def backtest(
 
     Example: gpulstm backtest runs/model/model.safetensors sales.csv --origins 12
     """
-    forecaster = Forecaster.load(model, device)
-    series = forecaster.read(table_path(data))
-    result = forecaster.backtest(series, origins=origins or None, stride=stride or None, automatic=True)
-    drawn = names_of("backtest", result.names, result.targets, pictures) if can_draw() else {}
-    again = force or written_before(output / "backtest.csv", result.columns())
-    table, *paths = new_files(output, ["backtest.csv", *drawn.values()], again)
-    output.mkdir(parents=True, exist_ok=True)
-    result.to_csv(table)
-    for (row, target), path in zip(drawn, paths, strict=True):
-        draw_backtest(path, result, series, series=row, target=target, label=unit)
-    console().print(metrics_table(result))
-    console().print(result.verdict())
-    if metrics is not None:
-        (written,) = new_files(metrics.parent, [metrics.name], force)
-        result.metrics_to(written)
-        say(f"written: {written}")
+    with files.locked(output, ConfigError):
+        forecaster = Forecaster.load(model, device)
+        series = forecaster.read(table_path(data))
+        result = forecaster.backtest(series, origins=origins or None, stride=stride or None, automatic=True)
+        drawn = names_of("backtest", result.names, result.targets, pictures) if can_draw() else {}
+        again = force or written_before(output / "backtest.csv", result.columns())
+        table, *paths = new_files(output, ["backtest.csv", *drawn.values()], again)
+        result.to_csv(table)
+        for (row, target), path in zip(drawn, paths, strict=True):
+            draw_backtest(path, result, series, series=row, target=target, label=unit)
+        console().print(metrics_table(result))
+        console().print(result.verdict())
+        if metrics is not None:
+            (written,) = new_files(metrics.parent, [metrics.name], force)
+            result.metrics_to(written)
+            say(f"written: {written}")
     if result.seen:
         say("the model was trained or chosen on some of these rows, so that the figures flatter it; see train --test")
     say(f"written: {', '.join(str(path) for path in (table, *paths))}")

@@ -44,7 +44,9 @@ def info(
         typer.Option(metavar="T,B,I,H,L", help="Show who computes this shape, and why no faster engine does."),
     ] = None,
     device: Annotated[str, typer.Option(help="Device of the plan: auto, cpu, cuda or cuda:N.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="Of the plan: float32, float64 or, on CUDA, float16.")] = "float32",
+    dtype: Annotated[
+        str, typer.Option(help="Of the plan: float32, float64 or, on CUDA, float16 or bfloat16.")
+    ] = "float32",
     bidirectional: Annotated[bool, typer.Option("--bidirectional", help="Plan for both directions.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:

@@ -10,6 +10,7 @@ import typer
 
 from gpulstm.arrays.cupy_backend import CupyBackend
 from gpulstm.arrays.devices import resolve
+from gpulstm.arrays.dtypes import is_half
 from gpulstm.cli.console import polite, say
 from gpulstm.cli.info import CELLS
 from gpulstm.engines.spec import StackSpec
@@ -28,7 +29,7 @@ CALLS = 3  # the first piece by piece, the second recorded, the third replayed
 def warmup(
     shape: Annotated[list[str], typer.Option(metavar="T,B,I,H,L", help="A shape to come (may be repeated).")],
     cell: Annotated[str, typer.Option(help="lstm, gru or rnn.")] = "lstm",
-    dtype: Annotated[str, typer.Option(help="float32, float64 or float16.")] = "float32",
+    dtype: Annotated[str, typer.Option(help="float32, float64, float16 or bfloat16.")] = "float32",
     device: Annotated[str, typer.Option(help="cuda or cuda:N.")] = "cuda",
     bidirectional: Annotated[bool, typer.Option("--bidirectional", help="Both directions.")] = False,
     inference: Annotated[bool, typer.Option("--inference", help="Without training passes.")] = False,
@@ -69,11 +70,10 @@ def prepare(
         return str(layer.explain(steps, batch))
     spec = StackSpec(layer.spec.cell, inputs, hidden, layers, bidirectional, dtype=dtype)
     network = Network(NetworkConfig(spec), device=backend.device, engine="cuda")
-    half = dtype == "float16"
-    weights = masters(network.params) if half else network.params
+    weights = masters(network.params) if is_half(dtype) else network.params
     grads, optimizer = weights.like(), Adam()
     optimizer.init(weights)
-    passes = GradientPass(network, MSE(), grads, 1.0, scale=LossScale(backend) if half else None)
+    passes = GradientPass(network, MSE(), grads, 1.0, scale=LossScale(backend) if dtype == "float16" else None)
     x, target = (backend.from_host(np.zeros(size), spec.data_dtype) for size in ((steps, batch, inputs), (batch, 1, 1)))
     for _ in range(CALLS):
         y, _, tape = layer.forward(backend.from_host(np.zeros((steps, batch, inputs)), dtype))

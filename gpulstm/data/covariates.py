@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from gpulstm.data.times import MONTH
 from gpulstm.errors import ConfigError, DataError, MissingExtraError, option
 
 CALENDARS = ("yearly", "monthly", "weekly", "daily")
@@ -57,7 +58,7 @@ def made_columns(dates: np.ndarray | None, calendar: Sequence[str], holidays: st
         if name == "monthly":
             months = dates.astype("datetime64[M]")
             start = months.astype("datetime64[us]").astype(np.int64)
-            length = (months + 1).astype("datetime64[us]").astype(np.int64) - start
+            length = (months + MONTH).astype("datetime64[us]").astype(np.int64) - start
             part = (micro - start) / length
         elif name == "weekly":
             part = (micro + 3 * _DAY) % (7 * _DAY) / (7 * _DAY)  # 1970-01-01 was a Thursday

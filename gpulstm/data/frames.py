@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpulstm.data.arrays_of import numbers_of, refuse_mask
 from gpulstm.data.options import column_name
+from gpulstm.data.plain_arrays import numbers_of, refuse_mask
 from gpulstm.errors import DataError, missing_extra
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ class Source:
         notes: sentences on how it was read.
         other: the same file in a one-byte encoding, for text that turns out not to be UTF-8.
         marks: decimal and thousands mark of the numbers in `head`.
+        rows: about how many rows there are; 0 where that is not known before they are read.
     """
 
     label: str
@@ -48,6 +49,11 @@ class Source:
     notes: list[str] = field(default_factory=list)
     other: Callable[[], Source] | None = None
     marks: tuple[str, str | None] = (".", None)
+    rows: int = 0
+
+    def row_names(self, done: int) -> Callable[[int], str]:
+        """Rows' names for messages, from their numbers in a part that comes after `done` rows."""
+        return lambda row: f"{self.word} {self.first + done + row}"
 
 
 def need(name: str, names: Sequence[str], label: str) -> int:

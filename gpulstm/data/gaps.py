@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gpulstm.data.axis import Axis
-from gpulstm.data.time_axis import at, positions
+from gpulstm.data.time_axis import Axis, at, positions
 from gpulstm.data.times import format_time
 from gpulstm.errors import DataError, option
 

@@ -32,7 +32,9 @@ class TableOptions:
     past: Names = described((), "covariate known up to now: a number, or a category", TABLE, many=True)
     future: Names = described((), "covariate known ahead, likewise", TABLE, many=True)
     static: Names = described((), "covariate that stays the same within a series, likewise", TABLE, many=True)
-    time: str | int | None = described(None, "column of times; by default the only one with dates", TABLE)
+    time: str | int | None = described(
+        None, "column of times, or none to number the rows; by default the only one with dates", TABLE
+    )
     series: Names = described(
         (), "column that names each row's series; several columns do so together", TABLE, many=True
     )

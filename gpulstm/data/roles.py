@@ -11,7 +11,7 @@ import numpy as np
 from gpulstm.data.cells import number_of
 from gpulstm.data.frames import Source, need
 from gpulstm.data.options import TableOptions
-from gpulstm.data.time_text import looks_like_date
+from gpulstm.data.time_formats import looks_like_date
 from gpulstm.errors import ConfigError, DataError, option
 
 
@@ -44,6 +44,10 @@ class Roles:
     def numbers(self) -> list[int]:
         """Positions of all columns that become features, in the order of the features."""
         return [*self.targets, *self.past, *self.future, *self.static]
+
+    def groups(self) -> dict[str, list[int]]:
+        """Positions of those columns by role."""
+        return {"target": self.targets, "past": self.past, "future": self.future, "static": self.static}
 
     def kinds(self) -> dict[int, str]:
         """What to read of each column, as `frames.Source.read` takes it."""
@@ -126,6 +130,8 @@ def _named(source: Source) -> list[str]:
 def _time(
     source: Source, names: list[str], options: TableOptions, asked: dict[int, str], notes: list[str], take: Any
 ) -> int | None:
+    if options.time == "none" and "none" not in names:
+        return None
     if options.time is not None:
         if options.time not in names and len(source.index) == 1 and _is_time(source, source.index[0]):
             asked[source.index[0]] = "time"  # the name of an index is no part of the data

@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 
 from gpulstm.arrays.backend import Array
-from gpulstm.data.statistics import by_series
+from gpulstm.data.series import spans
 from gpulstm.errors import ConfigError, DataError, ShapeError
 
 KINDS = ("standard", "minmax", "robust", "none")
 WINDOW_KINDS = ("none", "standard", "mean", "last")
 _PIECE = 16384  # rows that are scaled at once
+_MANY = 64  # series from which on the statistics of all are computed together
+_LARGE = 1e150  # numbers beyond it, or below its inverse, have squares that float64 cannot hold
 
 
 class Scaler:
@@ -86,14 +88,14 @@ class Scaler:
                 continue
             if column in shared:  # one value a series: what varies is from series to series
                 each = values[offsets[:-1][offsets[1:] > offsets[:-1]], column]
-                found = np.repeat(by_series(self.kind, each, np.array([0]), np.array([len(each)])), count, axis=1)
+                found = np.repeat(statistics_of(self.kind, each, np.array([0]), np.array([len(each)])), count, axis=1)
             else:
-                found = by_series(self.kind, values[:, column], starts, stops)
+                found = statistics_of(self.kind, values[:, column], starts, stops)
             self._take(column, found, whole=column in shared)
         return self
 
     def _take(self, column: int, found: np.ndarray, whole: bool) -> None:
-        """Location and scale of a column from what `by_series` found; those of all series where one has no value."""
+        """Location and scale of a column from its statistics; those of all series where one has no value."""
         location, scale, low, high = found
         absent = np.isnan(location)
         if absent.any():
@@ -216,6 +218,62 @@ def _sentences(pairs: Sequence[tuple[str, str]], what: str, done: str) -> list[s
             few = ", ".join(series_names[:5]) + (", ..." if len(series_names) > 5 else "")
             sentences.append(f"column {column!r} of {len(series_names)} series ({few}) {what}; it is {done}")
     return sentences
+
+
+def statistics_of(kind: str, values: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
+    """`(4, series)` float64: location, scale, smallest and largest value of one column; NaN where a series has none.
+
+    Args:
+        kind: `"standard"` (mean, standard deviation), `"minmax"` (smallest value, range) or `"robust"` (median,
+            interquartile range; the standard deviation where half of the values are one).
+        values: `(rows,)` float64.
+        starts, stops: `(series,)` int: the rows of each series.
+    """
+    if len(starts) > _MANY:
+        return _grouped(kind, values, starts, stops)
+    result = np.full((4, len(starts)), np.nan)
+    for series, (start, stop) in enumerate(zip(starts, stops, strict=True)):
+        cells = np.ascontiguousarray(values[start:stop])
+        absent = np.isnan(cells)
+        cells = cells[~absent] if absent.any() else cells
+        del absent  # a long series is held few times at once
+        if cells.size:
+            result[:, series] = *_of_cells(kind, cells), cells.min(), cells.max()
+    return result
+
+
+def _of_cells(kind: str, cells: np.ndarray) -> tuple[float, float]:
+    if kind == "minmax":
+        low, high = float(cells.min()), float(cells.max())
+        return low, high - low
+    largest = float(np.abs(cells).max())
+    unit = largest if largest > _LARGE or 0 < largest < 1 / _LARGE else 1.0  # keeps squares within float64
+    cells = cells if unit == 1.0 else cells / unit
+    if kind == "robust":
+        low, middle, high = np.quantile(cells, (0.25, 0.5, 0.75))
+        return float(middle) * unit, (float(high - low) or float(cells.std())) * unit
+    return float(cells.mean()) * unit, float(cells.std()) * unit
+
+
+def _grouped(kind: str, values: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
+    import pandas as pd
+
+    rows, offsets = spans(starts, stops)
+    series = np.repeat(np.arange(len(starts)), np.diff(offsets))
+    cells: Any = pd.Series(values[rows])
+    found = cells.groupby(series).agg(["min", "max"]).reindex(range(len(starts))).to_numpy().T
+    low, high = found
+    if kind == "minmax":
+        return np.stack([low, high - low, low, high])
+    largest = np.fmax(np.abs(low), np.abs(high))
+    unit = np.where((largest > _LARGE) | ((largest > 0) & (largest < 1 / _LARGE)), largest, 1.0)
+    groups = (cells / unit[series]).groupby(series)
+    location, scale = groups.median() if kind == "robust" else groups.mean(), groups.std(ddof=0)
+    if kind == "robust":
+        spread = groups.quantile(0.75) - groups.quantile(0.25)
+        scale = spread.where(spread > 0, scale)
+    moments = [part.reindex(range(len(starts))).to_numpy() * unit for part in (location, scale)]
+    return np.stack([*moments, low, high])
 
 
 def check_window_kind(kind: str) -> str:

@@ -25,6 +25,8 @@ def _all(step: Step) -> list[int]:
         return [5 // step.count, 261] if step.count == 1 else _whole(5, step.count)
     if step.kind == "offset" and name.endswith("bh"):
         return [8, 40] if step.count == 1 else _whole(8, step.count)
+    if step.kind == "session":
+        return [len(step.slots), len(step.slots) * step.alias.count("1")]
     seconds = step.seconds
     if not np.isfinite(seconds):
         return []

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from gpulstm import validate
-from gpulstm.data.axis import Axis, Labels
 from gpulstm.data.covariates import made_columns, made_names
 from gpulstm.data.filling import fill
+from gpulstm.data.labels import Labels
+from gpulstm.data.time_axis import Axis, Step
+from gpulstm.data.times import TimeForm
 from gpulstm.errors import DataError, ShapeError
 
+_KEPT = ("columns", "targets", "past", "future", "static", "names", "calendar", "holidays", "missing", "flags", "coded")
 LATEST = 2.0**63  # what a time is below, a number or a count of its unit from 1970
 
 
@@ -72,6 +75,7 @@ class SeriesSet:
         labels: what names rows in outputs.
         origin: what another table is read by.
         flags: columns that are 1 for one value of a category and 0 for the others.
+        coded: columns that hold the codes of a category, -1 where there is none, and how many values each has.
         ahead: future covariates that are known already, or None.
         notes: sentences on what was done to the table.
     """
@@ -92,6 +96,7 @@ class SeriesSet:
     labels: Labels = field(default_factory=Labels)
     origin: Origin = field(default_factory=Origin)
     flags: tuple[int, ...] = ()
+    coded: tuple[tuple[int, int], ...] = ()
     ahead: Ahead | None = None
     notes: tuple[str, ...] = ()
 
@@ -125,8 +130,8 @@ class SeriesSet:
 
     @property
     def kept(self) -> set[int]:
-        """Columns that keep their values when others are scaled: categories, one column a value."""
-        return set(self.flags)
+        """Columns that keep their values when others are scaled: categories."""
+        return {*self.flags, *(column for column, _ in self.coded)}
 
     @property
     def shared(self) -> set[int]:
@@ -346,22 +351,11 @@ def save_series(tail: SeriesSet) -> tuple[dict[str, np.ndarray], dict[str, Any]]
     arrays = {"values": tail.values, "offsets": tail.offsets, "time": np.ascontiguousarray(plain)}
     if tail.ahead is not None:
         arrays |= {"ahead.values": tail.ahead.values, "ahead.offsets": tail.ahead.offsets}
-    kept = ("columns", "targets", "past", "future", "static", "names", "calendar", "holidays", "missing")
-    meta: dict[str, Any] = {name: getattr(tail, name) for name in kept}
-    origin = {
-        "roles": {role: list(names) for role, names in tail.origin.roles.items()},
-        "levels": {name: list(levels) for name, levels in tail.origin.levels.items()},
-        "time": tail.origin.time,
-        "series": list(tail.origin.series),
-    }
-    meta |= {
-        "axis": tail.axis.to_dict(),
-        "labels": tail.labels.to_dict(),
-        "origin": origin,
-        "flags": list(tail.flags),
-        "dtype": str(time.dtype),
-    }
-    return arrays, meta
+    meta = {name: getattr(tail, name) for name in _KEPT}
+    axis, labels, days = asdict(tail.axis), asdict(tail.labels), tail.axis.days
+    del labels["form"]  # that of the axis
+    axis["days"] = None if days is None else days.tolist()
+    return arrays, meta | {"axis": axis, "labels": labels, "origin": asdict(tail.origin), "dtype": str(time.dtype)}
 
 
 def restore_series(arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> SeriesSet:
@@ -370,32 +364,24 @@ def restore_series(arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) ->
     Raises:
         KeyError, TypeError, ValueError: they do not hold a set.
     """
-    axis = Axis.from_dict(meta["axis"])
-    origin = dict(meta["origin"])
-    dtype = np.dtype(meta["dtype"])
+    axis, dtype = meta["axis"], np.dtype(meta["dtype"])
+    days = None if axis["days"] is None else np.array(axis["days"], dtype=np.int64)
+    form = TimeForm(**axis["form"])
     time = np.asarray(arrays["time"])
-    ahead = Ahead(arrays["ahead.values"], arrays["ahead.offsets"]) if "ahead.values" in arrays else None
     return SeriesSet(
         values=arrays["values"],
         offsets=arrays["offsets"],
-        columns=tuple(meta["columns"]),
-        targets=meta["targets"],
-        past=meta["past"],
-        future=meta["future"],
-        static=meta["static"],
         time=time.view(dtype) if dtype.kind == "M" else time.astype(dtype),
-        names=tuple(meta["names"]),
-        calendar=tuple(meta["calendar"]),
-        holidays=meta["holidays"],
-        missing=meta["missing"],
-        axis=axis,
-        labels=Labels.from_dict(meta["labels"], axis.form),
-        origin=Origin(
-            {role: tuple(names) for role, names in origin["roles"].items()},
-            {name: tuple(levels) for name, levels in origin["levels"].items()},
-            origin["time"],
-            tuple(origin["series"]),
-        ),
-        flags=tuple(meta["flags"]),
-        ahead=ahead,
+        axis=Axis(Step(**_tuples(axis["step"])), form, days),
+        labels=Labels(**_tuples(meta["labels"]), form=form),
+        origin=Origin(**_tuples(meta["origin"])),
+        ahead=Ahead(arrays["ahead.values"], arrays["ahead.offsets"]) if "ahead.values" in arrays else None,
+        **{name: _tuples(meta[name]) for name in _KEPT if name in meta},
     )
+
+
+def _tuples(value: Any) -> Any:
+    """What JSON gives, with tuples for its lists."""
+    if isinstance(value, Mapping):
+        return {name: _tuples(inner) for name, inner in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value

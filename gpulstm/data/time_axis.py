@@ -8,15 +8,22 @@ needs NumPy alone.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from gpulstm.data.times import TimeForm, format_time, localize, to_utc
+from gpulstm.data.times import MONTH, TimeForm, localize, to_utc
 from gpulstm.errors import ConfigError, DataError, option
 
 DAY = 86_400_000_000_000  # nanoseconds
+_MINUTE = 60 * 10**9
+_MONDAY = np.datetime64("0001-01-01")
+_MOST_SLOTS = 1440  # times of day that rows may have: one a minute
+_MOST = 20  # business days that every month has
+_WEEKDAYS = ("MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN")
+_MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
 _JITTER = 0.25  # share of a step by which times may lie off it where no step holds all rows
 
 
@@ -27,9 +34,10 @@ class Step:
     Attributes:
         kind: "number" (`amount` in the unit of the times), "fixed" (`amount` nanoseconds), "wall" (`amount` nanoseconds
             on the clock of the zone), "offset" (`count` times the pandas offset `alias`, at `clock` nanoseconds after
-            midnight), "months" (`count` months, on each series' own day of the month), or "none" where no series has
-            two rows.
-        amount, alias, count, clock: as said.
+            midnight), "months" (`count` months, on each series' own day of the month), "session" (at each of `slots`,
+            in nanoseconds after midnight, on the days of the week that `alias` marks, as "1111100"), or "none" where no
+            series has two rows.
+        amount, alias, count, clock, slots: as said.
         even: whether every row lies on the axis; if not, rows stand at the nearest place.
     """
 
@@ -39,10 +47,7 @@ class Step:
     count: int = 1
     clock: int = 0
     even: bool = True
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON holds it."""
-        return asdict(self)
+    slots: tuple[int, ...] = ()
 
     @property
     def freq(self) -> str:
@@ -53,6 +58,10 @@ class Step:
             return _alias(int(self.amount))
         if self.kind == "none":
             return ""
+        if self.kind == "session":
+            minutes = (self.slots[0] // _MINUTE, self.slots[-1] // _MINUTE)
+            first, last = (f"{minute // 60:02}:{minute % 60:02}" for minute in minutes)
+            return f"{len(self.slots)} times a day from {first} to {last} on {self.alias.count('1')} days a week"
         return f"{self.count}{self.alias}" if self.count > 1 else self.alias
 
     @property
@@ -60,6 +69,8 @@ class Step:
         """About how long a step is; NaN for numbers."""
         if self.kind in ("fixed", "wall"):
             return self.amount / 1e9
+        if self.kind == "session":
+            return 7 * 86400 / (len(self.slots) * self.alias.count("1"))
         days = {"B": 1.4, "C": 1.4, "D": 1, "W": 7, "S": 15.2, "Q": 91.3125, "Y": 365.25, "bh": 1 / 24, "BQ": 91.3125}
         if self.kind == "months":
             return self.count * 30.4375 * 86400
@@ -88,12 +99,13 @@ def infer_step(time: np.ndarray, offsets: np.ndarray, form: TimeForm) -> Step:
         return Step()
     if clock is None:
         return _infer_numbers(np.diff(time)[inner])
-    steps = np.diff(clock)[inner]
-    if bool((steps == steps[0]).all()):
-        fixed = int(steps[0].astype("timedelta64[ns]").astype(np.int64))
+    steps = np.diff(clock)
+    first = steps[int(np.argmax(inner))]
+    if bool(((steps == first) | ~inner).all()):
+        fixed = int(first.astype("timedelta64[ns]").astype(np.int64))
         if fixed < 20 * DAY // 24 or (form.zone is None and fixed < 28 * DAY):
             return Step("fixed", fixed)
-    steps = steps.astype("timedelta64[ns]").astype(np.int64)
+    steps = steps[inner].astype("timedelta64[ns]").astype(np.int64)
     smallest, fixed = int(steps.min()), int(np.gcd.reduce(steps))
     absent = int((steps // fixed - 1).sum())
     if absent == 0 and fixed < 20 * DAY // 24:
@@ -114,9 +126,9 @@ def infer_step(time: np.ndarray, offsets: np.ndarray, form: TimeForm) -> Step:
             tod = int(inside[0].astype("timedelta64[ns]").astype(np.int64))
             early, late = _calendars(days, offsets, inner, tod, int(wall_steps.min()) >= 27.9 * DAY)
             candidates = [*early, *candidates, *late]
-    elif fixed == DAY // 24:
-        candidates += _business_hours(local, inner)
     best = min(candidates, key=lambda pair: pair[1])
+    if 4 * best[1] > len(time) and fixed < DAY:
+        best = min([best, *_sessions(local, inner, best[1] // 4)], key=lambda pair: pair[1])
     if best[1] <= len(time):
         return best[0]
     middle = float(np.median(steps))
@@ -177,7 +189,8 @@ def positions(step: Step, time: np.ndarray, offsets: np.ndarray, form: TimeForm)
         return whole.astype(np.int64), np.abs(place - whole) > 1e-3
     if step.kind in ("fixed", "wall"):
         ticks = localize(clock, form.zone)[0] if step.kind == "wall" else clock
-        if bool((np.diff(ticks)[_inner(offsets, len(time))] == _ticks(np.int64(step.amount), ticks.dtype)).all()):
+        regular = np.diff(ticks) == _ticks(np.int64(step.amount), ticks.dtype)
+        if bool((regular | ~_inner(offsets, len(time))).all()):
             return np.arange(len(time)) - starts, np.zeros(len(time), bool)  # no row is missing
         since = ticks.astype("datetime64[ns]").astype(np.int64)
         place, rest = np.divmod(since - since[starts], int(step.amount))
@@ -189,6 +202,9 @@ def positions(step: Step, time: np.ndarray, offsets: np.ndarray, form: TimeForm)
         days = np.repeat(month_days(step, time, offsets, form), np.diff(offsets))
         right = to_utc(_on_day(months, days, _inside_day(local)), form.zone).astype(clock.dtype) == clock
         return place, (rest != 0) | ~right
+    if step.kind == "session":
+        place, off = _session_place(step, localize(clock, form.zone)[0])
+        return place - place[starts], off
     grid = _grid(step, clock, form, 0)
     index = np.minimum(np.searchsorted(grid, clock), len(grid) - 1)
     off = grid[index] != clock
@@ -203,18 +219,6 @@ def month_days(step: Step, time: np.ndarray, offsets: np.ndarray, form: TimeForm
         return np.zeros(len(offsets) - 1, np.int64)
     local, _ = localize(clock, form.zone)
     return np.maximum.reduceat(_day_of_month(local.astype("datetime64[D]")), offsets[:-1])
-
-
-def follow(step: Step, last: np.ndarray, count: int, form: TimeForm, days: np.ndarray | None = None) -> np.ndarray:
-    """`(series, count)`: the times after the `last` `(series,)` row of each series.
-
-    Args:
-        days: `(series,)` as `month_days`, for steps of months.
-
-    Raises:
-        DataError: the step is not known, for no series has two rows.
-    """
-    return at(step, last, np.broadcast_to(np.arange(1, count + 1), (len(last), count)), form, days)
 
 
 def at(step: Step, origin: np.ndarray, place: np.ndarray, form: TimeForm, days: np.ndarray | None = None) -> np.ndarray:
@@ -236,8 +240,12 @@ def at(step: Step, origin: np.ndarray, place: np.ndarray, form: TimeForm, days: 
     local, _ = localize(clock, form.zone)
     if step.kind == "wall":
         dates = local[:, None] + _ticks(int(step.amount) * place, clock.dtype)
+    elif step.kind == "session":
+        days, slot = np.divmod(_session_place(step, local)[0][:, None] + place, len(step.slots))
+        inside = _ticks(np.array(step.slots, dtype=np.int64)[slot], clock.dtype)
+        dates = np.busday_offset(_MONDAY, days, roll="forward", weekmask=step.alias).astype(clock.dtype) + inside
     elif step.kind == "months":
-        months = local.astype("datetime64[M]")[:, None] + step.count * place
+        months = local.astype("datetime64[M]")[:, None] + (step.count * place).astype("timedelta64[M]")
         day = _day_of_month(local.astype("datetime64[D]")) if days is None else days
         dates = _on_day(months, np.broadcast_to(day[:, None], place.shape), _inside_day(local)[:, None])
     else:
@@ -257,10 +265,33 @@ def same_times(one: np.ndarray, other: np.ndarray, step: Step) -> np.ndarray:
     return one == other
 
 
-def off_axis(step: Step, row_time: np.generic, where: str, form: TimeForm, own: bool) -> DataError:
-    """The error for a row that no step reaches."""
-    named = f"{option('freq', step.freq)}" if own else f"the step {step.freq}"
-    return DataError(f"{where} is at {format_time(row_time, form)}, which {named} does not reach from the first row")
+@dataclass(frozen=True)
+class Axis:
+    """How the times of a set go on.
+
+    Attributes:
+        step: between neighbouring rows.
+        form: how times are written.
+        days: `(series,)` int64, the day of the month of each series' rows; used by steps of months alone.
+    """
+
+    step: Step = field(default_factory=Step)
+    form: TimeForm = field(default_factory=TimeForm)
+    days: np.ndarray | None = None
+
+    def after(self, last: np.ndarray, count: int, days: np.ndarray | None = None) -> np.ndarray:
+        """`(series, count)`: the times that follow the rows at `last` `(series,)`."""
+        place = np.broadcast_to(np.arange(1, count + 1), (len(last), count))
+        return at(self.step, last, place, self.form, self.days if days is None else days)
+
+    def clock(self, time: np.ndarray) -> np.ndarray | None:
+        """Times as `datetime64` on the clock of their zone, for calendars; None for numbers."""
+        dates = self.form.clock(time)
+        return None if dates is None else localize(dates, self.form.zone)[0]
+
+    def select(self, series: Any) -> Axis:
+        """The axis of some of the series."""
+        return self if self.days is None else replace(self, days=self.days[series])
 
 
 # -- finding a step ---------------------------------------------------------------------------------------------------
@@ -303,138 +334,116 @@ def _calendars(
     days: np.ndarray, offsets: np.ndarray, inner: np.ndarray, clock: int, monthly: bool
 ) -> tuple[Candidates, Candidates]:
     """Axes of calendars that hold all rows, with how many rows each misses: those before and after fixed steps."""
-    early: Candidates = []
-    late: Candidates = []
     months = days.astype("datetime64[M]")
-    day, length = _day_of_month(days), _month_length(months)
-    weekday = (days.astype(np.int64) + 3) % 7
+    day = _day_of_month(days)
     if monthly:
         jumps = np.diff(months.astype(np.int64))[inner]
         count = int(np.gcd.reduce(jumps))
-        absent = int((jumps // count - 1).sum()) if count else 0
-        alias = _month_rule(days, months, day, length, weekday)
+        early = _on_calendars(_month_names(days[0], count), days, inner, clock)[:1]
         own = np.repeat(np.maximum.reduceat(day, offsets[:-1]), np.diff(offsets))
-        if count and alias:
-            early.append((Step("offset", alias=_quarterly(alias, count, months[0]), clock=clock, count=1), absent))
-            if early[-1][0].alias == alias:
-                early[-1] = (Step("offset", alias=alias, count=count, clock=clock), absent)
-        if count and bool((day == np.minimum(own, length)).all()) and alias not in ("MS", "ME"):
-            early.insert(0, (Step("months", count=count, clock=clock), absent))
-        return early, late
-    smallest = int(np.diff(days.astype(np.int64))[inner].min())
-    half = sorted(set(np.unique(day).tolist()))
-    if smallest >= 8 and len(half) >= 2:
-        for alias, low, high in (("SMS", 1, None), ("SME", None, -1)):
-            second = [value for value in half if value != low and not (high and value >= 28)]
-            at = second[0] if len(second) == 1 else 0
-            first = day == (low or at)
-            last = (day == at) if low else (day == length)
-            if at and bool((first | last).all()):
-                place = 2 * months.astype(np.int64) + ~first
-                jumps = np.diff(place)[inner]
-                count = int(np.gcd.reduce(jumps))
-                named = alias if at == 15 else f"{alias}-{at}"
-                late.append((Step("offset", alias=named, count=count, clock=clock), int((jumps // count - 1).sum())))
-    if bool((weekday < 5).all()):
-        place = 5 * ((days.astype(np.int64) + 3) // 7) + weekday
-        jumps = np.diff(place)[inner]
-        count = int(np.gcd.reduce(jumps))
-        absent = int((jumps // count - 1).sum()) if count else 0
-        weeks = len(np.unique((days.astype(np.int64) + 3) // 7))
-        if count and (absent == 0 or weeks > 2):  # rows that happen to miss one weekend are days
-            late.append((Step("offset", alias="B", count=count, clock=clock), absent))
-    return early, late
+        ends = bool(early) and early[0][0].alias.partition("-")[0] in ("MS", "ME", "QS", "QE", "YS", "YE")
+        if count and not ends and bool((day == np.minimum(own, _month_length(months))).all()):
+            early.insert(0, (Step("months", count=count, clock=clock), int((jumps // count - 1).sum())))
+        return early, []
+    late: Candidates = []
+    if int(np.diff(days.astype(np.int64))[inner].min()) >= 8:
+        seconds = [value for value in np.unique(day).tolist() if 2 <= value <= 27][:1]
+        names = [f"{half}-{second}" for half in ("SMS", "SME") for second in seconds]
+        late += _on_calendars([name.removesuffix("-15") for name in names], days, inner, clock)
+    weeks = len(np.unique((days.astype(np.int64) + 3) // 7))
+    business = _on_calendars(["B"], days, inner, clock)
+    return [], late + [pair for pair in business if pair[1] == 0 or weeks > 2]  # days may happen to miss one weekend
 
 
-def _business_hours(local: np.ndarray, inner: np.ndarray) -> Candidates:
-    """The axis of the hours from 9 to 16 on business days, if all rows stand on them."""
+def _sessions(local: np.ndarray, inner: np.ndarray, most: int) -> Candidates:
+    """The axis of the times of day and days of the week that rows have, if it misses at most `most` of them.
+
+    A day of the week that the table does not reach counts if it is a business day.
+    """
     days = local.astype("datetime64[D]")
-    weekday = (days.astype(np.int64) + 3) % 7
-    inside = _inside_day(local)
-    hour = inside.astype("timedelta64[h]").astype(np.int64)
-    if bool(((weekday > 4) | (hour < 9) | (hour > 16) | (hour.astype("timedelta64[h]") != inside)).any()):
-        return []
-    jumps = np.diff(8 * (5 * ((days.astype(np.int64) + 3) // 7) + weekday) + hour)[inner]
-    count = int(np.gcd.reduce(jumps))
-    return [(Step("offset", alias="bh", count=count, clock=-1), int((jumps // count - 1).sum()))]
+    slots = np.unique(_inside_day(local).astype("timedelta64[ns]").astype(np.int64))
+    first, last = int(days.min().astype(np.int64)), int(days.max().astype(np.int64))
+    reached = {(day + 3) % 7 for day in range(first, min(last, first + 6) + 1)}
+    seen = set(np.unique((days.astype(np.int64) + 3) % 7).tolist())
+    mask = "".join("1" if day in seen or (day not in reached and day < 5) else "0" for day in range(7))
+    if not 2 <= len(slots) <= min(_MOST_SLOTS, len(days) // 3) or len(np.unique(days)) < 5:
+        return []  # too few days to tell
+    step = Step("session", alias=mask, slots=tuple(slots.tolist()))
+    absent = int((np.diff(_session_place(step, local)[0])[inner] - 1).sum())
+    return [(step, absent)] if absent <= most else []
 
 
-def _month_rule(days: np.ndarray, months: np.ndarray, day: np.ndarray, length: np.ndarray, weekday: np.ndarray) -> str:
-    """The alias of the day of a month that all rows stand on, or ""."""
-    starts = months.astype("datetime64[D]")
-    ends = (months + 1).astype("datetime64[D]")
-    names = ("MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN")
-    if bool((day == 1).all()):
-        return "MS"
-    if bool((day == length).all()):
-        return "ME"
-    if bool((weekday < 5).all()):
-        nth = np.busday_count(starts, days) + 1
-        back = np.busday_count(days, ends)
-        if bool((nth == nth[0]).all()):
-            return "BMS" if nth[0] == 1 else f"BMS#{nth[0]}"
-        if bool((back == back[0]).all()):
-            return "BME" if back[0] == 1 else f"BME#{back[0]}"
-    if bool((weekday == weekday[0]).all()):
-        week = (day - 1) // 7
-        if bool((week == week[0]).all()) and week[0] < 4:
-            return f"WOM-{week[0] + 1}{names[weekday[0]]}"
-        if bool((day > length - 7).all()):
-            return f"LWOM-{names[weekday[0]]}"
-    return ""
+def _session_place(step: Step, local: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which slot of all days a time on the clock of its zone stands at, and which times lie off the slots."""
+    days, slots = local.astype("datetime64[D]"), np.array(step.slots, dtype=np.int64)
+    inside = _inside_day(local).astype("timedelta64[ns]").astype(np.int64)
+    slot = np.minimum(np.searchsorted(slots, inside), len(slots) - 1)
+    off = (slots[slot] != inside) | ~np.is_busday(days, weekmask=step.alias)
+    return len(slots) * np.busday_count(_MONDAY, days, weekmask=step.alias) + slot, off
 
 
-def _quarterly(alias: str, count: int, first: np.datetime64) -> str:
-    """The alias of quarters and years for three and twelve months of MS, ME, BMS or BME; else the alias."""
-    if alias not in ("MS", "ME", "BMS", "BME") or count not in (3, 12):
-        return alias
-    names = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
-    month = int(first.astype(np.int64)) % 12
-    start = alias.endswith("S")
-    if count == 3:
-        month = month % 3 if start else 9 + month % 3
-    return f"{'B' if alias[0] == 'B' else ''}{'Q' if count == 3 else 'Y'}{'S' if start else 'E'}-{names[month]}"
+def _month_names(day: np.datetime64, count: int) -> list[str]:
+    """Aliases of months, quarters or years that rows `count` months apart may have, the first of them on `day`."""
+    month = day.astype("datetime64[M]")
+    at = int(month.astype(np.int64)) % 12
+    length = "Y" if count % 12 == 0 else "Q" if count % 3 == 0 else "M"
+    start, end = {"Y": (at, at), "Q": (at % 3, 9 + at % 3), "M": (None, None)}[length]
+    marks = ["" if place is None else f"-{_MONTHS[place]}" for place in (start, end)]
+    names = [f"{kind}{length}{edge}{mark}" for kind in ("", "B") for edge, mark in zip("SE", marks, strict=True)]
+    nth = int(np.busday_count(month.astype("datetime64[D]"), day)) + 1
+    back = int(np.busday_count(day, (month + MONTH).astype("datetime64[D]")))
+    weekday = _WEEKDAYS[(int(day.astype(np.int64)) + 3) % 7]
+    week = int((day - month.astype("datetime64[D]")).astype(np.int64)) // 7 + 1
+    own = [f"{name}#{number}" for name, number in (("BMS", nth), ("BME", back)) if 1 <= number <= _MOST]
+    return [*names, *own, *([f"WOM-{week}{weekday}"] if week < 5 else []), f"LWOM-{weekday}"]
+
+
+def _on_calendars(names: Sequence[str], dates: np.ndarray, inner: np.ndarray, clock: int) -> Candidates:
+    """Those of some aliases whose dates hold all of `dates`, each with how many it misses."""
+    candidates = []
+    for name in names:
+        grid = _dates(name, dates.min(), dates.max(), 0).astype(dates.dtype)
+        place = np.minimum(np.searchsorted(grid, dates), len(grid) - 1)
+        jumps = np.diff(place)[inner]
+        if bool((grid[place] == dates).all()) and bool((jumps > 0).all()):
+            count = int(np.gcd.reduce(jumps))
+            candidates.append((Step("offset", alias=name, count=count, clock=clock), int((jumps // count - 1).sum())))
+    return candidates
 
 
 # -- calendars --------------------------------------------------------------------------------------------------------
 def _own_rule(alias: str) -> bool:
     """Whether an alias names the n-th business day of a month from its start or end, which pandas has not."""
     name, mark, number = alias.partition("#")
-    return name in ("BMS", "BME") and mark == "#" and number.isdecimal() and 1 <= int(number) <= 20
+    return name in ("BMS", "BME") and mark == "#" and number.isdecimal() and 1 <= int(number) <= _MOST
 
 
 def _grid(step: Step, clock: np.ndarray, form: TimeForm, more: int) -> np.ndarray:
     """All times of an offset, in UTC, from before the earliest of some times to `more` steps after the latest."""
-    import pandas as pd
-    from pandas.tseries.frequencies import to_offset
-
-    local, _ = localize(np.array([clock.min(), clock.max()]), form.zone)
-    if _own_rule(step.alias):
-        first, last = local.astype("datetime64[M]")
-        months = np.arange(first, last + more + 1, dtype="datetime64[M]")
-        dates = _business_day(months, step.alias)
-    else:
-        offset = to_offset(step.alias)
-        low, high = (pd.Timestamp(value) for value in local)
-        if step.clock >= 0:
-            low, high = low.normalize(), high.normalize()
-        found: Any = pd.bdate_range(low, high) if step.alias == "B" else pd.date_range(low, high, freq=offset)
-        if more:
-            start = found[-1] if len(found) else high
-            found = found.append(pd.date_range(start, periods=more + 2, freq=offset)).unique()
-        if not len(found):
-            found = pd.date_range(low, periods=1, freq=offset)
-        dates = found.to_numpy()
+    low, high = localize(np.array([clock.min(), clock.max()]), form.zone)[0]
+    if step.clock >= 0:
+        low, high = low.astype("datetime64[D]"), high.astype("datetime64[D]")
+    dates = _dates(step.alias, low, high, more).astype(clock.dtype)
     if step.clock > 0:
-        dates = dates.astype(clock.dtype) + _ticks(np.int64(step.clock), clock.dtype)
-    return to_utc(dates.astype(clock.dtype), form.zone)
+        dates = dates + _ticks(np.int64(step.clock), clock.dtype)
+    return to_utc(dates, form.zone)
 
 
-def _business_day(months: np.ndarray, alias: str) -> np.ndarray:
-    name, _, number = alias.partition("#")
-    if name == "BMS":
-        return np.busday_offset(months.astype("datetime64[D]"), int(number) - 1, roll="forward")
-    return np.busday_offset((months + 1).astype("datetime64[D]"), -int(number), roll="forward")
+def _dates(alias: str, low: np.datetime64, high: np.datetime64, more: int) -> np.ndarray:
+    """The dates of an alias from `low` to `high`, at least one, and `more` after them."""
+    import pandas as pd
+
+    if _own_rule(alias):
+        name, _, number = alias.partition("#")
+        months = np.arange(low.astype("datetime64[M]"), high.astype("datetime64[M]") + (more + 1) * MONTH)
+        if name == "BMS":
+            return np.busday_offset(months.astype("datetime64[D]"), int(number) - 1, roll="forward")
+        return np.busday_offset((months + MONTH).astype("datetime64[D]"), -int(number), roll="forward")
+    found: Any = pd.bdate_range(low, high) if alias == "B" else pd.date_range(low, high, freq=alias)
+    if more or not len(found):
+        last = found[-1] if len(found) else pd.Timestamp(low if not more else high)
+        found = found.append(pd.date_range(last, periods=more + 2 if more else 1, freq=alias)).unique()
+    return found.to_numpy()
 
 
 def _on_day(months: np.ndarray, days: np.ndarray, inside: np.ndarray) -> np.ndarray:
@@ -448,7 +457,7 @@ def _day_of_month(days: np.ndarray) -> np.ndarray:
 
 
 def _month_length(months: np.ndarray) -> np.ndarray:
-    return ((months + 1).astype("datetime64[D]") - months.astype("datetime64[D]")).astype(np.int64)
+    return ((months + MONTH).astype("datetime64[D]") - months.astype("datetime64[D]")).astype(np.int64)
 
 
 def _inside_day(local: np.ndarray) -> np.ndarray:

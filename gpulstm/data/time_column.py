@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpulstm.data.time_text import (
+from gpulstm.data.time_formats import (
     as_numbers,
     datetimes,
     finest,
@@ -26,270 +26,210 @@ from gpulstm.data.times import EPOCHS, TimeForm
 from gpulstm.errors import DataError, option
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from gpulstm.data.cells import Where
+    from gpulstm.data.frames import Source
+    from gpulstm.data.options import TableOptions
 
 _FEW = 5000  # labels that are kept from part to part
 _FIRST, _LAST = 631_152_000, 4_102_444_800  # seconds of 1990 and 2100: numbers between them count since 1970
+_KINDS = {"zoned": "times with a zone", "dates": "times without a zone", "numbers": "numbers"}
 
 
 class TimeColumn:
-    """A column of times that is read in parts.
+    """The column of times of a source, which is read part by part.
 
     Args:
-        name, label: of the column and the table, for messages.
-        time_format: one `strptime` pattern for all rows, or None to find it.
-        dayfirst: how 01/02/2024 is read, or None to tell it from all rows.
-        word, first: how rows are named in messages: `"row"` from 2 in a file, `"position"` from 0 else.
-        file: whether the table is a file, whose dates are text only because files hold text.
+        at, name: its position and its name.
     """
 
-    def __init__(
-        self, name: str, label: str, time_format: str | None, dayfirst: bool | None, word: str, first: int, file: bool
-    ) -> None:
-        self.name, self.label, self.word, self.first, self.file = name, label, word, first, file
-        self.time_format, self.dayfirst = time_format, dayfirst
+    def __init__(self, source: Source, at: int, name: str, options: TableOptions) -> None:
+        self._source, self._at, self._options = source, at, options
+        self._label = f"time column {name!r} of {source.label}"
+        self._cell = f"time column {name!r}, {{}} of {source.label}"
         self.notes: list[str] = []
         self._parts: list[np.ndarray] = []
-        self._texts: list[tuple[np.ndarray, Any]] = []  # codes and labels of parts that can be read in several ways
-        self._formats: list[str] = []
+        self._pattern = options.time_format or ""
         self._form: TimeForm | None = None
         self._kind = ""
-        self._offsets: set[str] = set()
-        self._rows = 0
+        self._zones: set[str] = set()
         self._known: dict[str, np.datetime64] = {}  # few labels of a long table, that are parsed once
 
-    def add(self, part: Any) -> None:
-        """The next rows, as a pandas Series or an array."""
-        import pandas as pd
-
-        column = part if isinstance(part, pd.Series) else pd.Series(part)
-        self._missing(column.isna().to_numpy())
-        dtype = column.dtype
-        if isinstance(dtype, pd.PeriodDtype):
-            self._set("dates", TimeForm(kind=f"period:{str(dtype)[7:-1]}"))
-            self._parts.append(datetimes(column.dt.to_timestamp()))
-        elif isinstance(dtype, pd.DatetimeTZDtype):
-            self._set("zoned", TimeForm(zone=str(dtype.tz)))
-            self._parts.append(datetimes(column.dt.tz_convert("UTC").dt.tz_localize(None)))
-        elif pd.api.types.is_datetime64_dtype(dtype):
-            self._set("dates", TimeForm())
-            self._parts.append(datetimes(column))
-        elif pd.api.types.is_bool_dtype(dtype) or pd.api.types.is_timedelta64_dtype(dtype):
-            raise DataError(f"time column {self.name!r} of {self.label} holds {dtype}, expected dates or numbers")
-        elif pd.api.types.is_numeric_dtype(dtype):
-            whole = pd.api.types.is_integer_dtype(dtype)
-            self._numbers(column.to_numpy(dtype=np.int64 if whole else np.float64))
-        else:
-            self._objects(column)
-        self._rows += len(column)
-
-    def done(self) -> tuple[np.ndarray, TimeForm]:
-        """All times, `datetime64` in UTC or numbers, and their form.
+    def add(self, column: Any, where: Where) -> None:
+        """The next rows, as a pandas Series.
 
         Raises:
-            DataError: the rows can be read day first and month first alike, or hold no dates.
+            DataError: a row has no time, or one of another kind than those before it.
         """
-        if self._texts:
-            self._decide()
+        import pandas as pd
+
+        self._where = where
+        absent = column.isna().to_numpy()
+        if absent.any():
+            raise self._empty(int(np.argmax(absent)), int(absent.sum()))
+        dtype = column.dtype
+        if isinstance(dtype, pd.PeriodDtype):
+            self._take("dates", TimeForm(kind=f"period:{str(dtype)[7:-1]}"), datetimes(column.dt.to_timestamp()))
+        elif isinstance(dtype, pd.DatetimeTZDtype):
+            self._take(
+                "zoned", TimeForm(zone=str(dtype.tz)), datetimes(column.dt.tz_convert("UTC").dt.tz_localize(None))
+            )
+        elif pd.api.types.is_datetime64_dtype(dtype):
+            self._take("dates", TimeForm(), datetimes(column))
+        elif pd.api.types.is_bool_dtype(dtype) or pd.api.types.is_timedelta64_dtype(dtype):
+            raise DataError(f"{self._label} holds {dtype}, expected dates or numbers")
+        elif pd.api.types.is_numeric_dtype(dtype):
+            whole = pd.api.types.is_integer_dtype(dtype)
+            self._take("numbers", TimeForm(), column.to_numpy(dtype=np.int64 if whole else np.float64))
+        else:
+            codes, labels = pd.factorize(column)
+            cells = labels.tolist()
+            if all(isinstance(cell, str) for cell in cells):
+                self._take_texts([text.strip() for text in cells], codes)
+            else:
+                self._take_objects(cells, codes)
+
+    def done(self) -> tuple[np.ndarray, TimeForm]:
+        """All times, `datetime64` in UTC or numbers, and their form."""
         time = self._parts[0] if len(self._parts) == 1 else np.concatenate(self._parts)
         self._parts.clear()
         form = self._form or TimeForm()
         if self._kind == "numbers":
             return self._spelled(time)
-        if len(self._offsets) > 1:
-            self.notes.append(
-                f"time column {self.name!r} holds several offsets from UTC ({', '.join(sorted(self._offsets)[:3])}) "
-                "and no zone; times are kept in UTC"
-            )
+        if len(self._zones) > 1:
+            shown = ", ".join(sorted(self._zones)[:3])
+            self.notes.append(f"{self._label} has several offsets from UTC ({shown}) and no zone; times are in UTC")
             form = replace(form, zone="UTC")
-        if form.kind == "text":
-            form = replace(form, kind="dates" if self.file else "text")
+        if form.kind == "text" and self._source.file:  # dates of a file are text only because files hold text
+            form = replace(form, kind="dates")
         return time, form
 
     # -- parts -------------------------------------------------------------------------------------------------------
-    def _where(self, row: int) -> str:
-        return f"{self.word} {self.first + self._rows + row}"
-
-    def _missing(self, absent: np.ndarray) -> None:
-        if absent.any():
-            raise DataError(
-                f"time column {self.name!r}, {self._where(int(np.argmax(absent)))} of {self.label} is empty "
-                f"({int(absent.sum())} such); every row needs a time"
-            )
-
-    def _set(self, kind: str, form: TimeForm) -> None:
+    def _take(self, kind: str, form: TimeForm, times: np.ndarray) -> None:
         if self._kind and kind != self._kind:
-            words = {"zoned": "times with a zone", "dates": "times without a zone", "numbers": "numbers"}
             raise DataError(
-                f"time column {self.name!r} of {self.label} mixes {words[self._kind]} and {words[kind]} "
-                f"(from {self._where(0)} on); make them all alike"
+                f"{self._label} mixes {_KINDS[self._kind]} and {_KINDS[kind]} (from {self._where(0)} on); make them "
+                "all alike"
             )
-        self._kind = kind
-        self._form = self._form or form
+        if kind == "numbers" and not np.isfinite(times).all():
+            raise DataError(f"{self._cell.format(self._where(int(np.argmin(np.isfinite(times)))))} is not finite")
+        self._kind, self._form = kind, self._form or form
+        self._parts.append(times)
 
-    def _numbers(self, values: np.ndarray) -> None:
-        self._set("numbers", TimeForm())
-        bad = ~np.isfinite(values)
-        if bad.any():
-            raise DataError(
-                f"time column {self.name!r}, {self._where(int(np.argmax(bad)))} of {self.label} is not finite"
-            )
-        self._parts.append(values)
-
-    def _objects(self, column: pd.Series) -> None:
-        import pandas as pd
-
-        codes, labels = pd.factorize(column)
-        if isinstance(labels, pd.CategoricalIndex):
-            labels = labels.astype(labels.categories.dtype)
-        values = list(labels)
-        if not all(isinstance(value, str) for value in values):
-            self._python_objects(values, codes)
-            return
-        texts = [text.strip() for text in values]
-        for row, text in enumerate(texts):
-            if not text:
-                raise DataError(
-                    f"time column {self.name!r}, {self._where(int(np.argmax(codes == row)))} of {self.label} is empty; "
-                    "every row needs a time"
-                )
-        if self.time_format is None and not self._formats:
-            numbers = as_numbers(texts)
-            if numbers is not None:
-                self._numbers(numbers[codes])
-                return
-        if not self._formats:
-            self._formats = [self.time_format] if self.time_format else guesses(texts[0], self.dayfirst)
-        if not self._formats:
-            self._refuse(texts[0], int(np.argmax(codes == 0)))
-        self._narrow(texts, codes)
-
-    def _narrow(self, texts: list[str], codes: np.ndarray) -> None:
-        """Keep the formats that read all of some labels; with one left, read them."""
-        if len(self._formats) == 1 and self._known and all(text in self._known for text in texts):
+    def _take_texts(self, texts: list[str], codes: np.ndarray) -> None:
+        if "" in texts:
+            blank = codes == texts.index("")
+            raise self._empty(int(np.argmax(blank)), int(blank.sum()))
+        if self._known and all(text in self._known for text in texts):
             self._parts.append(np.array([self._known[text] for text in texts])[codes])
             return
-        survivors, worst = [], (0, texts[0])
-        results: dict[str, Any] = {}
-        for pattern in self._formats:
-            dates, bad = parse(texts, pattern)
-            if bad is None:
-                survivors.append(pattern)
-                results[pattern] = dates
-            elif bad >= worst[0]:
-                worst = (bad, texts[bad])
-        if not survivors:
-            self._refuse(worst[1], int(np.argmax(codes == worst[0])))
-        self._formats = survivors
-        if len(survivors) > 1:
-            self._texts.append((codes, texts))
-            return
-        pending, self._texts = self._texts, []
-        for old_codes, old_texts in pending:
-            self._accept(old_texts, old_codes, parse(old_texts, survivors[0])[0], survivors[0])
-        self._accept(texts, codes, results[survivors[0]], survivors[0])
-
-    def _accept(self, texts: list[str], codes: np.ndarray, dates: np.ndarray, pattern: str) -> None:
-        zoned = [zone_of(text) for text in texts]
-        offsets = {zone for zone in zoned if zone}
-        if offsets and None in zoned:
-            one, other = zoned.index(None), next(at for at, zone in enumerate(zoned) if zone)
+        if not self._pattern:
+            numbers = as_numbers(texts)
+            if numbers is not None:
+                self._take("numbers", TimeForm(), numbers[codes])
+                return
+            self._pattern = self._decide(guesses(texts[0], self._options.dayfirst))
+        dates, bad = parse(texts, self._pattern) if self._pattern else (np.empty(0), 0)
+        if bad is not None:
+            raise self._refused(texts[bad], int(np.argmax(codes == bad)))
+        zones = [zone_of(text) for text in texts]
+        self._zones |= {zone for zone in zones if zone}
+        if self._zones and None in zones:
+            one, other = texts[zones.index(None)], next((text for text in texts if zone_of(text)), "those before")
             raise DataError(
-                f"time column {self.name!r} of {self.label} mixes times without a zone ({texts[one]!r}) and with one "
-                f"({texts[other]!r}); make them all alike"
+                f"{self._label} mixes times without a zone ({one!r}) and with one ({other!r}); make them all alike"
             )
-        self._offsets |= offsets
-        zone = next(iter(offsets)) if offsets else None
-        self._set("zoned" if offsets else "dates", text_form(texts, pattern, zone))
+        self._take("zoned" if self._zones else "dates", text_form(texts, self._pattern, zones[0]), dates[codes])
         if self._form is not None and not self._form.pattern:
             self._form = replace(self._form, unit=finest(self._form.unit, texts))
-        self._parts.append(dates[codes])
         if len(texts) + len(self._known) <= _FEW:
             self._known |= dict(zip(texts, dates, strict=True))
 
-    def _decide(self) -> None:
-        """Day first or month first: the reading whose rows are evenly spaced, or a refusal that shows both."""
-        texts = [text for _, labels in self._texts for text in labels]
-        even = [pattern for pattern in self._formats if is_even(parse(texts, pattern)[0])]
-        if len(even) != 1:
-            shown = next((text for text in texts if len(set(re.findall(r"\d+", text)[:2])) > 1), texts[0])
-            readings = [str(parse([shown], pattern)[0][0].astype("datetime64[D]")) for pattern in self._formats]
-            raise DataError(
-                f"time column {self.name!r} of {self.label} can be read in two ways: {shown!r} is {readings[0]} or "
-                f"{readings[1]}, and no row tells which; say {option('dayfirst', True)} or {option('dayfirst', False)}"
-            )
-        self._formats = even
-        self.notes.append(f"times are read as {even[0]}, in which the rows are evenly spaced")
-        pending, self._texts = self._texts, []
-        for codes, labels in pending:
-            self._accept(labels, codes, parse(labels, even[0])[0], even[0])
+    def _decide(self, patterns: list[str]) -> str:
+        """The pattern that reads the texts of all rows, or in which they are evenly spaced; "" for none.
 
-    def _python_objects(self, values: Sequence[Any], codes: np.ndarray) -> None:
+        Raises:
+            DataError: the rows can be read day first and month first alike.
+        """
+        if len(patterns) < 2:
+            return patterns[0] if patterns else ""
+        seen: set[str] = set()
+        for part in self._source.read({self._at: "time"}):
+            texts = [str(text).strip() for text in part[self._at].dropna().unique()]
+            bad = {pattern: parse(texts, pattern)[1] for pattern in patterns}
+            good = [pattern for pattern, row in bad.items() if row is None]
+            if len(good) < 2:
+                return good[0] if good else max(patterns, key=lambda pattern: bad[pattern] or 0)
+            seen.update(texts)
+        texts = list(seen)
+        even = [pattern for pattern in patterns if is_even(parse(texts, pattern)[0])]
+        if len(even) == 1:
+            self.notes.append(f"times are read as {even[0]}, in which the rows are evenly spaced")
+            return even[0]
+        shown = min((text for text in texts if len(set(re.findall(r"\d+", text)[:2])) > 1), default=texts[0])
+        first, second = (str(parse([shown], pattern)[0][0].astype("datetime64[D]")) for pattern in patterns)
+        raise DataError(
+            f"{self._label} can be read in two ways: {shown!r} is {first} or {second}, and no row tells which; say "
+            f"{option('dayfirst', True)} or {option('dayfirst', False)}"
+        )
+
+    def _take_objects(self, values: Sequence[Any], codes: np.ndarray) -> None:
         """Dates, datetimes, Timestamps, Periods or numbers that came as Python objects."""
         import pandas as pd
 
         numbers = plain_numbers(values)
         if numbers is not None:
-            self._numbers(numbers[codes])
+            self._take("numbers", TimeForm(), numbers[codes])
             return
         if all(isinstance(value, pd.Period) for value in values):
-            index = pd.PeriodIndex(list(values))
-            self._set("dates", TimeForm(kind=f"period:{str(index.dtype)[7:-1]}"))
-            self._parts.append(datetimes(index.to_timestamp().to_series())[codes])
+            self.add(pd.Series(pd.PeriodIndex(list(values)).take(codes)), self._where)
             return
         aware = [getattr(value, "tzinfo", None) is not None for value in values]
         if any(aware) and not all(aware):
-            raise DataError(
-                f"time column {self.name!r} of {self.label} mixes times without a zone and with one; "
-                "make them all alike"
-            )
+            raise DataError(f"{self._label} mixes times without a zone and with one; make them all alike")
         try:
             dates = pd.to_datetime(pd.Series(list(values), dtype=object), utc=any(aware))
         except (ValueError, TypeError, OverflowError) as error:
-            raise DataError(
-                f"time column {self.name!r} of {self.label} holds {values[0]!r}, expected dates or numbers: "
-                f"{str(error).splitlines()[0]}"
-            ) from None
+            reason = str(error).splitlines()[0]
+            raise DataError(f"{self._label} holds {values[0]!r}, expected dates or numbers: {reason}") from None
+        form = TimeForm(kind="date" if all(type(value).__name__ == "date" for value in values) else "dates")
         if any(aware):
             zones = {str(getattr(value.tzinfo, "key", value.tzinfo)) for value in values}
-            self._set("zoned", TimeForm(zone=zones.pop() if len(zones) == 1 else "UTC"))
+            form = TimeForm(zone=zones.pop() if len(zones) == 1 else "UTC")
             dates = dates.dt.tz_localize(None)
-        else:
-            bare = all(type(value).__name__ == "date" for value in values)
-            self._set("dates", TimeForm(kind="date" if bare else "dates"))
-        self._parts.append(datetimes(dates)[codes])
+        self._take("zoned" if any(aware) else "dates", form, datetimes(dates)[codes])
 
-    def _refuse(self, text: str, row: int) -> None:
-        wanted = (
-            f"expected the format {self.time_format!r}"
-            if self.time_format
-            else "expected a number or a date such as 2024-01-31; name another format as "
-            + option("time_format", "%d.%m.%Y")
+    def _empty(self, row: int, count: int) -> DataError:
+        return DataError(f"{self._cell.format(self._where(row))} is empty ({count} such); every row needs a time")
+
+    def _refused(self, text: str, row: int) -> DataError:
+        expected = (
+            f"the format {self._options.time_format!r}"
+            if self._options.time_format
+            else "a number or a date such as 2024-01-31; name another format as " + option("time_format", "%d.%m.%Y")
         )
-        raise DataError(f"time column {self.name!r}, {self._where(row)} of {self.label} holds {text!r}, {wanted}")
+        return DataError(f"{self._cell.format(self._where(row))} holds {text!r}, expected {expected}")
 
     def _spelled(self, values: np.ndarray) -> tuple[np.ndarray, TimeForm]:
         """Numbers that spell a date (20240131) or count since 1970; else the numbers."""
-        if self.time_format is not None:
+        pattern = self._options.time_format
+        if pattern is not None:
             unique, codes = np.unique(values, return_inverse=True)
             texts = [f"{value:.0f}" if float(value).is_integer() else str(value) for value in unique.tolist()]
-            dates, bad = parse(texts, self.time_format)
+            dates, bad = parse(texts, pattern)
             if bad is not None:
-                self._rows = 0
-                self._refuse(texts[bad], int(np.argmax(codes == bad)))
-            return dates[codes], TimeForm(pattern=self.time_format, kind="int")
-        if not len(values):
-            return values, TimeForm()
+                self._where = self._source.row_names(0)
+                raise self._refused(texts[bad], int(np.argmax(codes == bad)))
+            return dates[codes], TimeForm(pattern=pattern, kind="int")
         pattern = spelling(values)
         if pattern:
             return spelled_dates(values, pattern), TimeForm(pattern=pattern, kind="int")
-        size = float(np.abs(values).min()), float(np.abs(values).max())
+        low, high = float(values.min()), float(values.max())
         for unit, ticks in EPOCHS.items():
-            if _FIRST * ticks <= size[0] and size[1] <= _LAST * ticks and values.min() > 0:
-                if values.dtype.kind == "f" and unit in ("us", "ns") and size[1] > 2**53:
+            if _FIRST * ticks <= low and high <= _LAST * ticks:
+                if values.dtype.kind == "f" and unit in ("us", "ns") and high > 2**53:
                     raise DataError(
-                        f"time column {self.name!r} of {self.label} holds {unit} since 1970 as floats, whose precision "
-                        "is too low for them; pass whole numbers or dates"
+                        f"{self._label} holds {unit} since 1970 as floats, whose precision is too low for them; pass "
+                        "whole numbers or dates"
                     )
                 return values, TimeForm(epoch=unit)
         return values, TimeForm()

@@ -7,12 +7,13 @@ so that every output carries them the same way.
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 TIME = "datetime64[us]"
+MONTH = np.timedelta64(1, "M")  # NumPy 2.5 adds no bare 1
 UNITS = ("D", "m", "s", "ms", "us", "ns")  # resolutions that text of times may have, coarse to fine
 EPOCHS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}  # ticks in a second
 
@@ -40,10 +41,6 @@ class TimeForm:
     plain: bool = False
     digits: int = 6
     kind: str = "dates"
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON holds it."""
-        return asdict(self)
 
     def clock(self, time: np.ndarray) -> np.ndarray | None:
         """The times as `datetime64` in UTC; None for numbers that are no dates."""

@@ -318,17 +318,16 @@ def window_set(
     context: int,
     horizon: int,
     cuts: Cuts | None = None,
-    window_scaling: str = "none",
     dtype: Any = np.float32,
     origins: np.ndarray | None = None,
     least: int = 0,
 ) -> WindowSet:
-    """Fill, scale and window a set of series.
+    """Fill, scale and window a set of series; what else a `WindowSet` has comes with `dataclasses.replace`.
 
     Args:
         series: raw values, NaN where missing.
         scale: `Scaler.transform` of a scaler fitted on training rows only.
-        context, horizon, window_scaling, origins: as `WindowSet`.
+        context, horizon, origins, least: as `WindowSet`.
         cuts: gaps are filled without looking across these.
         dtype: of the windows.
 
@@ -348,7 +347,6 @@ def window_set(
         past=series.past,
         future=series.future,
         observed=observed,
-        window_scaling=window_scaling,
         mask=series.missing == "mask",
         last=last_observed(series) if series.missing == "interpolate" and observed is not None else None,
         least=least,

@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 
 from gpulstm import validate
+from gpulstm.arrays import dtypes
 from gpulstm.arrays.backend import Array
 from gpulstm.arrays.gemm import Products, Tile
 from gpulstm.arrays.params import ParamDict
@@ -23,7 +24,6 @@ from gpulstm.errors import ConfigError, DTypeError
 Grads = MutableMapping[str, Array]  # gradients by the parameters' names, added to in place
 
 CellName = Literal["lstm", "gru", "rnn"]
-DTYPES = ("float16", "float32", "float64")
 _LSTM_ONLY = ("peepholes", "proj_size", "coupled")
 
 
@@ -38,8 +38,8 @@ class StackSpec:
         num_layers: L.
         bidirectional: a second direction per layer that reads the sequence backwards; outputs are concatenated.
         bias: whether gates have biases.
-        dtype: "float32", "float64", or "float16" (storage on CUDA; arithmetic in float32 where the CUDA engine serves
-            the call, while the reference rounds each operation).
+        dtype: "float32", "float64", or "float16" or "bfloat16" (storage on CUDA; arithmetic in float32 where the CUDA
+            engine serves the call, while the reference rounds each operation).
         dropout: rate on the sequence between two layers (Zaremba et al. 2014, arXiv:1409.2329).
         recurrent_dropout: rate on h_{t-1} inside the recurrent product, one mask for all steps of a pass
             (Gal & Ghahramani 2016, arXiv:1512.05287, eq. 7).
@@ -90,8 +90,8 @@ class StackSpec:
             raise ConfigError(f"zoneout is {self.zoneout!r}, expected one rate or a pair of rates (h, c)")
         for rate in self.zoneout:
             _check_rate("zoneout", rate)
-        if self.dtype not in DTYPES:
-            raise DTypeError(f"dtype is {self.dtype!r}, expected one of {', '.join(DTYPES)}")
+        if self.dtype not in dtypes.NAMES:
+            raise DTypeError(f"dtype is {self.dtype!r}, expected one of {', '.join(dtypes.NAMES)}")
         for name in ("bidirectional", "bias", "peepholes", "layer_norm", "coupled", "reset_after"):
             validate.flag(name, getattr(self, name))
         if self.clip is not None:
@@ -127,8 +127,8 @@ class StackSpec:
 
     @property
     def data_dtype(self) -> str:
-        """The dtype that windows and targets are kept in: float32 for a stack in float16, whose passes round x."""
-        return "float32" if self.dtype == "float16" else self.dtype
+        """The dtype that windows and targets are kept in: float32 for a stack of 16 bits, whose passes round x."""
+        return "float32" if dtypes.is_half(self.dtype) else self.dtype
 
     @property
     def gate_names(self) -> tuple[str, ...]:

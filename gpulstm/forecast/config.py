@@ -10,10 +10,11 @@ import numpy as np
 
 from gpulstm import validate
 from gpulstm.arrays.devices import resolve
+from gpulstm.arrays.dtypes import NAMES, is_half
 from gpulstm.data.scaling import KINDS, check_window_kind
 from gpulstm.data.splits import Amount, parse_amount
 from gpulstm.data.tbptt import BORDERS, check_reach
-from gpulstm.engines.spec import DTYPES, StackSpec
+from gpulstm.engines.spec import StackSpec
 from gpulstm.errors import ConfigError
 from gpulstm.losses import LOSSES, MSE, GaussianNLL, Loss, Pinball, from_config
 from gpulstm.model.initializers import check_chrono
@@ -179,8 +180,14 @@ class ForecasterConfig:
     )
     dtype: str = described(
         "float32",
-        "float32, float64 or, on CUDA, float16: passes in half precision, weights and steps in float32 with a loss "
-        "scale that finds itself",
+        "float32, float64 or, on CUDA, bfloat16 or float16: passes in half precision, weights and steps in float32, "
+        "for float16 with a loss scale that finds itself",
+        NETWORK,
+    )
+    embedding: int | None = described(
+        None,
+        "values from which on a category is read by a single network as a learned vector; those with fewer, and all of "
+        "them by default, are one column a value",
         NETWORK,
     )
     engine: str | None = described(None, "force an engine; see gpulstm info", NETWORK)
@@ -290,7 +297,7 @@ class ForecasterConfig:
         """The options that only a single network has, as `name=value`."""
         usual = {"likelihood": "quantile", "strategy": "direct", "training": "windows", "stream_rows": 0}
         usual |= {"transform": "none", "residual": "none", "skip": "none"}
-        usual |= {"chrono": None, "scaling": "standard", "window_scaling": "last", "stride": 1}
+        usual |= {"chrono": None, "embedding": None, "scaling": "standard", "window_scaling": "last", "stride": 1}
         return [f"{name}={getattr(self, name)!r}" for name, value in usual.items() if getattr(self, name) != value]
 
     def to_dict(self) -> dict[str, Any]:
@@ -330,7 +337,7 @@ class ForecasterConfig:
                 )
             options = {**options, "likelihood": from_config(own) if likelihood is None else likelihood}
         named = {**older, **{RENAMED.get(name, name): value for name, value in options.items()}}
-        if named.get("dtype") == "float16" and not resolve(device).is_cuda:
+        if is_half(named.get("dtype")) and not resolve(device).is_cuda:
             named["dtype"] = "float32"
         return cls(**named, device=device)
 
@@ -398,7 +405,7 @@ def _check_values(config: ForecasterConfig) -> None:
         _set(config, name, validate.count(name, getattr(config, name), at_least=0))
     if config.context != AUTO and config.stream_rows >= config.context:
         raise ConfigError(f"stream_rows is {config.stream_rows}, expected less than the context of {config.context}")
-    for name in ("season", "patience", "min_context"):
+    for name in ("season", "patience", "min_context", "embedding"):
         if getattr(config, name) is not None and (name, getattr(config, name)) != ("patience", AUTO):
             _set(config, name, validate.count(name, getattr(config, name)))
     check_memory(config.memory)
@@ -428,11 +435,11 @@ def _check_choices(config: ForecasterConfig) -> None:
         ("scaling", KINDS),
         ("training", TRAININGS),
         ("borders", BORDERS),
-        ("dtype", DTYPES),
+        ("dtype", NAMES),
+        ("parallel", PARALLEL),
         ("transform", TRANSFORMS),
         ("residual", RESIDUALS),
         ("skip", SKIPS),
-        ("parallel", PARALLEL),
     ):
         value = getattr(config, name)
         if value not in choices and not (name == "likelihood" and isinstance(value, Loss)):
@@ -458,8 +465,8 @@ def _check_together(config: ForecasterConfig) -> None:
             )
     if config.transform != "none" and config.training == "truncated":
         raise ConfigError(f"transform={config.transform!r} needs training='windows', got 'truncated'")
-    if config.dtype == "float16" and not resolve(config.device).is_cuda:
-        raise ConfigError("dtype is 'float16', which is for CUDA; on the cpu expected 'float32' or 'float64'")
+    if is_half(config.dtype) and not resolve(config.device).is_cuda:
+        raise ConfigError(f"dtype is {config.dtype!r}, which is for CUDA; on the cpu expected 'float32' or 'float64'")
     config.loss()
     _set(config, "chrono", check_chrono(config.stack(1), config.chrono))
     alone = config.alone()

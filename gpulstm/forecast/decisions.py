@@ -63,7 +63,14 @@ def planned(config: ForecasterConfig, series: SeriesSet) -> ForecasterConfig:
     config = with_test(config, series)
     if not config.single:
         return config
-    return resolved(config, seasons_for(config, series)[0], int(np.median(series.lengths)))
+    return resolved(config, seasons_for(config, series)[0], typical_rows(config, series))
+
+
+def typical_rows(config: ForecasterConfig, series: SeriesSet) -> int:
+    """The median length of the series that are long enough to learn from; of all where none is, or no horizon known."""
+    lengths = series.lengths
+    long = lengths[lengths > 2 * config.horizon] if isinstance(config.horizon, int) else lengths
+    return int(np.median(long if len(long) else lengths))
 
 
 def resolved(config: ForecasterConfig, season: int, rows: int) -> ForecasterConfig:
@@ -74,7 +81,8 @@ def resolved(config: ForecasterConfig, season: int, rows: int) -> ForecasterConf
     if config.validation == AUTO:
         kept = max(round(0.1 * rows), horizon)
         enough = round(0.1 * rows) >= horizon and kept + horizon < rows
-        found["validation"] = 0.1 if enough else min(kept, rows // 2)
+        some = min(kept, rows // 2)
+        found["validation"] = 0.1 if enough else some if some >= horizon else 0
     if config.context == AUTO:
         usual = CONTEXT if season == 1 else min(max(3 * season, 24), LONGEST_CONTEXT)
         room = (rows - kept - horizon) // 2

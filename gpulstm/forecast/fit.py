@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-import numpy as np
-
 from gpulstm.arrays.devices import resolve
 from gpulstm.arrays.launch import place
 from gpulstm.data.parts import Parts
@@ -17,7 +15,7 @@ from gpulstm.data.splits import chronological_cuts
 from gpulstm.forecast import ranks as processes
 from gpulstm.forecast.automatic import fit_mixture
 from gpulstm.forecast.config import ForecasterConfig
-from gpulstm.forecast.decisions import planned, resolved, season_notes, seasons_for, single_notes
+from gpulstm.forecast.decisions import planned, resolved, season_notes, seasons_for, single_notes, typical_rows
 from gpulstm.forecast.fitted import Fitted, FittedMixture
 from gpulstm.forecast.learning import fit_network, last_times
 from gpulstm.forecast.members.training import Runs
@@ -84,7 +82,7 @@ class Fitting:
         if isinstance(data, Parts):
             fitted, history, notes = fit_parts(self.config, data, seasons, runs)
         elif config.single:
-            options = resolved(config, seasons[0], int(np.median(read.lengths)))
+            options = resolved(config, seasons[0], typical_rows(config, read))
             warm = self.earlier if isinstance(self.earlier, Fitted) else None
             fitted, history, notes = fit_network(options, read, seasons, runs, warm)
             notes = single_notes(self.config) + notes

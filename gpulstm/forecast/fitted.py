@@ -68,10 +68,9 @@ class Fitted:
         """Names of the series of the fit."""
         return self.scaler.names
 
-    @property
-    def networks(self) -> list[Network]:
-        """The one that forecasts."""
-        return [self.network]
+    def quantize(self, kind: str | None) -> None:
+        """See `Recurrent.quantize`."""
+        self.network.quantize(kind)
 
     @property
     def reach(self) -> int:
@@ -159,10 +158,10 @@ class FittedMixture:
         """Names of the series of the fit."""
         return self.mixed.names
 
-    @property
-    def networks(self) -> list[Network]:
-        """Those among the members; there may be none."""
-        return [member.network for member in self._residuals]
+    def quantize(self, kind: str | None) -> None:
+        """Of the networks among the members; there may be none; see `Recurrent.quantize`."""
+        for member in self._residuals:
+            member.network.quantize(kind)
 
     @property
     def reach(self) -> int:
@@ -243,7 +242,7 @@ def ahead_of(past: SeriesSet, steps: int, future: Any) -> SeriesSet:
     """The series with the rows of the forecast, and in them the future covariates."""
     ahead = None
     if past.known or future is not None:
-        from gpulstm.data.following import known_ahead  # here, because most forecasts do without
+        from gpulstm.data.future import known_ahead  # here, because most forecasts do without
 
         ahead = known_ahead(past, steps, future)
     return past.extended(steps, ahead)

@@ -86,13 +86,10 @@ def mapped(what: str, forecaster: Forecaster, *arguments: Any) -> Any:
 
 
 class Forecaster:
-    """A recurrent network that forecasts time series.
-
-    It is made from the options that `ForecasterConfig` explains one by one.
+    """A recurrent network that forecasts time series, made from the options that `ForecasterConfig` explains.
 
     Attributes:
-        config: the options.
-        history: of the last training run.
+        config, history: the options; the last training run.
         notes: sentences on what the data made necessary, such as series too short to learn from.
 
     Raises:
@@ -167,7 +164,8 @@ class Forecaster:
         if table.get("calendar") in ("auto", ["auto"], ("auto",)):  # a mixture looks at the calendar by itself
             del table["calendar"]
         earlier = self.fitted if warm_start else None
-        series = read_table(data, **(table if earlier is None or table else {"like": earlier.tail}))
+        named = table if earlier is None or table else {"like": earlier.tail}
+        series = read_table(data, embedding=self.config.embedding, **named)
         fitting = Fitting(self.config, callbacks, progress, checkpoint, resume, earlier)
         self._fitted, self.history, self.notes = fitting.learn(series)
         self._series = series if isinstance(series, SeriesSet) else None
@@ -201,24 +199,12 @@ class Forecaster:
         return forecast
 
     def quantize(self, kind: str | None) -> Forecaster:
-        """Forecast from now on with weights of fewer bits, "int8" or "bfloat16"; None: with those of the fit.
-
-        For networks in float32 on the cpu, and for forecasts alone: the file that `save` writes has the weights of the
-        fit, and `fit` with `warm_start` wants them.  See `Recurrent.quantize`.
-
-        Raises:
-            NotFittedError: before `fit`.
-            ConfigError, DTypeError, DeviceError: as `Recurrent.quantize`.
-        """
-        for network in self.fitted.networks:
-            network.quantize(kind)
+        """Forecast from now on with weights in "int8" or "bfloat16", None: as fitted; see `Recurrent.quantize`."""
+        self.fitted.quantize(kind)
         return self
 
     def predict_frame(self, frame: Any, horizon: int | None = None) -> Any:
-        """The forecast of the series of a pandas frame as a pandas frame, in long form.
-
-        The frame has whole series with the columns of the fit: a part of a table of Dask, Spark or Ray, for example.
-        """
+        """`predict` for the whole series of a pandas frame, as a frame in long form: for Dask, Spark or Ray."""
         return self.predict(horizon, data=frame).to_frame("pandas")
 
     def stream(self, data: Any = None, future: Any = None) -> ForecastStream | MixtureStream:
@@ -264,16 +250,13 @@ class Forecaster:
         """
         from gpulstm.forecast.backtest import backtest
 
-        fitted = self.fitted
         if data is not None and in_parts(data):
             return mapped("backtest", self, data, origins, stride)
-        if data is None and self._series is None:
+        fitted, series = self.fitted, self._series if data is None else self.read(data)
+        if series is None:
             raise DataError("data is missing: a forecaster that was loaded has only the end of its series; give them")
-        series = self._series if data is None else self.read(data)
-        assert series is not None
-        tests = test_rows(self.config, series)
-        seasons = fitted.seasons if self.config.season is not None or data is None else seasons_for(self.config, series)
-        return backtest(fitted, series, seasons, tests, origins, stride, automatic)
+        seasons = fitted.seasons if data is None else seasons_for(self.config, series)
+        return backtest(fitted, series, seasons, test_rows(self.config, series), origins, stride, automatic)
 
     @property
     def members(self) -> dict[str, Any] | None:
@@ -302,7 +285,8 @@ class Forecaster:
         from gpulstm.data.loading import load_series
         from gpulstm.forecast.tune import tune
 
-        config, study = tune(Forecaster.of, self.config, load_series(data), trials=trials, timeout=timeout, **search)
+        read = load_series(data, embedding=self.config.embedding)
+        config, study = tune(Forecaster.of, self.config, read, trials=trials, timeout=timeout, **search)
         self.config, self._fitted, self._series = config, None, None
         return study
 
@@ -341,7 +325,6 @@ class Forecaster:
     def __sklearn_clone__(self) -> Forecaster:
         return Forecaster.of(self.config)
 
-    # -- series ------------------------------------------------------------------------------------------------------
     @property
     def tail(self) -> SeriesSet:
         """The end of the fitted series, from which `predict` goes on; row numbers stand in for times."""

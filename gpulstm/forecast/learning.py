@@ -21,6 +21,7 @@ from gpulstm.forecast.fitted import Fitted, new_scaler
 from gpulstm.forecast.members.training import Runs
 from gpulstm.forecast.shaping import Cut, Left, Shape, Transform, chosen
 from gpulstm.forecast.short import listed
+from gpulstm.model.embedding import Category
 from gpulstm.model.network import Network, NetworkConfig
 from gpulstm.optimizers import AdamW
 from gpulstm.training.callbacks import Callback, CheckpointEvery, EarlyStopping, Progress
@@ -54,7 +55,7 @@ def fit_network(
         )
     cuts = chronological_cuts(series, config.validation, config.test)
     shape, scaler, train, judge = shaped(config, series, cuts, seasons[0], warm)
-    trainer, history = run_trainer(config, train, judge, runs, warm)
+    trainer, history = run_trainer(config, series, (train, judge), runs, warm, shape)
     notes = scaler.notes()
     if train.skipped:
         notes.append(f"too short to learn from: {listed(train.skipped)}")
@@ -66,6 +67,45 @@ def fit_network(
     until = last_times(series, cuts.validation)
     tail = end_of(series, config.context)
     return Fitted(config, trainer.network, trainer.state.loss, scaler, tail, until, seasons, shape), history, notes
+
+
+def run_trainer(
+    config: ForecasterConfig,
+    series: SeriesSet,
+    windows: tuple[Any, Any],
+    runs: Runs,
+    warm: Fitted | None = None,
+    shape: Shape | None = None,
+) -> tuple[Trainer, History]:
+    """Make a trainer of a new network, and run it.
+
+    Args:
+        config: with everything decided that was automatic.
+        series: whose columns these are, of a table in parts those of the first one.
+        windows: what to learn from, and what to judge epochs by.
+        runs: callbacks, checkpoint, what to resume, and who trains.
+        warm: an earlier fit, whose weights the run starts from.
+        shape: what the network need not learn.
+    """
+    train, judge = windows
+    watchers: list[Callback] = [Progress(runs.progress), *runs.callbacks]
+    if config.patience is not None:
+        watchers.append(EarlyStopping(config.patience))
+    if runs.checkpoint is not None:
+        watchers.append(CheckpointEvery(runs.checkpoint, epochs=1))
+    trainer = new_trainer(config, train, watchers, runs, categories_of(series))
+    if shape is not None and shape.base is not None:  # before the first step the forecast is the base
+        trainer.network.params["head.W"][...] = 0
+    if warm is not None:
+        if warm.network.config != trainer.network.config:
+            raise ConfigError(
+                "warm_start needs the options and columns of the fit before: its network has other shapes"
+            )
+        host = warm.network.backend.to_host
+        trainer.network.params.load({name: host(value) for name, value in warm.network.params.items()})
+    if runs.resume is not None:
+        trainer.restore(runs.resume)
+    return trainer, trainer.fit(train, judge)
 
 
 def shaped(
@@ -95,37 +135,6 @@ def shaped(
         return shape, scaler, train, judge
     assert isinstance(train, WindowSet)
     return shape, scaler, Left(train, shape.base), None if judge is None else Left(judge, shape.base)
-
-
-def run_trainer(
-    config: ForecasterConfig, train: AnyWindows, judge: WindowSet | None, runs: Runs, warm: Fitted | None = None
-) -> tuple[Trainer, History]:
-    """Make a trainer of a new network, and run it.
-
-    Args:
-        config: with everything decided that was automatic.
-        train, judge: what to learn from, and what to judge epochs by.
-        runs: callbacks, checkpoint, what to resume, and who trains.
-        warm: an earlier fit, whose weights the run starts from.
-    """
-    watchers: list[Callback] = [Progress(runs.progress), *runs.callbacks]
-    if config.patience is not None:
-        watchers.append(EarlyStopping(config.patience))
-    if runs.checkpoint is not None:
-        watchers.append(CheckpointEvery(runs.checkpoint, epochs=1))
-    trainer = new_trainer(config, train, watchers, runs)
-    if isinstance(train, Left):  # before the first step the forecast is what the network's is added to
-        trainer.network.params["head.W"][...] = 0
-    if warm is not None:
-        if warm.network.config != trainer.network.config:
-            raise ConfigError(
-                "warm_start needs the options and columns of the fit before: its network has other shapes"
-            )
-        host = warm.network.backend.to_host
-        trainer.network.params.load({name: host(value) for name, value in warm.network.params.items()})
-    if runs.resume is not None:
-        trainer.restore(runs.resume)
-    return trainer, trainer.fit(train, judge)
 
 
 def last_times(series: SeriesSet, stops: np.ndarray) -> np.ndarray:
@@ -159,12 +168,11 @@ def training_parts(
         context=config.context,
         horizon=config.training_horizon,
         cuts=cuts,
-        window_scaling=config.window_scaling,
         dtype=config.stack(1).data_dtype,
         origins=np.zeros(0, np.int64),
         least=config.least,
     )
-    windows = replace(windows, scale_lag=config.scale_lag)
+    windows = replace(windows, window_scaling=config.window_scaling, scale_lag=config.scale_lag)
     judge = windows.within(cuts.train, cuts.validation, config.stride)
     rows = int((cuts.validation - cuts.train).max())
     train: WindowSet | Lanes
@@ -188,18 +196,35 @@ def training_parts(
     return train, judge if len(judge) else None
 
 
+def categories_of(series: SeriesSet) -> tuple[Category, ...]:
+    """The columns of codes as a network's input has them; 1.6 n^0.56 numbers for n values, at most 50.
+
+    The rule is that of fastai (Howard & Gugger 2020, "fastai: a layered API for deep learning", Information 11(2)).
+    """
+    first = series.targets + series.past
+    return tuple(
+        Category(column, count, min(50, round(1.6 * count**0.56)), column - first if column >= first else None)
+        for column, count in series.coded
+    )
+
+
 def new_trainer(
-    config: ForecasterConfig, train: AnyWindows, callbacks: Sequence[Callback], runs: Runs | None = None
+    config: ForecasterConfig,
+    train: AnyWindows | Left,
+    callbacks: Sequence[Callback],
+    runs: Runs | None = None,
+    categories: tuple[Category, ...] = (),
 ) -> Trainer:
     """A trainer of a new network for these windows."""
     loss = config.loss()
     layout = NetworkConfig(
-        config.stack(train.inputs),
+        config.stack(train.inputs + sum(one.size - 1 for one in categories)),
         train.horizon,
         train.targets,
         loss.outputs,
         future_size=train.future,
         chrono=config.chrono,
+        categories=categories,
     )
     return Trainer(
         Network(layout, device=resolve(config.device), seed=config.seed, engine=config.engine),

@@ -22,7 +22,7 @@ from gpulstm.data.streamed import StreamedWindows, merged
 from gpulstm.data.windows import WindowSet, window_set
 from gpulstm.errors import ConfigError, DataError, option
 from gpulstm.forecast.config import ALONE, AUTO, ForecasterConfig
-from gpulstm.forecast.decisions import resolved, with_test
+from gpulstm.forecast.decisions import resolved, typical_rows, with_test
 from gpulstm.forecast.fitted import Fitted, new_scaler
 from gpulstm.forecast.learning import last_times, run_trainer
 from gpulstm.forecast.members.training import Runs
@@ -74,7 +74,7 @@ def fit_parts(
         DataError: a series lies in two parts, or no part has a window.
     """
     first = parts.first
-    config = resolved(config_for_parts(with_test(config, first)), seasons[0], int(np.median(first.lengths)))
+    config = resolved(config_for_parts(with_test(config, first)), seasons[0], typical_rows(config, first))
     reader = Reader(parts, config)
     counts, judged = reader.count()
     if not counts.any():
@@ -85,7 +85,7 @@ def fit_parts(
     words = host_generator(config.seed, _JUDGES).bit_generator.random_raw(len(candidates))
     judges = np.sort(candidates[np.argsort(words, kind="stable")[:JUDGES]])
     validation = merged([reader.judge(int(part)) for part in judges]) if len(judges) else None
-    trainer, history = run_trainer(config, train, validation, runs)
+    trainer, history = run_trainer(config, first, (train, validation), runs)
     cuts = chronological_cuts(first, config.validation, config.test)
     notes = [f"learned from {len(parts)} parts with {reader.series} series, each window scaled by its own context"]
     if len(judges) < len(candidates):
@@ -148,12 +148,11 @@ class Reader:
             context=config.context,
             horizon=config.training_horizon,
             cuts=cuts,
-            window_scaling=config.window_scaling,
             dtype=config.stack(1).data_dtype,
             origins=np.zeros(0, np.int64),
             least=config.least,
         )
-        windows = replace(windows, scale_lag=config.scale_lag)
+        windows = replace(windows, window_scaling=config.window_scaling, scale_lag=config.scale_lag)
         train = windows.within(series.offsets[:-1], cuts.train, config.stride)
         return train, windows.within(cuts.train, cuts.validation, config.stride)
 

@@ -7,6 +7,7 @@ the draws (Salinas et al. 2020, "DeepAR", Int. J. of Forecasting 36(3), section 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -79,17 +80,17 @@ class Predictor:
             context, window_scaling: other than those of the config.
         """
         config = self.config
-        return window_set(
+        windows = window_set(
             self.shape.transform.forward(series),
             self.scaler.transform,
             context=config.context if context is None else context,
             horizon=config.horizon if horizon is None else horizon,
             cuts=cuts,
-            window_scaling=config.window_scaling if window_scaling is None else window_scaling,
             dtype=self.network.config.stack.data_dtype,
             origins=origins,
             least=config.least,
         )
+        return replace(windows, window_scaling=config.window_scaling if window_scaling is None else window_scaling)
 
     def forecast(self, windows: WindowSet) -> Predicted:
         """Forecast every window, many of them in a pass; their targets are not looked at.
@@ -172,7 +173,7 @@ class Predictor:
                     if future is not None:
                         parts.append(xp.repeat(future[:, step], count, axis=0)[None])
                         ahead = xp.repeat(future[:, step + 1 : step + 2], count, axis=0)
-                    masks = network.config.stack.input_size - sum(part.shape[-1] for part in parts)
+                    masks = network.config.input_size - sum(part.shape[-1] for part in parts)
                     parts.append(xp.ones((1, rows * count, masks), dtype=value.dtype))  # fed back: counts as observed
                     raw, state, _ = network.forward(xp.concatenate(parts, axis=2), ahead, state)
             paths = units.restore(

@@ -13,7 +13,7 @@ import numpy as np
 
 from gpulstm import metrics
 from gpulstm.arrays import files
-from gpulstm.data.axis import Labels
+from gpulstm.data.labels import Labels
 from gpulstm.errors import ConfigError
 from gpulstm.forecast.tables import add_column, frame_of, html_table, write_csv
 

@@ -6,12 +6,13 @@ alone and reads the next forecast from it, so the cost of an update does not dep
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from gpulstm.arrays.backend import Array
-from gpulstm.data.following import known_ahead, new_rows
+from gpulstm.data.future import known_ahead, new_rows
 from gpulstm.data.series import SeriesSet, end_of
 from gpulstm.data.windows import Batch
 from gpulstm.errors import DataError
@@ -30,6 +31,8 @@ class ForecastStream:
     sets location and scale, and they stay while the state is kept, over at most `stream_rows` rows, as far as the
     network was trained for; then it starts over from the last `context` rows.
 
+    Series shorter than a context are padded on the left, from one row on: they grow.
+
     Args:
         predictor: with a row of its scaler for each series.
         series: what came so far, of which the last `context` rows are read.
@@ -42,7 +45,8 @@ class ForecastStream:
     """
 
     def __init__(self, predictor: Predictor, series: SeriesSet, future: Any = None) -> None:
-        self._predictor = predictor
+        config = replace(predictor.config, min_context=1)
+        self._predictor = Predictor(predictor.network, predictor.loss, predictor.scaler, config)
         self._context, self._horizon = predictor.config.context, predictor.config.horizon
         self._series = end_of(series, self._context)
         self._state: Any = None

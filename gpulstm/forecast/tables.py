@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from gpulstm.arrays import files
-from gpulstm.data.axis import Labels
+from gpulstm.data.labels import Labels
 from gpulstm.errors import ConfigError, MissingExtraError
 
 LIBRARIES = ("pandas", "polars", "pyarrow")

@@ -11,7 +11,8 @@ import numpy as np
 
 from gpulstm.arrays import files
 from gpulstm.arrays.devices import backend_of, resolve
-from gpulstm.engines.spec import DTYPES, StackSpec
+from gpulstm.arrays.dtypes import NAMES
+from gpulstm.engines.spec import StackSpec
 from gpulstm.errors import ConfigError, DTypeError, InteropError, ShapeError
 
 _KNOWN = {"BOOL", "F16", "F32", "F64", *(f"{sign}{bits}" for sign in "IU" for bits in (8, 16, 32, 64))}
@@ -61,8 +62,8 @@ def common_dtype(values: Mapping[str, np.ndarray]) -> str:
         DTypeError: there are several, or it is none that a stack can have.
     """
     dtypes = sorted({value.dtype.name for value in values.values()})
-    if len(dtypes) != 1 or dtypes[0] not in DTYPES:
-        raise DTypeError(f"the weights have dtype {', '.join(dtypes)}, expected one of {', '.join(DTYPES)} for all")
+    if len(dtypes) != 1 or dtypes[0] not in NAMES:
+        raise DTypeError(f"the weights have dtype {', '.join(dtypes)}, expected one of {', '.join(NAMES)} for all")
     return dtypes[0]
 
 

@@ -111,6 +111,10 @@ def to_torch(model: Recurrent | Network, path: str | os.PathLike[str] | None = N
             activations, reset_after=False.
     """
     if isinstance(model, Network):
+        if model.config.categories:
+            raise InteropError(
+                "the network reads learned vectors of categories, which a stack and a Linear do not hold"
+            )
         values = {f"rnn.{name}": value for name, value in to_torch(model.rnn).items()}
         params = model.head.params.host()
         values |= {"head.weight": np.ascontiguousarray(params["W"].T), "head.bias": params["b"]}

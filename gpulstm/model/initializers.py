@@ -11,8 +11,9 @@ from gpulstm.arrays.random import host_generator
 from gpulstm.engines.spec import StackSpec
 from gpulstm.errors import ConfigError
 
-_DENSE_STREAM = 1_000_000  # apart from the streams of a stack's layers, which count from 0
-_CHRONO_STREAM = 0xC420  # next to a layer's own stream, so that the other weights do not depend on the option
+_EMBEDDING = 2_000_000
+_DENSE = 1_000_000  # purpose of random numbers; those of a stack's layers count from 0
+_CHRONO = 0xC420  # next to a layer's own number, so that the other weights do not depend on the option
 
 
 def stack_values(
@@ -40,7 +41,7 @@ def stack_values(
                 gate = spec.gate_names.index("f")
                 value[gate * hidden : (gate + 1) * hidden] = forget_bias
             if name == "b" and chrono is not None:
-                value = chrono_bias(spec, chrono, host_generator(seed, index, _CHRONO_STREAM))
+                value = chrono_bias(spec, chrono, host_generator(seed, index, _CHRONO))
             values[name + suffix] = value
     return values
 
@@ -73,9 +74,15 @@ def chrono_bias(spec: StackSpec, longest: int, draw: np.random.Generator) -> np.
     return np.concatenate([parts.get(name, np.zeros(hidden)) for name in names])
 
 
+def embedding_values(count: int, size: int, seed: int) -> dict[str, np.ndarray]:
+    """Initial vectors of `count` categories, `(count, size)` float64: normal, of a length about 1."""
+    draw = host_generator(seed, _EMBEDDING)
+    return {"W": draw.standard_normal((count, size)) / math.sqrt(size)}
+
+
 def dense_values(inputs: int, outputs: int, seed: int) -> dict[str, np.ndarray]:
     """Initial W `(inputs, outputs)`, Glorot uniform, and zero b of a dense layer, on the host, float64."""
-    draw = host_generator(seed, _DENSE_STREAM)
+    draw = host_generator(seed, _DENSE)
     return {"W": _glorot(draw, (inputs, outputs), inputs, outputs), "b": np.zeros(outputs)}
 
 

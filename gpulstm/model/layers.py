@@ -8,15 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import numpy as np
-
 from gpulstm import validate
+from gpulstm.arrays import dtypes
 from gpulstm.arrays.backend import Array, Backend
 from gpulstm.arrays.devices import resolve
 from gpulstm.arrays.gemm import Products, matmul
 from gpulstm.arrays.params import ParamDict
 from gpulstm.engines.spec import StackSpec
-from gpulstm.errors import DTypeError, ShapeError
+from gpulstm.errors import ShapeError
 from gpulstm.model.initializers import dense_values
 from gpulstm.model.stack import Recurrent
 
@@ -31,7 +30,7 @@ class LSTM(Recurrent):
         bidirectional: read the sequence in both directions; outputs are concatenated, `(T, B, 2*H)`.
         dropout: rate on the sequence between two layers, in [0, 1).
         bias: whether gates have biases.
-        dtype: "float32", "float64", or "float16" (storage on CUDA; the fused kernels compute in float32).
+        dtype: "float32", "float64", or "float16" or "bfloat16" (storage on CUDA; kernels compute in float32).
         device: "auto", "cpu", "cuda" or "cuda:N".
         seed: of the initial weights and of all dropout masks.
         recurrent_dropout: rate on h_{t-1} in the recurrent product, one mask a pass (Gal & Ghahramani 2016).
@@ -107,7 +106,7 @@ class GRU(Recurrent):
         bidirectional: read the sequence in both directions; outputs are concatenated, `(T, B, 2*H)`.
         dropout: rate on the sequence between two layers, in [0, 1).
         bias: whether gates have biases.
-        dtype: "float32", "float64", or "float16" (storage on CUDA; the fused kernels compute in float32).
+        dtype: "float32", "float64", or "float16" or "bfloat16" (storage on CUDA; kernels compute in float32).
         device: "auto", "cpu", "cuda" or "cuda:N".
         seed: of the initial weights and of all dropout masks.
         recurrent_dropout: rate on h_{t-1} in the recurrent product, one mask a pass (Gal & Ghahramani 2016).
@@ -173,7 +172,7 @@ class RNN(Recurrent):
         bidirectional: read the sequence in both directions; outputs are concatenated, `(T, B, 2*H)`.
         dropout: rate on the sequence between two layers, in [0, 1).
         bias: whether gates have biases.
-        dtype: "float32", "float64", or "float16" (storage on CUDA; the fused kernels compute in float32).
+        dtype: "float32", "float64", or "float16" or "bfloat16" (storage on CUDA; kernels compute in float32).
         device: "auto", "cpu", "cuda" or "cuda:N".
         seed: of the initial weights and of all dropout masks.
         recurrent_dropout: rate on h_{t-1} in the recurrent product, one mask a pass (Gal & Ghahramani 2016).
@@ -229,7 +228,7 @@ class Dense:
     Args:
         input_size: I, features of the last axis.
         output_size: O.
-        dtype: "float32", "float64", or "float16" (on CUDA).
+        dtype: "float32", "float64", or, on CUDA, "float16" or "bfloat16".
         device: "auto", "cpu", "cuda" or "cuda:N".
         seed: of the initial weights: Glorot uniform W (Glorot & Bengio 2010), zero b.
         params: views with `W (I, O)` and `b (O,)` into a larger buffer; None allocates them.
@@ -258,9 +257,7 @@ class Dense:
         self.input_size = validate.count("input_size", input_size)
         self.output_size = validate.count("output_size", output_size)
         self.dtype = _dtype_name(dtype)
-        known = ("float32", "float64", "float16") if self.backend.is_cuda else ("float32", "float64")
-        if self.dtype not in known:
-            raise DTypeError(f"dtype is {self.dtype!r}, expected 'float32', 'float64' or, on CUDA, 'float16'")
+        dtypes.check(self.dtype, self.backend.device, self.backend.capability)
         shapes = self.shapes(self.input_size, self.output_size)
         self.params = ParamDict.allocate(self.backend, shapes, self.dtype) if params is None else params
         if initial:
@@ -334,9 +331,4 @@ def _pair(zoneout: Any) -> Any:
 
 
 def _dtype_name(dtype: Any) -> str:
-    try:
-        if dtype is None:  # NumPy takes it for float64
-            raise TypeError
-        return np.dtype(dtype).name
-    except TypeError as error:
-        raise DTypeError(f"dtype is {dtype!r}, expected 'float32', 'float64' or 'float16'") from error
+    return dtypes.dtype_of(dtype).name

@@ -4,6 +4,7 @@ The head sees the last valid output of the last layer and, next to it, the covar
 
     raw (B, horizon, targets, P) = [ y_last (B, D*H) | future (B, horizon*K) ] W + b
 
+Columns that hold the codes of categories are replaced by learned vectors before, in x and in future alike.
 What the P numbers of each target and step mean is the loss's matter: a point, quantiles, a mean and a scale, classes.
 All parameters, of the stack and the head, lie in one flat buffer.
 """
@@ -21,6 +22,7 @@ from gpulstm.arrays.gemm import Products
 from gpulstm.arrays.params import ParamDict
 from gpulstm.engines.spec import Plan, StackSpec
 from gpulstm.errors import ConfigError, ShapeError
+from gpulstm.model.embedding import Categories, Category
 from gpulstm.model.initializers import check_chrono
 from gpulstm.model.layers import Dense
 from gpulstm.model.memory import Memory
@@ -41,6 +43,8 @@ class NetworkConfig:
         future_size: K, covariates known for each step of the horizon.
         forget_bias: initial bias of the LSTM's forget gate.
         chrono: T_max of chrono initialization, or None; see `LSTM`.
+        categories: columns of codes in x and in the covariates of the horizon, which the stack and the head read as
+            vectors: `stack.input_size` counts their E numbers in the place of one code.
     """
 
     stack: StackSpec
@@ -50,16 +54,30 @@ class NetworkConfig:
     future_size: int = 0
     forget_bias: float = 1.0
     chrono: int | None = None
+    categories: tuple[Category, ...] = ()
 
     def __post_init__(self) -> None:
         for name, least in (("horizon", 1), ("targets", 1), ("outputs", 1), ("future_size", 0)):
             validate.count(name, getattr(self, name), at_least=least)
         check_chrono(self.stack, self.chrono)
+        places = (
+            [one.column for one in self.categories],
+            [one.future for one in self.categories if one.future is not None],
+        )
+        for taken, width in zip(places, (self.input_size, self.future_size), strict=True):
+            if len(set(taken)) < len(taken) or any(place >= width for place in taken):
+                raise ConfigError(f"categories are in the columns {taken}, expected different ones of {width}")
+
+    @property
+    def input_size(self) -> int:
+        """I: features of x."""
+        return self.stack.input_size - sum(one.size - 1 for one in self.categories)
 
     @property
     def head_inputs(self) -> int:
         """Features that the head reads."""
-        return self.stack.output_size + self.horizon * self.future_size
+        more = sum(one.size - 1 for one in self.categories if one.future is not None)
+        return self.stack.output_size + self.horizon * (self.future_size + more)
 
     @property
     def head_outputs(self) -> int:
@@ -67,10 +85,11 @@ class NetworkConfig:
         return self.horizon * self.targets * self.outputs
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Parameter shapes of the network by name, `rnn.*` and `head.*`, in stored order."""
+        """Parameter shapes of the network by name, `rnn.*`, `categories.*` and `head.*`, in stored order."""
         head = Dense.shapes(self.head_inputs, self.head_outputs)
         return {
             **{f"rnn.{name}": shape for name, shape in self.stack.shapes().items()},
+            **{f"categories.{name}": shape for name, shape in Categories.shapes(self.categories).items()},
             **{f"head.{name}": shape for name, shape in head.items()},
         }
 
@@ -104,7 +123,8 @@ class NetworkConfig:
         """
         stack = dict(_known(StackSpec, values.get("stack", {}), "stack"))
         stack["zoneout"] = tuple(stack.get("zoneout", (0.0, 0.0)))
-        return cls(**{**_known(cls, values, "network"), "stack": StackSpec(**stack)})
+        categories = tuple(Category(**_known(Category, one, "category")) for one in values.get("categories", ()))
+        return cls(**{**_known(cls, values, "network"), "stack": StackSpec(**stack), "categories": categories})
 
 
 @dataclass
@@ -116,6 +136,7 @@ class NetworkTape:
     products: Products  # who computed the head's
     steps: int | None = None  # how many of the last steps the head read; None: each row's last valid step
     before: Tape | None = None  # of the steps before those of `stack`, where the state was taken out between
+    codes: tuple[list[Array], list[Array]] = ((), ())  # type: ignore[assignment] # of categories in x and in future
 
 
 @dataclass(frozen=True)
@@ -173,6 +194,7 @@ class Network:
             params=self.params.sub("rnn."),
             initial=initial,
         )
+        self.categories = Categories(config.categories, self.params.sub("categories."), seed, initial)
         self.head = Dense(
             config.head_inputs,
             config.head_outputs,
@@ -251,7 +273,8 @@ class Network:
         number: int | Array | None = None,
     ) -> tuple[Array, StackState, NetworkTape | None]:
         """`forward`; with `number`, of the pass, as a part of a larger piece of work that is recorded as a whole."""
-        config, rnn, x = self.config, self.rnn, self.rnn.as_input(x)
+        config, rnn = self.config, self.rnn
+        x, codes = self._inputs(x)
         memory, state_at = reading.memory, reading.state_at
         self._check_reading(x.shape[0], lengths, reading)
         products: Products = "cublas" if number is None else "own"
@@ -265,12 +288,14 @@ class Network:
             outputs = "last" if reading.last is None else "all"
             y, state, tape = rnn.forward(x, state, lengths, training, memory, outputs, number=number)
             inputs = y if reading.last is None else y[-reading.last :].reshape(-1, config.stack.output_size)
+            ahead: list[Array] = []
             if config.future_size or future is not None:
-                inputs = self.backend.xp.concatenate([inputs, self._future(future, inputs.shape[0])], axis=1)
+                future, ahead = self._future(future, inputs.shape[0])
+                inputs = self.backend.xp.concatenate([inputs, future], axis=1)
             raw = self.head.forward(inputs, products=products).reshape(
                 -1, config.horizon, config.targets, config.outputs
             )
-        kept = None if tape is None else NetworkTape(tape, inputs, products, reading.last, before)
+        kept = None if tape is None else NetworkTape(tape, inputs, products, reading.last, before, (codes, ahead))
         return raw, state if state_taken is None else state_taken, kept
 
     def backward(self, tape: NetworkTape, draw: Any, grads: ParamDict | None = None) -> ParamDict:
@@ -297,9 +322,15 @@ class Network:
             if tape.steps is not None:
                 dy, after = xp.zeros((tape.stack.run.plan.call.steps, *rows), dread.dtype), dy
                 dy[-tape.steps :] = after.reshape(tape.steps, *rows)
-            _, dstate, _ = self.rnn.backward(tape.stack, dy, grads=part)
+            dx, dstate, _ = self.rnn.backward(tape.stack, dy, grads=part)
             if tape.before is not None:
-                self.rnn.backward(tape.before, xp.zeros(rows, dread.dtype), dstate, part)
+                earlier, _, _ = self.rnn.backward(tape.before, xp.zeros(rows, dread.dtype), dstate, part)
+                dx = xp.concatenate([earlier, dx]) if config.categories else dx
+            if config.categories:
+                tables, (codes, ahead) = grads.sub("categories."), tape.codes
+                self.categories.add_gradients(codes, dx, False, tables, tape.products)
+                dfuture = dread[:, config.stack.output_size :].reshape(expected[0], config.horizon, -1)
+                self.categories.add_gradients(ahead, dfuture, True, tables, tape.products)
         return grads
 
     def _check_reading(self, steps: int, lengths: Any, reading: Reading) -> None:
@@ -316,15 +347,31 @@ class Network:
         if last is not None and not 1 <= last <= most:
             raise ConfigError(f"read is {last!r}, expected 1 to {most}, the steps after those of state_at")
 
-    def _future(self, future: Any, batch: int) -> Array:
+    def _inputs(self, x: Any) -> tuple[Array, list[Array]]:
+        """x as the stack reads it, and the codes of its categories."""
+        config = self.config
+        if not config.categories:
+            return self.rnn.as_input(x), []
+        x = self.backend.asarray(x, name="x")
+        if x.ndim != 3 or x.shape[2] != config.input_size or x.shape[1] < 1:
+            raise ShapeError(f"x has shape {tuple(x.shape)}, expected (T, B, {config.input_size}) with B of at least 1")
+        with self.backend.activate():
+            return self.categories.replace(x, False, config.stack.dtype)
+
+    def _future(self, future: Any, batch: int) -> tuple[Array, list[Array]]:
+        """The covariates of the horizon as the head reads them, `(batch, ...)`, and the codes of their categories."""
         config = self.config
         expected = (batch, config.horizon, config.future_size)
         if future is None:
             raise ShapeError(f"future is missing, expected an array of shape {expected}")
-        future = self.backend.asarray(future, config.stack.dtype, name="future")
+        ahead = any(one.future is not None for one in config.categories)
+        future = self.backend.asarray(future, None if ahead else config.stack.dtype, name="future")
         if future.shape != expected:
             raise ShapeError(f"future has shape {tuple(future.shape)}, expected {expected}")
-        return future.reshape(batch, -1)
+        codes: list[Array] = []
+        if ahead:
+            future, codes = self.categories.replace(future, True, config.stack.dtype)
+        return future.reshape(batch, -1), codes
 
 
 def _known(kind: type, values: Mapping[str, Any], what: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from gpulstm import validate
+from gpulstm.arrays import dtypes
 from gpulstm.arrays.backend import Array, Backend, foreign_device
 from gpulstm.arrays.cupy_backend import CupyBackend
 from gpulstm.arrays.devices import resolve
@@ -71,8 +72,7 @@ class Recurrent:
         self._inference: tuple[Any, ParamDict | None, Inference | None] = (None, None, None)  # who, what it reads, it
         validate.real("forget_bias", forget_bias)
         check_chrono(spec, chrono)
-        if spec.dtype == "float16" and not self.backend.is_cuda:
-            raise DTypeError("dtype is 'float16', which is storage on CUDA; on the cpu expected 'float32' or 'float64'")
+        dtypes.check(spec.dtype, self.backend.device, self.backend.capability)
         if spec.dropout and spec.num_layers == 1:
             warnings.warn(
                 f"dropout={spec.dropout} has no effect with num_layers=1: it acts between layers", stacklevel=3
@@ -106,12 +106,10 @@ class Recurrent:
 
         Args:
             kind: "int8" (whole numbers and a scale a column; x and h are rounded row by row at each step), "bfloat16",
-                or None for the weights as they are.  States, gates and outputs stay float32; `engines/quantized.py`
-                has the arithmetic.  A stream that is already there goes on as it was.
+                or None.  States, gates and outputs stay float32; see `engines/quantized.py`.  Streams go on as made.
 
         Raises:
-            ConfigError: another kind, or layers with options.
-            DTypeError, DeviceError: the stack is not in float32 on the cpu.
+            ConfigError, DTypeError, DeviceError: as `quantized.check`.
         """
         quantized.check(kind, self.spec, self.backend.device)
         self._plans.quantize = kind

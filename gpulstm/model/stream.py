@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from gpulstm import validate
 from gpulstm.arrays.backend import Array, foreign_device
 from gpulstm.engines.spec import Steps
@@ -23,6 +25,7 @@ class Stream:
         if stack.spec.bidirectional:
             raise ConfigError("stream needs bidirectional=False: the second direction starts at the sequence's end")
         self.stack, self.batch_size = stack, validate.count("batch_size", batch_size)
+        self._backend, self._dtype = stack.backend, np.dtype(stack.spec.dtype)
         self._shapes = (self.batch_size, stack.spec.input_size), (self.batch_size, stack.spec.output_size)
         plan = stack.plan(1, self.batch_size)
         packed: Steps | None = plan.engine.stream(plan, stack.params)
@@ -56,14 +59,14 @@ class Stream:
         Raises:
             ShapeError, DTypeError, DeviceError: one sentence each, before anything is computed.
         """
-        stack, (expected, size) = self.stack, self._shapes
-        x = stack.backend.asarray(x, stack.spec.dtype, name="x")
+        backend, dtype, (expected, size) = self._backend, self._dtype, self._shapes
+        x = backend.asarray(x, dtype, name="x")
         if x.shape != expected:
             raise ShapeError(f"x has shape {x.shape}, expected {expected}")
-        if out is not None and not stack.backend.owns(out) and foreign_device(out) is not None:
-            raise DeviceError(f"out lives on {foreign_device(out)} but the model is on {stack.backend.device}")
-        if out is not None and (not stack.backend.owns(out) or out.shape != size or out.dtype != stack.spec.dtype):
-            raise ShapeError(f"out is {_shape_of(out)}, expected {stack.spec.dtype} {size} on {stack.backend.device}")
+        if out is not None and not (backend.owns(out) and out.shape == size and out.dtype == dtype):
+            if not backend.owns(out) and foreign_device(out) is not None:
+                raise DeviceError(f"out lives on {foreign_device(out)} but the model is on {backend.device}")
+            raise ShapeError(f"out is {_shape_of(out)}, expected {dtype} {size} on {backend.device}")
         return self._steps(x, out)
 
 

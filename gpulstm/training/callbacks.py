@@ -14,6 +14,7 @@ from typing import Any, Protocol, TextIO
 
 from gpulstm import validate
 from gpulstm.errors import CheckpointError, ConfigError, missing_extra
+from gpulstm.model.network import Network
 from gpulstm.training.history import History, Row
 
 
@@ -35,8 +36,8 @@ class Run(Protocol):
         """Optimizer steps taken so far."""
 
     @property
-    def engine(self) -> str:
-        """The name of the engine that computes the recurrent layers."""
+    def network(self) -> Network:
+        """What is trained."""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -149,7 +150,8 @@ class Progress(Callback):
         from tqdm import tqdm
 
         total = run.epochs * run.steps_per_epoch
-        known: Any = {"total": total, "initial": min(run.step, total), "desc": run.engine, "unit": "step"}
+        engine = run.network.explain(1, 1, training=True).engine.name
+        known: Any = {"total": total, "initial": min(run.step, total), "desc": engine, "unit": "step"}
         self._bar = tqdm(**known, file=file, dynamic_ncols=True, leave=False)
 
     def on_step(self, run: Run) -> None:

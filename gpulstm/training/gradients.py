@@ -12,6 +12,7 @@ import math
 from typing import Any, NamedTuple
 
 from gpulstm.arrays.backend import Array
+from gpulstm.arrays.dtypes import is_half
 from gpulstm.arrays.params import ParamDict
 from gpulstm.engines.cuda.graph import CaptureRefused, Recording, Recordings
 from gpulstm.engines.cuda.replay import replay, summary
@@ -87,7 +88,7 @@ class GradientPass:
     Args:
         network: its parameters are read, its count of passes goes up by those of a batch.
         loss: its outputs are the P of the network.
-        grads: where the gradients go, `network.params.like()`; float32 for a network in float16.
+        grads: where the gradients go, `network.params.like()`; float32 for a network of 16 bits.
         clip_norm: largest global norm, or None.
         memory: bound on what a pass takes in addition to the parameters, as `Recurrent.forward`.
         scale: of the loss, for a network in float16.  Where it was too large for a batch, the result's `norm` is 0 and
@@ -108,7 +109,7 @@ class GradientPass:
     ) -> None:
         self.network, self.loss, self.grads = network, loss, grads
         self.clip_norm, self.memory, self.scale, self.sums = clip_norm, memory, scale, sums
-        self._halves = None if scale is None else network.params.like()
+        self._halves = network.params.like() if is_half(network.config.stack.dtype) else None
         self._recordings = Recordings()
 
     def is_of(self, network: Network, loss: Loss, grads: ParamDict, clip_norm: float | None, memory: Memory) -> bool:
@@ -222,15 +223,19 @@ class GradientPass:
         state = None if h is None else of_parts(h, c)
         raw, after, tape = self.network.run(x, future, state, None, True, reading, number)
         assert tape is not None
-        if self.scale is None or self._halves is None:
+        if self._halves is None:
             value, draw = self.loss(raw, target, weight)
             self.grads.flat[...] = 0
             self.network.backward(tape, draw, self.grads)
         else:
             value, draw = self.loss(raw.astype("float32"), target, weight)
             self._halves.flat[...] = 0
-            self.network.backward(tape, self.scale.scaled(draw), self._halves)
-            self.scale.unscale(self._halves.flat, self.grads.flat)
+            draw = draw.astype(raw.dtype) if self.scale is None else self.scale.scaled(draw)
+            self.network.backward(tape, draw, self._halves)
+            if self.scale is None:
+                self.grads.flat[...] = self._halves.flat
+            else:
+                self.scale.unscale(self._halves.flat, self.grads.flat)
         amount = None if weight is None else weight.sum()
         if self.sums is None:
             result = self._judged(value, amount)

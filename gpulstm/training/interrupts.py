@@ -49,31 +49,51 @@ def status() -> int:
     return 128 + (signal.SIGINT if received is None else received)
 
 
+AsBefore = Callable[[], contextlib.AbstractContextManager[None]]
+
+
 @contextlib.contextmanager
-def deferred(stop: Callable[[], None]) -> Iterator[None]:
+def deferred(stop: Callable[[], None]) -> Iterator[AsBefore]:
     """Let the first such signal call `stop`; the second does what it always does.
 
     Outside of the main thread, and for signals that a program handles itself, nothing is changed.
+
+    Yields:
+        a context manager within which every such signal does what it always does.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield contextlib.nullcontext
         return
     before = {number: signal.getsignal(number) for number in ENDING}
     before = {number: old for number, old in before.items() if old in (signal.default_int_handler, interrupt)}
+    has_come = False
 
     def restore() -> None:
         for number, old in before.items():
             signal.signal(number, old)
 
     def once(number: int, frame: Any) -> None:
+        nonlocal has_come
         global received
-        received = number
+        has_come, received = True, number
         restore()
         stop()
 
-    for number in before:
-        signal.signal(number, once)
+    def defer() -> None:
+        for number in before:
+            signal.signal(number, once)
+
+    @contextlib.contextmanager
+    def as_before() -> Iterator[None]:
+        restore()
+        try:
+            yield
+        finally:
+            if not has_come:
+                defer()
+
+    defer()
     try:
-        yield
+        yield as_before
     finally:
         restore()

@@ -1,9 +1,10 @@
-"""float16 training: weights in float32 next to their copies in half precision, and a loss scale that finds itself.
+"""Training in 16 bits: weights in float32 next to their copies in half precision, and for float16 a loss scale.
 
-A half holds nothing below 6e-8, and many gradients are smaller.  So the loss is multiplied by a large number before the
-backward pass and the gradients are divided by it afterward, in float32 (Micikevicius et al. 2018, arXiv:1710.03740).
-A scale that is too large makes gradients infinite: such a step is left out and the scale halved; after many good steps
-it is doubled.  All of that is decided on the device, and the host waits for nothing.
+bfloat16 has the exponents of float32, so its gradients need no scale.  A float16 holds nothing below 6e-8, and many
+gradients are smaller.  So the loss is multiplied by a large number before the backward pass and the gradients are
+divided by it afterward, in float32 (Micikevicius et al. 2018, arXiv:1710.03740).  A scale that is too large makes
+gradients infinite: such a step is left out and the scale halved; after many good steps it is doubled.  All of that is
+decided on the device, and the host waits for nothing.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class LossScale:
         self.state: Array = backend.from_host(np.array([FIRST, 0.0], np.float32))
 
     def scaled(self, draw: Array) -> Array:
-        """The gradient of a float32 loss as that of the scaled one, in half precision."""
+        """The gradient of a float32 loss as that of the scaled one, in float16."""
         return (draw * self.state[0]).astype("float16")
 
     def unscale(self, halves: Array, out: Array) -> None:

@@ -108,7 +108,7 @@ class MpiRanks:
         machines = self.gather(_machine())
         self.local_rank = machines[: self.rank].count(machines[self.rank])
         self._nccl = None
-        self._check_devices(machines, self.gather(backend.device))
+        self._check_devices(machines, backend)
         if backend.is_cuda and self.size > 1:
             from gpulstm.arrays.cupy_backend import Communicator, CupyBackend, nccl_id
 
@@ -117,9 +117,12 @@ class MpiRanks:
         elif self.size > 1:
             self._share_processors(machines)
 
-    def _check_devices(self, machines: list[str], devices: list[str]) -> None:
-        places = list(zip(machines, devices, strict=True))
-        for rank, (_, device) in enumerate(places):
+    def _check_devices(self, machines: list[str], backend: Backend) -> None:
+        """Refuse two ranks on one card; a launcher may show each process another card as its first."""
+        devices = self.gather(backend.device)
+        shown = self.gather(os.environ.get("CUDA_VISIBLE_DEVICES"))
+        places = list(zip(machines, shown, devices, strict=True))
+        for rank, device in enumerate(devices):
             if (device == "cpu") != (devices[0] == "cpu"):
                 raise everywhere(DeviceError(f"rank {rank} computes on {device}, but rank 0 on {devices[0]}"))
             first = places.index(places[rank])

@@ -18,6 +18,7 @@ import numpy as np
 from gpulstm import validate
 from gpulstm.arrays import checkpoint, files
 from gpulstm.arrays.backend import Array
+from gpulstm.arrays.dtypes import is_half
 from gpulstm.arrays.params import ParamDict
 from gpulstm.errors import CheckpointError, ConfigError, TrainingError
 from gpulstm.losses import Loss
@@ -85,9 +86,9 @@ class RunState:
                 f"the loss {loss.name!r} needs {loss.outputs} outputs per target, the network gives "
                 f"{network.config.outputs}"
             )
-        half = network.params.flat.dtype == np.float16
-        self._masters = masters(network.params) if half else None
-        self.loss_scale = LossScale(network.backend) if half else None
+        dtype = network.params.flat.dtype
+        self._masters = masters(network.params) if is_half(dtype) else None
+        self.loss_scale = LossScale(network.backend) if dtype == np.float16 else None
         self.optimizer.init(self.weights)
         self.epoch, self.batch, self.windows = 0, 0, 0
         self.history = History()
@@ -100,7 +101,7 @@ class RunState:
 
     @property
     def weights(self) -> ParamDict:
-        """What is trained: the network's parameters, or, for a network in float16, the float32 masters of the run.
+        """What is trained: the network's parameters, or, for a network of 16 bits, the float32 masters of the run.
 
         Masters are made with the run; what is put into the network from outside afterward is overwritten.
         """
@@ -179,8 +180,13 @@ class RunState:
         """
         saved = read(path)
         for key, own in self.run_config().items():
-            if saved.run.get(key) != own:
-                name, first, second = _difference(key, saved.run.get(key), own)
+            if key not in saved.run:
+                raise CheckpointError(
+                    f"{path} was written by an older version of gpulstm, which did not keep the {key} of a run: begin "
+                    "the run again, or go on with that version"
+                )
+            if saved.run[key] != own:
+                name, first, second = _difference(key, saved.run[key], own)
                 if name == "schedule.steps":
                     raise CheckpointError(
                         f"{path} belongs to a run whose schedule falls over {first} steps, here over {second}: epochs, "

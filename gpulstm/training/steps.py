@@ -74,7 +74,7 @@ class Steps:
             state.optimizer.step(state.weights, self._grads, rate=state.schedule.rate(state.step), scale=scale)
             if state.loss_scale is not None:
                 state.loss_scale.move(result.scale)
-                state.publish()
+            state.publish()
             self._network_states.append(state.network_state)
             state.network_state = result.state
             if batch is None:

@@ -39,7 +39,7 @@ from gpulstm.training.state import RunState, in_order
 from gpulstm.training.step_log import first_bad, means
 from gpulstm.training.steps import Steps, first_not_finite
 
-_ORDER = 0x0DE5  # which stream of the seed the order of the data is drawn from
+_ORDER = 0x0DE5  # purpose of the random numbers that order the data
 
 
 def data_order(seed: int, epoch: int, count: int) -> np.ndarray:
@@ -132,7 +132,7 @@ class Trainer:
 
     @property
     def weights(self) -> ParamDict:
-        """The network's parameters, or, for a network in float16, the run's float32 masters of them."""
+        """The network's parameters, or, for a network of 16 bits, the run's float32 masters of them."""
         return self.state.weights
 
     @property
@@ -154,11 +154,6 @@ class Trainer:
     def step(self) -> int:
         """Optimizer steps taken so far."""
         return self.state.step
-
-    @property
-    def engine(self) -> str:
-        """The name of the engine that computes the recurrent layers."""
-        return self.network.rnn.plan(1, self.state.batch_size, training=True).engine.name
 
     @property
     def steps_per_epoch(self) -> int:
@@ -394,7 +389,7 @@ def check_windows(name: str, windows: AnyWindows, state: RunState) -> None:
     """
     config = state.network.config
     pairs = {
-        "inputs": (windows.inputs, config.stack.input_size),
+        "inputs": (windows.inputs, config.input_size),
         "horizon": (windows.horizon, config.horizon),
         "targets": (windows.targets, config.targets),
         "future covariates": (windows.future, config.future_size),

@@ -105,9 +105,11 @@ long width(Cell cell, long H, long lanes) {
 }
 long gates(Cell cell) { return cell == Cell::lstm ? 4 : cell == Cell::gru ? 3 : 1; }
 
-nb::tuple saved_sizes(int cell, long H, bool is_double) {
+nb::tuple saved_sizes(int which, long H, bool is_double) {
+    const Cell cell = cell_of(which);
+    extent("hidden", H);
     long lanes = is_double ? engine_of<double>().lanes_double : engine->lanes_float;
-    return nb::make_tuple(width(Cell(cell), H, lanes), padded(Cell(cell), H, lanes));
+    return nb::make_tuple(width(cell, H, lanes), padded(cell, H, lanes));
 }
 
 template <typename R>
@@ -124,7 +126,10 @@ size_t room_of(Cell cell, long T, long B, long I, long H, int threads) {
         return engine->room_float(call, threads);
 }
 size_t working_room(int cell, long T, long B, long I, long H, bool is_double, int threads) {
-    return (is_double ? room_of<double> : room_of<float>)(Cell(cell), T, B, I, H, threads);
+    for (long one : {T, B, I, H}) extent("an extent", one);
+    in_memory({T, B, I + H});
+    in_memory({I + H, H});
+    return (is_double ? room_of<double> : room_of<float>)(cell_of(cell), T, B, I, H, threads_of(threads));
 }
 
 template <typename R>
@@ -133,7 +138,7 @@ void forward(int cell, bool reverse, const In& x, const In& w_x, const In& w_h, 
              const Out& h_end, const MaybeOut& c_end, const MaybeOut& saved, const MaybeOut& cells, int threads,
              int split, int precision) {
     ForwardCall<R> call;
-    call.cell = Cell(cell);
+    call.cell = cell_of(cell);
     call.reverse = reverse;
     if (x.ndim() != 3 || h0.ndim() != 2) throw std::invalid_argument("x has three axes and h0 two");
     const long T = call.T = x.shape(0), B = call.B = x.shape(1), I = call.I = x.shape(2), H = call.H = h0.shape(1);
@@ -155,13 +160,15 @@ void forward(int cell, bool reverse, const In& x, const In& w_x, const In& w_h, 
     call.cells = data<R>("cells", cells, {T, B, padded(call.cell, H, lanes)});
     if (call.cell == Cell::lstm && (!call.c0 || !call.c_end || !call.gates != !call.cells))
         throw std::invalid_argument("an LSTM needs c0, c_end, and both of gates and cells or none");
+    const int count = threads_of(threads);
+    const Split way = split_of(split);
     nb::gil_scoped_release released;
     if constexpr (sizeof(R) == 8)
-        done(engine_of<double>().forward_double(call, threads, Split(split)));
-    else if ((call.precision = Precision(precision)) != Precision::full)
-        done(reduced().forward(call, threads, Split(split)));
+        done(engine_of<double>().forward_double(call, count, way));
+    else if ((call.precision = precision_of(precision)) != Precision::full)
+        done(reduced().forward(call, count, way));
     else
-        done(engine->forward_float(call, threads, Split(split)));
+        done(engine->forward_float(call, count, way));
 }
 
 template <typename R>
@@ -170,7 +177,7 @@ void backward(int cell, bool reverse, const In& x, const In& w_x, const In& w_h,
               const In& dy, const In& dh_end, const MaybeIn& dc_end, const Out& dx, const Out& dh0, const MaybeOut& dc0,
               const Out& dw_x, const Out& dw_h, const MaybeOut& db, const MaybeOut& db_hn, int threads, int split) {
     BackwardCall<R> call;
-    call.cell = Cell(cell);
+    call.cell = cell_of(cell);
     call.reverse = reverse;
     if (x.ndim() != 3 || h0.ndim() != 2) throw std::invalid_argument("x has three axes and h0 two");
     const long T = call.T = x.shape(0), B = call.B = x.shape(1), I = call.I = x.shape(2), H = call.H = h0.shape(1);
@@ -199,11 +206,13 @@ void backward(int cell, bool reverse, const In& x, const In& w_x, const In& w_h,
     if (call.cell == Cell::lstm && (!call.c0 || !call.gates || !call.cells || !call.dc_end || !call.dc0))
         throw std::invalid_argument("an LSTM needs c0, gates, cells, dc_end and dc0");
     if (call.cell == Cell::gru && !call.gates) throw std::invalid_argument("a GRU needs gates");
+    const int count = threads_of(threads);
+    const Split way = split_of(split);
     nb::gil_scoped_release released;
     if constexpr (sizeof(R) == 8)
-        done(engine_of<double>().backward_double(call, threads, Split(split)));
+        done(engine_of<double>().backward_double(call, count, way));
     else
-        done(engine->backward_float(call, threads, Split(split)));
+        done(engine->backward_float(call, count, way));
 }
 
 // The weights of a stack, one array a layer; the arrays are kept alive.
@@ -246,12 +255,12 @@ class PyStack {
   public:
     PyStack(int which, long inputs, long hidden, const std::vector<In>& w_x, const std::vector<In>& w_h,
             const std::vector<In>& b, const std::vector<In>& b_hn, int precision)
-        : cell(Cell(which)),
-          I(inputs),
-          H(hidden),
-          layers(long(w_x.size())),
-          weights(inputs, hidden, gates(Cell(which)) * hidden, w_x, w_h, b, b_hn),
-          precision(Precision(precision)) {}
+        : cell(cell_of(which)),
+          I(extent("inputs", inputs)),
+          H(extent("hidden", hidden)),
+          layers(extent("layers", long(w_x.size()))),
+          weights(I, H, gates(cell) * H, w_x, w_h, b, b_hn),
+          precision(precision_of(precision)) {}
 
     void forward(const In& x, const MaybeIn& h0, const MaybeIn& c0, const MaybeIn& lengths, const Out& y,
                  const Out& h_end, const MaybeOut& c_end, int threads) {
@@ -277,6 +286,7 @@ class PyStack {
                              precision};
         if ((cell == Cell::lstm) != (call.c_end != nullptr))
             throw std::invalid_argument("c_end is for the LSTM and for it alone");
+        threads_of(threads);
         nb::gil_scoped_release released;
         if constexpr (sizeof(R) == 8)
             done(engine_of<double>().stack_double(call, threads));
@@ -291,7 +301,8 @@ class PyStack {
 template <typename R>
 nb::ndarray<nb::numpy, R> empty(const std::vector<size_t>& shape) {
     size_t size = sizeof(R);
-    for (size_t extent : shape) size *= extent;
+    for (size_t one : shape)
+        if (__builtin_mul_overflow(size, one, &size) || size > size_t(1) << 62) throw std::bad_alloc();
     void* memory = memory_take(size);
     if (!memory) throw std::bad_alloc();
     nb::capsule owner(memory, [](void* p) noexcept { memory_give(p); });
@@ -309,8 +320,13 @@ class PyStream {
   public:
     PyStream(int cell, long batch, long inputs, long hidden, const std::vector<In>& w_x, const std::vector<In>& w_h,
              const std::vector<In>& b, const std::vector<In>& b_hn, int threads, int precision)
-        : B(batch), I(inputs), H(hidden), layers(long(w_x.size())), memory(Cell(cell) == Cell::lstm) {
+        : B(extent("batch", batch)),
+          I(extent("inputs", inputs)),
+          H(extent("hidden", hidden)),
+          layers(extent("layers", long(w_x.size()))),
+          memory(cell_of(cell) == Cell::lstm) {
         const Weights<R> weights(I, H, gates(Cell(cell)) * H, w_x, w_h, b, b_hn);
+        in_memory({layers, B, H + I});
         const StreamCall<R> call = {Cell(cell),
                                     B,
                                     I,
@@ -320,8 +336,8 @@ class PyStream {
                                     weights.w_h.data(),
                                     weights.b.data(),
                                     weights.b_hn.data(),
-                                    threads,
-                                    Precision(precision)};
+                                    threads_of(threads),
+                                    precision_of(precision)};
         if constexpr (sizeof(R) == 8)
             stream.reset(engine_of<double>().stream_double(call));
         else if (call.precision != Precision::full)
@@ -400,7 +416,7 @@ NB_MODULE(_cpu, m) {
     m.def("working_room", &working_room, "cell"_a, "steps"_a, "batch"_a, "inputs"_a, "hidden"_a, "is_double"_a,
           "threads"_a);
     m.def(
-        "reduced_form", [](int precision) { return std::string(reduced().tiles(Precision(precision)).name); },
+        "reduced_form", [](int precision) { return std::string(reduced().tiles(precision_of(precision)).name); },
         "precision"_a);
     m.def("forward_float", &forward<float>);
     m.def("forward_double", &forward<double>);

@@ -15,6 +15,8 @@
 #include <string>
 #include <type_traits>
 
+#include "module_numbers.h"
+
 namespace nb = nanobind;
 
 namespace gpulstm {
@@ -27,13 +29,14 @@ typedef std::optional<Out> MaybeOut;
 // The data of an array that must have this dtype and these extents.
 template <typename R, typename A>
 auto data(const char* name, const A& array, std::initializer_list<long> shape) {
-    bool fits = array.ndim() == shape.size() && array.dtype() == nb::dtype<R>();
+    bool fits = array.ndim() == shape.size() && array.dtype() == nb::dtype<R>() && is_aligned<R>(array.data());
     size_t axis = 0;
     for (long extent : shape) {
         fits = fits && long(array.shape(axis)) == extent;
         ++axis;
     }
-    if (!fits) throw std::invalid_argument(std::string(name) + " has another shape or dtype than the call's");
+    if (!fits)
+        throw std::invalid_argument(std::string(name) + " has another shape, dtype or alignment than the call's");
     typedef std::conditional_t<std::is_same_v<A, In>, const R, R> T;
     return static_cast<T*>(array.data());
 }

@@ -9,6 +9,7 @@
 #include <stdexcept>
 
 #include "flat.h"
+#include "module_numbers.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -52,18 +53,25 @@ const Flat& flat() {
 void same_size(const char* name, size_t found, size_t wanted) {
     if (found != wanted) throw std::invalid_argument(std::string(name) + " has another size than the call's");
 }
+template <typename R>
+void aligned(std::initializer_list<const void*> arrays) {
+    for (const void* one : arrays)
+        if (!is_aligned<R>(one)) throw std::invalid_argument("an array is not aligned");
+}
 
 template <typename R>
 void step(const std::string& function, const Out<R>& w, const In<R>& g,
           const std::vector<std::optional<Out<R>>>& moments, double scale, const std::vector<double>& numbers,
           int threads) {
-    StepCall<R> call = {w.data(), g.data(), {}, R(scale), {}, long(w.size()), threads};
+    StepCall<R> call = {w.data(), g.data(), {}, R(scale), {}, long(w.size()), threads_of(threads)};
     same_size("g", g.size(), w.size());
+    aligned<R>({w.data(), g.data()});
     if (moments.size() > 3 || numbers.size() > 8) throw std::invalid_argument("too many moments or numbers");
     for (size_t k = 0; k < moments.size(); ++k) {
         if (!moments[k]) continue;
         same_size("a moment", moments[k]->size(), w.size());
         call.moments[k] = moments[k]->data();
+        aligned<R>({call.moments[k]});
     }
     for (size_t k = 0; k < numbers.size(); ++k) call.a[k] = R(numbers[k]);
     const Flat& passes = flat();
@@ -81,6 +89,8 @@ void step(const std::string& function, const Out<R>& w, const In<R>& g,
 template <typename R>
 double squares(const In<R>& x, int threads) {
     const Flat& passes = flat();
+    threads_of(threads);
+    aligned<R>({x.data()});
     nb::gil_scoped_release released;
     if constexpr (sizeof(R) == 8)
         return passes.squares_double(x.data(), long(x.size()), threads);
@@ -94,6 +104,7 @@ double loss(const std::string& name, const In<R>& raw, const In<R>& target, cons
     const size_t count = target.size(), outputs = count ? raw.size() / count : 0;
     same_size("raw", raw.size(), count * outputs);
     same_size("draw", draw.size(), raw.size());
+    aligned<R>({raw.data(), target.data(), draw.data(), weight ? weight->data() : nullptr});
     if (weight) same_size("weight", weight->size(), count);
     const std::vector<R> own(options.begin(), options.end());
     const size_t wanted = name == "huber" || name == "gaussian" ? 1 : name == "pinball" ? 2 * outputs : 0;
@@ -128,7 +139,7 @@ void keep(const nb::ndarray<bool, nb::device::cpu, nb::c_contig>& kept, unsigned
           unsigned stream, unsigned call, unsigned least, int threads, long first) {
     if (kept.ndim() == 0) throw std::invalid_argument("kept has no axis of time");
     const long steps = long(kept.shape(0)), size = steps ? long(kept.size()) / steps : 0;
-    const KeepCall f = {kept.data(), steps, first, size, first_step, k0, k1, stream, call, least, threads};
+    const KeepCall f = {kept.data(), steps, first, size, first_step, k0, k1, stream, call, least, threads_of(threads)};
     nb::gil_scoped_release released;
     flat().keep(f);
 }

@@ -1,4 +1,6 @@
 // The part of gpulstm._cpu that computes layers with options: checks arrays, releases the GIL, calls variant.cpp.
+#include <array>
+
 #include "module_arrays.h"
 #include "variant_call.h"
 
@@ -37,7 +39,13 @@ class PyVariant {
     long gates;
     Cell cell;
     long H;
+    std::array<long, 2> masked = {0, 0};  // T and B of the masks of zoneout
 
+    void check(long T, long B, int threads) const {
+        threads_of(threads);
+        if ((variant.keep_h || variant.keep_c) && masked != std::array<long, 2>{T, B})
+            throw std::invalid_argument("the masks of zoneout have another shape than the call's");
+    }
     const R* keep(const char* name, const MaybeIn& array, std::initializer_list<long> shape) {
         const R* start = data<R>(name, array, shape);
         if (array) arrays.push_back(*array);
@@ -49,14 +57,20 @@ class PyVariant {
               const std::vector<std::tuple<int, double, double>>& activations, double limit, double epsilon,
               const MaybeIn& p, const MaybeIn& w_p, const MaybeIn& gain_x, const MaybeIn& gain_h, const MaybeIn& gain_c,
               const MaybeIn& b_c)
-        : memory(Cell(which) == Cell::lstm),
+        : memory(cell_of(which, Cell::rnn_tanh) == Cell::lstm),
           gates(memory                     ? (coupled ? 3 : 4)
                 : Cell(which) == Cell::gru ? 3
                                            : 1),
           cell(Cell(which)),
-          H(hidden) {
+          H(extent("hidden", hidden)) {
+        if (!memory && (coupled || p || w_p || gain_c || b_c))
+            throw std::invalid_argument("coupled gates, peepholes, projection, gain_c and b_c are the LSTM's");
+        if (reset_before && cell != Cell::gru) throw std::invalid_argument("reset_before is the GRU's");
+        if (gain_x && (coupled || p || reset_before))
+            throw std::invalid_argument("layer normalization goes with no coupled gates, peepholes or reset_before");
         if (activations.size() != 3) throw std::invalid_argument("there are three activations");
-        variant.P = outputs;
+        for (const auto& one : activations) in_range("an activation", std::get<0>(one), 0, long(ActivationKind::elu));
+        variant.P = extent("outputs", outputs);
         variant.coupled = coupled;
         variant.reset_before = reset_before;
         variant.layer_norm = gain_x.has_value();
@@ -84,10 +98,12 @@ class PyVariant {
         variant.keep_c = data<bool>("keep_c", keep_c, {T, B, H});
         if (keep_h) arrays.push_back(*keep_h);
         if (keep_c) arrays.push_back(*keep_c);
+        masked = {T, B};
     }
     void zoneout_in_training(bool of_c) {  // for sizes alone
         static const bool any = true;
         variant.keep_c = of_c ? &any : nullptr;
+        masked = {0, 0};
     }
 
     long saved_row() const {
@@ -98,6 +114,9 @@ class PyVariant {
     }
 
     size_t room(long T, long B, long I, int threads) const {
+        for (long one : {T, B, I}) extent("an extent", one);
+        for (long one : {I, H, variant.P}) in_memory({T, B, one}), in_memory({one, H});
+        threads_of(threads);
         VariantBackward<R> f = {};
         f.variant = variant;
         f.call.cell = cell, f.call.T = T, f.call.B = B, f.call.I = I, f.call.H = H;
@@ -112,6 +131,7 @@ class PyVariant {
                  const Out& h_end, const MaybeOut& c_end, const MaybeOut& saved, int threads) {
         if (x.ndim() != 3) throw std::invalid_argument("x has three axes");
         const long T = x.shape(0), B = x.shape(1), I = x.shape(2), P = variant.P, row = gates * H;
+        check(T, B, threads);
         VariantForward<R> f = {};
         f.variant = variant;
         ForwardCall<R>& call = f.call;
@@ -145,6 +165,7 @@ class PyVariant {
                   const MaybeOut& db_c, int threads) {
         if (x.ndim() != 3) throw std::invalid_argument("x has three axes");
         const long T = x.shape(0), B = x.shape(1), I = x.shape(2), P = variant.P, row = gates * H;
+        check(T, B, threads);
         VariantBackward<R> f = {};
         f.variant = variant;
         BackwardCall<R>& call = f.call;

@@ -21,7 +21,7 @@ namespace GPULSTM_ISA {
 //   gates   [G][padded]   activated;  sum [padded]: a GRU's u_n + b_hn;  memory [padded]: c_t, as the next step reads
 //   it fresh   [padded]      c_t before zoneout, where that differs; a GRU's and RNN's h_t before it is in no need of a
 //   place read    [padded]      what the output gate is multiplied with, and normal_c: where c is normalized normal_x,
-//   normal_h [width], inverse [L]: of both products and of c: 1 / standard deviation
+//   normal_h [width], inverse [3]: of both products and of c: 1 / standard deviation
 template <typename R>
 struct Saved {
     static constexpr long L = Vec<R>::LANES;
@@ -38,7 +38,7 @@ struct Saved {
         normal_c = take(lstm && v.layer_norm ? padded : 0);
         normal_x = take(v.layer_norm ? columns.all() : 0);
         normal_h = take(v.layer_norm ? columns.all() : 0);
-        inverse = take(v.layer_norm ? L : 0);
+        inverse = take(v.layer_norm ? (L > 4 ? L : 4) : 0);  // three of them
     }
 
   private:

@@ -25,7 +25,7 @@ extern "C" __global__ void __launch_bounds__(Forward::threads, 1)
     tile.product<false, false>(gl_forward_operand<GL_CELL>(a, t), gl_matrix(a.packed, a.pitch, K, (int)a.pitch), m0, n0,
                                K, shared);
     constexpr int count = GlGates<GL_CELL>::wide > (int)Forward::out ? GlGates<GL_CELL>::wide : (int)Forward::out;
-    tile.finish<count>(shared, true, GlForwardStep<GL_T, GL_R, GL_CELL, count>{a, t, m0, n0});
+    tile.finish<count>(shared, true, GlForwardStep<GL_T, GL_R, GL_CELL, count>{a, t, (unsigned)m0, (unsigned)n0});
 }
 #endif
 
@@ -42,6 +42,7 @@ extern "C" __global__ void __launch_bounds__(Backward::threads, 1)
         tile.product<false, false>(gl_backward_operand<GL_CELL>(a, after),
                                    gl_matrix(a.packed, a.pitch, K, (int)a.pitch), m0, n0, K, shared);
     constexpr int count = Backward::out;
-    tile.finish<count>(shared, after >= 0, GlBackwardStep<GL_T, GL_R, GL_CELL, count>{a, t, m0, n0});
+    tile.finish<count>(shared, after >= 0,
+                       GlBackwardStep<GL_T, GL_R, GL_CELL, count>{a, t, (unsigned)m0, (unsigned)n0});
 }
 #endif

@@ -1,11 +1,11 @@
 // All time steps of a layer in one launch: the recurrent weights stay in registers and shared memory, the grid meets
 // once a step.
 //
-// Compiled for one choice of macros: GL_T, GL_R, GL_CELL, GL_WORK, GL_SHAPE (five numbers, resident.cuh), or with
-// GL_TENSOR six (resident_tensor.cuh).  A block owns BN columns of the packed weights for the whole sequence and works
-// through its share of the rows in every step; the blocks that own all columns are a group, and each group has rows of
-// its own.  Launched cooperatively, grid: (groups * panels).  A launch takes steps first..last-1 of the pass, all of
-// them where nothing bounds its time; the backward pass has one more, for the gradient of the initial state.
+// Compiled for one choice of macros: GL_T, GL_R, GL_CELL, GL_WORK, GL_SHAPE (six numbers, resident.cuh), or with
+// GL_TENSOR seven (resident_tensor.cuh).  A block owns BN columns of the packed weights for the whole sequence and
+// works through its share of the rows in every step; the blocks that own all columns are a group, and each group has
+// rows of its own.  Launched cooperatively, grid: (groups * panels).  A launch takes steps first..last-1 of the pass,
+// all of them where nothing bounds its time; the backward pass has one more, for the gradient of the initial state.
 //
 // What one block reads of another's is h (forward) or the gates' gradients (backward).  They are written with ordinary
 // stores, the barrier of the grid makes them visible, and every step writes them to a place of its own, which no block
@@ -37,8 +37,9 @@ extern __shared__ __align__(32) unsigned char gl_dynamic[];  // the work of a pr
 #define GL_BARRIER GlBarrier{arrived + group, (unsigned int)panels, 0}
 
 struct GlBarrier {
-    // Looks at the counter, each some hundred nanoseconds: after so many something is wrong.
-    enum : long long { patience = 1 << 24 };
+    enum : long long {
+        patience = 1 << 24
+    };  // looks at the counter, each some hundred nanoseconds: then something is wrong
     unsigned int* arrived;
     unsigned int blocks, passed;
 
@@ -65,6 +66,13 @@ struct GlBarrier {
 #define GL_BARRIER cooperative_groups::this_grid()
 #endif
 
+// A number that stays in a register: without this the compiler takes its factors into the loop and multiplies again.
+GL_INLINE void gl_keep(long long& number) {
+#ifndef HOSTGPU
+    asm volatile("" : "+l"(number));
+#endif
+}
+
 // A grid smaller than it was asked for would leave columns out: CuPy shrinks one that does not fit, with a warning.
 GL_INLINE void gl_check_grid(long long panels, long long groups) {
     if (gridDim.x != panels * groups) __trap();
@@ -83,14 +91,18 @@ extern "C" __global__ void __launch_bounds__(Forward::threads, 1)
     const int rows = (int)a.rows, begin = group * Forward::BM, next = (int)groups * Forward::BM;
     const GL_T* h = gl_forward_operand<GL_CELL>(a, a.reverse ? steps - 1 - first : first).at + (long long)begin * K;
     const bool whole = Forward::Stage::whole(h, K);  // then it is so at every step
-    for (long long i = first; i < last; ++i, h += a.reverse ? -a.rows * K : a.rows * K) {
-        const long long t = a.reverse ? steps - 1 - i : i;
+    long long step = (a.reverse ? -1 : 1) * a.rows * K, stride = (long long)next * K;
+    gl_keep(step);
+    gl_keep(stride);
+    for (int i = (int)first; i < (int)last; ++i, h += step) {
+        const int t = a.reverse ? (int)steps - 1 - i : i;
         const GL_T* from = h;
-        for (int m0 = begin; m0 < rows; m0 += next, from += (long long)next * K) {
+        for (int m0 = begin; m0 < rows; m0 += next, from += stride) {
             weights.product(from, rows - m0, K, whole, gl_dynamic);
-            weights.finish<at_once>(gl_dynamic, true, GlForwardStep<GL_T, GL_R, GL_CELL, at_once>{a, t, m0, n0});
+            weights.finish<at_once>(gl_dynamic, true,
+                                    GlForwardStep<GL_T, GL_R, GL_CELL, at_once>{a, t, (unsigned)m0, (unsigned)n0});
         }
-        if (i + 1 < last) barrier.sync();
+        if (i + 1 < (int)last) barrier.sync();
     }
 }
 #endif
@@ -109,14 +121,18 @@ extern "C" __global__ void __launch_bounds__(Backward::threads, 1)
     // of the step before, which the first one has not
     const GL_T* du = gl_backward_operand<GL_CELL>(a, a.reverse ? first - 1 : steps - first).at + (long long)begin * K;
     const bool whole = Backward::Stage::whole(du, K);  // then it is so at every step
-    for (long long i = first; i < last; ++i, du += a.reverse ? a.rows * K : -a.rows * K) {
-        const long long t = i == steps ? -1 : a.reverse ? i : steps - 1 - i;
+    long long step = (a.reverse ? 1 : -1) * a.rows * K, stride = (long long)next * K;
+    gl_keep(step);
+    gl_keep(stride);
+    for (int i = (int)first; i < (int)last; ++i, du += step) {
+        const int t = i == (int)steps ? -1 : a.reverse ? i : (int)steps - 1 - i;
         const GL_T* from = du;
-        for (int m0 = begin; m0 < rows; m0 += next, from += (long long)next * K) {
+        for (int m0 = begin; m0 < rows; m0 += next, from += stride) {
             if (i > 0) weights.product(from, rows - m0, K, whole, gl_dynamic);
-            weights.finish<1>(gl_dynamic, i > 0, GlBackwardStep<GL_T, GL_R, GL_CELL, 1>{a, t, m0, n0});
+            weights.finish<1>(gl_dynamic, i > 0,
+                              GlBackwardStep<GL_T, GL_R, GL_CELL, 1>{a, t, (unsigned)m0, (unsigned)n0});
         }
-        if (i + 1 < last) barrier.sync();
+        if (i + 1 < (int)last) barrier.sync();
     }
 }
 #endif

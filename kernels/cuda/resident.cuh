@@ -30,29 +30,46 @@ struct GlStage {
     enum : int {
         piece = 16 / (int)sizeof(T),  // numbers that are copied at once
         pitch = DEPTH + piece,
-        bytes = BM * pitch * (int)sizeof(T)
+        bytes = BM * pitch * (int)sizeof(T),
+        across = DEPTH / piece < THREADS ? DEPTH / piece : THREADS,  // threads side by side
+        rows_at_once = THREADS / across,
+        at_once = rows_at_once < BM ? rows_at_once : BM  // rows
     };
     static_assert(DEPTH % piece == 0, "a chunk is copied in pieces of 16 bytes");
 
     static GL_INLINE T* at(unsigned char* shared, int chunk) { return (T*)(shared + chunk % 2 * bytes); }
 
     // Begin to copy `used` columns from k0 on of a matrix [rows][K]; what lies outside of it is zero.  Ends with `wait`
-    // and a barrier.  A thread takes a piece of every row, so that warps behind the last piece have nothing to do.
-    // `whole`: K and the matrix's address are such that pieces can be copied at once.
+    // and a barrier.  Threads side by side take pieces side by side, and where that leaves some over, those take other
+    // rows. `whole`: K and the matrix's address are such that pieces can be copied at once.
     static GL_INLINE void copy(const T* a, int rows, int K, int k0, int used, bool whole, T* to) {
-#pragma unroll 1  // there are many copies of this loop, and registers are for weights
-        for (int column = threadIdx.x * piece; column < used; column += THREADS * piece) {
-            const T* from = a + k0 + column;
-            T* there = to + column;
+        const int first = threadIdx.x / across, column = threadIdx.x % across * piece;
+        const long long stride = (long long)at_once * K;
+        if ((int)at_once * (int)across == THREADS || first < at_once) {
+#pragma unroll
+            for (int more = 0; more < DEPTH;
+                 more += THREADS * piece) {  // once where a chunk is no wider than the threads
+                const int at = column + more;
+                if (at >= used) break;
+                const T* from = a + (long long)first * K + k0 + at;
+                T* there = to + first * pitch + at;
+                if (whole) {
+                    const bool within = k0 + at < K;
+#pragma unroll
+                    for (int row = 0; row < BM; row += at_once, from += stride)
+                        if (BM % at_once == 0 || first + row < BM) {
+                            if (within && first + row < rows)
+                                gl_copy_16(there + row * pitch, from);
+                            else
+                                *(uint4*)(there + row * pitch) = uint4{0, 0, 0, 0};
+                        }
+                } else {
+#pragma unroll 1  // numbers one by one: slow anyway
+                    for (int row = 0; first + row < BM; row += at_once, from += stride)
 #pragma unroll 1
-            for (int row = 0; row < BM; ++row, from += K, there += pitch) {
-                if (whole && row < rows && k0 + column < K) {
-                    gl_copy_16(there, from);
-                    continue;
+                        for (int j = 0; j < piece; ++j)
+                            there[row * pitch + j] = first + row < rows && k0 + at + j < K ? __ldcg(from + j) : (T)0.0f;
                 }
-#pragma unroll 2
-                for (int j = 0; j < piece; ++j)
-                    there[j] = row < rows && k0 + column + j < K ? __ldcg(from + j) : (T)0.0f;
             }
         }
         __pipeline_commit();
@@ -63,57 +80,63 @@ struct GlStage {
     static GL_INLINE void wait() { __pipeline_wait_prior(0); }
 };
 
-// total += OUT neighbors, loaded at once where they are four.
-template <int OUT, typename R>
+// total += OUT neighbors, or = where they are the FIRST, loaded at once where they are four.
+template <bool FIRST, int OUT, typename R>
 GL_INLINE void gl_add(R (&total)[OUT], const R* from) {
     if constexpr (OUT == 4) {
         const GlFour<R> four = *(const GlFour<R>*)from;
 #pragma unroll
-        for (int j = 0; j < 4; ++j) total[j] += four.v[j];
+        for (int j = 0; j < 4; ++j) total[j] = FIRST ? four.v[j] : total[j] + four.v[j];
     } else {
 #pragma unroll
-        for (int j = 0; j < OUT; ++j) total[j] += from[j];
+        for (int j = 0; j < OUT; ++j) total[j] = FIRST ? from[j] : total[j] + from[j];
     }
 }
 
 // Add the parts of a tile and hand each OUT neighboring sums to `write(row, column, sums)`, each to one thread.
-// Part s of element (row, column) lies at s * SLICE + row * ROW + column.  Where the tile has fewer elements than the
-// block has threads, several threads share the parts of one.  `shared` has room for OUT numbers a thread.
+// Part s of element (row, column) lies at s * SLICE + row * ROW + column.  Where the tile has so few elements that
+// threads would have nothing to do, several share the parts of four neighbors.  `shared` has room for four numbers a
+// thread.
 template <typename R, int BM, int BN, int KS, int SLICE, int ROW, int THREADS, int OUT, class Write>
 GL_INLINE void gl_gather(const R* sums, R* shared, bool any, const Write& write) {
-    constexpr unsigned int places = BM * BN / OUT, fit = THREADS / places, across = BN / OUT;
-    constexpr unsigned int sharing = fit < 1 ? 1 : fit < KS ? fit : KS;  // threads to an element
-    static_assert(SLICE % OUT == 0 && ROW % OUT == 0, "neighbors are loaded at once");
+    constexpr unsigned int size = BM * BN, places = size / OUT, across = BN / OUT, fours = size / 4;
+    constexpr unsigned int fit = THREADS / fours < 16 ? THREADS / fours : 16, sharing = fit < KS ? fit : KS;
+    static_assert(SLICE % 4 == 0 && ROW % 4 == 0 && BN % 4 == 0, "neighbors are loaded at once");
+    const unsigned int i = threadIdx.x;
     if (!any) {
         const R none[OUT] = {};
-        for (unsigned int i = threadIdx.x; i < places; i += THREADS) write(i / across, i % across * OUT, none);
+        for (unsigned int place = i; place < places; place += THREADS)
+            write(place / across, place % across * OUT, none);
         return;
     }
     __syncthreads();  // all parts are written
-    auto add = [&](R(&total)[OUT], unsigned int place, unsigned int first) {
-        const R* part = sums + place / across * ROW + place % across * OUT + first * SLICE;
+    if constexpr (2 * places > THREADS || sharing < 2) {
+        for (unsigned int place = i; place < places; place += THREADS) {
+            const R* part = sums + place / across * ROW + place % across * OUT;
+            R total[OUT];
+            gl_add<true>(total, part);
 #pragma unroll
-        for (unsigned int s = 0; s < KS; s += sharing)
-            if (KS % sharing == 0 || first + s < KS) gl_add(total, part + s * SLICE);
-    };
-    if constexpr (sharing == 1) {
-        for (unsigned int i = threadIdx.x; i < places; i += THREADS) {
-            R total[OUT] = {};
-            add(total, i, 0);
-            write(i / across, i % across * OUT, total);
+            for (int s = 1; s < KS; ++s) gl_add<false>(total, part + s * SLICE);
+            write(place / across, place % across * OUT, total);
         }
     } else {
-        const unsigned int i = threadIdx.x;
-        R total[OUT] = {};
-        if (i < places * sharing) {
-            add(total, i % places, i / places);
+        R four[4];
+        if (THREADS == fours * sharing || i < fours * sharing) {
+            const unsigned int first = i / fours, place = i % fours * 4;
+            const R* part = sums + place / BN * ROW + place % BN + first * SLICE;
+            gl_add<true>(four, part);
 #pragma unroll
-            for (int j = 0; j < OUT; ++j) shared[i * OUT + j] = total[j];
+            for (unsigned int s = sharing; s < KS; s += sharing)
+                if (KS % sharing == 0 || first + s < KS) gl_add<false>(four, part + s * SLICE);
+#pragma unroll
+            for (int j = 0; j < 4; ++j) shared[i * 4 + j] = four[j];
         }
         __syncthreads();
         if (i < places) {
+            R total[OUT];
+            gl_add<true>(total, shared + i * OUT);
 #pragma unroll
-            for (unsigned int s = 1; s < sharing; ++s) gl_add(total, shared + (s * places + i) * OUT);
+            for (unsigned int s = 1; s < sharing; ++s) gl_add<false>(total, shared + s * size + i * OUT);
             write(i / across, i % across * OUT, total);
         }
     }
@@ -122,7 +145,8 @@ GL_INLINE void gl_gather(const R* sums, R* shared, bool any, const Write& write)
 
 // On ordinary arithmetic units: a thread owns four columns and every KS-th four of the depth, for all BM rows.
 //   USED: of each four columns, how many hold anything (3 for the gates of a GRU).
-template <typename T, typename R, int USED, int BM_, int BN_, int KS, int TURNS, int HELD>
+//   TURNS, HELD, STEPS: steps of the depth in a chunk of A, with weights in registers, and in all.
+template <typename T, typename R, int USED, int BM_, int BN_, int KS, int TURNS, int HELD, int STEPS>
 struct GlResident {
     enum : int {
         BM = BM_,
@@ -139,10 +163,9 @@ struct GlResident {
         parts = (tiles + 15) / 16 * 16,
         work = parts + (threads * 4 * (int)sizeof(R) + 31) / 32 * 32  // bytes of shared memory before the resident part
     };
-    static_assert(HELD % TURNS == 0, "the registers hold whole chunks");
+    static_assert(HELD == STEPS || HELD % TURNS == 0, "the registers hold whole chunks");
 
     GlFour<T> held[HELD ? HELD : 1][4];  // [step][depth]: four columns each
-    int steps;
 
     GL_INLINE GlFour<T>* spare(unsigned char* shared, int step, int k) const {
         return (GlFour<T>*)(shared + work) + ((step - HELD) * 4 + k) * threads + threadIdx.x;
@@ -151,19 +174,19 @@ struct GlResident {
     // This block's columns of B, into the registers and the shared memory of their owners.
     GL_INLINE void load(const GlMatrix<T>& b, int n0, int K, unsigned char* shared) {
         const int slice = threadIdx.x / across, column = n0 + threadIdx.x % across * 4;
-        steps = (K + depth - 1) / depth;
 #pragma unroll
         for (int step = 0; step < HELD; ++step)
 #pragma unroll
             for (int k = 0; k < 4; ++k) held[step][k] = gl_fetch(b, step * depth + slice * 4 + k, column);
-        for (int step = HELD; step < steps; ++step)
+        for (int step = HELD; step < STEPS; ++step)
 #pragma unroll
             for (int k = 0; k < 4; ++k) *spare(shared, step, k) = gl_fetch(b, step * depth + slice * 4 + k, column);
     }
 
     // The sums of A B in parts, for the first BM rows of A [rows][K]; `whole` as Stage::whole says.
     GL_INLINE void product(const T* a, int rows, int K, bool whole, unsigned char* shared) {
-        const int slice = threadIdx.x / across, chunks = (steps + TURNS - 1) / TURNS;
+        constexpr int chunks = (STEPS + TURNS - 1) / TURNS;
+        const int slice = threadIdx.x / across;
         R acc[BM][4] = {};
         auto multiply = [&](const GlFour<T>(&right)[4], const T* left) {
 #pragma unroll
@@ -176,8 +199,9 @@ struct GlResident {
             }
         };
         auto copy = [&](int chunk) {  // no more of a chunk than the steps that are left
-            const int left = steps - chunk * TURNS, k0 = chunk * TURNS * depth;
-            Stage::copy(a, rows, K, k0, (left < TURNS ? left : TURNS) * depth, whole, Stage::at(shared, chunk));
+            const int left = STEPS - chunk * TURNS;
+            Stage::copy(a, rows, K, chunk * TURNS * depth, (left < TURNS ? left : TURNS) * depth, whole,
+                        Stage::at(shared, chunk));
         };
         auto next = [&](int chunk) {  // chunk lies there for all; the one after it is on its way
             Stage::wait();
@@ -187,19 +211,18 @@ struct GlResident {
         };
         copy(0);
 #pragma unroll
-        for (int chunk = 0; chunk < HELD / TURNS; ++chunk) {
-            if (chunk >= chunks) break;
+        for (int chunk = 0; chunk * TURNS < HELD; ++chunk) {
             const T* left = next(chunk);
 #pragma unroll
-            for (int turn = 0; turn < TURNS; ++turn) {
-                if (chunk * TURNS + turn >= steps) break;
+            for (int turn = 0; turn < TURNS && chunk * TURNS + turn < HELD; ++turn)
                 multiply(held[chunk * TURNS + turn], left + turn * depth);
-            }
         }
-        for (int chunk = HELD / TURNS; chunk < chunks; ++chunk) {
-            const T* left = next(chunk);
 #pragma unroll 1
-            for (int turn = 0; turn < TURNS && chunk * TURNS + turn < steps; ++turn) {
+        for (int chunk = HELD / TURNS; HELD < STEPS && chunk < chunks; ++chunk) {
+            const T* left = next(chunk);
+            const int turns = STEPS - chunk * TURNS < TURNS ? STEPS - chunk * TURNS : TURNS;
+#pragma unroll 1
+            for (int turn = 0; turn < turns; ++turn) {
                 GlFour<T> right[4];
 #pragma unroll
                 for (int k = 0; k < 4; ++k) right[k] = *spare(shared, chunk * TURNS + turn, k);

@@ -1,26 +1,31 @@
-// The product of resident.cuh on tensor cores: a warp owns FN fragments side by side and every KS-th of the depth.
+// The product of resident.cuh on tensor cores: a warp owns FN tiles of eight columns side by side and every KS-th piece
+// of the depth, D fragments deep.
 //
-// The held part of B is fragments; the rest lies in shared memory as [BN][its depth].  Half with float sums, or float
-// rounded to TF32 with float sums.
+// The held part of B is fragments; the rest lies in shared memory as [BN][its depth].  Where a warp has the whole depth
+// (KS is 1: the gates of a forward step) its sums are handed on from the registers where they are, else the parts of
+// the warps are added as in resident.cuh.
 #ifndef GPULSTM_RESIDENT_TENSOR_CUH
 #define GPULSTM_RESIDENT_TENSOR_CUH
 
+#include "cuda/mma.cuh"
 #include "cuda/resident.cuh"
-#include "cuda/tensor.cuh"
 
-template <typename T, int BM_, int BN_, int WN, int KS, int TURNS, int HELD>
+template <typename T, int BM_, int BN_, int WN, int KS, int TURNS, int HELD, int STEPS>
 struct GlResidentTensor {
-    typedef GlFragment<T> Kind;
+    typedef GlFragment<T> Fragment;
     enum : int {
         BM = BM_,
         BN = BN_,
         threads = 32 * WN * KS,
         FM = BM / 16,
-        FN = BN / 16 / WN,
-        depth = Kind::depth * KS,  // of a step
+        FN = BN / 8 / WN,
+        D = KS < 4 ? 4 / KS : 1,
+        piece = Fragment::depth * D,
+        depth = piece * KS,                        // of a step
+        chains = FM * FN < 4 ? 4 / (FM * FN) : 1,  // sums that do not wait for one another
         pad = 16 / (int)sizeof(T),
-        row = BN + 4,  // of the sums
-        sums = KS * BM * row * 4
+        row = BN + 8,  // of the parts, so that what a warp stores at once lies in different banks
+        sums = KS > 1 ? KS * BM * row * 4 : 0
     };
     typedef GlStage<T, BM, depth * TURNS, threads> Stage;
     enum : int {
@@ -29,15 +34,15 @@ struct GlResidentTensor {
         most = (int)sums > 2 * (int)Stage::bytes ? (int)sums : 2 * (int)Stage::bytes,
         tiles = most > (int)loads ? most : (int)loads,
         parts = (tiles + 15) / 16 * 16,
-        work = (parts + threads * 16 + 31) / 32 * 32
+        work = (parts + (KS > 1 ? threads * 16 : 0) + 31) / 32 * 32,
+        pitch_spare = (STEPS - HELD) * depth + pad  // of the part in shared memory
     };
-    static_assert(HELD % TURNS == 0, "the registers hold whole chunks");
-    static_assert(BN % (16 * WN) == 0 && BM % 16 == 0, "a tile is whole fragments");
-    typedef gl_wmma::fragment<gl_wmma::matrix_a, 16, 16, Kind::depth, typename Kind::type, gl_wmma::row_major> Left;
-    typedef gl_wmma::fragment<gl_wmma::matrix_b, 16, 16, Kind::depth, typename Kind::type, gl_wmma::col_major> Right;
+    static_assert(HELD == STEPS || HELD % TURNS == 0, "the registers hold whole chunks");
+    static_assert(BN % (8 * WN) == 0 && BM % 16 == 0, "a tile is whole fragments");
+    typedef unsigned int Right[FN][D][2];
 
-    Right held[HELD ? HELD : 1][FN];
-    int steps, pitch;  // pitch: of the part in shared memory
+    Right held[HELD ? HELD : 1];
+    float total[FM][FN][4];
 
     GL_INLINE T* spare(unsigned char* shared) const { return (T*)(shared + work); }
 
@@ -51,94 +56,119 @@ struct GlResidentTensor {
         }
     }
 
+    // This warp's fragments of a step; `from`: its columns and its piece.
     static GL_INLINE void take(Right& right, const T* from, int pitch) {
-        gl_wmma::load_matrix_sync(right, from, pitch);
-        Kind::round(right);
+#pragma unroll
+        for (int j = 0; j < FN; ++j) {
+            if constexpr (D == 1) {
+                Fragment::right_deep(right[j][0], from + j * 8 * pitch, pitch);
+            } else {
+#pragma unroll
+                for (int d = 0; d < D; d += 2) {
+                    unsigned int two[4];
+                    Fragment::right_deep(two, from + j * 8 * pitch + d * Fragment::depth, pitch);
+#pragma unroll
+                    for (int i = 0; i < 4; ++i) right[j][d + i / 2][i % 2] = two[i];
+                }
+            }
+        }
     }
 
     GL_INLINE void load(const GlMatrix<T>& b, int n0, int K, unsigned char* shared) {
-        const int warp = threadIdx.x / 32, column = warp % WN * FN * 16, k = warp / WN * Kind::depth;
-        steps = (K + depth - 1) / depth;
-        pitch = (steps - HELD) * depth + pad;
+        const int warp = threadIdx.x / 32, column = warp % WN * FN * 8, k = warp / WN * piece;
 #pragma unroll
         for (int step = 0; step < HELD; ++step) {
             turned(b, n0, step * depth, depth, (T*)shared, pitch_load);
             __syncthreads();
-#pragma unroll
-            for (int j = 0; j < FN; ++j)
-                take(held[step][j], (const T*)shared + (column + j * 16) * pitch_load + k, pitch_load);
+            take(held[step], (const T*)shared + column * pitch_load + k, pitch_load);
             __syncthreads();
         }
-        if (steps > HELD) turned(b, n0, HELD * depth, (steps - HELD) * depth, spare(shared), pitch);
+        if (STEPS > HELD) turned(b, n0, HELD * depth, (STEPS - HELD) * depth, spare(shared), pitch_spare);
         __syncthreads();
     }
 
     GL_INLINE void product(const T* a, int rows, int K, bool whole, unsigned char* shared) {
-        namespace wmma = gl_wmma;
-        const int warp = threadIdx.x / 32, slice = warp / WN, column = warp % WN * FN * 16;
-        const int chunks = (steps + TURNS - 1) / TURNS;
-        wmma::fragment<wmma::accumulator, 16, 16, Kind::depth, float> acc[FM][FN];
+        const int warp = threadIdx.x / 32, slice = warp / WN, column = warp % WN * FN * 8;
+        constexpr int chunks = (STEPS + TURNS - 1) / TURNS;
+        float acc[chains][FM][FN][4] = {};
+        auto multiply = [&](const Right& right, const T* from, int first) {  // `first`: of its fragments' chains
 #pragma unroll
-        for (int i = 0; i < FM; ++i)
+            for (int d = 0; d < D; ++d)
 #pragma unroll
-            for (int j = 0; j < FN; ++j) wmma::fill_fragment(acc[i][j], 0.0f);
-        auto multiply = [&](const Right(&right)[FN], const T* from) {
+                for (int i = 0; i < FM; ++i) {
+                    unsigned int left[4];
+                    Fragment::left(left, from + i * 16 * Stage::pitch + d * Fragment::depth, Stage::pitch);
 #pragma unroll
-            for (int i = 0; i < FM; ++i) {
-                Left left;
-                wmma::load_matrix_sync(left, from + i * 16 * Stage::pitch, Stage::pitch);
-                Kind::round(left);
-#pragma unroll
-                for (int j = 0; j < FN; ++j) wmma::mma_sync(acc[i][j], left, right[j], acc[i][j]);
-            }
+                    for (int j = 0; j < FN; ++j)
+                        gl_mma<T>(acc[(first + d) % chains][i][j], left, right[j][d][0], right[j][d][1]);
+                }
         };
         auto copy = [&](int chunk) {  // no more of a chunk than the steps that are left
-            const int left = steps - chunk * TURNS, k0 = chunk * TURNS * depth;
-            Stage::copy(a, rows, K, k0, (left < TURNS ? left : TURNS) * depth, whole, Stage::at(shared, chunk));
+            const int left = STEPS - chunk * TURNS;
+            Stage::copy(a, rows, K, chunk * TURNS * depth, (left < TURNS ? left : TURNS) * depth, whole,
+                        Stage::at(shared, chunk));
         };
         auto next = [&](int chunk) {  // as in resident.cuh
             Stage::wait();
             __syncthreads();
             if (chunk + 1 < chunks) copy(chunk + 1);
-            return Stage::at(shared, chunk) + slice * Kind::depth;
+            return Stage::at(shared, chunk) + slice * piece;
         };
         copy(0);
 #pragma unroll
-        for (int chunk = 0; chunk < HELD / TURNS; ++chunk) {
-            if (chunk >= chunks) break;
+        for (int chunk = 0; chunk * TURNS < HELD; ++chunk) {
             const T* left = next(chunk);
 #pragma unroll
-            for (int turn = 0; turn < TURNS; ++turn) {
-                if (chunk * TURNS + turn >= steps) break;
-                multiply(held[chunk * TURNS + turn], left + turn * depth);
-            }
+            for (int turn = 0; turn < TURNS && chunk * TURNS + turn < HELD; ++turn)
+                multiply(held[chunk * TURNS + turn], left + turn * depth, turn * D);
         }
-        for (int chunk = HELD / TURNS; chunk < chunks; ++chunk) {
-            const T* left = next(chunk);
 #pragma unroll 1
-            for (int turn = 0; turn < TURNS && chunk * TURNS + turn < steps; ++turn) {
-                const T* from = spare(shared) + column * pitch;
-                const int k = (chunk * TURNS + turn - HELD) * depth + slice * Kind::depth;
-                Right right[FN];
-#pragma unroll
-                for (int j = 0; j < FN; ++j) take(right[j], from + j * 16 * pitch + k, pitch);
-                multiply(right, left + turn * depth);
+        for (int chunk = HELD / TURNS; HELD < STEPS && chunk < chunks; ++chunk) {
+            const T* left = next(chunk);
+            const int turns = STEPS - chunk * TURNS < TURNS ? STEPS - chunk * TURNS : TURNS;
+#pragma unroll 1
+            for (int turn = 0; turn < turns; ++turn) {
+                const int k = (chunk * TURNS + turn - HELD) * depth + slice * piece;
+                Right right;
+                take(right, spare(shared) + column * pitch_spare + k, pitch_spare);
+                multiply(right, left + turn * depth, 0);
             }
         }
-        __syncthreads();  // the sums lie where the chunks were
-        float* to = (float*)shared + slice * BM * row + column;
 #pragma unroll
         for (int i = 0; i < FM; ++i)
 #pragma unroll
             for (int j = 0; j < FN; ++j)
-                wmma::store_matrix_sync(to + i * 16 * row + j * 16, acc[i][j], row, wmma::mem_row_major);
+#pragma unroll
+                for (int k = 0; k < 4; ++k) {
+                    total[i][j][k] = acc[0][i][j][k];
+#pragma unroll
+                    for (int chain = 1; chain < chains; ++chain) total[i][j][k] += acc[chain][i][j][k];
+                }
+        __syncthreads();  // the parts, or what the next product reads, lie where the chunks were
+        if constexpr (KS > 1)
+            gl_hand_on<2>(total, slice * BM, column, [&](int at, int to, const float* pair) {
+                *(GlTwo*)((float*)shared + at * row + to) = GlTwo{pair[0], pair[1]};
+            });
     }
 
     template <int OUT, class Write>
-    GL_INLINE void finish(unsigned char* shared, bool any, const Write& write) const {
-        gl_gather<float, BM, BN, KS, BM * row, row, threads, OUT>((const float*)shared, (float*)(shared + parts), any,
-                                                                  write);
+    GL_INLINE void finish(unsigned char* shared, bool any, const Write& write) {
+        if constexpr (KS > 1) {
+            gl_gather<float, BM, BN, KS, BM * row, row, threads, OUT>((const float*)shared, (float*)(shared + parts),
+                                                                      any, write);
+        } else {
+            if (!any) {
+#pragma unroll
+                for (int i = 0; i < FM * FN * 4; ++i) total[i / 4 / FN][i / 4 % FN][i % 4] = 0.0f;
+            }
+            gl_hand_on<OUT>(total, 0, threadIdx.x / 32 * FN * 8, write);
+        }
     }
+
+  private:
+    struct alignas(8) GlTwo {
+        float first, second;
+    };
 };
 
 #endif

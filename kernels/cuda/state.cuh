@@ -11,33 +11,37 @@
 
 #include "equations/gates.h"
 
-// Where element e of step t lies: `row`, `unit`; `at` in [T][B][H]; `from`, `to` in [T+1][B][H].
+// Where element e of step t lies: `row`, `unit`; `before` numbers of [T][B][H] come before step t, `at` is in it;
+// `from`, `to` are in [T+1][B][H].  Within a step 32 bits are enough, which passes.py checks.
 struct GlPlace {
-    long long e, row, unit, units, t, at, from, to;
+    unsigned int e, row, unit, units;
+    long long t, before, at, from, to;
 };
 
-GL_INLINE GlPlace gl_place_at(long long row, long long unit, long long rows, long long units, long long t,
+GL_INLINE GlPlace gl_place_at(unsigned int row, unsigned int unit, unsigned int rows, unsigned int units, long long t,
                               bool reverse) {
     GlPlace p;
-    long long size = rows * units, e = row * units + unit, after = (t + 1) * size + e;
-    p.e = e;
+    const long long size = rows * units;
+    p.e = row * units + unit;
     p.row = row;
     p.unit = unit;
     p.units = units;
     p.t = t;
-    p.at = t * size + e;
+    p.before = t * size;
+    p.at = p.before + p.e;
+    const long long after = p.at + size;
     p.from = reverse ? after : p.at;
     p.to = reverse ? p.at : after;
     return p;
 }
 
-GL_INLINE GlPlace gl_place(long long e, long long rows, long long units, long long t, bool reverse) {
+GL_INLINE GlPlace gl_place(unsigned int e, unsigned int rows, unsigned int units, long long t, bool reverse) {
     return gl_place_at(e / units, e % units, rows, units, t, reverse);
 }
 
 // Element e of gate k in a matrix [T][B][gates * H].
-GL_INLINE long long gl_gate(const GlPlace& p, long long rows, int gates, int k) {
-    return ((p.t * rows + p.row) * gates + k) * p.units + p.unit;
+GL_INLINE long long gl_gate(const GlPlace& p, int gates, int k) {
+    return p.before * gates + ((p.row * gates + k) * p.units + p.unit);
 }
 
 // What a step does besides the cell.  Zoneout is a mask in training and the weight of the old state outside it.
@@ -93,29 +97,29 @@ GL_INLINE R gl_load_dh(const GlOptions<T>& o, const GlPlace& p, const T* dh, con
 // ---- forward: gates holds a = x W_x + b, plus the recurrent product where u is null; it is left with the gates ----
 // The functions named _on take the recurrent product in registers, `u`; those above them load it from memory.
 template <typename T, typename R>
-GL_INLINE void gl_lstm_step_on(const GlOptions<T>& o, const GlPlace& p, long long rows, T* gates, const R* u, T* hs,
-                               T* vs, T* y, const R* c_from, R* c_to) {
+GL_INLINE void gl_lstm_step_on(const GlOptions<T>& o, const GlPlace& p, T* gates, const R* u, T* hs, T* vs, T* y,
+                               const R* c_from, R* c_to) {
     R z[4];
-    for (int k = 0; k < 4; ++k) z[k] = (R)gates[gl_gate(p, rows, 4, k)] + u[k];
+    for (int k = 0; k < 4; ++k) z[k] = (R)gates[gl_gate(p, 4, k)] + u[k];
     R c_old = c_from[p.e], c;
     R h = gl_lstm(z[0], z[1], z[2], z[3], c_old, c);
-    for (int k = 0; k < 4; ++k) gates[gl_gate(p, rows, 4, k)] = (T)z[k];
+    for (int k = 0; k < 4; ++k) gates[gl_gate(p, 4, k)] = (T)z[k];
     c_to[p.e] = gl_valid(o, p) ? gl_blend(c, c_old, o.keep_c, o.hold_c, p) : c_old;
     gl_store_h(o, p, h, (R)hs[p.from], hs, vs, y);
 }
 
 template <typename T, typename R>
-GL_INLINE void gl_gru_step_on(const GlOptions<T>& o, const GlPlace& p, long long rows, T* gates, const R* u,
-                              const T* b_hn, T* s_saved, T* hs, T* vs, T* y) {
+GL_INLINE void gl_gru_step_on(const GlOptions<T>& o, const GlPlace& p, T* gates, const R* u, const T* b_hn, T* s_saved,
+                              T* hs, T* vs, T* y) {
     R z[3];
-    for (int k = 0; k < 3; ++k) z[k] = (R)gates[gl_gate(p, rows, 3, k)];
+    for (int k = 0; k < 3; ++k) z[k] = (R)gates[gl_gate(p, 3, k)];
     R s = u[2];
     if (b_hn) s += (R)b_hn[p.unit];
     z[0] += u[0];
     z[1] += u[1];
     R h_old = (R)hs[p.from];
     R h = gl_gru(z[0], z[1], z[2], s, h_old);
-    for (int k = 0; k < 3; ++k) gates[gl_gate(p, rows, 3, k)] = (T)z[k];
+    for (int k = 0; k < 3; ++k) gates[gl_gate(p, 3, k)] = (T)z[k];
     if (s_saved) s_saved[p.at] = (T)s;
     gl_store_h(o, p, h, h_old, hs, vs, y);
 }
@@ -128,19 +132,19 @@ GL_INLINE void gl_rnn_step_on(const GlOptions<T>& o, const GlPlace& p, bool relu
 }
 
 template <typename T, typename R>
-GL_INLINE void gl_lstm_step(const GlOptions<T>& o, const GlPlace& p, long long rows, T* gates, const T* u, T* hs, T* vs,
-                            T* y, const R* c_from, R* c_to) {
+GL_INLINE void gl_lstm_step(const GlOptions<T>& o, const GlPlace& p, T* gates, const T* u, T* hs, T* vs, T* y,
+                            const R* c_from, R* c_to) {
     R product[4];
     for (int k = 0; k < 4; ++k) product[k] = u ? (R)u[(p.row * 4 + k) * p.units + p.unit] : R(0);
-    gl_lstm_step_on(o, p, rows, gates, product, hs, vs, y, c_from, c_to);
+    gl_lstm_step_on(o, p, gates, product, hs, vs, y, c_from, c_to);
 }
 
 template <typename T, typename R>
-GL_INLINE void gl_gru_step(const GlOptions<T>& o, const GlPlace& p, long long rows, T* gates, const T* u, const T* b_hn,
-                           T* s_saved, T* hs, T* vs, T* y) {
+GL_INLINE void gl_gru_step(const GlOptions<T>& o, const GlPlace& p, T* gates, const T* u, const T* b_hn, T* s_saved,
+                           T* hs, T* vs, T* y) {
     R product[3];
     for (int k = 0; k < 3; ++k) product[k] = (R)u[(p.row * 3 + k) * p.units + p.unit];
-    gl_gru_step_on(o, p, rows, gates, product, b_hn, s_saved, hs, vs, y);
+    gl_gru_step_on(o, p, gates, product, b_hn, s_saved, hs, vs, y);
 }
 
 template <typename T, typename R>
@@ -159,29 +163,29 @@ GL_INLINE R gl_fresh(const GlOptions<T>& o, const GlPlace& p, const bool* keep, 
 // The functions named _on take dh, read the gates in one place and write their gradients in another (which may be the
 // same), and return what reaches h_{t-1} around the product; those below them keep it in dh.
 template <typename T, typename R>
-GL_INLINE R gl_lstm_step_backward_on(const GlOptions<T>& o, const GlPlace& p, long long rows, const T* gates, T* dgates,
+GL_INLINE R gl_lstm_step_backward_on(const GlOptions<T>& o, const GlPlace& p, const T* gates, T* dgates,
                                      const R* c_from, R dh, R* dc) {
     R z[4], d = dc[p.e];
-    for (int k = 0; k < 4; ++k) z[k] = (R)gates[gl_gate(p, rows, 4, k)];
+    for (int k = 0; k < 4; ++k) z[k] = (R)gates[gl_gate(p, 4, k)];
     R fresh_h = gl_fresh(o, p, o.keep_h, dh), fresh_c = gl_fresh(o, p, o.keep_c, d);
     // The cell's own c_t again, from what was read anyway: zoneout or a row's end may have replaced the stored one.
     R c_old = c_from[p.e], c = gl_lstm_memory(z[0], z[1], z[2], c_old);
     R dc_old = gl_lstm_backward(z[0], z[1], z[2], z[3], c_old, c, fresh_h, fresh_c);
-    for (int k = 0; k < 4; ++k) dgates[gl_gate(p, rows, 4, k)] = (T)z[k];
+    for (int k = 0; k < 4; ++k) dgates[gl_gate(p, 4, k)] = (T)z[k];
     dc[p.e] = dc_old + (d - fresh_c);
     return dh - fresh_h;
 }
 
 template <typename T, typename R>
-GL_INLINE R gl_gru_step_backward_on(const GlOptions<T>& o, const GlPlace& p, long long rows, const T* gates, T* dgates,
+GL_INLINE R gl_gru_step_backward_on(const GlOptions<T>& o, const GlPlace& p, const T* gates, T* dgates,
                                     const T* s_saved, T* du, const T* hs, R dh) {
     R z[3], s = (R)s_saved[p.at];
-    for (int k = 0; k < 3; ++k) z[k] = (R)gates[gl_gate(p, rows, 3, k)];
+    for (int k = 0; k < 3; ++k) z[k] = (R)gates[gl_gate(p, 3, k)];
     R fresh = gl_fresh(o, p, o.keep_h, dh);
     R dh_old = gl_gru_backward(z[0], z[1], z[2], s, (R)hs[p.from], fresh);
     for (int k = 0; k < 3; ++k) {
-        dgates[gl_gate(p, rows, 3, k)] = (T)z[k];
-        du[gl_gate(p, rows, 3, k)] = (T)(k == 2 ? s : z[k]);
+        dgates[gl_gate(p, 3, k)] = (T)z[k];
+        du[gl_gate(p, 3, k)] = (T)(k == 2 ? s : z[k]);
     }
     return dh_old + (dh - fresh);
 }
@@ -195,16 +199,16 @@ GL_INLINE R gl_rnn_step_backward_on(const GlOptions<T>& o, const GlPlace& p, boo
 }
 
 template <typename T, typename R>
-GL_INLINE void gl_lstm_step_backward(const GlOptions<T>& o, const GlPlace& p, long long rows, T* gates, const R* c_from,
-                                     T* dh, const T* dv, const T* dy, R* dc) {
-    dh[p.e] = (T)gl_lstm_step_backward_on(o, p, rows, gates, gates, c_from, gl_load_dh<T, R>(o, p, dh, dv, dy), dc);
+GL_INLINE void gl_lstm_step_backward(const GlOptions<T>& o, const GlPlace& p, T* gates, const R* c_from, T* dh,
+                                     const T* dv, const T* dy, R* dc) {
+    dh[p.e] = (T)gl_lstm_step_backward_on(o, p, gates, gates, c_from, gl_load_dh<T, R>(o, p, dh, dv, dy), dc);
 }
 
 template <typename T, typename R>
-GL_INLINE void gl_gru_step_backward(const GlOptions<T>& o, const GlPlace& p, long long rows, T* gates, const T* s_saved,
-                                    T* du, const T* hs, T* dh, const T* dv, const T* dy) {
+GL_INLINE void gl_gru_step_backward(const GlOptions<T>& o, const GlPlace& p, T* gates, const T* s_saved, T* du,
+                                    const T* hs, T* dh, const T* dv, const T* dy) {
     R dh_t = gl_load_dh<T, R>(o, p, dh, dv, dy);
-    dh[p.e] = (T)gl_gru_step_backward_on(o, p, rows, gates, gates, s_saved, du, hs, dh_t);
+    dh[p.e] = (T)gl_gru_step_backward_on(o, p, gates, gates, s_saved, du, hs, dh_t);
 }
 
 template <typename T, typename R>

@@ -54,21 +54,23 @@ struct GlBackward {
 template <typename T, typename R, int CELL, int COUNT>
 struct GlForwardStep {
     const GlForward<T, R>& a;
-    long long t, row0, column0;
+    long long t;
+    unsigned int row0, column0;
 
     GL_INLINE void operator()(int row, int column, const R* sums) const {
         GlOptions<T> o = {a.lengths, a.keep_h, a.keep_c, a.hold_h, a.hold_c, a.mask};
-        long long r = row0 + row, unit = (column0 + column) / GlGates<CELL>::wide;
-        if (r >= a.rows) return;
+        const unsigned int rows = a.rows, units = a.units, r = row0 + row;
+        unsigned int unit = (column0 + column) / GlGates<CELL>::wide;
+        if (r >= rows) return;
 #pragma unroll
         for (int j = 0; j < COUNT / GlGates<CELL>::wide; ++j, ++unit) {
-            if (unit >= a.units) return;
-            GlPlace p = gl_place_at(r, unit, a.rows, a.units, t, a.reverse);
+            if (unit >= units) return;
+            GlPlace p = gl_place_at(r, unit, rows, units, t, a.reverse);
             long long from = a.slots ? p.from - p.e : 0, to = a.slots ? p.to - p.e : 0;
             if (CELL == GL_LSTM)
-                gl_lstm_step_on<T, R>(o, p, a.rows, a.gates, sums, a.hs, a.vs, a.y, a.cs + from, a.cs + to);
+                gl_lstm_step_on<T, R>(o, p, a.gates, sums, a.hs, a.vs, a.y, a.cs + from, a.cs + to);
             else if (CELL == GL_GRU)
-                gl_gru_step_on<T, R>(o, p, a.rows, a.gates, sums, a.b_hn, a.s, a.hs, a.vs, a.y);
+                gl_gru_step_on<T, R>(o, p, a.gates, sums, a.b_hn, a.s, a.hs, a.vs, a.y);
             else
                 gl_rnn_step_on<T, R>(o, p, a.relu, a.gates, sums[j], a.hs, a.vs, a.y);
         }
@@ -79,16 +81,18 @@ struct GlForwardStep {
 template <typename T, typename R, int CELL, int COUNT>
 struct GlBackwardStep {
     const GlBackward<T, R>& a;
-    long long t, row0, column0;
+    long long t;
+    unsigned int row0, column0;
 
     GL_INLINE void operator()(int row, int column, const R* sums) const {
         GlOptions<T> o = {a.lengths, a.keep_h, a.keep_c, 0.0, 0.0, a.mask};
-        long long r = row0 + row, unit = column0 + column;
-        if (r >= a.rows) return;
+        const unsigned int rows = a.rows, units = a.units, r = row0 + row;
+        unsigned int unit = column0 + column;
+        if (r >= rows) return;
 #pragma unroll
         for (int j = 0; j < COUNT; ++j, ++unit) {
-            if (unit >= a.units) return;
-            GlPlace p = gl_place_at(r, unit, a.rows, a.units, t, a.reverse);
+            if (unit >= units) return;
+            GlPlace p = gl_place_at(r, unit, rows, units, t, a.reverse);
             R dh = gl_join_dh(o, p, a.around[p.e], sums[j]);
             if (t < 0) {
                 a.dh[p.e] = (T)dh;
@@ -97,9 +101,9 @@ struct GlBackwardStep {
             dh = gl_add_dy(o, p, dh, a.dy + t * a.dy_step + r * a.dy_row + unit);
             if (CELL == GL_LSTM)
                 a.around[p.e] =
-                    gl_lstm_step_backward_on<T, R>(o, p, a.rows, a.gates, a.dgates, a.cs + (p.from - p.e), dh, a.dc);
+                    gl_lstm_step_backward_on<T, R>(o, p, a.gates, a.dgates, a.cs + (p.from - p.e), dh, a.dc);
             else if (CELL == GL_GRU)
-                a.around[p.e] = gl_gru_step_backward_on<T, R>(o, p, a.rows, a.gates, a.dgates, a.s, a.du, a.hs, dh);
+                a.around[p.e] = gl_gru_step_backward_on<T, R>(o, p, a.gates, a.dgates, a.s, a.du, a.hs, dh);
             else
                 a.around[p.e] = gl_rnn_step_backward_on<T, R>(o, p, a.relu, a.gates, a.dgates, dh);
         }

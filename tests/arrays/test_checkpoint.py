@@ -35,12 +35,12 @@ def path(tmp_path: Path) -> Path:
 
 def test_round_trip(path: Path, backend: Backend) -> None:
     checkpoint.save(path, {name: backend.from_host(value) for name, value in ARRAYS.items()}, META)
-    found, meta = checkpoint.load(path)
+    results, meta = checkpoint.load(path)
     assert meta == META
-    assert found.keys() == ARRAYS.keys()
+    assert results.keys() == ARRAYS.keys()
     for name, value in ARRAYS.items():
-        np.testing.assert_array_equal(found[name], value, strict=name != "one")
-        assert found[name].dtype == value.dtype and found[name].shape == np.shape(value)
+        np.testing.assert_array_equal(results[name], value, strict=name != "one")
+        assert results[name].dtype == value.dtype and results[name].shape == np.shape(value)
     assert os.listdir(path.parent) == [path.name]
 
 
@@ -60,9 +60,9 @@ def test_round_trip(path: Path, backend: Backend) -> None:
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_arrays_and_numbers_come_back_bit_for_bit(path: Path, values: dict[str, Any], meta: dict[str, Any]) -> None:
     checkpoint.save(path, values, meta)
-    found, again = checkpoint.load(path)
+    results, again = checkpoint.load(path)
     assert again == meta
-    assert {name: (a.dtype, a.shape, a.tobytes()) for name, a in found.items()} == {
+    assert {name: (a.dtype, a.shape, a.tobytes()) for name, a in results.items()} == {
         name: (a.dtype, a.shape, a.tobytes()) for name, a in values.items()
     }
 
@@ -70,9 +70,9 @@ def test_any_arrays_and_numbers_come_back_bit_for_bit(path: Path, values: dict[s
 def test_transposed_and_strided_arrays_keep_their_values(path: Path, rng: np.random.Generator) -> None:
     whole = rng.normal(size=(4, 6))
     checkpoint.save(path, {"t": whole.T, "s": whole[::2, ::3]}, {})
-    found, _ = checkpoint.load(path)
-    np.testing.assert_array_equal(found["t"], whole.T)
-    np.testing.assert_array_equal(found["s"], whole[::2, ::3])
+    results, _ = checkpoint.load(path)
+    np.testing.assert_array_equal(results["t"], whole.T)
+    np.testing.assert_array_equal(results["s"], whole[::2, ::3])
 
 
 def test_weights_that_are_not_finite_are_kept(path: Path) -> None:
@@ -104,8 +104,8 @@ def test_a_failure_leaves_the_old_file(
             patch.setattr(os, "fdopen", failing)
         else:
             patch.setattr(os, stage, fail)
-        wanted = KeyboardInterrupt if isinstance(failure, KeyboardInterrupt) else CheckpointError
-        with pytest.raises(wanted):
+        expected = KeyboardInterrupt if isinstance(failure, KeyboardInterrupt) else CheckpointError
+        with pytest.raises(expected):
             checkpoint.save(path, ARRAYS, {"epoch": 2})
     assert path.read_bytes() == before
     assert os.listdir(path.parent) == [path.name]

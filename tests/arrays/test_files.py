@@ -254,8 +254,8 @@ def test_a_folder_is_kept_for_one_process(tmp_path: Path) -> None:
             pass
         (folder / "result").touch()
     assert os.listdir(folder) == ["result"]
-    with files.locked(tmp_path / "empty", DataError):
-        pass
+    with files.locked(tmp_path / "deep" / "empty", DataError):
+        assert os.listdir(tmp_path / "deep" / "empty") == [files.LOCK]
     assert os.listdir(tmp_path) == ["run"]
     with pytest.raises(DataError, match="is a file, expected a folder"), files.locked(folder / "result", DataError):
         pass

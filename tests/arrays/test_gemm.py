@@ -37,11 +37,11 @@ def test_own_product(
     want = (a.T if transa else a).astype("f8") @ (b.T if transb else b).astype("f8")
     allowed = PRODUCT["TF32" if gemm.is_tensor(tile) and dtype == "float32" else dtype]
     out = backend.from_host(c)
-    place = backend.from_host
-    got = gemm.matmul(backend, place(a), place(b), "own", transa=transa, transb=transb)
-    gemm.gemm(backend, place(a), place(b), out, products="own", transa=transa, transb=transb, accumulate=True)
-    for found, wanted in ((got, want), (out, want + c)):
-        assert np.abs(to_host(found) - wanted).max() <= allowed * max(1.0, np.abs(wanted).max())
+    put = backend.from_host
+    got = gemm.matmul(backend, put(a), put(b), "own", transa=transa, transb=transb)
+    gemm.gemm(backend, put(a), put(b), out, products="own", transa=transa, transb=transb, accumulate=True)
+    for results, expected in ((got, want), (out, want + c)):
+        assert np.abs(to_host(results) - expected).max() <= allowed * max(1.0, np.abs(expected).max())
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -51,8 +51,8 @@ def test_affine(dtype: str, products: gemm.Products, bias: bool, rng: np.random.
     backend = resolve("cuda")
     x, w, b = (rng.normal(size=size).astype(dtype) for size in ((3, 5, 7), (7, 9), (9,)))
     out = backend.empty((3, 5, 9), dtype)
-    place = backend.from_host
-    gemm.affine(backend, place(x), place(w), place(b) if bias else None, out, products)
+    put = backend.from_host
+    gemm.affine(backend, put(x), put(w), put(b) if bias else None, out, products)
     want = x.astype("f8") @ w.astype("f8") + (b if bias else 0)
     assert np.abs(to_host(out) - want).max() <= PRODUCT[dtype] * np.abs(want).max()
 
@@ -85,10 +85,10 @@ def test_many_rows_and_few_columns(bias: bool, monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(gemm, "MOST_DOWN", most)
         a = np.arange(rows, dtype="f").reshape(rows, 1) % 1000
         out = backend.empty((1, rows, 3), "float32")
-        place = backend.from_host
-        w, b = (place(np.ones(shape, "f")) for shape in ((1, 3), (3,)))
-        gemm.affine(backend, place(a[None]), w, b if bias else None, out, "own")
-        turned = gemm.matmul(backend, place(a.T), w, "own", transa=True)
+        put = backend.from_host
+        w, b = (put(np.ones(shape, "f")) for shape in ((1, 3), (3,)))
+        gemm.affine(backend, put(a[None]), w, b if bias else None, out, "own")
+        turned = gemm.matmul(backend, put(a.T), w, "own", transa=True)
         assert np.array_equal(to_host(out)[0], np.repeat(a, 3, axis=1) + bias)
         assert np.array_equal(to_host(turned), np.repeat(a, 3, axis=1))
 
@@ -96,8 +96,9 @@ def test_many_rows_and_few_columns(bias: bool, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(
     ("dtype", "capability", "expected"),
     [
-        ("float16", 61, "tensor cores take float16 from compute capability 7.0 on, the card has 6.1"),
-        ("float16", 70, None),
+        ("float16", 61, "tensor cores take float16 from compute capability 7.5 on, the card has 6.1"),
+        ("float16", 75, None),
+        ("bfloat16", 80, None),
         ("float32", 75, "tensor cores take float32 from compute capability 8.0 on, the card has 7.5"),
         ("float32", 120, None),
         ("float64", 90, "tensor cores have no float64 here"),

@@ -21,7 +21,9 @@ def test_macros_stand_before_the_text_that_they_change() -> None:
     text = module_source("cuda/fused.cu", (("GL_CELL", "0"), ("GL_T", "float")))
     assert text.startswith("#define GL_CELL 0\n#define GL_T float\n")
     half = module_source("cuda/fused.cu", (("GL_T", "__half"),))
-    assert half.startswith("#include <cuda_fp16.h>\n#define GL_HALF\n#define GL_T __half\n")
+    assert half.startswith("#include <cuda_fp16.h>\n#define GL_T __half\n")
+    bfloat = module_source("cuda/fused.cu", (("GL_T", "__nv_bfloat16"),))
+    assert bfloat.startswith("#include <cuda_bf16.h>\n#define GL_BFLOAT\n#define GL_T __nv_bfloat16\n")
 
 
 def test_no_include_of_our_own_is_left() -> None:

@@ -41,8 +41,8 @@ def plain_philox(counter: list[int], key: list[int]) -> list[int]:
 @pytest.mark.parametrize(("counter", "key", "expected"), KNOWN)
 def test_known_answers(xp, counter: str, key: str, expected: str) -> None:
     arrays = tuple(xp.asarray([word], dtype=xp.uint64) for word in words(counter))
-    found = random.philox(xp, arrays, tuple(words(key)))
-    assert [int(word[0]) for word in found] == words(expected)
+    results = random.philox(xp, arrays, tuple(words(key)))
+    assert [int(word[0]) for word in results] == words(expected)
     assert plain_philox(words(counter), words(key)) == words(expected)
 
 
@@ -123,10 +123,10 @@ def masks(stack: gl.LSTM, x: np.ndarray) -> list[np.ndarray]:
     """All masks of one training pass, on the host."""
     tape = stack.forward(gl.to_device(x, stack.backend))[2]
     saved = [scan.saved for group in tape.scans for scan in group]
-    found = [mask for each in saved for mask in each.masks if mask is not None]
+    results = [mask for each in saved for mask in each.masks if mask is not None]
     for task in (task for each in saved for task in each.tasks):
-        found += [task.recurrent_mask, task.keep_h, task.keep_c]
-    return [to_host(mask) for mask in found]
+        results += [task.recurrent_mask, task.keep_h, task.keep_c]
+    return [to_host(mask) for mask in results]
 
 
 def test_a_model_draws_the_same_masks_on_every_device(backend: Backend, rng: np.random.Generator) -> None:
@@ -143,12 +143,12 @@ def test_a_model_draws_the_same_masks_on_every_device(backend: Backend, rng: np.
     first, second = masks(here, x), masks(here, x)
     assert len(first) == 2 + 3 * 4
     np.testing.assert_array_equal(first[0], first[1])  # both directions of a layer read the same dropped input
-    for found, expected in zip(first + second, masks(host, x) + masks(host, x), strict=True):
-        np.testing.assert_array_equal(found, expected)
+    for results, expected in zip(first + second, masks(host, x) + masks(host, x), strict=True):
+        np.testing.assert_array_equal(results, expected)
     assert not any(np.array_equal(one, other) for one, other in zip(first, second, strict=True))
     here.calls = 0
-    for found, expected in zip(masks(here, x), first, strict=True):
-        np.testing.assert_array_equal(found, expected)
+    for results, expected in zip(masks(here, x), first, strict=True):
+        np.testing.assert_array_equal(results, expected)
 
 
 def test_inference_draws_no_masks_and_counts_no_call(rng: np.random.Generator) -> None:
@@ -164,8 +164,8 @@ def test_native_masks_are_those_of_array_code() -> None:
     backend = resolve("cpu")
     for shape, first in [((5, 3, 7), 2), ((0, 3), 0), ((4, 1), 9), ((3, 0, 2), 0), ((300, 40, 33), 2**31)]:
         for rate in (0.0, 0.3, 0.999999):
-            found = random.keep_mask(backend, rate, shape, KEY, first)
-            assert np.array_equal(found, random.keep(np, rate, shape, KEY, first))
+            results = random.keep_mask(backend, rate, shape, KEY, first)
+            assert np.array_equal(results, random.keep(np, rate, shape, KEY, first))
 
 
 def test_generators_repeat_and_differ_by_stream() -> None:

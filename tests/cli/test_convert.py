@@ -78,8 +78,8 @@ def test_a_keras_archive(run: Run, tmp_path: Path) -> None:
     assert run(GOLDEN_FOLDER / "interop_keras.keras", tmp_path / "a.onnx", "--no-check")[0] == 0
     net = from_keras(GOLDEN_FOLDER / "interop_keras.keras", device="cpu")
     x = np.random.default_rng(4).normal(size=(6, 2, 2)).astype("f4")
-    found = from_onnx(tmp_path / "a.onnx", device="cpu").run([x])[0]
-    np.testing.assert_allclose(found.reshape(2, 3), net(x)[0], rtol=1e-5, atol=1e-6)
+    results = from_onnx(tmp_path / "a.onnx", device="cpu").run([x])[0]
+    np.testing.assert_allclose(results.reshape(2, 3), net(x)[0], rtol=1e-5, atol=1e-6)
 
 
 def test_a_forecaster(run: Run, tmp_path: Path) -> None:
@@ -91,8 +91,8 @@ def test_a_forecaster(run: Run, tmp_path: Path) -> None:
     assert run(tmp_path / "forecaster.safetensors", tmp_path / "a.onnx")[0] == 0
     model = forecaster.fitted.network
     x = np.random.default_rng(4).normal(size=(8, 3, model.config.stack.input_size)).astype("f4")
-    found = from_onnx(tmp_path / "a.onnx", device="cpu").run([x])[0]
-    np.testing.assert_allclose(found, model.forward(x)[0], rtol=1e-5, atol=1e-6)
+    results = from_onnx(tmp_path / "a.onnx", device="cpu").run([x])[0]
+    np.testing.assert_allclose(results, model.forward(x)[0], rtol=1e-5, atol=1e-6)
 
 
 def test_a_mixture_gives_its_network_and_says_what_is_missing(run: Run, tmp_path: Path) -> None:

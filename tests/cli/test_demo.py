@@ -46,9 +46,9 @@ def test_everything_is_written(small: None, tmp_path: Path) -> None:
 def test_without_matplotlib_only_the_pictures_are_missing(
     small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = importlib.util.find_spec
+    find = importlib.util.find_spec
     monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name, *rest: None if name == "matplotlib" else found(name, *rest)
+        importlib.util, "find_spec", lambda name, *rest: None if name == "matplotlib" else find(name, *rest)
     )
     result = gpulstm.cli.demo.run(tmp_path, quiet=True, device="cpu")
     assert set(result.files) == {"model", "forecast", "backtest", "history"}

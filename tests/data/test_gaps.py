@@ -55,6 +55,9 @@ def test_mostly_gaps_are_refused() -> None:
     with pytest.raises(DataError, match=r"mostly gaps: 75 % of the values of y"):
         load_series({"day": DAYS, "y": np.where(np.arange(12) % 4, np.nan, 1.0)})
     assert load_series(table([0, 1, 11]), missing="forward").rows == 12
+    numbered = load_series(table([0, 1, 11]), time="none")
+    assert numbered.rows == 3 and numbered.time is None
+    assert load_series(table([3, 7]), like=numbered).time is None
     with pytest.raises(DataError, match=r"10 rows were missing .*; missing='auto' would mask them"):
         load_series(table([0, 11]), missing="refuse", freq="D")
 

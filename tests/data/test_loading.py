@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gpulstm.data.following import known_ahead, new_rows
+from gpulstm.data.future import known_ahead, new_rows
 from gpulstm.data.loading import load_series
 from gpulstm.errors import ConfigError, DataError
 

@@ -9,7 +9,7 @@ from dateutil.relativedelta import relativedelta
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpulstm.data.time_axis import Step, at, follow, given_step, infer_step, month_days, positions
+from gpulstm.data.time_axis import Axis, Step, at, given_step, infer_step, month_days, positions
 from gpulstm.data.times import TimeForm
 from gpulstm.errors import ConfigError, DataError
 
@@ -21,6 +21,11 @@ OFFSETS = (
 )
 ZONES = (None, "UTC", "America/New_York", "Europe/Berlin", "Australia/Sydney", "Asia/Kolkata")
 ROWS, AHEAD = 48, 12
+
+
+def follow(step: Step, last: np.ndarray, count: int, form: TimeForm, days: np.ndarray | None = None) -> np.ndarray:
+    """The times after the last rows of some series."""
+    return Axis(step, form, days).after(last, count)
 
 
 def utc(index: pd.DatetimeIndex) -> np.ndarray:
@@ -98,6 +103,33 @@ def test_one_step_serves_series_that_stand_on_other_days() -> None:
     ahead = follow(step, time[[5, 11]], 8, form, month_days(step, time, offsets, form))
     assert ahead[0, 7] == np.datetime64("2024-02-29")
     assert ahead[1, 7] == np.datetime64("2024-02-12")
+
+
+@pytest.mark.parametrize("zone", [None, "America/New_York", "Europe/Berlin", "Australia/Sydney"])
+@pytest.mark.parametrize(
+    ("freq", "first", "last", "days"),
+    [
+        ("5min", "09:30", "16:00", 5),
+        ("30min", "09:30", "15:30", 5),
+        ("h", "00:00", "23:00", 5),
+        ("h", "08:00", "19:00", 7),
+    ],
+)
+def test_hours_of_a_market_or_a_shop_have_no_gaps(
+    freq: str, first: str, last: str, days: int, zone: str | None
+) -> None:
+    index = pd.date_range("2024-03-04", "2024-04-12 23:59", freq=freq, tz=zone)
+    index = index[index.day_of_week < days]
+    index = index[index.indexer_between_time(first, last)]
+    time, form, rows = utc(index), TimeForm(zone=zone), len(index) - 200
+    keep = np.delete(np.arange(rows), [3, 40, 41, rows - 5])  # holidays and gaps are rows that are missing
+    for chosen in (np.arange(rows), keep):
+        offsets = np.array([0, len(chosen)])
+        step = infer_step(time[chosen], offsets, form)
+        place, off = positions(step, time[chosen], offsets, form)
+        assert not off.any()
+        np.testing.assert_array_equal(place, chosen)
+        np.testing.assert_array_equal(follow(step, time[chosen][-1:], 200, form)[0], time[rows:])
 
 
 def test_numbers() -> None:

@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from gpulstm.data.frames import Source
+from gpulstm.data.options import TableOptions
 from gpulstm.data.time_column import TimeColumn
 from gpulstm.data.times import TimeForm, format_time
 from gpulstm.errors import DataError
@@ -16,11 +18,20 @@ from gpulstm.errors import DataError
 
 def read(values: Any, *, parts: int = 1, **options: Any) -> tuple[np.ndarray, TimeForm, list[str]]:
     """A column read in some parts: its times, their form, and what was noted."""
-    column = TimeColumn(
-        "t", "x.csv", options.get("time_format"), options.get("dayfirst"), "row", 2, options.get("file", True)
+    table = pd.Series(values)
+    rows = np.array_split(np.arange(len(table)), parts)
+    source = Source(
+        "x.csv",
+        ["t"],
+        table.head().to_frame(),
+        lambda _: ({0: table.iloc[part]} for part in rows),
+        word="row",
+        first=2,
+        file=options.pop("file", True),
     )
-    for part in np.array_split(np.arange(len(values)), parts):
-        column.add(pd.Series(values).iloc[part])
+    column = TimeColumn(source, 0, "t", TableOptions(**options))
+    for part in rows:
+        column.add(table.iloc[part], source.row_names(int(part[0])))
     time, form = column.done()
     return time, form, column.notes
 

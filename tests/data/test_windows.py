@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -147,7 +148,8 @@ def two_series(rng) -> SeriesSet:
 def prepared(series: SeriesSet, validation: float | int = 12, test: float | int = 10):
     cuts = chronological_cuts(series, validation, test)
     scaler = Scaler().fit(series.values, series.offsets, cuts.train, names=series.names, columns=series.columns)
-    windows = window_set(series, scaler.transform, context=8, horizon=4, cuts=cuts, window_scaling="standard")
+    windows = window_set(series, scaler.transform, context=8, horizon=4, cuts=cuts)
+    windows = replace(windows, window_scaling="standard")
     return cuts, scaler, parts_of(windows, cuts)
 
 

@@ -38,8 +38,8 @@ def test_the_version_is_one() -> None:
 
 
 def test_the_tools_of_pre_commit_are_those_of_the_extra() -> None:
-    wanted = re.search(r'"ruff==([\d.]+)"', (CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))
+    expected = re.search(r'"ruff==([\d.]+)"', (CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))
     hook = re.search(r"rev: v([\d.]+)", (CHECKOUT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
-    assert wanted
+    assert expected
     assert hook
-    assert wanted.group(1) == hook.group(1)
+    assert expected.group(1) == hook.group(1)

@@ -54,8 +54,8 @@ def blocks(path: Path) -> list[Block]:
     """All fenced blocks of a Markdown file, in order."""
     text = path.read_text(encoding="utf-8")
     return [
-        Block(found["mark"] or "", found["language"], found["text"], text.count("\n", 0, found.start("text")) + 1)
-        for found in FENCE.finditer(text)
+        Block(match["mark"] or "", match["language"], match["text"], text.count("\n", 0, match.start("text")) + 1)
+        for match in FENCE.finditer(text)
     ]
 
 

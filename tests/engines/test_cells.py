@@ -105,33 +105,33 @@ class Case:
         dx, dstart, grads = self.stack.backward(tape, self.dy, self.state(self.dend))
         dstarts = dstart if self.stack.spec.has_memory else (dstart,)
         values = {**self.stack.params, "x": self.x, "h_0": self.start[0]}
-        found = {**grads, "x": dx, "h_0": dstarts[0]}
+        results = {**grads, "x": dx, "h_0": dstarts[0]}
         if self.stack.spec.has_memory:
-            values["c_0"], found["c_0"] = self.start[1], dstarts[1]
-        return values, found
+            values["c_0"], results["c_0"] = self.start[1], dstarts[1]
+        return values, results
 
 
 def differences(loss: Callable[[], float], value: np.ndarray) -> np.ndarray:
     """The slope of `loss` along each number of `value`, which is left as it was."""
     slope, flat = np.empty(value.size), value.reshape(-1)
     assert np.shares_memory(flat, value)
-    for place in range(flat.size):
-        middle = flat[place]
-        flat[place] = middle + STEP
+    for index in range(flat.size):
+        middle = flat[index]
+        flat[index] = middle + STEP
         above = loss()
-        flat[place] = middle - STEP
-        slope[place] = (above - loss()) / (2 * STEP)
-        flat[place] = middle
+        flat[index] = middle - STEP
+        slope[index] = (above - loss()) / (2 * STEP)
+        flat[index] = middle
     return slope.reshape(value.shape)
 
 
 def check(case: Case) -> None:
-    values, found = case.gradients()
+    values, results = case.gradients()
     for name, value in values.items():
         expected = differences(case.loss, value)
         norm = np.linalg.norm(expected)
         assert norm > 1e-3, f"the loss does not depend on {name}: nothing is tested"
-        assert np.linalg.norm(found[name] - expected) <= DIFFERENCES * norm, name
+        assert np.linalg.norm(results[name] - expected) <= DIFFERENCES * norm, name
 
 
 @pytest.mark.parametrize("name", OPTIONS)
@@ -186,14 +186,14 @@ def test_kinks_are_far_away(name: str, around: dict[str, Any]) -> None:
     middle = case.loss()
     for key, value in values.items():
         flat = value.reshape(-1)
-        for place in range(flat.size):
-            old = flat[place]
-            flat[place] = old + 4 * STEP
+        for index in range(flat.size):
+            old = flat[index]
+            flat[index] = old + 4 * STEP
             above = case.loss()
-            flat[place] = old - 4 * STEP
+            flat[index] = old - 4 * STEP
             below = case.loss()
-            flat[place] = old
-            assert abs(above - 2 * middle + below) < 1e-8, f"{key}[{place}] moves the loss over a kink"
+            flat[index] = old
+            assert abs(above - 2 * middle + below) < 1e-8, f"{key}[{index}] moves the loss over a kink"
 
 
 @pytest.mark.parametrize("name", [name for name in OPTIONS if "clip" in name])

@@ -60,8 +60,8 @@ def test_all_layers_at_once_give_the_bits_of_one_after_another(cell: str, length
             y, state, _ = model.forward(x, None, rows)  # with a tape: layer by layer
             results.append([y, *np.atleast_1d(state)])
         for other in results[1:]:
-            for found, expected in zip(other, results[0], strict=True):
-                assert np.array_equal(found, expected)
+            for result, expected in zip(other, results[0], strict=True):
+                assert np.array_equal(result, expected)
 
 
 def test_products_in_parts_are_as_accurate_as_float_ones() -> None:
@@ -71,8 +71,8 @@ def test_products_in_parts_are_as_accurate_as_float_ones() -> None:
     errors = []
     for engine in ("cpu", "reference"):
         model = gl.LSTM(200, 160, device="cpu", engine=engine, seed=2)
-        found = run(model, shape)
-        errors.append({n: np.linalg.norm(found[n] - v) / np.linalg.norm(v) for n, v in exact.items()})
+        results = run(model, shape)
+        errors.append({n: np.linalg.norm(results[n] - v) / np.linalg.norm(v) for n, v in exact.items()})
     for name in exact:
         assert errors[0][name] <= 1.5 * errors[1][name], (name, errors[0][name], errors[1][name])
 
@@ -143,8 +143,8 @@ def test_a_stream_gives_the_bits_of_the_whole_sequence(cell: str, batch: int, hi
     y, state = model(x)
     step = model.stream(batch)
     assert np.array_equal(np.stack([step(x_t) for x_t in x]), y)
-    for found, expected in zip(np.atleast_1d(step.state), np.atleast_1d(state), strict=True):
-        assert np.array_equal(found, expected)
+    for results, expected in zip(np.atleast_1d(step.state), np.atleast_1d(state), strict=True):
+        assert np.array_equal(results, expected)
     half = model(x[:4])[1]
     step.reset()
     step.state = half

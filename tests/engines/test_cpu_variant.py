@@ -76,8 +76,8 @@ def test_options_give_the_same_bits_with_any_threads_and_in_segments(variant: tu
         dx, dstate, grads = again.backward(tape, dy, state)
         results.append([y, dx, grads.flat, *_parts(state), *_parts(dstate)])
     for other in results[1:]:
-        for found, expected in zip(other, results[0], strict=True):
-            assert np.array_equal(found, expected)
+        for result, expected in zip(other, results[0], strict=True):
+            assert np.array_equal(result, expected)
 
 
 @pytest.mark.parametrize("variant", [each for each in VARIANTS if "bidirectional" not in each[1]], ids=name_of)
@@ -88,14 +88,46 @@ def test_a_stream_with_options_gives_the_bits_of_the_whole_sequence(variant: tup
     y, state = model(x)
     step = model.stream(3)
     assert np.array_equal(np.stack([step(x_t) for x_t in x]), y)
-    for found, expected in zip(_parts(step.state), _parts(state), strict=True):
-        assert np.array_equal(found, expected)
+    for results, expected in zip(_parts(step.state), _parts(state), strict=True):
+        assert np.array_equal(results, expected)
     step.reset()
     step.state = model(x[:4])[1]
     out = np.empty_like(y[0])
     for x_t, y_t in zip(x[4:], y[4:], strict=True):
         assert step(x_t, out=out) is out
         assert np.array_equal(out, y_t)
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=name_of)
+def test_gradients_are_central_differences(variant: tuple[str, dict[str, Any]]) -> None:
+    cell, options = variant
+    rng = np.random.default_rng(3)
+    model = WITH_RELU[cell](3, 5, device="cpu", engine="cpu", dtype="float64", seed=2, **options)
+    model.params.flat[...] += rng.normal(0, 0.2, model.params.flat.shape)
+    x, lengths = rng.standard_normal((4, 3, 3)), np.array([4, 2, 3])
+    state = tuple(rng.normal(0, 0.5, part.shape) for part in _parts(model.zero_state(3)))
+    y, end, tape = model.forward(x, _whole(state), lengths, number=7)  # the number fixes all masks
+    dy, dend = rng.standard_normal(y.shape), tuple(rng.standard_normal(part.shape) for part in _parts(end))
+    dx, dstate, grads = model.backward(tape, dy, _whole(dend))
+
+    def objective() -> float:
+        y, end, _ = model.forward(x, _whole(state), lengths, number=7)
+        return float((y * dy).sum() + sum((part * d).sum() for part, d in zip(_parts(end), dend, strict=True)))
+
+    pairs = [(x, dx), *zip(state, _parts(dstate), strict=True), *((model.params[name], grads[name]) for name in grads)]
+    for values, gradient in pairs:
+        for place in rng.choice(values.size, min(values.size, 5), replace=False):
+            at = np.unravel_index(place, values.shape)
+            kept, slopes = values[at], []
+            for step in (1e-6, -1e-6):
+                values[at] = kept + step
+                slopes.append(objective())
+            values[at] = kept
+            assert gradient[at] == pytest.approx((slopes[0] - slopes[1]) / 2e-6, rel=1e-6, abs=1e-6)
+
+
+def _whole(parts: tuple[np.ndarray, ...]) -> Any:
+    return parts if len(parts) > 1 else parts[0]
 
 
 def _parts(state: Any) -> tuple[np.ndarray, ...]:

@@ -52,15 +52,15 @@ def run(stack: Recurrent, lengths: Any = None, outputs: str = "all", dtype: str 
 
 def assert_equal_runs(cell: str, dtype: str = "float64", **options: Any) -> None:
     lengths, outputs = options.pop("lengths", None), options.pop("outputs", "all")
-    found, expected = (
+    results, expected = (
         run(CELLS[cell](INPUTS, HIDDEN, dtype=dtype, device=device, seed=9, **options), lengths, outputs, dtype)
         for device in ("cuda", "cpu")
     )
     forward = 1 + (2 if cell == "lstm" else 1)
-    for place, (one, other) in enumerate(zip(found, expected, strict=True)):
+    for index, (one, other) in enumerate(zip(results, expected, strict=True)):
         assert one.dtype == dtype
-        bound = FORWARD[dtype] if place < forward else GRADIENT[dtype]
-        assert np.linalg.norm(one - other) <= bound * np.linalg.norm(other), place
+        bound = FORWARD[dtype] if index < forward else GRADIENT[dtype]
+        assert np.linalg.norm(one - other) <= bound * np.linalg.norm(other), index
 
 
 @pytest.mark.cuda

@@ -50,8 +50,8 @@ def cases(name: str) -> list[EngineCase]:
 @pytest.mark.parametrize("name", OPTIONS)
 def test_on_array_api_strict(name: str) -> None:
     for case in cases(name):
-        found = case.results(reference, array_api_strict.asarray, np.asarray)
-        assert_close(found, case.results(reference), "float64")
+        results = case.results(reference, array_api_strict.asarray, np.asarray)
+        assert_close(results, case.results(reference), "float64")
 
 
 @pytest.mark.cuda
@@ -59,8 +59,8 @@ def test_on_array_api_strict(name: str) -> None:
 def test_on_cupy(name: str) -> None:
     backend = resolve("cuda")
     for case in cases(name):
-        found = case.results(reference, backend.from_host, backend.to_host)
-        assert_close(found, case.results(reference), "float64")
+        results = case.results(reference, backend.from_host, backend.to_host)
+        assert_close(results, case.results(reference), "float64")
 
 
 @pytest.mark.cuda
@@ -69,6 +69,6 @@ def test_in_float16(name: str) -> None:
     """What serves float16 where the CUDA engine has no kernel."""
     backend, (cell, options) = resolve("cuda"), OPTIONS[name]
     case = EngineCase.make(cell, SHAPE, dtype="float16", around=Around(True, True, True), **options)
-    found = case.results(reference, backend.from_host, backend.to_host)
-    assert {value.dtype.name for value in found.values()} == {"float16"}
-    assert_close(found, case.astype("float64").results(reference), "half")
+    results = case.results(reference, backend.from_host, backend.to_host)
+    assert {value.dtype.name for value in results.values()} == {"float16"}
+    assert_close(results, case.astype("float64").results(reference), "half")

@@ -89,7 +89,7 @@ def test_a_step_allocates_nothing_natively(tmp_path: Path, batch: int, hidden: i
     command = [sys.executable, "-c", PROGRAM, str(batch), str(hidden), str(threads)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert found["into 100"] == found["into 1000"] == 0
-    assert found["fresh 1000"] >= 1000  # the counter works: without `out` there is a new array a step,
-    assert found["whole 1000"] >= 1000  # and a call for a whole sequence allocates
+    results = json.loads(done.stdout)
+    assert results["into 100"] == results["into 1000"] == 0
+    assert results["fresh 1000"] >= 1000  # the counter works: without `out` there is a new array a step,
+    assert results["whole 1000"] >= 1000  # and a call for a whole sequence allocates

@@ -56,27 +56,27 @@ class Golden:
         Weights are transposed.  The biases are added up, and both of them have the gradient of the sum; the part of the
         GRU's second one that belongs to the candidate stays a bias of its own.
         """
-        found, size = {}, self.stack.spec.hidden_size
+        results, size = {}, self.stack.spec.hidden_size
         for suffix in self.stack.spec.suffixes:
-            found[f"W_x{suffix}"] = self.arrays[f"{prefix}weight_ih{suffix}"].T
-            found[f"W_h{suffix}"] = self.arrays[f"{prefix}weight_hh{suffix}"].T
+            results[f"W_x{suffix}"] = self.arrays[f"{prefix}weight_ih{suffix}"].T
+            results[f"W_h{suffix}"] = self.arrays[f"{prefix}weight_hh{suffix}"].T
             first, second = (self.arrays[f"{prefix}{name}{suffix}"] for name in ("bias_ih", "bias_hh"))
             added = second.copy()
             if self.stack.spec.cell == "gru":
-                found[f"b_hn{suffix}"] = second[2 * size :]
+                results[f"b_hn{suffix}"] = second[2 * size :]
                 added[2 * size :] = 0
-            found[f"b{suffix}"] = first if prefix else first + added
+            results[f"b{suffix}"] = first if prefix else first + added
             if self.stack.spec.proj_size:
-                found[f"W_p{suffix}"] = self.arrays[f"{prefix}weight_hr{suffix}"].T
-        return found
+                results[f"W_p{suffix}"] = self.arrays[f"{prefix}weight_hr{suffix}"].T
+        return results
 
     def device(self, name: str) -> Any:
         return to_device(self.arrays[name], self.stack.backend)
 
     def state(self, pattern: str) -> Any:
         """The arrays of a state, for example `"{}_0"`, as the stack takes them."""
-        found = tuple(self.device(pattern.format(part)) for part in self.parts)
-        return found if len(found) == 2 else found[0]
+        results = tuple(self.device(pattern.format(part)) for part in self.parts)
+        return results if len(results) == 2 else results[0]
 
 
 @pytest.fixture

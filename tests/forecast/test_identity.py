@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import gpulstm as gl
+from gpulstm.arrays import checkpoint
 from gpulstm.errors import CheckpointError, ConfigError
 from gpulstm.training.callbacks import Callback, Run
 from gpulstm.training.history import Row
@@ -69,6 +70,15 @@ def test_another_option_is_refused_by_name(run: Path, options: dict[str, Any], m
 def test_other_series_are_refused(run: Path, table: dict[str, Any], message: str) -> None:
     with pytest.raises(CheckpointError, match=f"belongs to another run: {message}"):
         gl.Forecaster(**OPTIONS).fit(table, target=next(iter(table)), progress=False, resume=run)
+
+
+def test_a_run_of_an_older_version_is_refused_with_what_to_do(run: Path, tmp_path: Path) -> None:
+    arrays, meta = checkpoint.load(run)
+    del meta["run"]["hash of the data"], meta["run"]["scaling"]
+    checkpoint.save(tmp_path / "older", arrays, meta)
+    message = "was written by an older version of gpulstm, which did not keep the scaling of a run: begin the run again"
+    with pytest.raises(CheckpointError, match=message):
+        gl.Forecaster(**OPTIONS).fit({"y": VALUES}, target="y", progress=False, resume=tmp_path / "older")
 
 
 def test_what_changes_no_number_may_differ(run: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import sqlite3
 import struct
 import zipfile
 from collections.abc import Callable, Iterator
@@ -164,6 +166,10 @@ def weights_files(folder: Path) -> Iterator[tuple[str, bytes]]:
     def digits(file: Any) -> None:
         file["layers/lstm_" + "9" * 5000 + "/cell/vars/0"] = np.zeros(3)
 
+    held = made(lambda file: file.create_dataset("layers/lstm/cell/vars/0", data=np.zeros(3)))
+    for name, value in (("length", 0xFF), ("list of free blocks", 0)):  # of a group's heap of names
+        at = held.rindex(b"HEAP") + {"length": 14, "list of free blocks": 16}[name]
+        yield f"a heap whose {name} is wrong", held[:at] + bytes([value]) + held[at + 1 :]
     for fill in (unwritten, shared, fan, circle, arrays, texts, nothing, digits):
         yield fill.__name__, made(fill)
 
@@ -225,6 +231,75 @@ def onnx_models(folder: Path) -> Iterator[tuple[str, bytes]]:
         yield f"external {location[:9]}", model(weights=(outside,))
 
 
+def verdict_files(folder: Path) -> Iterator[tuple[str, bytes]]:
+    """Files of the CUDA engine's verdicts."""
+    kind = "lstm float32 B=2 I=3 H=4 layers=1 directions=1 training"
+    devices: list[Any] = [
+        {"card": []},
+        {"card": {"right": 3}},
+        {"card": {"right": [[1]]}},
+        {"card": {"wrong": ["fused"]}},
+        {"card": {"wrong": {"fused lstm float32": 3}}},
+        {"card": {"choices": [1]}},
+        {"card": {"choices": {kind: []}}},
+        {"card": {"choices": {kind: {"way": "first"}}}},
+        {"card": {"choices": {kind: {"way": ["first"], "milliseconds": {}}}}},
+        {"card": {"choices": {kind: {"way": "first", "milliseconds": {"first": "fast"}}}}},
+        [],
+    ]
+    for number, held in enumerate(devices):
+        yield f"devices {number}", json.dumps({"gpulstm_cuda_verdicts": 1, "devices": held}).encode()
+    yield "nested without end", b'{"devices":' + b"[" * 10**6
+    yield "no text", b"\xff\xfe{}"
+
+
+def studies(folder: Path) -> Iterator[tuple[str, bytes]]:
+    """Databases of a search."""
+
+    first, path = whole("study", folder).read_bytes(), folder / "study.db"
+
+    def changed(*commands: str) -> bytes:
+        path.write_bytes(first)
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            for command in commands:
+                connection.execute(command)
+            connection.commit()
+        return path.read_bytes()
+
+    endless = "with recursive n(x) as (select 1 union all select x + 1 from n) select x as trial_id from n"
+    for name, commands in {
+        "rows without end": ("drop table trials", f"create view trials as {endless}"),
+        "a trigger": ("create trigger t after insert on trials begin delete from studies; end",),
+        "a virtual table": ("create virtual table v using fts5(a)",),
+        "no studies": ("drop table studies",),
+        "a state that is none": ("update trials set state = 'LOST'",),
+        "a time that is none": ("update trials set datetime_start = 'yesterday'",),
+        "a direction that is none": ("update study_directions set direction = 'UP'",),
+        "to be maximized": ("update study_directions set direction = 'MAXIMIZE'",),
+        "no direction": ("delete from study_directions",),
+        "a distribution that is none": (
+            "insert into trial_params(trial_id, param_name, param_value, distribution_json) values (1, 'a', 1, '{')",
+        ),
+        "a distribution of another name": (
+            "insert into trial_params(trial_id, param_name, param_value, distribution_json)"
+            ' values (1, \'a\', 1, \'{"name": "X", "attributes": {}}\')',
+        ),
+        "another search space": (
+            "insert into trial_params(trial_id, param_name, param_value, distribution_json) values (1, 'dropout', 1,"
+            ' \'{"name": "CategoricalDistribution", "attributes": {"choices": [1, 2]}}\')',
+        ),
+        "attributes that are no JSON": (
+            "insert into trial_system_attributes(trial_id, key, value_json) values (1, 'a', '{')",
+        ),
+    }.items():
+        yield name, changed(*commands)
+    held = first
+    yield "half of it", held[: len(held) // 2]
+    yield "zeros in it", held[:2000] + bytes(8000) + held[10000:]
+    yield "no database", b"SQLite format 3\0" + b"\xff" * 5000
+    yield "a page size of zero", held[:16] + bytes(2) + held[18:]
+
+
 HOSTILE: dict[str, Callable[[Path], Iterator[tuple[str, bytes]]]] = {
     "forecaster": forecasters,
     "training_run": training_runs,
@@ -232,4 +307,6 @@ HOSTILE: dict[str, Callable[[Path], Iterator[tuple[str, bytes]]]] = {
     "keras": archives,
     "weights_h5": weights_files,
     "onnx": onnx_models,
+    "verdicts": verdict_files,
+    "study": studies,
 }

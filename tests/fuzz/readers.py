@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import types
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import native_calls
 import numpy as np
 
 import gpulstm as gl
 from gpulstm import losses, optimizers, schedules
 from gpulstm.arrays import files
-from gpulstm.engines.spec import StackSpec
+from gpulstm.engines.cuda import verdicts
+from gpulstm.engines.spec import Call, StackSpec
 from gpulstm.errors import ConfigError, DataError
 from gpulstm.forecast.config import ForecasterConfig
 from gpulstm.interop import from_keras, from_onnx, from_torch
@@ -69,6 +72,37 @@ def configs(path: Path) -> object:
         return [makers[name](meta[name]) for name in makers if name in meta]
 
 
+def cuda_verdicts(path: Path) -> object:
+    """The file of the CUDA engine's verdicts, read and asked for a choice."""
+    call = Call(StackSpec("lstm", 3, 4), "cuda:0", 2, 3, True)
+    ways = [verdicts.Way("first", graph=False), verdicts.Way("fused", graph=True)]
+    trial = verdicts.Trial(lambda form: None, lambda way: float(way.graph))
+    return verdicts.Verdicts("card", path).choose(call, "float32", ways, trial)
+
+
+def study(path: Path) -> object:
+    """The database of a search for options, with a further trial."""
+    from gpulstm.forecast.tune import check_database, tune
+
+    check_database(path)
+
+    def make(config: ForecasterConfig) -> Any:
+        return types.SimpleNamespace(
+            config=config,
+            fit=lambda *args, **more: None,
+            members=None,
+            history=types.SimpleNamespace(best_loss=config.learning_rate, stopped="epochs"),
+        )
+
+    series: Any = None  # which nothing is fitted on
+    return tune(make, ForecasterConfig(), series, trials=1, storage=f"sqlite:///{path}")
+
+
+def native(path: Path) -> object:
+    """A call of the native module, whose arguments the file's bytes choose."""
+    return native_calls.call(path.read_bytes())
+
+
 READERS: dict[str, Callable[[Path], object]] = {
     "forecaster": forecaster,
     "training_run": training_run,
@@ -79,6 +113,9 @@ READERS: dict[str, Callable[[Path], object]] = {
     "csv": table,
     "parquet": table,
     "configs": configs,
+    "verdicts": cuda_verdicts,
+    "study": study,
+    "native": native,
 }
 ENDS = {
     "forecaster": ".safetensors",
@@ -90,6 +127,9 @@ ENDS = {
     "csv": ".csv",
     "parquet": ".parquet",
     "configs": ".json",
+    "verdicts": ".json",
+    "study": ".db",
+    "native": ".bin",
 }
 
 
@@ -117,6 +157,20 @@ def whole(name: str, folder: Path) -> Path:
         config = {"network": NetworkConfig(StackSpec("lstm", 1, 3)).to_dict(), "optimizer": optimizers.Adam().config()}
         config |= {"schedule": schedules.OnPlateau(1e-3).config(), "options": ForecasterConfig().to_dict()}
         path.write_text(json.dumps(config))
+    elif name == "verdicts":
+        known = verdicts.Verdicts("card", path)
+        known.right, known.wrong = {"fused lstm float32"}, {"persistent lstm float32": "dx is 3.1e-01 off"}
+        kind = verdicts.kind_of(Call(StackSpec("lstm", 3, 4), "cuda:0", 2, 3, True), "float32")
+        known.choices[kind] = {"way": "fused, graph", "milliseconds": {"fused, graph": 1.9, "first": 4.4}}
+        known._save()
+    elif name == "study":
+        import optuna
+
+        storage = f"sqlite:///{path}"
+        search = optuna.create_study(study_name="gpulstm", storage=storage, direction="minimize")
+        search.add_trial(optuna.trial.create_trial(value=1.0))
+    elif name == "native":
+        path.write_bytes(bytes(range(256)))
     elif name == "csv":
         path.write_text("time,y\n" + "".join(f"2024-01-{day:02d},{day}\n" for day in range(1, 29)))
     else:

@@ -27,17 +27,17 @@ def run(model: Recurrent, shape: tuple[int, ...], *, lengths: bool = False, seed
     units = (model.spec.state_size, hidden)
     parts = [rng.standard_normal((count, batch, size)).astype(dtype) for _ in range(2) for size in units]
     state, dstate = ((parts[0], parts[1]), (parts[2], parts[3])) if memory else (parts[0], parts[2])
-    found: dict[str, Any] = {}
-    found["inference"], ends = model(x, state, rows)
+    results: dict[str, Any] = {}
+    results["inference"], ends = model(x, state, rows)
     for name, part in zip("hc", ends if memory else [ends], strict=False):
-        found[f"inference {name}"] = part
-    found["y"], ends, tape = model.forward(x, state, rows)
-    dy = rng.standard_normal(found["y"].shape).astype(dtype)
-    found["dx"], starts, grads = model.backward(tape, dy, dstate)
+        results[f"inference {name}"] = part
+    results["y"], ends, tape = model.forward(x, state, rows)
+    dy = rng.standard_normal(results["y"].shape).astype(dtype)
+    results["dx"], starts, grads = model.backward(tape, dy, dstate)
     for kind, pair in (("end", ends), ("d start", starts)):
         for name, part in zip("hc", pair if memory else [pair], strict=False):
-            found[f"{kind} {name}"] = part
-    return found | {f"d {name}": value for name, value in grads.items()}
+            results[f"{kind} {name}"] = part
+    return results | {f"d {name}": value for name, value in grads.items()}
 
 
 def compare(found: dict[str, np.ndarray], expected: dict[str, np.ndarray], dtype: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tolerance import FORWARD, GRADIENT
 
+from gpulstm.arrays.dtypes import dtype_of
 from gpulstm.engines.dispatch import choose
 from gpulstm.engines.spec import Call, Engine, StackSpec, State, Task
 
@@ -64,7 +65,7 @@ class EngineCase:
         spec = StackSpec(cell, inputs, units, dtype=dtype, zoneout=zoneout, **options)
 
         def normal(*extents: int, scale: float = 1.0) -> np.ndarray:
-            return (rng.normal(size=extents) * scale).astype(dtype)
+            return (rng.normal(size=extents) * scale).astype(dtype_of(dtype))
 
         def state() -> State:
             return State(normal(rows, spec.state_size), normal(rows, units) if spec.has_memory else None)
@@ -81,7 +82,7 @@ class EngineCase:
             task.valid = (np.arange(steps)[:, None] < lengths)[:, :, None]
             x = np.where(task.valid, x, np.zeros_like(x))
         if around.recurrent_mask and training:
-            task.recurrent_mask = ((rng.random((rows, spec.state_size)) > 0.4) / 0.6).astype(dtype)
+            task.recurrent_mask = ((rng.random((rows, spec.state_size)) > 0.4) / 0.6).astype(dtype_of(dtype))
         if around.zoneout and training:
             task.keep_h = rng.random((steps, rows, spec.state_size)) > 0.3
             task.keep_c = rng.random((steps, rows, units)) > 0.2 if spec.has_memory else None
@@ -91,7 +92,8 @@ class EngineCase:
         """The same numbers in another dtype."""
 
         def cast(value: Any) -> Any:
-            return value.astype(dtype) if isinstance(value, np.ndarray) and value.dtype.kind == "f" else value
+            floating = isinstance(value, np.ndarray) and value.dtype.kind in "fV"  # V: bfloat16, which NumPy has not
+            return value.astype(dtype_of(dtype)) if floating else value
 
         task = dataclasses.replace(
             self.task,
@@ -135,14 +137,14 @@ class EngineCase:
             call = Call(task.spec, "cuda:0", steps, rows, task.training, task.lengths is not None)
             task.plan = choose(call, "cuda")
         y, end, tape = engine.forward(task, give(self.x), moved(self.start))
-        found = {"y": y, "h": end.h, "c": end.c}
+        results = {"y": y, "h": end.h, "c": end.c}
         assert (tape is not None) == self.task.training
         for _ in range(backwards if self.task.training else 0):
             grads = {name: give(np.zeros_like(value)) for name, value in self.task.params.items()}
             dx, dstart = engine.backward(task, tape, give(self.dy), moved(self.dend), grads)
-            found |= {"dx": dx, "dh": dstart.h, "dc": dstart.c}
-            found |= {f"d{name}": value for name, value in grads.items()}
-        return {name: take(value) for name, value in found.items() if value is not None}
+            results |= {"dx": dx, "dh": dstart.h, "dc": dstart.c}
+            results |= {f"d{name}": value for name, value in grads.items()}
+        return {name: take(value) for name, value in results.items() if value is not None}
 
 
 def assert_close(found: dict[str, np.ndarray], expected: dict[str, np.ndarray], bounds: str) -> None:

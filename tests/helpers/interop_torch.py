@@ -17,28 +17,28 @@ def run(layer: Recurrent, given: dict[str, Any]) -> dict[str, np.ndarray]:
     y, end, tape = layer.forward(on["x"], state, on.get("lengths"), training=True)
     dend = (on["dh"], on["dc"]) if spec.has_memory else on["dh"]
     dx, dstart, grads = layer.backward(tape, on["dy"], dend)
-    found = {"y": y, "dx": dx}
+    results = {"y": y, "dx": dx}
     for names, value in ((("hn", "cn"), end), (("dh0", "dc0"), dstart)):
-        found |= dict(zip(names, value if spec.has_memory else (value,), strict=False))
-    host = {name: backend.to_host(value) for name, value in found.items()}
+        results |= dict(zip(names, value if spec.has_memory else (value,), strict=False))
+    host = {name: backend.to_host(value) for name, value in results.items()}
     return host | weight_gradients(layer, grads.host())
 
 
 def weight_gradients(layer: Recurrent, grads: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The gradients of PyTorch's weights: both biases have that of their sum."""
-    found = {}
+    results = {}
     for suffix in layer.spec.suffixes:
         for name, ours in (("weight_ih", "W_x"), ("weight_hh", "W_h"), ("weight_hr", "W_p")):
             if f"{ours}{suffix}" in grads:
-                found[f"grad/{name}{suffix}"] = grads[f"{ours}{suffix}"].T
+                results[f"grad/{name}{suffix}"] = grads[f"{ours}{suffix}"].T
         if layer.spec.bias:
             both = grads[f"b{suffix}"]
-            found[f"grad/bias_ih{suffix}"] = both
-            found[f"grad/bias_hh{suffix}"] = both
+            results[f"grad/bias_ih{suffix}"] = both
+            results[f"grad/bias_hh{suffix}"] = both
             if layer.spec.cell == "gru":  # of the candidate the reset gate comes between
                 cut = 2 * layer.spec.hidden_size
-                found[f"grad/bias_hh{suffix}"] = np.concatenate([both[:cut], grads[f"b_hn{suffix}"]])
-    return found
+                results[f"grad/bias_hh{suffix}"] = np.concatenate([both[:cut], grads[f"b_hn{suffix}"]])
+    return results
 
 
 def compare(found: dict[str, np.ndarray], expected: dict[str, np.ndarray], tolerance: float) -> float:

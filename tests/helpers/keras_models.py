@@ -43,7 +43,7 @@ def recorded(case: str) -> Any:
 
 def listed(case: str, kind: str) -> list[np.ndarray]:
     count = sum(name.startswith(f"{case}/{kind}/") for name in GOLDEN)
-    return [GOLDEN[f"{case}/{kind}/{place}"] for place in range(count)]
+    return [GOLDEN[f"{case}/{kind}/{index}"] for index in range(count)]
 
 
 def turned(value: np.ndarray) -> np.ndarray:

@@ -40,8 +40,8 @@ def test_recorded_results(case: str, device: str) -> None:
     options = dict(OPTIONS[case])
     layer = from_torch(weights(case), nonlinearity=options.get("nonlinearity"), device=device)
     assert isinstance(layer, Recurrent)
-    wanted = {"num_layers": 1, "bidirectional": False, "bias": True, "proj_size": 0, **options}
-    assert {name: getattr(layer.spec, name) for name in wanted} == wanted
+    expected = {"num_layers": 1, "bidirectional": False, "bias": True, "proj_size": 0, **options}
+    assert {name: getattr(layer.spec, name) for name in expected} == expected
     interop_torch.compare(interop_torch.run(layer, part(case, "given")), part(case, "result"), 1e-12)
 
 
@@ -123,8 +123,8 @@ def test_weights_on_the_device(device: str) -> None:
 
 
 def changed(**changes: Any) -> dict[str, Any]:
-    found = {**weights(), **{name: value for name, value in changes.items() if value is not None}}
-    return {name: value for name, value in found.items() if changes.get(name, 0) is not None}
+    results = {**weights(), **{name: value for name, value in changes.items() if value is not None}}
+    return {name: value for name, value in results.items() if changes.get(name, 0) is not None}
 
 
 W = weights()

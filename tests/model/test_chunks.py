@@ -39,9 +39,9 @@ def test_chunks_of_whole_blocks_are_one_call_to_the_bit(cell: str, device: str) 
     start = layer(gl.to_device(x[:3], device))[1]
     whole, end = layer(gl.to_device(x, device), start)
     chunks = layer.chunks(x, steps=8, state=start)
-    found = [gl.to_host(y) for y in chunks]
-    assert [len(y) for y in found] == [8, 8, 8, 2]
-    np.testing.assert_array_equal(np.concatenate(found), gl.to_host(whole))
+    results = [gl.to_host(y) for y in chunks]
+    assert [len(y) for y in results] == [8, 8, 8, 2]
+    np.testing.assert_array_equal(np.concatenate(results), gl.to_host(whole))
     for one, other in zip(parts(chunks.state), parts(end), strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -65,13 +65,13 @@ def test_an_iterator_of_any_lengths(lengths: list[int], device: str) -> None:
             taken = stop
             yield x[stop - length : stop]
 
-    found = []
+    results = []
     for number, y in enumerate(layer.chunks(source(), steps=8), 1):
         ahead = 8 if device == "cuda" else 0  # the next chunk is uploaded meanwhile
         assert taken <= min(26, number * 8 + ahead + max(lengths))  # no further than needed
-        found.append(gl.to_host(y))
-    assert [len(y) for y in found] == [8, 8, 8, 2]
-    np.testing.assert_array_equal(np.concatenate(found), gl.to_host(layer(gl.to_device(x, device))[0]))
+        results.append(gl.to_host(y))
+    assert [len(y) for y in results] == [8, 8, 8, 2]
+    np.testing.assert_array_equal(np.concatenate(results), gl.to_host(layer(gl.to_device(x, device))[0]))
 
 
 def test_a_file_is_read_a_chunk_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,8 +133,8 @@ def test_uploads_on_a_stream_of_their_own_lose_nothing() -> None:
     with cupy.cuda.Stream(non_blocking=True) as stream:
         sums = [part * 2 for part in backend.uploads(iter(parts), "float32")]
         stream.synchronize()
-    for found, part in zip(sums, parts, strict=True):
-        np.testing.assert_array_equal(cupy.asnumpy(found), part.astype("float32") * 2)
+    for results, part in zip(sums, parts, strict=True):
+        np.testing.assert_array_equal(cupy.asnumpy(results), part.astype("float32") * 2)
     layer = gl.RNN(3, 2, device="cuda")
     mixed = [np.zeros((4, 1, 3)), cupy.zeros((4, 1, 3))]
     with pytest.raises(DeviceError, match="part 1 of x lives on cuda:0, expected an array on the host"):

@@ -94,7 +94,7 @@ def test_curves_of_the_adding_problem_at_750_steps(adding_problem: ModuleType, t
     assert curves["chrono"] != curves["forget bias 1"]
     assert len(list(long.train(None, 0.0, small))) == 0  # the clock ends it
     long.write(curves, tmp_path / "curves.csv")
-    found = long.read(tmp_path / "curves.csv")
-    assert list(found) == list(curves)
-    np.testing.assert_allclose(found["chrono"], curves["chrono"], atol=0.06)
-    assert long.draw(found, tmp_path).stat().st_size > 10_000
+    results = long.read(tmp_path / "curves.csv")
+    assert list(results) == list(curves)
+    np.testing.assert_allclose(results["chrono"], curves["chrono"], atol=0.06)
+    assert long.draw(results, tmp_path).stat().st_size > 10_000

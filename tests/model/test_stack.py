@@ -53,15 +53,15 @@ def test_each_row_is_computed_as_if_it_were_alone(
     order = data.draw(st.permutations(range(len(lengths))))
     y, state = stack(x[:, order], lengths=[lengths[row] for row in order])
     last = stack.forward(x[:, order], lengths=[lengths[row] for row in order], outputs="last")[0]
-    for place, row in enumerate(order):
+    for index, row in enumerate(order):
         length = lengths[row]
         alone, end = stack(x[:length, [row]])
-        np.testing.assert_allclose(y[:length, place], alone[:, 0], **EXACT)
-        assert not y[length:, place].any()
+        np.testing.assert_allclose(y[:length, index], alone[:, 0], **EXACT)
+        assert not y[length:, index].any()
         expected = alone[-1, 0] if length else np.zeros(stack.spec.output_size)
-        np.testing.assert_allclose(last[place], expected, **EXACT)
+        np.testing.assert_allclose(last[index], expected, **EXACT)
         for whole, single in zip(parts(state), parts(end), strict=True):
-            np.testing.assert_allclose(whole[:, place], single[:, 0], **EXACT)
+            np.testing.assert_allclose(whole[:, index], single[:, 0], **EXACT)
 
 
 @pytest.mark.parametrize("cell", CELLS)

@@ -68,7 +68,7 @@ def export(module: torch.nn.Module, inputs: list[torch.Tensor], dynamo: bool) ->
 
 def cases() -> dict[str, Case]:
     """Every module by each exporter."""
-    found = {}
+    result = {}
     for name, (module, shapes) in modules().items():
         module.eval()
         inputs = [torch.randn(shape) for shape in shapes]
@@ -78,5 +78,5 @@ def cases() -> dict[str, Case]:
         for dynamo in (False, True):
             data = export(module, inputs, dynamo)
             given, expected = [value.numpy() for value in inputs], [value.numpy() for value in results]
-            found[f"{name}-{'dynamo' if dynamo else 'script'}"] = (data, given, expected)
-    return found
+            result[f"{name}-{'dynamo' if dynamo else 'script'}"] = (data, given, expected)
+    return result

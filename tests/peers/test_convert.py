@@ -49,6 +49,6 @@ def test_every_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         said = capsys.readouterr()
         assert not end.value.code, said.err
         for text in compared:
-            found = re.search(re.escape(text) + r"\s*│\s*([\d.e+-]+) │", said.out)
-            assert found, said.out
-            assert float(found.group(1)) < 1e-6
+            results = re.search(re.escape(text) + r"\s*│\s*([\d.e+-]+) │", said.out)
+            assert results, said.out
+            assert float(results.group(1)) < 1e-6

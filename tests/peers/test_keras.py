@@ -113,33 +113,33 @@ def test_random_layers_with_gradients(capsys: pytest.CaptureFixture[str]) -> Non
         if valid is not None:
             dy[~valid] = 0.0  # past the end Keras gives the last output again, this library zeros
         loss = (y * torch.tensor(batch_first(dy))).sum()
-        for place, end in enumerate(ends):
-            loss = loss + (end * torch.tensor(dends[place % parts, place // parts])).sum()
+        for index, end in enumerate(ends):
+            loss = loss + (end * torch.tensor(dends[index % parts, index // parts])).sum()
         layer.zero_grad()
         loss.backward()
 
         state = tuple(start) if ours.spec.has_memory else start[0]
-        found, end, tape = ours.forward(x, state, lengths)
+        results, end, tape = ours.forward(x, state, lengths)
         dx, dstart, grads = ours.backward(tape, dy, tuple(dends) if ours.spec.has_memory else dends[0])
         expected = batch_first(numbers(y))
         expected = expected if valid is None else expected * valid[:, :, None]
-        pairs = [(found, expected), (dx, batch_first(numbers(input_.grad)))]
-        for place, (theirs, tensor) in enumerate(zip(ends, tensors, strict=True)):
-            part, side = place % parts, place // parts
+        pairs = [(results, expected), (dx, batch_first(numbers(input_.grad)))]
+        for index, (theirs, tensor) in enumerate(zip(ends, tensors, strict=True)):
+            part, side = index % parts, index // parts
             pairs.append(((end[part] if parts == 2 else end)[side], numbers(theirs)))
             pairs.append(((dstart[part] if parts == 2 else dstart)[side], numbers(tensor.grad)))
         gradients = Recurrent(ours.spec, device="cpu", initial=False)
         gradients.params.load(grads)
         theirs_flat = [numbers(weight.value.grad) for weight in layer.trainable_weights]
-        for place, (mine, wanted) in enumerate(zip(to_keras(gradients), theirs_flat, strict=True)):
-            if ours.spec.cell == "gru" and ours.spec.reset_after and ours.spec.bias and place % 3 == 2:
+        for index, (mine, reference) in enumerate(zip(to_keras(gradients), theirs_flat, strict=True)):
+            if ours.spec.cell == "gru" and ours.spec.reset_after and ours.spec.bias and index % 3 == 2:
                 cut = 2 * units  # both biases have the gradient of their sum, but for the candidate's recurrent one
                 mine = np.stack([mine[0], np.concatenate([mine[0, :cut], mine[1, cut:]])])
-            pairs.append((mine, wanted))
-        for place, (mine, wanted) in enumerate(pairs):
-            error = np.abs(mine - wanted).max() / max(1.0, np.abs(wanted).max())
+            pairs.append((mine, reference))
+        for index, (mine, reference) in enumerate(pairs):
+            error = np.abs(mine - reference).max() / max(1.0, np.abs(reference).max())
             assert error < tolerance(text), (
-                f"GPULSTM_PEER_SEED={SEED}, case {case}, result {place} differs by {error}: {text}"
+                f"GPULSTM_PEER_SEED={SEED}, case {case}, result {index} differs by {error}: {text}"
             )
             worst = max(worst, float(error) if tolerance(text) < 1e-9 else 0.0)
     with capsys.disabled():
@@ -157,17 +157,20 @@ def test_random_layers_with_masks_of_any_pattern(capsys: pytest.CaptureFixture[s
         x = rng.normal(size=(steps, batch, size))
         mask = rng.random(size=(steps, batch)) < 0.7 if rng.integers(3) else None
         theirs = layer(torch.tensor(batch_first(x)), mask=None if mask is None else torch.tensor(batch_first(mask)))
-        wanted = [numbers(value) for value in theirs]
+        expected = [numbers(value) for value in theirs]
         if not isinstance(net, KerasNet):
             net = from_keras(keras.Sequential([keras.Input((None, size)), sequence_only(layer)]), device="cpu")
         assert isinstance(net, KerasNet)
-        found, [end] = net(x, mask=mask)
-        pairs = [(batch_first(found) if found.ndim == 3 else found, wanted[0]), *zip(end, wanted[1:], strict=True)]
-        for place, (mine, value) in enumerate(pairs):
+        results, [end] = net(x, mask=mask)
+        pairs = [
+            (batch_first(results) if results.ndim == 3 else results, expected[0]),
+            *zip(end, expected[1:], strict=True),
+        ]
+        for index, (mine, value) in enumerate(pairs):
             assert mine.shape == value.shape, text
             error = np.abs(mine - value).max() / max(1.0, np.abs(value).max())
             assert error < tolerance(text), (
-                f"GPULSTM_PEER_SEED={SEED}, case {case}, result {place} differs by {error}: {text}"
+                f"GPULSTM_PEER_SEED={SEED}, case {case}, result {index} differs by {error}: {text}"
             )
             worst = max(worst, float(error) if tolerance(text) < 1e-9 else 0.0)
     with capsys.disabled():
@@ -263,8 +266,8 @@ def test_weights_files_both_ways(tmp_path: Path) -> None:
     theirs.load_weights(tmp_path / "back.weights.h5")
     again = numbers(theirs(torch.tensor(batch_first(x)), training=False))
     np.testing.assert_allclose(network.forward(x)[0][:, :, 0, 0], again, atol=1e-12)
-    for found, value in zip(to_keras(network), theirs.get_weights(), strict=True):
-        np.testing.assert_array_equal(found, value)
+    for results, value in zip(to_keras(network), theirs.get_weights(), strict=True):
+        np.testing.assert_array_equal(results, value)
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
@@ -308,5 +311,5 @@ def test_ten_training_steps_side_by_side() -> None:
         value, draw = loss(raw, target[:, :, None])
         optimizer.step(ours.params, ours.backward(tape, draw), rate=0.02)
         assert float(value) == pytest.approx(their_loss.item(), rel=1e-10), f"step {step}, seed {SEED}"
-    for mine, wanted in zip(to_keras(ours), model.get_weights(), strict=True):
-        np.testing.assert_allclose(mine, wanted, rtol=1e-9, atol=1e-10)
+    for mine, expected in zip(to_keras(ours), model.get_weights(), strict=True):
+        np.testing.assert_allclose(mine, expected, rtol=1e-9, atol=1e-10)

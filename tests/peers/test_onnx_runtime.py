@@ -96,8 +96,8 @@ def test_random_recurrent_nodes(capsys: pytest.CaptureFixture[str]) -> None:
         if not all(np.abs(value).max() < 10 for value in expected):
             continue  # without bounds on the activations values can grow, and errors with them
         compared += 1
-        found = from_onnx(model, device="cpu").run(given)
-        for name, ours, theirs in zip(("Y", "Y_h", "Y_c"), found, expected, strict=False):
+        results = from_onnx(model, device="cpu").run(given)
+        for name, ours, theirs in zip(("Y", "Y_h", "Y_c"), results, expected, strict=False):
             assert ours.shape == theirs.shape
             error = np.abs(ours - theirs).max() / max(1.0, np.abs(theirs).max())
             assert error < 2e-5, f"GPULSTM_PEER_SEED={SEED}, case {case}, {name} differs by {error:.1e}: {text}"
@@ -154,9 +154,11 @@ def test_exports(name: str, lengths: bool, tmp_path: Path) -> None:
         for state in ({}, {part: rng.normal(size=shape).astype("f4") for part in names}):
             expected = ours(layer, x, state, rows)
             for runner in runners:
-                found = runner.run(None, {"x": x, **state, **({} if rows is None else {"lengths": rows})})
-                for result, wanted in zip(found, expected, strict=True):
-                    np.testing.assert_allclose(result, wanted, rtol=1e-6, atol=1e-6, err_msg=f"{runner}, seed {SEED}")
+                results = runner.run(None, {"x": x, **state, **({} if rows is None else {"lengths": rows})})
+                for result, reference in zip(results, expected, strict=True):
+                    np.testing.assert_allclose(
+                        result, reference, rtol=1e-6, atol=1e-6, err_msg=f"{runner}, seed {SEED}"
+                    )
 
 
 @pytest.mark.parametrize("lengths", [False, True], ids=["all", "lengths"])
@@ -170,9 +172,9 @@ def test_exported_networks(bidirectional: bool, lengths: bool) -> None:
         x, future = (rng.normal(size=shape).astype("f4") for shape in ((steps, batch, 3), (batch, 5, 2)))
         rows = rng.integers(1, steps + 1, size=batch) if lengths else None
         raw, (h, c), _ = model.forward(x, future, lengths=rows)
-        found = session.run(None, {"x": x, "future": future, **({} if rows is None else {"lengths": rows})})
-        for result, wanted in zip(found, (raw, h, c), strict=True):
-            np.testing.assert_allclose(result, wanted, rtol=1e-6, atol=1e-6)
+        results = session.run(None, {"x": x, "future": future, **({} if rows is None else {"lengths": rows})})
+        for result, expected in zip(results, (raw, h, c), strict=True):
+            np.testing.assert_allclose(result, expected, rtol=1e-6, atol=1e-6)
 
 
 def test_onnx_runtime_streams_an_export() -> None:
@@ -192,8 +194,8 @@ def test_onnx_runtime_streams_an_export() -> None:
 def test_double_precision_in_onnx_reference() -> None:
     layer = gl.GRU(3, 4, 2, bidirectional=True, dtype="float64", device="cpu", seed=1)
     x = np.random.default_rng(SEED).normal(size=(6, 2, 3))
-    found = ReferenceEvaluator(to_onnx(layer)).run(None, {"x": x})
-    np.testing.assert_allclose(found[0], layer(x)[0], rtol=1e-12, atol=1e-14)
+    results = ReferenceEvaluator(to_onnx(layer)).run(None, {"x": x})
+    np.testing.assert_allclose(results[0], layer(x)[0], rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("case", onnx_cases.cases().items(), ids=lambda case: case[0])
@@ -201,11 +203,13 @@ def test_models_of_pytorchs_exporters(case: tuple[str, onnx_cases.Case]) -> None
     """Both exporters, PyTorch's own results; the older one's file with another batch and length in ONNX Runtime."""
     name, (data, given, expected) = case
     net = from_onnx(data, device="cpu")
-    for result, wanted in zip(net.run(given), expected, strict=True):
-        np.testing.assert_allclose(result, wanted, rtol=1e-5, atol=1e-6)
+    for result, reference in zip(net.run(given), expected, strict=True):
+        np.testing.assert_allclose(result, reference, rtol=1e-5, atol=1e-6)
     if name.endswith("script"):
         other = [np.concatenate([value, value], axis=1) for value in given]
         session = onnxruntime.InferenceSession(data)
         names = [entry.name for entry in session.get_inputs()]
-        for result, wanted in zip(net.run(other), session.run(None, dict(zip(names, other, strict=True))), strict=True):
-            np.testing.assert_allclose(result, wanted, rtol=1e-5, atol=1e-6)
+        for result, reference in zip(
+            net.run(other), session.run(None, dict(zip(names, other, strict=True))), strict=True
+        ):
+            np.testing.assert_allclose(result, reference, rtol=1e-5, atol=1e-6)

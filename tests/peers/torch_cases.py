@@ -45,20 +45,20 @@ def data(module: torch.nn.RNNBase, rng: np.random.Generator, steps: int, batch: 
     directions = 2 if module.bidirectional else 1
     units = module.proj_size or module.hidden_size
     count = module.num_layers * directions
-    found: dict[str, Any] = {
+    results: dict[str, Any] = {
         "x": rng.normal(size=(steps, batch, module.input_size)),
         "h0": rng.normal(size=(count, batch, units)),
         "dy": rng.normal(size=(steps, batch, directions * units)),
         "dh": rng.normal(size=(count, batch, units)),
     }
     if module.mode == "LSTM":
-        found["c0"] = rng.normal(size=(count, batch, module.hidden_size))
-        found["dc"] = rng.normal(size=(count, batch, module.hidden_size))
+        results["c0"] = rng.normal(size=(count, batch, module.hidden_size))
+        results["dc"] = rng.normal(size=(count, batch, module.hidden_size))
     if lengths:
-        found["lengths"] = rng.integers(1, steps + 1, size=batch)
-        past = np.arange(steps)[:, None] >= found["lengths"]
-        found["dy"][past] = 0.0  # those outputs are padding, which PyTorch's gradients do not see
-    return found
+        results["lengths"] = rng.integers(1, steps + 1, size=batch)
+        past = np.arange(steps)[:, None] >= results["lengths"]
+        results["dy"][past] = 0.0  # those outputs are padding, which PyTorch's gradients do not see
+    return results
 
 
 def run(module: torch.nn.RNNBase, given: dict[str, Any]) -> dict[str, np.ndarray]:
@@ -80,7 +80,7 @@ def run(module: torch.nn.RNNBase, given: dict[str, Any]) -> dict[str, np.ndarray
     results = (y, *ends)
     weights = [torch.tensor(given[name]) for name in ("dy", "dh", "dc") if name in given]
     sum((result * weight).sum() for result, weight in zip(results, weights, strict=True)).backward()
-    found = dict(zip(("y", "hn", "cn"), (result.detach().numpy() for result in results), strict=False))
-    found |= {f"d{name}": tensor.grad.numpy() for name, tensor in tensors.items()}
-    found |= {f"grad/{name}": weight.grad.numpy().copy() for name, weight in module.named_parameters()}
-    return found
+    actual = dict(zip(("y", "hn", "cn"), (result.detach().numpy() for result in results), strict=False))
+    actual |= {f"d{name}": tensor.grad.numpy() for name, tensor in tensors.items()}
+    actual |= {f"grad/{name}": weight.grad.numpy().copy() for name, weight in module.named_parameters()}
+    return actual

@@ -158,7 +158,7 @@ def test_asynchronous_copies() -> None:
     assert kinds("") == {faults.NEVER_WAITED}
 
 
-MATRIX = "mov.u32 %r5, shared; mov.u32 %r8, 16; wmma.load.a.sync.aligned.row.m16n16k8.shared.tf32 {%r10, %r11, %r12, %r13}, [%r5], %r8;"
+MATRIX = "mov.u32 %r5, shared; shl.b32 %r6, %r0, 4; add.s32 %r5, %r5, %r6; ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%r10, %r11, %r12, %r13}, [%r5];"
 FILL = "shl.b32 %r6, %r0, 4; mov.u32 %r5, shared; add.s32 %r5, %r5, %r6; st.shared.v4.u32 [%r5], {%r9, %r9, %r9, %r9}; bar.sync 0;"
 
 
@@ -166,17 +166,16 @@ def test_matrices_of_whole_warps() -> None:
     zero = "mov.u32 %r9, 0;" + FILL
     assert found(zero + MATRIX) == set()
     assert found(zero + "setp.lt.s32 %p1, %r0, 40; @!%p1 bra over;" + MATRIX + "\nover:\n") == {faults.PARTIAL_WARP}
-    assert found(zero + "mov.u32 %r8, 16;" + MATRIX.replace("mov.u32 %r8, 16;", "mov.u32 %r8, %r0;")) == {
-        faults.LANES_DISAGREE
-    }
-    assert found(zero + MATRIX.replace("[%r5]", "[%r5+16]")) == {faults.MISALIGNED}
+    assert found(zero + MATRIX.replace("[%r5]", "[%r5+8]")) == {faults.MISALIGNED}
     assert found(MATRIX) == {faults.UNWRITTEN}
     multiply = (
-        "mov.f32 %f1, 0f00000000;" + "wmma.mma.sync.aligned.row.col.m16n16k8.f32.tf32.tf32.f32 {F}, {A}, {A}, {F};"
+        "mov.f32 %f1, 0f00000000; mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {F}, {A}, {%r10, %r11}, {F};"
     )
-    multiply = multiply.replace("{A}", "{%r10, %r11, %r12, %r13}").replace(
-        "{F}", "{%f1, %f1, %f1, %f1, %f1, %f1, %f1, %f1}"
-    )
+    multiply = multiply.replace("{A}", "{%r10, %r11, %r12, %r13}").replace("{F}", "{%f1, %f1, %f1, %f1}")
+    some = "setp.lt.s32 %p1, %r0, 40; @!%p1 bra over;"
+    for operation in (multiply, "shfl.sync.bfly.b32 %r7, %r0, 1, 31, -1;"):
+        assert found(zero + MATRIX + some + operation + "\nover:\n") == {faults.PARTIAL_WARP}
+    assert found("shfl.sync.bfly.b32 %r7, %r0, 1, 31, 65535;") == {faults.PARTIAL_WARP}
     assert found(zero + MATRIX + multiply) == set()
     assert found("mov.u32 %r9, 1;" + FILL + MATRIX + multiply) == {faults.NOT_TF32}
 

@@ -30,6 +30,7 @@ QUICK = [
     Case("persistent", "rnn", "float32", (3, 5, 3, 21), limits=SMALL, capability=75),
     Case("persistent", "lstm", "float16", (3, 17, 3, 24), tensor=True, limits=SMALL, reverse=True, masks=True),
     Case("persistent", "lstm", "float32", (3, 5, 3, 20), limits=SMALL, seed=1, late=True),
+    Case("fused", "gru", "bfloat16", (2, 17, 3, 24), tile=4, masks=True, own=True),
 ]
 LONG = [
     Case("fused", "lstm", "float32", (2, 33, 3, 20), tile=2, lengths=True),
@@ -61,6 +62,11 @@ LONG = [
     Case("persistent", "lstm", "float32", (2, 9, 2, 100), tensor=True, limits=SPARE),
     Case("persistent", "gru", "float16", (3, 17, 3, 33), tensor=True, limits=SMALL, seed=2, late=True),
     Case("persistent", "rnn", "float32", (4, 5, 3, 21), limits=SMALL, seed=5, late=True),
+    Case("persistent", "lstm", "bfloat16", (3, 17, 3, 33), tensor=True, limits=SMALL, lengths=True, reverse=True),
+    Case("persistent", "gru", "bfloat16", (2, 9, 2, 150), tensor=True, limits=(("registers", 32768),), capability=80),
+    Case("persistent", "lstm", "float16", (2, 33, 2, 260), tensor=True, limits=(("registers", 256 * 143),)),
+    Case("fused", "lstm", "float16", (2, 33, 3, 40), tile=5, own=True, capability=75),
+    Case("stepwise", "lstm", "bfloat16", (2, 5, 3, 21), lengths=True),
 ]
 
 

@@ -253,28 +253,33 @@ def test_the_layout_of_ldmatrix(transposed: bool) -> None:
             )
 
 
-def test_wmma_multiplies_what_it_loads_and_stores_it() -> None:
+def test_half_of_the_depth_before_capability_eight() -> None:
+    """m16n8k8 of halves has the first registers of m16n8k16 (9.7.14.5.6)."""
+    a, b = RNG.integers(-4, 5, (16, 8)).astype("f2"), RNG.integers(-4, 5, (8, 8)).astype("f2")
+    left, right = np.zeros((32, 8), "f2"), np.zeros((32, 4), "f2")
+    for lane in range(32):
+        group, within = divmod(lane, 4)
+        left[lane, :2], left[lane, 2:4] = a[group, 2 * within :][:2], a[group + 8, 2 * within :][:2]
+        right[lane, :2] = b[2 * within :, group][:2]
+    body = MMA.replace("SHAPE", "m16n8k8").replace("KIND", "f16")
+    body = body.replace("{%r10, %r11, %r12, %r13}, {%r14, %r15}", "{%r10, %r11}, {%r14}")
+    arrays, machine = launch(body, left.view("u2"), right.view("u2"), np.zeros((32, 4), "f4"))
+    assert not machine.faults
+    for lane in range(32):
+        group, within = divmod(lane, 4)
+        for i in range(4):
+            expected = (a.astype("f4") @ b.astype("f4"))[group + (8 if i > 1 else 0), within * 2 + i % 2] + 1
+            assert arrays[2].get()[lane, i] == expected
+
+
+def test_a_shuffle_takes_the_value_of_the_other_lane() -> None:
     body = """
-      mov.u32 %r5, shared; shl.b32 %r6, %r0, 5; add.s32 %r7, %r5, %r6; mul.wide.s32 %a3, %r6, 1; add.s64 %a4, %a0, %a3;
-      ld.global.v4.u32 {%r10, %r11, %r12, %r13}, [%a4]; st.shared.v4.u32 [%r7], {%r10, %r11, %r12, %r13};
-      ld.global.v4.u32 {%r10, %r11, %r12, %r13}, [%a4+16]; st.shared.v4.u32 [%r7+16], {%r10, %r11, %r12, %r13};
-      bar.sync 0; mov.u32 %r8, 16; add.s32 %r9, %r5, 512;
-      wmma.load.a.sync.aligned.row.m16n16k16.shared.f16 {%r10, %r11, %r12, %r13, %r14, %r15, %r16, %r17}, [%r5], %r8;
-      wmma.load.b.sync.aligned.col.m16n16k16.shared.f16 {%r20, %r21, %r22, %r23, %r24, %r25, %r26, %r27}, [%r9], %r8;
-      mov.f32 %f1, 0f00000000; mov.f32 %f2, %f1; mov.f32 %f3, %f1; mov.f32 %f4, %f1;
-      mov.f32 %f5, %f1; mov.f32 %f6, %f1; mov.f32 %f7, %f1; mov.f32 %f8, %f1;
-      wmma.mma.sync.aligned.row.col.m16n16k16.f32.f32 {%f1, %f2, %f3, %f4, %f5, %f6, %f7, %f8},
-        {%r10, %r11, %r12, %r13, %r14, %r15, %r16, %r17}, {%r20, %r21, %r22, %r23, %r24, %r25, %r26, %r27},
-        {%f1, %f2, %f3, %f4, %f5, %f6, %f7, %f8};
-      wmma.store.d.sync.aligned.row.m16n16k16.shared.f32 [%r5+1024], {%f1, %f2, %f3, %f4, %f5, %f6, %f7, %f8}, %r8;
-      bar.sync 0;
-      ld.shared.v4.f32 {%f1, %f2, %f3, %f4}, [%r7+1024]; ld.shared.v4.f32 {%f5, %f6, %f7, %f8}, [%r7+1040];
-      add.s64 %a5, %a1, %a3; st.global.v4.f32 [%a5], {%f1, %f2, %f3, %f4}; st.global.v4.f32 [%a5+16], {%f5, %f6, %f7, %f8};
+      shfl.sync.bfly.b32 %r1|%p1, %r0, 1, 31, -1; selp.u32 %r2, %r1, 0, %p1;
+      mul.wide.s32 %a3, %r0, 4; add.s64 %a4, %a0, %a3; st.global.u32 [%a4], %r2;
     """
-    a, b = (RNG.integers(-4, 5, (16, 16)).astype("f2") for _ in range(2))
-    (_, out), machine = launch(body, np.concatenate([a, b]), np.zeros((16, 16), "f4"))
-    assert not machine.faults, str(machine.faults)
-    np.testing.assert_array_equal(out.get(), a.astype("f4") @ b.T.astype("f4"))
+    (out,), machine = launch(body, np.zeros(64, "u4"), block=64)
+    assert not machine.faults
+    np.testing.assert_array_equal(out.get(), np.arange(64) ^ 1)
 
 
 def test_bank_conflicts_and_sectors_are_counted() -> None:

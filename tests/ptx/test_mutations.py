@@ -15,6 +15,10 @@ pytestmark = pytest.mark.ptx
 
 FUSED = Case("fused", "lstm", "float32", (2, 9, 2, 40), tile=1)
 PERSISTENT = Case("persistent", "lstm", "float32", (3, 5, 2, 40), limits=(("processors", 8),))
+TILE = Case("fused", "lstm", "float16", (2, 17, 2, 24), tile=4)
+SHUFFLE = r"shfl\.sync\.bfly\.b32\s+(%\w+)\|%\w+,\s*(%\w+),[^;]*;"
+MATRIX_ROW = r"(ldmatrix\S+\s+\{[^}]*\}, )\[%(\w+)(?:\+\d+)?\]"
+WRONG = "ldmatrix.sync.aligned.m8n8.x4.trans.shared"
 TENSOR = Case("persistent", "gru", "float16", (2, 17, 2, 40), tensor=True, limits=(("processors", 8),))
 
 
@@ -73,7 +77,11 @@ def test_a_fault_in_a_kernel_is_seen(
     [
         (PERSISTENT, lambda text: text.replace("atom.add.release.gpu", "atom.add.relaxed.gpu"), {faults.GRID_RACE}),
         (PERSISTENT, lambda text: text.replace("ld.acquire.gpu", "ld.relaxed.gpu"), {faults.GRID_RACE}),
-        (TENSOR, without(BARRIER, 1), {faults.SHARED_RACE}),
+        (TENSOR, without(BARRIER, 3), {faults.SHARED_RACE}),
+        (TENSOR, lambda text: text.replace("ldmatrix.sync.aligned.m8n8.x4.shared", WRONG), {"wrong"}),
+        (TILE, without(BARRIER, 1), {faults.SHARED_RACE}),
+        (TILE, lambda text: re.sub(SHUFFLE, r"mov.b32 \1, \2;", text), {"wrong"}),
+        (TILE, lambda text: re.sub(MATRIX_ROW, r"\1[%\2+8]", text), {faults.MISALIGNED}),
         (TENSOR, without(r"cp\.async\.commit_group;"), {faults.IN_FLIGHT, faults.NEVER_WAITED}),
     ],
 )

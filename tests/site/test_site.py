@@ -75,6 +75,11 @@ def test_links_and_pictures_lead_somewhere_on_this_site(page: str) -> None:
             assert f'id="{anchor}"' in file.read_text(encoding="utf-8"), f"{page} leads to {target}"
 
 
+def test_there_are_a_light_and_a_dark_look() -> None:
+    text = (SITE / "index.html").read_text(encoding="utf-8")
+    assert 'data-md-color-scheme="default"' in text and 'data-md-color-scheme="slate"' in text
+
+
 def test_formulas_are_formulas(tmp_path: Path) -> None:
     elements, _ = shown("lstm-from-zero.html", tmp_path)
     assert elements.count("<math") > 40

@@ -97,14 +97,14 @@ def scalars_of(path: Path) -> dict[tuple[str, int], float]:
     """The scalars in an event file: records of length, CRC, protobuf message, CRC."""
     from tensorboardX.proto.event_pb2 import Event
 
-    found, data, at = {}, path.read_bytes(), 0
+    results, data, at = {}, path.read_bytes(), 0
     while at < len(data):
         (length,) = struct.unpack("<Q", data[at : at + 8])
         event = Event.FromString(data[at + 12 : at + 12 + length])
         for value in event.summary.value:
-            found[value.tag, event.step] = value.simple_value
+            results[value.tag, event.step] = value.simple_value
         at += 16 + length
-    return found
+    return results
 
 
 def test_tensorboard(tmp_path: Path) -> None:
@@ -117,10 +117,10 @@ def test_tensorboard(tmp_path: Path) -> None:
         "gradient_norm": "gradient_norm",
     }
     expected = {(tag, row["step"]): row[column] for row in history.rows for tag, column in tags.items()}
-    found = scalars_of(path)
-    assert found.keys() == expected.keys()
+    results = scalars_of(path)
+    assert results.keys() == expected.keys()
     for key, value in expected.items():
-        assert found[key] == pytest.approx(value, rel=1e-6)
+        assert results[key] == pytest.approx(value, rel=1e-6)
 
 
 def test_tensorboard_missing_says_which_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,8 +65,8 @@ def test_it_knows_whose_pass_it_is() -> None:
     gradients = GradientPass(net, loss, grads, 0.5, "sqrt")
     own: tuple[Any, ...] = (net, loss, grads, 0.5, "sqrt")
     assert gradients.is_of(*own)
-    for place, other in enumerate((network(), MSE(), grads.like(), 0.25, None)):
-        assert not gradients.is_of(*own[:place], other, *own[place + 1 :])
+    for index, other in enumerate((network(), MSE(), grads.like(), 0.25, None)):
+        assert not gradients.is_of(*own[:index], other, *own[index + 1 :])
 
 
 def test_on_the_cpu_no_pass_is_a_graph() -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,14 +18,14 @@ from paths import TESTS
 from runs import Call, make, numbers, windows
 from thread_ranks import Ended, ThreadRanks, run_ranks
 
-from gpulstm.arrays import checkpoint
+from gpulstm.arrays import checkpoint, threads
 from gpulstm.arrays.backend import NUMPY
 from gpulstm.arrays.devices import to_host
 from gpulstm.data.tbptt import Lanes
-from gpulstm.errors import ConfigError, GpulstmError, TrainingError
+from gpulstm.errors import ConfigError, DeviceError, GpulstmError, TrainingError
 from gpulstm.training.callbacks import Callback, CheckpointEvery, EarlyStopping, Run
 from gpulstm.training.launcher import launcher
-from gpulstm.training.parallel import SINGLE, ranks_of, rows_of, settle
+from gpulstm.training.parallel import SINGLE, MpiRanks, ranks_of, rows_of, settle
 from gpulstm.training.trainer import Trainer
 
 OPTIONS: dict[str, Any] = {"epochs": 2}
@@ -228,6 +230,41 @@ def test_who_trains_is_named_by_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ranks_of("none", NUMPY) is ranks_of("auto", NUMPY) is SINGLE
     with pytest.raises(ConfigError, match="parallel is 'all', expected 'auto', 'none' or 'mpi'"):
         ranks_of("all", NUMPY)
+
+
+class Communicator:
+    """What rank 1 of two hears from mpi4py: its own values, and from rank 0 those of the test."""
+
+    def __init__(self, *others: Any) -> None:
+        self._others = iter(others)
+
+    def Get_rank(self) -> int:
+        return 1
+
+    def Get_size(self) -> int:
+        return 2
+
+    def allgather(self, value: Any) -> list[Any]:
+        return [next(self._others), value]
+
+
+def test_two_ranks_on_one_card_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = socket.gethostname()
+    card = SimpleNamespace(device="cuda:0", is_cuda=True)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    with pytest.raises(DeviceError, match="ranks 0 and 1 would share cuda:0 of one machine; start no more ranks there"):
+        MpiRanks(Communicator(machine, "cuda:0", "0"), card)  # type: ignore[arg-type]
+    with pytest.raises(DeviceError, match="rank 1 computes on cuda:0, but rank 0 on cpu"):
+        MpiRanks(Communicator(machine, "cpu", "0"), card)  # type: ignore[arg-type]
+
+
+def test_ranks_of_one_machine_share_its_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    shared: list[int] = []
+    monkeypatch.setattr(threads, "share", shared.append)
+    machine, own = socket.gethostname(), threads.processors()
+    for other, processors, expected in ((machine, own, 2), ("another", own, 1), (machine, (-1,), 1)):
+        ranks = MpiRanks(Communicator(other, "cpu", None, processors), NUMPY)
+        assert (shared.pop(), ranks.local_rank) == (expected, int(other == machine))
 
 
 def mpiexec(size: int, folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -87,9 +87,9 @@ def test_checkpoints_on_the_way(tmp_path: Path) -> None:
         rest = make(epochs=4)
         rest.restore(tmp_path / name)
         rest.fit(data, data)
-        found, wanted = numbers(rest), numbers(whole)
-        wanted["callbacks"] = wanted["callbacks"][:1]
-        assert found == wanted, name
+        results, expected = numbers(rest), numbers(whole)
+        expected["callbacks"] = expected["callbacks"][:1]
+        assert results == expected, name
 
 
 def test_a_checkpoint_moves_between_devices(device: str, tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ def test_the_step_log_latches(backend: Any) -> None:
     log = StepLog(backend, 5, np.float32)
     one = backend.from_host(np.asarray(1.0, "float32"))
     nan = backend.from_host(np.asarray(np.nan, "float32"))
-    found = [float(log.record(k, nan if k == 2 else one, one, one, 3)) for k in range(5)]
-    np.testing.assert_array_equal(found, [1, 1, np.nan, np.nan, np.nan])
+    results = [float(log.record(k, nan if k == 2 else one, one, one, 3)) for k in range(5)]
+    np.testing.assert_array_equal(results, [1, 1, np.nan, np.nan, np.nan])
     host = log.host(5)
     np.testing.assert_array_equal(host[0], [1, 1, np.nan, 1, 1])
     np.testing.assert_array_equal(host[2], [3] * 5)

@@ -27,6 +27,7 @@ ONLY = {FORWARD: ("GL_ONLY_FORWARD", "1"), BACKWARD: ("GL_ONLY_BACKWARD", "1")}
 AT_ONCE = 1 << 14  # steps of a launch on a card that draws a screen too: the driver ends what runs for seconds
 BARRIER = "GPULSTM_CUDA_BARRIER"
 THREADS = 256  # of a block, at most
+FEW = 8192  # weights of a block up to which half as many threads do: what each does besides would outweigh its products
 WEIGHTS = 128  # registers of a thread for weights, at most
 WORKING = 127  # registers of a thread that are not for weights: sums, addresses, what is being loaded
 COPIED = 16384  # bytes of h that are copied to shared memory at once, where two steps of the depth take no more
@@ -46,6 +47,7 @@ class Shape:
         slices: owners that share the depth.
         turns: steps of the depth in a chunk of h.
         held: steps whose weights are in registers.
+        steps: in all.
     """
 
     tensor: bool
@@ -56,6 +58,7 @@ class Shape:
     slices: int
     turns: int
     held: int
+    steps: int
 
     @property
     def threads(self) -> int:
@@ -65,7 +68,7 @@ class Shape:
     @property
     def depth(self) -> int:
         """Rows of the weights that a step takes."""
-        return self.slices * _depth(self.tensor, self.size)
+        return self.slices * _depth(self.tensor, self.size, self.slices)
 
     @property
     def work(self) -> int:
@@ -73,22 +76,25 @@ class Shape:
         pad = 16 // self.size
         chunks = 2 * self.rows * (self.depth * self.turns + pad) * self.size
         if self.tensor:
-            sums = self.slices * self.rows * (self.columns + 4) * 4
+            apart = self.slices > 1  # else a warp has the whole depth, and no parts are added
+            sums = self.slices * self.rows * (self.columns + 8) * 4 * apart
             loading = self.columns * (self.depth + pad) * self.size
-            return round_up(round_up(max(chunks, sums, loading), 16) + self.threads * 16, 32)
+            return round_up(round_up(max(chunks, sums, loading), 16) + self.threads * 16 * apart, 32)
         sums = self.rows * (self.slices + 1) * self.columns * 4
         return round_up(max(chunks, sums), 16) + round_up(self.threads * 16, 32)
 
-    def bytes(self, inner: int) -> int:
-        """Shared memory of a block whose weights have `inner` rows."""
-        spare = max(0, ceil_divide(inner, self.depth) - self.held) * self.depth
+    @property
+    def bytes(self) -> int:
+        """Shared memory of a block."""
+        spare = (self.steps - self.held) * self.depth
         if self.tensor and spare:
             spare += 16 // self.size
         return self.work + spare * self.columns * self.size
 
-    def share(self, inner: int) -> float:
+    @property
+    def share(self) -> float:
         """The part of the weights that is in registers."""
-        return min(1.0, self.held / ceil_divide(inner, self.depth))
+        return self.held / self.steps
 
     @property
     def macros(self) -> tuple[tuple[str, str], ...]:
@@ -100,6 +106,7 @@ class Shape:
             self.slices,
             self.turns,
             self.held,
+            self.steps,
         )
         macros = (("GL_SHAPE", ",".join(map(str, numbers))), ("GL_WORK", str(self.work)))
         return (*macros, ("GL_TENSOR", "1")) if self.tensor else macros
@@ -114,8 +121,6 @@ class Layout:
         panels: blocks that own all units.
         groups: such sets of blocks, each with rows of its own.
         forward, backward: the products of a block.
-        forward_bytes, backward_bytes: shared memory of a block.
-        held: the part of the weights that is in registers.
     """
 
     units: int
@@ -123,12 +128,10 @@ class Layout:
     groups: int
     forward: Shape
     backward: Shape
-    forward_bytes: int
-    backward_bytes: int
-    held: float
 
     def __str__(self) -> str:
-        where = "in registers" if self.held == 1 else f"to {self.held:.0%} in registers, the rest in shared memory"
+        held = min(self.forward.share, self.backward.share)
+        where = "in registers" if held == 1 else f"to {held:.0%} in registers, the rest in shared memory"
         tensor = " on tensor cores" if self.forward.tensor else ""
         return f"{self.panels * self.groups} blocks of {self.units} units{tensor}, weights {where}"
 
@@ -158,13 +161,12 @@ def layout(
                 continue
             fit = processors // panels
             rows = few if ceil_divide(batch, few) <= fit else many
-            forward = shape(rows, units * wide, SIZE[dtype], registers, kind)
-            backward = shape(rows, units, SIZE[dtype], registers, kind)
-            needs = forward.bytes(hidden), backward.bytes(gates * hidden)
+            forward = shape(rows, units * wide, hidden, SIZE[dtype], registers, kind)
+            backward = shape(rows, units, gates * hidden, SIZE[dtype], registers, kind)
+            needs = forward.bytes, backward.bytes
             if max(needs) <= shared:
-                held = min(forward.share(hidden), backward.share(gates * hidden))
                 groups = max(1, min(ceil_divide(batch, rows), fit))
-                return Layout(units, panels, groups, forward, backward, *needs, held)
+                return Layout(units, panels, groups, forward, backward)
             if least is None or max(needs) < least[0]:
                 least = max(needs), forward
     if least is None:
@@ -175,39 +177,45 @@ def layout(
     return f"the weights of a block need {least[0]} bytes of shared memory{held_too}, the card has {shared}"
 
 
-def shape(rows: int, columns: int, size: int, registers: int, tensor: bool) -> Shape:
+def shape(rows: int, columns: int, inner: int, size: int, registers: int, tensor: bool) -> Shape:
     """The product of `rows` x `columns` on up to 256 threads: what they do not cover they share in depth.
 
     Args:
         rows, columns: of the tile.
+        inner: rows of the weights.
         size: bytes of a number.
         registers: that a block may have; a thread keeps weights in those that it does not need for its work.
         tensor: for tensor cores; `columns` is a multiple of 16 then.
     """
-    if tensor:
-        side = 2 if columns % 32 == 0 else 1  # fragments of a warp
-        across = columns // 16 // side
-        slices, of_step = THREADS // 32 // across, 4 * side
+    if tensor:  # the gates of a forward step: a warp has the whole depth, so that their sums stay where they are
+        tiles, warps = columns // 8, THREADS // 32
+        across = warps if tiles >= warps else max(1, tiles // 4)
+        slices = warps // across
+        of_step = 2 * (tiles // across) * _depth(True, size, slices) * size // 32
     else:
-        across = columns // 4
-        slices, of_step = THREADS // across // 2 * 2, 16
-    held = min(WEIGHTS, max(0, registers // THREADS - WORKING)) // of_step
-    depth, turns = slices * _depth(tensor, size), 1
-    # two at least: there is a copy of the loop that fetches h for every chunk held, and many of them take registers
-    while (turns == 1 or 2 * turns * depth * rows * size <= COPIED) and 2 * turns <= (held or 8):
+        across, of_step = columns // 4, 16
+        threads = THREADS if columns * inner > FEW else THREADS // 2
+        slices = threads // across // 2 * 2
+    depth = slices * _depth(tensor, size, slices)
+    steps = ceil_divide(inner, depth)
+    held, turns = min(WEIGHTS, max(0, registers // THREADS - WORKING)) // of_step, 1
+    # two at least: each chunk held is a copy of the loop that fetches h
+    while (turns == 1 or 2 * turns * depth * rows * size <= COPIED) and 2 * turns <= min(held or 8, steps):
         turns *= 2
-    return Shape(tensor, size, rows, columns, across, slices, turns, held // turns * turns)
+    held = steps if held >= steps else held // turns * turns
+    return Shape(tensor, size, rows, columns, across, slices, turns, held, steps)
 
 
-def _depth(tensor: bool, size: int) -> int:
-    return 32 // size if tensor else 4
+def _depth(tensor: bool, size: int, slices: int) -> int:
+    """Of what an owner takes in a step: four fragments where there are few slices, of 32 bytes each."""
+    return 32 // size * max(1, 4 // slices) if tensor else 4
 
 
 def forward(task: Task, x: Array, state: State, where: Layout, block: int) -> tuple[Array, State, Tape | None]:
     """All time steps of one layer and direction in one launch; the rest see `Engine.forward`."""
     backend = cast(CupyBackend, backend_of(x))
     work = ForwardPass(backend, task, x, state, block)
-    _launch(backend, FORWARD, where.forward, where.forward_bytes, where, work)
+    _launch(backend, FORWARD, where.forward, where, work)
     return work.results()
 
 
@@ -217,7 +225,7 @@ def backward(
     """The gradient of `forward` in one launch; the rest see `Engine.backward`."""
     backend = cast(CupyBackend, backend_of(dy))
     work = BackwardPass(backend, task, tape, dy, dstate, block)
-    _launch(backend, BACKWARD, where.backward, where.backward_bytes, where, work)
+    _launch(backend, BACKWARD, where.backward, where, work)
     return work.results(grads)
 
 
@@ -235,23 +243,21 @@ def counts_arrivals() -> bool:
     return asked == "counters"
 
 
-def _launch(
-    backend: CupyBackend, name: str, shape: Shape, shared: int, where: Layout, work: ForwardPass | BackwardPass
-) -> None:
+def _launch(backend: CupyBackend, name: str, shape: Shape, where: Layout, work: ForwardPass | BackwardPass) -> None:
     counters = counts_arrivals()
     counting = (("GL_COUNTERS", "1"),) if counters else ()
     macros = (*defines(work.task, work.dtype), *shape.macros, ONLY[name], *counting)
     if work.task.save and name == FORWARD:  # the other pass will want it soon
         other = (*defines(work.task, work.dtype), *where.backward.macros, ONLY[BACKWARD], *counting)
         backend.prepare("cuda/persistent.cu", other, BACKWARD, cooperative=True)
-    kernel = _compiled(backend, macros, name, shape.threads, shared, where.panels * where.groups)
+    kernel = _compiled(backend, macros, name, shape.threads, shape.bytes, where.panels * where.groups)
     total = work.steps + (name == BACKWARD)  # one more for the gradient of the initial state
     at_once = AT_ONCE if backend.watched else total
     for first in range(0, total, at_once):
         last = min(first + at_once, total)
         arrived = (backend.zeros((where.groups,), "uint32"),) if counters else ()
         arguments = (work.arguments, work.steps, where.panels, where.groups, first, last, *arrived)
-        kernel((where.panels * where.groups,), (shape.threads,), arguments, shared_mem=shared)
+        kernel((where.panels * where.groups,), (shape.threads,), arguments, shared_mem=shape.bytes)
 
 
 @functools.cache

@@ -14,24 +14,23 @@ from __future__ import annotations
 import functools
 from typing import Any, cast
 
-import numpy as np
-
 from gpulstm.arrays.backend import Array
 from gpulstm.arrays.cupy_backend import CupyBackend
 from gpulstm.arrays.devices import backend_of
+from gpulstm.arrays.dtypes import is_half
 from gpulstm.arrays.gemm import TYPES, gemm
 from gpulstm.engines.cuda.tape import COMPUTE, Tape, input_product, sequence_gradients
 from gpulstm.engines.spec import Grads, State, Task, plan_of
 
 _PLACE = "GlPlace p = gl_place(i, rows, units, t, reverse);"
 _BODIES = {
-    "lstm": "gl_lstm_step<T, {R}>(o, p, rows, &gates[0], {u}, &hs[0], {vs}, {y},"
+    "lstm": "gl_lstm_step<T, {R}>(o, p, &gates[0], {u}, &hs[0], {vs}, {y},"
     " &cs[0] + (slots ? p.from - p.e : 0), &cs[0] + (slots ? p.to - p.e : 0));",
-    "gru": "gl_gru_step<T, {R}>(o, p, rows, &gates[0], &u[0], {b_hn}, {s}, &hs[0], {vs}, {y});",
+    "gru": "gl_gru_step<T, {R}>(o, p, &gates[0], &u[0], {b_hn}, {s}, &hs[0], {vs}, {y});",
     "rnn": "gl_rnn_step<T, {R}>(o, p, {relu}, &gates[0], {u}, &hs[0], {vs}, {y});",
-    "lstm backward": "gl_lstm_step_backward<T, {R}>(o, p, rows, &gates[0], &cs[0] + (p.from - p.e), &dh[0], {dv},"
+    "lstm backward": "gl_lstm_step_backward<T, {R}>(o, p, &gates[0], &cs[0] + (p.from - p.e), &dh[0], {dv},"
     " &dy[0], &dc[0]);",
-    "gru backward": "gl_gru_step_backward<T, {R}>(o, p, rows, &gates[0], &s[0], &du[0], &hs[0], &dh[0], {dv}, &dy[0]);",
+    "gru backward": "gl_gru_step_backward<T, {R}>(o, p, &gates[0], &s[0], &du[0], &hs[0], &dh[0], {dv}, &dy[0]);",
     "rnn backward": "gl_rnn_step_backward<T, {R}>(o, p, {relu}, &gates[0], &dh[0], {dv}, &dy[0]);",
 }
 _TYPES = {"lengths": "int64", "keep_h": "bool", "keep_c": "bool", "cs": "{C}", "dc": "{C}"}  # all others hold T
@@ -57,7 +56,7 @@ def forward(task: Task, x: Array, state: State, block: int) -> tuple[Array, Stat
     if spec.has_memory:
         cs = xp.empty((steps + 1 if slots else 1, rows, units), COMPUTE[dtype.name])
         cs[first if slots else 0] = state.c
-    apart = spec.cell == "gru" or dtype == np.float16  # the recurrent product in a buffer of its own
+    apart = spec.cell == "gru" or is_half(dtype)  # the recurrent product in a buffer of its own
     arrays: dict[str, Array | None] = {
         **_options(task),
         "gates": gates,
@@ -93,7 +92,7 @@ def backward(task: Task, tape: Tape, dy: Array, dstate: State, grads: Grads, blo
     backend, spec, params = cast(CupyBackend, backend_of(dy)), task.spec, task.params
     xp, dtype, (steps, rows, units) = backend.xp, dy.dtype, dy.shape
     dgates, dh = tape.gates.copy(), dstate.h.copy()
-    apart = task.recurrent_mask is not None or dtype == np.float16  # the product's part of dh in a buffer of its own
+    apart = task.recurrent_mask is not None or is_half(dtype)  # the product's part of dh in a buffer of its own
     arrays: dict[str, Array | None] = {
         **_options(task),
         "gates": dgates,

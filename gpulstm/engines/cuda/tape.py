@@ -9,7 +9,12 @@ from gpulstm.arrays.cupy_backend import CupyBackend
 from gpulstm.arrays.gemm import affine, gemm
 from gpulstm.engines.spec import Grads, Task, plan_of
 
-COMPUTE = {"float16": "float32", "float32": "float32", "float64": "float64"}  # dtype of c and of sums, by that of x
+COMPUTE = {
+    "float16": "float32",
+    "bfloat16": "float32",
+    "float32": "float32",
+    "float64": "float64",
+}  # dtype of c and of sums, by that of x
 
 
 @dataclass

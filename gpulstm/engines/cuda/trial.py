@@ -127,14 +127,7 @@ def _small(plan: Plan) -> Plan:
     )
     layout = plan.layout
     if layout is not None:
-        width = spec.hidden_size
-        layout = replace(
-            layout,
-            panels=ceil_divide(width, layout.units),
-            groups=1,
-            forward_bytes=layout.forward.bytes(width),
-            backward_bytes=layout.backward.bytes(spec.gates * width),
-        )
+        layout = replace(layout, panels=ceil_divide(spec.hidden_size, layout.units), groups=1)
     call = replace(call, spec=spec, steps=min(call.steps, CHECKED["T"]) or 1, batch=min(call.batch, CHECKED["B"]))
     return replace(plan, call=replace(call, lengths=True), layout=layout)
 

@@ -272,6 +272,30 @@ def _read(path: Path) -> dict[str, Any]:
         return {}
     what = f"the file of the CUDA engine's verdicts {str(path)!r}"
     document = files.parse_json(files.read(path, ConfigError), what, ConfigError)
-    if not isinstance(document, dict) or not isinstance(document.get("devices"), dict):
+    devices = document.get("devices") if isinstance(document, dict) else None
+    if not isinstance(devices, dict) or not all(_is_whole(one) for one in devices.values()):
         raise ConfigError(f"{str(path)!r} has no verdicts of the CUDA engine; delete it, and they are found again")
-    return dict(document["devices"]) if document.get(KEY) == VERSION else {}
+    return dict(devices) if document.get(KEY) == VERSION else {}
+
+
+def _is_whole(document: Any) -> bool:
+    """Whether a device's entry has the kinds of values that `Verdicts.document` gives."""
+
+    def texts(values: Any) -> bool:
+        return all(isinstance(one, str) for one in values)
+
+    def chosen(choice: Any) -> bool:
+        if not isinstance(choice, dict) or not isinstance(choice.get("way"), str):
+            return False
+        times = choice.get("milliseconds")
+        return isinstance(times, dict) and all(type(one) in (int, float) for one in times.values())
+
+    if not isinstance(document, dict):
+        return False
+    right, wrong, choices = (document.get(name, kind()) for name, kind in _PARTS.items())
+    if not all(isinstance(part, kind) for part, kind in zip((right, wrong, choices), _PARTS.values(), strict=True)):
+        return False
+    return texts(right) and texts(wrong.values()) and all(chosen(choice) for choice in choices.values())
+
+
+_PARTS: dict[str, type] = {"right": list, "wrong": dict, "choices": dict}  # of a device's entry

@@ -127,8 +127,9 @@ def to_keras(model: Recurrent | Network, path: str | os.PathLike[str] | None = N
         raise InteropError(
             f"Keras has no activation that computes the same as {unknown[0]} of this {spec.cell.upper()}"
         )
-    if isinstance(model, Network) and (spec.bidirectional or model.config.future_size):
-        what = "bidirectional layers' last outputs" if spec.bidirectional else "covariates of the horizon"
+    more = isinstance(model, Network) and (model.config.future_size or model.config.categories)
+    if more or (isinstance(model, Network) and spec.bidirectional):
+        what = "covariates of the horizon or learned categories" if more else "bidirectional layers' last outputs"
         raise InteropError(f"no Sequential of Keras reads {what} as this network does")
     layers = []
     for layer in range(spec.num_layers):

@@ -62,7 +62,7 @@ def to_onnx(
     if dtype not in (None, "float32", "float64"):
         raise ConfigError(f"dtype is {dtype!r}, expected 'float32', 'float64' or None")
     builder = _Builder(dtype or stack.spec.dtype)
-    _write_stack(builder, stack, lengths)
+    _write_stack(builder, stack, lengths, model if isinstance(model, Network) else None)
     if isinstance(model, Network):
         _write_head(builder, model, lengths)
     data = builder.encode()
@@ -117,14 +117,17 @@ class _Builder:
 
 
 # -- the stack -------------------------------------------------------------------------------------------------------
-def _write_stack(builder: _Builder, stack: Recurrent, lengths: bool) -> None:
+def _write_stack(builder: _Builder, stack: Recurrent, lengths: bool, network: Network | None) -> None:
     spec, params, graph = stack.spec, stack.params.host(), builder.graph
-    x = builder.value(graph.input, "x", "time", "batch", spec.input_size)
+    width = spec.input_size if network is None else network.config.input_size
+    x = builder.value(graph.input, "x", "time", "batch", width)
     rows = ""
     if lengths:
         builder.value(graph.input, "lengths", "batch", dtype="int64")
         rows = builder.node("Cast", "lengths", to=_TYPES["int32"])
     batch = builder.node("Shape", x, start=1, end=2)
+    if network is not None and network.config.categories:
+        x = _vectors(builder, x, network, width, ahead=False)
     names = ("h", "c") if spec.has_memory else ("h",)
     count, directions = spec.num_layers * spec.directions, spec.directions
     starts = {}
@@ -226,7 +229,10 @@ def _write_head(builder: _Builder, model: Network, lengths: bool) -> None:
     if config.future_size:
         builder.value(graph.input, "future", "batch", config.horizon, config.future_size)
         graph.input.insert(1, graph.input.pop())
-        flat = builder.node("Flatten", "future", axis=1)
+        future = "future"
+        if any(one.future is not None for one in config.categories):
+            future = _vectors(builder, future, model, config.future_size, ahead=True)
+        flat = builder.node("Flatten", future, axis=1)
         read = builder.node("Concat", read, flat, axis=1)
     builder.weight("head.W", params["W"])
     builder.weight("head.b", params["b"])
@@ -235,6 +241,25 @@ def _write_head(builder: _Builder, model: Network, lengths: bool) -> None:
     builder.node("Reshape", flat, builder.integers(0, *shape), outputs=["raw"])
     builder.value(graph.output, "raw", "batch", *shape)
     graph.output.insert(0, graph.output.pop())
+
+
+def _vectors(builder: _Builder, name: str, model: Network, width: int, *, ahead: bool) -> str:
+    """An input whose columns of codes are replaced by learned vectors at its end; the code -1 has one of zeros."""
+    places = {place: one.future if ahead else one.column for place, one in enumerate(model.config.categories)}
+    others = [column for column in range(width) if column not in places.values()]
+    parts = [builder.node("Gather", name, builder.integers(*others), axis=2)] if others else []
+    for place, column in places.items():
+        if column is None:
+            continue
+        table, index = f"categories.{place}.W", f"column_{column}"
+        if all(tensor.name != table for tensor in builder.graph.initializer):
+            values = model.categories.tables[place].params.host()["W"]
+            builder.weight(table, np.concatenate([values, np.zeros_like(values[:1])]))
+        if all(tensor.name != index for tensor in builder.graph.initializer):
+            builder.weight(index, np.array(column, np.int64))
+        codes = builder.node("Cast", builder.node("Gather", name, index, axis=2), to=_TYPES["int64"])
+        parts.append(builder.node("Gather", table, codes, axis=0))
+    return builder.node("Concat", *parts, axis=2)
 
 
 # -- the file --------------------------------------------------------------------------------------------------------

@@ -32,6 +32,6 @@ def test_a_step_is_one_launch(set_variable: SetVariable) -> None:
 
 
 @pytest.mark.cuda
-@pytest.mark.parametrize("case", cuda_forms.cases("fused"), ids=str)
+@pytest.mark.parametrize("case", list(cuda_forms.cases("fused")), ids=str)
 def test_it_equals_the_reference_and_repeats_bit_for_bit(case: cuda_forms.Case) -> None:
     cuda_forms.check(case)

@@ -53,8 +53,8 @@ def small(batch: int = 4, **options: object) -> tuple[GradientPass, dict[str, ob
     """A pass of a small network, and a batch for it."""
     network = Network(NetworkConfig(StackSpec("lstm", 3, 9, **options)), device="cuda", seed=2)  # type: ignore[arg-type]
     rng = np.random.default_rng(0)
-    place = network.backend.from_host
-    data = {"x": place(rng.normal(size=(5, batch, 3)).astype("f")), "target": place(rng.normal(size=(batch, 1, 1)))}
+    put = network.backend.from_host
+    data = {"x": put(rng.normal(size=(5, batch, 3)).astype("f")), "target": put(rng.normal(size=(batch, 1, 1)))}
     return GradientPass(network, MSE(), network.params.like()), data
 
 

@@ -86,8 +86,10 @@ def test_a_layout_is_put_in_words() -> None:
     [
         (T4, "float32", "tensor cores take float32 from compute capability 8.0 on, the card has 7.5"),
         (T4, "float16", None),
+        (T4, "bfloat16", "tensor cores take bfloat16 from compute capability 8.0 on, the card has 7.5"),
+        (H100, "bfloat16", None),
         (H100, "float32", None),
-        (Card(10, 49152, 65536, 61), "float16", "tensor cores take float16 from compute capability 7.0 on"),
+        (Card(10, 49152, 65536, 61), "float16", "tensor cores take float16 from compute capability 7.5 on"),
     ],
 )
 def test_tensor_tiles_are_for_cards_that_have_them(card: Card, dtype: str, reason: str | None) -> None:

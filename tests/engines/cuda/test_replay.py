@@ -94,7 +94,7 @@ def test_a_call_is_recorded_the_second_time_and_results_are_the_callers() -> Non
 
 def test_without_memory_for_a_recording_the_work_is_done_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the device is nearly full: the same bits, masks of the same passes, no second attempt, and it is said."""
-    wanted = training_bits(3)
+    expected = training_bits(3)
     capture, tried = graph._recording, []
 
     @contextlib.contextmanager
@@ -117,7 +117,7 @@ def test_without_memory_for_a_recording_the_work_is_done_piece_by_piece(monkeypa
     assert all(bits(layer(x)[0]) == first for _ in range(3))
     assert "0 recorded, which hold 0 B; no memory for 1 more" in str(layer.explain(6, 4))
     assert len(tried) == 1
-    assert training_bits(3) == wanted
+    assert training_bits(3) == expected
     assert len(tried) == 2
 
 
@@ -174,7 +174,7 @@ def test_a_graph_of_the_callers_own() -> None:
     """Within somebody else's capture everything is launched plainly, and nothing needs cuBLAS."""
     layer, x = small()
     cuda = layer.backend.xp.cuda
-    wanted = [bits(layer(x)[0]) for _ in range(2)]
+    expected = [bits(layer(x)[0]) for _ in range(2)]
     pool, stream = cuda.MemoryPool(), cuda.Stream(non_blocking=True)
     step = layer.stream(4)
     first = bits(step(x[0]))
@@ -190,7 +190,7 @@ def test_a_graph_of_the_callers_own() -> None:
     assert tape.recording is None
     graph.launch(stream)
     stream.synchronize()
-    assert bits(outputs) == wanted[0] == wanted[1]
+    assert bits(outputs) == expected[0] == expected[1]
     assert bits(one) == first
     y, _, tape = layer.forward(x)
     assert bits(gradients[0]) == bits(layer.backward(tape, y)[0])
@@ -233,7 +233,7 @@ def test_threads_share_a_layer() -> None:
     layer, x = small()
     cuda = layer.backend.xp.cuda
     inputs = [(number + 1) * x for number in range(4)]
-    wanted = [bits(layer(each)[0]) for each in inputs]
+    expected = [bits(layer(each)[0]) for each in inputs]
     layer.backend.synchronize()
     wrong: list[int] = []
 
@@ -243,7 +243,7 @@ def test_threads_share_a_layer() -> None:
             for _ in range(25):
                 y, _ = layer(inputs[number])
                 stream.synchronize()
-                if bits(y) != wanted[number]:
+                if bits(y) != expected[number]:
                     wrong.append(number)
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
@@ -280,15 +280,15 @@ def passes(loss: Loss) -> list[list[bytes]]:
     """The bits of three passes."""
     network = Network(NetworkConfig(StackSpec("gru", 3, 6)), device="cuda")
     gradients = GradientPass(network, loss, network.params.like())
-    place = network.backend.from_host
-    data = place(np.ones((4, 2, 3), "f")), place(np.ones((2, 1, 1), "f"))
+    put = network.backend.from_host
+    data = put(np.ones((4, 2, 3), "f")), put(np.ones((2, 1, 1), "f"))
     return [bits(gradients(*data).value, gradients.grads.flat) for _ in range(3)]
 
 
 def test_a_loss_of_the_users_own_is_recorded_where_it_says_that_it_may_be() -> None:
-    wanted = passes(MSE())[0]
+    expected = passes(MSE())[0]
     with hostgpu.counting() as count:
-        assert passes(Enqueued())[2] == wanted
+        assert passes(Enqueued())[2] == expected
     assert count["graph_launches"] >= 2 or not hostgpu.simulated()
     with hostgpu.counting() as count:
         passes(Own())

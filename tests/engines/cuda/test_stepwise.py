@@ -7,6 +7,6 @@ import pytest
 
 
 @pytest.mark.cuda
-@pytest.mark.parametrize("case", cuda_forms.cases("first"), ids=str)
+@pytest.mark.parametrize("case", list(cuda_forms.cases("first")), ids=str)
 def test_it_equals_the_reference_and_repeats_bit_for_bit(case: cuda_forms.Case) -> None:
     cuda_forms.check(case)

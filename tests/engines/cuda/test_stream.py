@@ -49,7 +49,7 @@ def test_the_weights_of_a_stream_count_from_its_reset_on() -> None:
 def test_a_step_into_an_array_of_the_callers_allocates_nothing() -> None:
     layer, x = small()
     step, out = layer.stream(4), layer.backend.xp.empty((4, 8), "f")
-    wanted = bits(step(x[0]))
+    expected = bits(step(x[0]))
     step.reset()
     asked: list[int] = []
     pool = layer.backend.xp.get_default_memory_pool()
@@ -65,4 +65,4 @@ def test_a_step_into_an_array_of_the_callers_allocates_nothing() -> None:
         step(row)
     assert len(asked) == 1
     step.reset()
-    assert bits(step(x[0], out)) == wanted
+    assert bits(step(x[0], out)) == expected

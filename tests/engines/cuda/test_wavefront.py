@@ -30,7 +30,7 @@ def results(lengths: bool, memory: str | None, cell: Any = gpulstm.LSTM, **optio
     rng, dtype = np.random.default_rng(0), layer.spec.dtype
     x, dy = (layer.backend.from_host(rng.normal(size=(STEPS, BATCH, n)).astype(dtype)) for n in (2, 9))
     rows = layer.backend.from_host(np.array([13, 0, 6])) if lengths else None
-    found: list[bytes] = []
+    results: list[bytes] = []
     nodes = 0
     for _ in range(5):
         layer.calls = 0
@@ -40,8 +40,8 @@ def results(lengths: bool, memory: str | None, cell: Any = gpulstm.LSTM, **optio
             plain, _ = layer(x, None, rows)
         nodes = count["graph_nodes"]
         values = (y, dx, grads.flat, plain, *(part for each in (state, dstate) for part in each))
-        found = [to_host(value).tobytes() for value in values]
-    return found, nodes
+        results = [to_host(value).tobytes() for value in values]
+    return results, nodes
 
 
 @pytest.mark.cuda
@@ -54,13 +54,13 @@ def test_the_bits_are_those_of_one_layer_after_the_other(
     set_variable(planner.FORM, "fused")
     monkeypatch.setattr("gpulstm.engines.cuda.engine.BLOCK_ROWS", 5 * BATCH)  # products of five steps, cut up further
     monkeypatch.setattr(planner, "SLICES", 4)
-    found = {}
+    result = {}
     for way in ("0", "1"):
         set_variable(planner.WAVEFRONT, way)
-        found[way] = results(lengths, None, **CASES[case])
-    assert found["0"][0] == found["1"][0]
+        result[way] = results(lengths, None, **CASES[case])
+    assert result["0"][0] == result["1"][0]
     if hostgpu.simulated():
-        assert found["1"][1] > found["0"][1] > 0  # more products, each of fewer steps
+        assert result["1"][1] > result["0"][1] > 0  # more products, each of fewer steps
 
 
 @pytest.mark.cuda
@@ -85,7 +85,7 @@ def test_explain_and_the_switch(set_variable: SetVariable) -> None:
 
 
 def test_slices_cover_all_steps_and_stay_within_blocks() -> None:
-    found = wavefront.slices(23, 2, 10, 4)
-    assert [part[:2] for part in found] == [(0, 4), (4, 8), (8, 10), (10, 14), (14, 18), (18, 20), (20, 23)]
-    assert [part[2] for part in found] == [20] * 6 + [6]
+    results = wavefront.slices(23, 2, 10, 4)
+    assert [part[:2] for part in results] == [(0, 4), (4, 8), (8, 10), (10, 14), (14, 18), (18, 20), (20, 23)]
+    assert [part[2] for part in results] == [20] * 6 + [6]
     assert wavefront.slices(3, 2, 10, 16) == [(0, 3, 6)]

@@ -6,6 +6,7 @@ message, the seconds of processor time and the MiB of memory that it took.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import resource
@@ -18,6 +19,7 @@ from readers import READERS
 
 from gpulstm.errors import GpulstmError
 
+IMPORTED = {"study": ("optuna.storages", "sqlalchemy.dialects.sqlite", "alembic.migration", "alembic.config")}
 SECONDS = 20  # of processor time, after which a child is stopped
 
 
@@ -55,6 +57,8 @@ def main() -> None:
     warnings.simplefilter("error")
     for line in sys.stdin:
         reader, path = line.rstrip("\n").split(" ", 1)
+        for name in IMPORTED.get(reader, ()):
+            importlib.import_module(name)  # once, for all children
         sys.stdout.flush()
         number = os.fork()
         if number == 0:

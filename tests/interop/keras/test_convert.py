@@ -24,8 +24,8 @@ def test_recorded_layers_as_stacks(case: str) -> None:
     if GOLDEN[f"{case}/y"].ndim == 3:
         np.testing.assert_allclose(turned(y), GOLDEN[f"{case}/y"], rtol=1e-10, atol=1e-12)
     parts = end if stack.spec.has_memory else (end,)
-    found = [part[side] for side in range(stack.spec.directions) for part in parts]
-    for mine, expected in zip(found, listed(case, "state"), strict=True):
+    results = [part[side] for side in range(stack.spec.directions) for part in parts]
+    for mine, expected in zip(results, listed(case, "state"), strict=True):
         np.testing.assert_allclose(mine, expected, rtol=1e-10, atol=1e-12)
 
 

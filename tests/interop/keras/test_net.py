@@ -21,8 +21,8 @@ def test_recorded_layers(case: str, device: str) -> None:
     mask = GOLDEN[f"{case}/mask"].T if f"{case}/mask" in GOLDEN else None
     y, [end] = net(gl.to_device(turned(GOLDEN[f"{case}/x"]), device), mask=mask)
     np.testing.assert_allclose(turned(gl.to_host(y)), GOLDEN[f"{case}/y"], rtol=1e-10, atol=1e-12)
-    for found, expected in zip(end, listed(case, "state"), strict=True):
-        np.testing.assert_allclose(gl.to_host(found), expected, rtol=1e-10, atol=1e-12)
+    for results, expected in zip(end, listed(case, "state"), strict=True):
+        np.testing.assert_allclose(gl.to_host(results), expected, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("case", [case for case in CONFIGS if "masked" not in case and case not in STACKS])

@@ -43,12 +43,12 @@ def test_exports_read_back(name: str, rng: np.random.Generator) -> None:
     for steps, batch in ((5, 2), (8, 3)):
         x, state = rng.normal(size=(steps, batch, 3)).astype("f4"), state_of(layer, rng, batch)
         lengths = np.arange(batch) * 2
-        for found, expected in (
+        for result, expected in (
             (net.run([x]), results(layer, x, None)),
             (net.run({"x": x, **state}), results(layer, x, state)),
             (with_lengths.run({"x": x, "lengths": lengths, **state}), as_onnx(results(layer, x, state, lengths))),
         ):
-            for ours, theirs in zip(found, expected, strict=True):
+            for ours, theirs in zip(result, expected, strict=True):
                 np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-7)
 
 
@@ -77,9 +77,9 @@ def test_networks(lengths: bool, bidirectional: bool, rng: np.random.Generator, 
         x, future = (rng.normal(size=shape).astype("f4") for shape in ((steps, batch, 3), (batch, 5, 2)))
         rows = {"lengths": np.array([steps, 2, 1][:batch])} if lengths else {}
         raw, state, _ = model.forward(x, future, lengths=rows.get("lengths"))
-        found = net.run({"x": x, "future": future, **rows})
-        np.testing.assert_allclose(found[0], raw, rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(found[1], state, rtol=1e-5, atol=1e-6)
+        results = net.run({"x": x, "future": future, **rows})
+        np.testing.assert_allclose(results[0], raw, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(results[1], state, rtol=1e-5, atol=1e-6)
 
 
 def test_another_dtype(rng: np.random.Generator) -> None:

@@ -21,8 +21,8 @@ CASES = sorted(name.removesuffix("/model") for name in GOLDEN if name.endswith("
 
 
 def values(case: str, kind: str) -> list[np.ndarray]:
-    found = {name: value for name, value in GOLDEN.items() if name.startswith(f"{case}/{kind}/")}
-    return [found[f"{case}/{kind}/{place}"] for place in range(len(found))]
+    results = {name: value for name, value in GOLDEN.items() if name.startswith(f"{case}/{kind}/")}
+    return [results[f"{case}/{kind}/{index}"] for index in range(len(results))]
 
 
 @pytest.mark.parametrize("engine", [None, "reference"])
@@ -30,8 +30,8 @@ def values(case: str, kind: str) -> list[np.ndarray]:
 def test_recorded_models(case: str, engine: str | None, device: str) -> None:
     net = from_onnx(GOLDEN[f"{case}/model"].tobytes(), device=device, engine=engine)
     given = [gl.to_device(value, device) if value.dtype.kind == "f" else value for value in values(case, "input")]
-    for found, expected in zip(net.run(given), values(case, "output"), strict=True):
-        np.testing.assert_allclose(gl.to_host(found), expected, rtol=1e-5, atol=1e-6)
+    for results, expected in zip(net.run(given), values(case, "output"), strict=True):
+        np.testing.assert_allclose(gl.to_host(results), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_half_precision_weights_on_the_cpu() -> None:

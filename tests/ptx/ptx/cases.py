@@ -9,6 +9,7 @@ import numpy as np
 import nvrtc
 from tolerance import FEW_STEPS
 
+from gpulstm.arrays.dtypes import dtype_of
 from gpulstm.arrays.gemm import TENSOR_TILES, TILES, is_tensor
 from gpulstm.engines import reference
 from gpulstm.engines.cuda import fused, persistent, stepwise
@@ -95,7 +96,7 @@ def run(case: Case, toolkit: nvrtc.Toolkit, mutate: Any = None) -> Result:
     """Run a case on the interpreter and compare it with the reference engine."""
     backend = PtxBackend(toolkit, case.capability, Settings(seed=case.seed, late=case.late), mutate=mutate)
     values, host = launch(case, backend), _host(case)
-    wide = {name: value.astype(np.float64) if value.dtype.kind == "f" else value for name, value in host.items()}
+    wide = {name: value.astype(np.float64) if value.dtype.kind in "fV" else value for name, value in host.items()}
     expected = _pass(case, wide, None, (reference.forward, reference.backward))
     result = Result(values, backend=backend)
     for name, value in expected.items():
@@ -112,17 +113,17 @@ def _host(case: Case) -> dict[str, np.ndarray]:
     shapes: dict[str, tuple[int, ...]] = dict.fromkeys(("h", "c", "dh", "dc"), (rows, units))
     shapes |= {"x": (steps, rows, inputs), "dy": (steps, rows, units)}
     shapes |= {f"param {name}": shape for name, shape in spec.layer_shapes(0).items()}
-    arrays = {}
+    arrays, dtype = {}, dtype_of(case.dtype)
     for name, shape in shapes.items():
         scale = 1.5 / np.sqrt(units) if name.startswith("param W") else 0.5
-        arrays[name] = (rng.normal(size=shape) * scale).astype(case.dtype)
+        arrays[name] = (rng.normal(size=shape) * scale).astype(dtype)
     if case.masks:
-        arrays["mask"] = (rng.random((rows, units)) < 0.7).astype(case.dtype) * np.dtype(case.dtype).type(1.25)
+        arrays["mask"] = (rng.random((rows, units)) < 0.7).astype(dtype) * dtype.type(1.25)
         arrays |= {name: rng.random((steps, rows, units)) < 0.8 for name in ("keep_h", "keep_c")}
     if case.lengths:
         arrays["lengths"] = rng.integers(0, steps + 1, rows)
         arrays["valid"] = (np.arange(steps)[:, None] < arrays["lengths"])[:, :, None]
-        arrays["x"] = np.where(arrays["valid"], arrays["x"], 0).astype(case.dtype)
+        arrays["x"] = np.where(arrays["valid"], arrays["x"], 0).astype(dtype)
     return arrays
 
 

@@ -21,8 +21,8 @@ from ptx.memory import BASE, GlobalMemory, SharedMemory
 from ptx.parser import Instruction, Kernel, Symbol, round_up
 from ptx.races import GlobalRaces, SharedRaces
 from ptx.registers import Lanes, Registers
-from ptx.tensor_cores import TENSOR_CORES
 from ptx.transfers import SYNCHRONIZING, TRANSFERS, Copy
+from ptx.warps import WARPS
 
 _FLOW = ("bra", "ret", "exit", "bar", "barrier", "trap")
 _IDLE = 8  # rounds in which threads only wait, until that is called a deadlock
@@ -183,7 +183,7 @@ class Machine:
             return None
         if x.opcode in ARITHMETIC:
             return ARITHMETIC[x.opcode](self.registers, x)
-        builder = TRANSFERS.get(x.opcode) or TENSOR_CORES.get(x.opcode)
+        builder = TRANSFERS.get(x.opcode) or WARPS.get(x.opcode)
         if builder is None:
             raise PtxError(f"no opcode {x.opcode}: {x.text}")
         return builder(self, x)

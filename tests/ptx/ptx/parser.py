@@ -45,7 +45,7 @@ class Bits:
 
 @dataclass(frozen=True)
 class Vector:
-    """`{a, b, ...}`."""
+    """`{a, b, ...}`, or two results `a|b`."""
 
     parts: tuple[Operand, ...]
 
@@ -254,6 +254,8 @@ class _Body:
     def _operand(self, text: str) -> Operand:
         if text.startswith("{"):
             return Vector(tuple(self._operand(part) for part in split(text[1:-1])))
+        if "|" in text:  # two results
+            return Vector(tuple(self._operand(part) for part in text.split("|")))
         if text.startswith("["):
             return self._address(text[1:-1].replace(" ", ""))
         register = self._find(text)

@@ -125,20 +125,20 @@ def compare(kind: str, form: str, device: str) -> Iterator[str]:
         return made[name].copy()
 
     reference = cell(INPUTS, HIDDEN, device="cpu", engine="reference", **common)
-    wanted = plain(lambda work: work(), reference, host)
+    expected = plain(lambda work: work(), reference, host)
     os.environ[planner.FORM] = form
     forget_plans()
     layer = cell(INPUTS, HIDDEN, device=device, **common)
     with layer.backend.activate():
         streams = Streams(layer.backend)
-        found = plain(streams, layer, lambda name, shape: layer.backend.from_host(host(name, shape)))
+        results = plain(streams, layer, lambda name, shape: layer.backend.from_host(host(name, shape)))
         streams.wait()
-    values = [[to_host(part) for part in group] for group in found]
-    for number, (group, want) in enumerate(zip(values, wanted, strict=True)):
-        for place, (one, other) in enumerate(zip(group, want, strict=True)):
+    values = [[to_host(part) for part in group] for group in results]
+    for number, (group, want) in enumerate(zip(values, expected, strict=True)):
+        for index, (one, other) in enumerate(zip(group, want, strict=True)):
             error = float(np.abs(one - other).max()) if one.size else 0.0
             if not error <= GRADIENT[dtype] * max(1.0, float(np.abs(other).max())):
-                yield f"result {number}.{place} is {error:.1e} from the reference"
+                yield f"result {number}.{index} is {error:.1e} from the reference"
     for number in range(4, 4 * (ROUNDS - 1)):  # the rounds before the weights change
         for one, other in zip(values[number], values[number % 4], strict=True):
             if one.tobytes() != other.tobytes():
@@ -153,11 +153,11 @@ def unordered(device: str) -> Iterator[str]:
     forget_plans()
     layer = gpulstm.LSTM(INPUTS, HIDDEN, device=device, dtype="float64", seed=8)
     rng = np.random.default_rng(6)
-    place = layer.backend.from_host
-    xs = [place(rng.normal(size=(STEPS, BATCH, INPUTS))) for _ in range(2)]
-    dy = place(rng.normal(size=(STEPS, BATCH, HIDDEN)))
+    put = layer.backend.from_host
+    xs = [put(rng.normal(size=(STEPS, BATCH, INPUTS))) for _ in range(2)]
+    dy = put(rng.normal(size=(STEPS, BATCH, HIDDEN)))
     with layer.backend.activate():
-        wanted = [to_host(layer.backward(layer.forward(xs[0])[2], dy)[0]) for _ in range(4)]
+        expected = [to_host(layer.backward(layer.forward(xs[0])[2], dy)[0]) for _ in range(4)]
         one, other = (layer.backend.xp.cuda.Stream(non_blocking=True) for _ in range(2))
         with one:
             tape = layer.forward(xs[0])[2]
@@ -169,7 +169,7 @@ def unordered(device: str) -> Iterator[str]:
             kept = [layer.forward(xs[1]) for _ in range(3)]
         one.synchronize()
         other.synchronize()
-        if to_host(dx).tobytes() != wanted[3].tobytes() or not all(tape for _, _, tape in kept):
+        if to_host(dx).tobytes() != expected[3].tobytes() or not all(tape for _, _, tape in kept):
             yield "a tape was written while it was read"
 
 

@@ -81,10 +81,10 @@ def counted(step: Callable[[], Any], repeats: int) -> dict[str, Any]:
 def calls() -> dict[str, Callable[[], Any]]:
     """Calls of a layer and other training steps, by name; each is made again and again, and counted once it is warm."""
     steps, batch, inputs, hidden, layers = SHAPE
-    place = resolve("cuda").from_host
+    put = resolve("cuda").from_host
     layer = LSTM(inputs, hidden, layers, device="cuda")
-    x, dy = place(np.zeros((steps, batch, inputs), "f")), place(np.zeros((steps, batch, hidden), "f"))
-    row = place(np.zeros((1, inputs), "f"))
+    x, dy = put(np.zeros((steps, batch, inputs), "f")), put(np.zeros((steps, batch, hidden), "f"))
+    row = put(np.zeros((1, inputs), "f"))
     step, kept = layer.stream(1), []
 
     def passes() -> None:
@@ -96,7 +96,7 @@ def calls() -> dict[str, Callable[[], Any]]:
         grads, optimizer = network.params.like(), Adam()
         optimizer.init(network.params)
         gradients, states = GradientPass(network, MSE(), grads, 1.0, "sqrt"), [network.rnn.zero_state(batch)]
-        target = place(np.zeros((steps // 2 * batch, 1, 1), "f"))
+        target = put(np.zeros((steps // 2 * batch, 1, 1), "f"))
 
         def train() -> None:
             result = gradients(x, target, state=states[0], read=steps // 2, state_at=steps // 2)

@@ -114,10 +114,10 @@ def run(
     """All results of a forward and a backward pass, by name, on the host."""
     kwargs = {**OPTIONS[case.options], "dtype": dtype, "device": device, "seed": 3, "engine": engine}
     layer = CELLS[case.cell](case.sizes[2], case.sizes[3], **kwargs)
-    place = layer.backend.from_host
+    put = layer.backend.from_host
     layer.params.load({name: value.astype(case.dtype).astype(dtype) for name, value in layer.params.host().items()})
-    x, dy = (place(inputs[name].astype(dtype)) for name in ("x", "dy"))
-    state, dstate = ([place(inputs[f"{name}{part}"].astype(dtype)) for part in "hc"] for name in ("", "d"))
+    x, dy = (put(inputs[name].astype(dtype)) for name in ("x", "dy"))
+    state, dstate = ([put(inputs[f"{name}{part}"].astype(dtype)) for part in "hc"] for name in ("", "d"))
     pair = case.cell == "lstm"
     lengths = inputs["lengths"] if case.lengths else None
     y, end, tape = layer.forward(x, tuple(state) if pair else state[0], lengths)
@@ -167,7 +167,7 @@ def compare(case: Case) -> tuple[float, str]:
     values = {name: rng.normal(size=shape).astype(case.dtype) for name, shape in shapes.items()}
     values["lengths"] = rng.integers(0, steps + 1, size=batch)
     wide = "float32" if case.dtype == "float16" else case.dtype
-    wanted = run(case, values, "cpu", wide, "reference")
+    expected = run(case, values, "cpu", wide, "reference")
     before = {name: os.environ.get(name) for name in (planner.FORM, planner.TILE)}
     os.environ[planner.FORM] = case.form
     os.environ.pop(planner.TILE, None)
@@ -184,7 +184,7 @@ def compare(case: Case) -> tuple[float, str]:
                 os.environ[name] = value
         forget_plans()
     worst, place = 0.0, "nothing"
-    for name, want in wanted.items():
+    for name, want in expected.items():
         assert got[name].shape == want.shape, (name, got[name].shape, want.shape)
         assert got[name].tobytes() == again[name].tobytes(), f"{case}: {name} differs between two runs"
         if not want.size:

@@ -64,35 +64,35 @@ def main() -> int:
     os.environ[planner.GRAPH] = "1"  # whatever the planner finds
     failed = 0
     for kind in KINDS:
-        wanted = []
+        expected = []
         for seed in (1, 2):
             reference = Run(kind, "cpu", seed, "reference")
             for number in range(STEPS):
                 reference.step(number)
-            wanted.append(reference.values())
+            expected.append(reference.values())
         places = [resolve(f"cuda:{index % device_count()}") for index in range(2)]
         runs, streams = [], []
-        for index, place in enumerate(places):
-            with place.activate():
-                runs.append(Run(kind, place.device, index + 1))
-                place.synchronize()
-                streams.append([place.xp.cuda.Stream(non_blocking=True) for _ in range(2)])
+        for index, at in enumerate(places):
+            with at.activate():
+                runs.append(Run(kind, at.device, index + 1))
+                at.synchronize()
+                streams.append([at.xp.cuda.Stream(non_blocking=True) for _ in range(2)])
         for number in range(STEPS):
-            for run, place, pair in zip(runs, places, streams, strict=True):
+            for run, at, pair in zip(runs, places, streams, strict=True):
                 mine = pair[number % 2]  # from step to step another stream, in the order of an event
-                with place.activate():
+                with at.activate():
                     if number:
                         mine.wait_event(pair[1 - number % 2].record())
                     with mine:
                         run.step(number)
-        for run, place, pair, want in zip(runs, places, streams, wanted, strict=True):
-            with place.activate():
+        for run, at, pair, want in zip(runs, places, streams, expected, strict=True):
+            with at.activate():
                 for stream in pair:
                     stream.synchronize()
                 error = float(np.abs(run.values() - want).max())
             good = error < 1e-12
             failed += not good
-            print(f"{'ok ' if good else 'BAD'} {kind} on {place.device}: losses differ by {error:.1e}", flush=True)
+            print(f"{'ok ' if good else 'BAD'} {kind} on {at.device}: losses differ by {error:.1e}", flush=True)
     return failed
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gpulstm.data.times import TIME, TimeForm, finer
+from gpulstm.data.times import MONTH, TIME, TimeForm, finer
 
 _NUMBER_DATES = {  # digits of a whole number that spells a date -> its format
     6: "%Y%m",
@@ -238,7 +238,7 @@ def spelled_dates(values: np.ndarray, pattern: str) -> np.ndarray:
     months = (12 * (parts["Y"] - 1970) + month - 1).astype("datetime64[M]")
     day, hour = parts.get("d", np.int64(1)), parts.get("H", np.int64(0))
     minute, second = parts.get("M", np.int64(0)), parts.get("S", np.int64(0))
-    length = ((months + 1).astype("datetime64[D]") - months.astype("datetime64[D]")).astype(np.int64)
+    length = ((months + MONTH).astype("datetime64[D]") - months.astype("datetime64[D]")).astype(np.int64)
     good = (month >= 1) & (month <= 12) & (day >= 1) & (day <= length) & (hour < 24) & (minute < 60) & (second < 60)
     seconds = ((day - 1) * 24 + hour) * 3600 + minute * 60 + second
     dates = months.astype(TIME) + (seconds * 1_000_000).astype("timedelta64[us]")

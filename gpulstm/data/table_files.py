@@ -18,7 +18,7 @@ import numpy as np
 
 from gpulstm.arrays import files
 from gpulstm.data.cells import MISSING, number_of
-from gpulstm.data.dialect import HEAD, Dialect, find_dialect, other_encoding
+from gpulstm.data.csv_dialect import HEAD, Dialect, find_dialect, other_encoding
 from gpulstm.data.frames import SHOWN, Kinds, Source, columns_source, frame_source, mapping_source
 from gpulstm.data.options import TableOptions
 from gpulstm.errors import DataError, missing_extra, option
@@ -138,8 +138,17 @@ def _text_source(file: Path | bytes, label: str, dialect: Dialect, options: Tabl
         file=True,
         notes=notes,
         marks=(dialect.decimal, dialect.thousands),
+        rows=_about_rows(file, dialect),
         other=other if found and dialect.encoding == "utf-8" else None,
     )
+
+
+def _about_rows(file: Path | bytes, dialect: Dialect) -> int:
+    """About how many rows a text file has, by its first ones; 0 for a packed one."""
+    if isinstance(file, Path) and file.suffix.lower() in _COMPRESSED:
+        return 0
+    size = len(file) if isinstance(file, bytes) else file.stat().st_size
+    return 1 + int(1.02 * size / max(1, sum(sum(map(len, row)) + len(row) for row in dialect.rows)) * len(dialect.rows))
 
 
 def _text_chunks(file: Path | bytes, label: str, dialect: Dialect, kinds: Kinds) -> Iterator[dict[int, Any]]:
@@ -292,7 +301,7 @@ def _parquet(path: Path) -> Source:
         head[len(head)] = _range(level, 0, len(first))
     index = tuple(schema.names.index(name) for name in named)
     index += tuple(range(len(schema.names), len(schema.names) + len(ranges)))
-    return Source(path.name, names, pd.DataFrame(head), chunks, index=index, file=True)
+    return Source(path.name, names, pd.DataFrame(head), chunks, index=index, file=True, rows=rows)
 
 
 def _range(level: Mapping[str, Any], start: int, count: int) -> Any:

@@ -6,6 +6,7 @@ import bz2
 import gzip
 import io
 import lzma
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -18,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gpulstm.data.dialect import find_dialect
+from gpulstm.data.csv_dialect import find_dialect
 from gpulstm.data.loading import load_series
 from gpulstm.errors import ConfigError, DataError
 
@@ -87,6 +88,16 @@ def test_archives_of_one_file(tmp_path: Path) -> None:
 def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", type("Input", (), {"buffer": io.BytesIO(PLAIN.encode())}))
     check(load_series("-"))
+
+
+@pytest.mark.parametrize("piped", [True, False])
+def test_standard_input_of_a_process(piped: bool, tmp_path: Path) -> None:
+    path = write(tmp_path, PLAIN)
+    code = "from gpulstm.data import load_series; print(load_series('-').values.tolist())"
+    with open(path, "rb") as file:
+        given: Any = {"input": file.read()} if piped else {"stdin": file}
+        run = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, **given)
+    assert run.stdout.decode().strip() == str(VALUES.tolist())
 
 
 NUMBERS = {  # cells -> decimal and thousands mark, and the numbers
@@ -198,7 +209,7 @@ def test_polars_needs_no_pyarrow(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_parquet_in_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpulstm.data.sources._BATCH", 4)
+    monkeypatch.setattr("gpulstm.data.table_files._BATCH", 4)
     days = np.arange("2024-01-01", "2024-01-12", dtype="M8[D]").astype("M8[us]")
     table = {"day": days, "y": np.arange(11), "shop": ["a"] * 6 + ["b"] * 5, "text": [str(n) for n in range(11)]}
     pq.write_table(pa.table(table), tmp_path / "t.parquet")

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from gpulstm.data.arrays_of import is_array, numbers_of
 from gpulstm.data.loading import Loader, as_before, some
 from gpulstm.data.options import TableOptions
+from gpulstm.data.plain_arrays import is_array, numbers_of
 from gpulstm.data.series import SeriesSet, spans
 from gpulstm.data.time_axis import positions, same_times
 from gpulstm.data.times import format_time
@@ -75,7 +75,7 @@ def _table_like(data: Any, past: SeriesSet, roles: Sequence[str]) -> SeriesSet:
     options = as_before(TableOptions(), past)
     left_out: dict[str, Any] = {role: () for role in ("target", "past", "future", "static") if role not in roles}
     options = replace(options, calendar=(), holidays=None, missing="forward", **left_out)
-    return Loader(data, options, past, False, ahead=True).load()
+    return Loader(data, options, past, False, None, ahead=True).load()
 
 
 def places_of(past: SeriesSet, table: SeriesSet, what: str) -> np.ndarray:
