@@ -44,6 +44,9 @@ def config_for_parts(config: ForecasterConfig) -> ForecasterConfig:
         ("scaling", ("standard", "none")),
         ("training", ("windows",)),
         ("window_scaling", ("last", "standard", "mean")),
+        ("transform", ("none",)),
+        ("residual", ("none",)),
+        ("skip", ("none",)),
     ):
         if getattr(config, name) not in possible:
             wanted = " or ".join(repr(value) for value in possible)

@@ -46,7 +46,7 @@ class ForecastStream:
 
     def __init__(self, predictor: Predictor, series: SeriesSet, future: Any = None) -> None:
         config = replace(predictor.config, min_context=1)
-        self._predictor = Predictor(predictor.network, predictor.loss, predictor.scaler, config)
+        self._predictor = Predictor(predictor.network, predictor.loss, predictor.scaler, config, predictor.shape)
         self._context, self._horizon = predictor.config.context, predictor.config.horizon
         self._series = end_of(series, self._context)
         self._state: Any = None
