@@ -169,7 +169,7 @@ def test_too_little_memory_names_the_size_and_what_helps(table: Path, tmp_path: 
 
 def test_a_table_that_memory_does_not_hold_is_named(tmp_path: Path) -> None:
     path = tmp_path / "large.csv"
-    path.write_text("y\n" + "0.25\n" * (2 << 20))
+    path.write_text("y\n" + "0.25\n" * (5 << 20))  # an array of 40 MiB, which no freed piece of the heap can hold
     status, stderr = forked("train", path, *TRAIN, "--output", tmp_path / "out", prepare=memory(24 << 20))
     one_sentence(status, stderr, "memory")
 

@@ -64,7 +64,11 @@ def test_it_trains_behind_a_stack(rng: np.random.Generator) -> None:
     [
         ({"input_size": 0, "output_size": 2}, ConfigError, "input_size is 0"),
         ({"input_size": 2, "output_size": 2, "dtype": "int8"}, DTypeError, "dtype is 'int8'"),
-        ({"input_size": 2, "output_size": 2, "dtype": "float16"}, DTypeError, "expected 'float32', 'float64'"),
+        (
+            {"input_size": 2, "output_size": 2, "dtype": "float16"},
+            DTypeError,
+            "on the cpu expected 'float32' or 'float64'",
+        ),
     ],
 )
 def test_a_mistake_is_one_sentence(arguments: dict[str, Any], error: type[Exception], words: str) -> None:

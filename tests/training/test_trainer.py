@@ -186,8 +186,8 @@ class Scripted(Trainer):
 
     script = (3.0, 2.0, 2.5, 1.99, 2.2, 2.1, 2.0, 0.1)
 
-    def _mean_loss(self, *args: Any) -> float:
-        return self.script[self.epoch]
+    def _end_epoch(self, judged: float | None, seconds: float) -> None:
+        super()._end_epoch(None if judged is None else self.script[self.epoch], seconds)
 
 
 class Poison(losses.MSE):
