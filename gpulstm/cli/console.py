@@ -202,7 +202,7 @@ def metrics_table(result: Backtest) -> Group:
     heads = {"MAPE": "MAPE %", "sMAPE": "sMAPE %", "coverage": "coverage %"}
     if result.target_coverage is not None:
         heads["coverage"] = f"coverage % (of {result.target_coverage:.0f})"
-    metrics = result.metrics()
+    metrics = result.scaled()
     shown = [name for name in METRICS if any(name in errors for errors in metrics.values())]
     rows = [
         [forecaster, *(number(errors.get(name, np.nan)) for name in shown)] for forecaster, errors in metrics.items()

@@ -19,6 +19,7 @@ from gpulstm.forecast.tables import add_column, frame_of, html_table, write_csv
 
 MODEL, SEASONAL, NAIVE, DRIFT = "model", "seasonal naive", "naive", "drift"
 SEASONAL_DRIFT = "seasonal naive with drift"
+IN_UNITS = ("MAE", "RMSE", "MAPE", "pinball")  # those that mean nothing over several units
 METRICS = ("MAE", "RMSE", "MAPE", "sMAPE", "MASE", "OWA", "pinball", "coverage")
 
 
@@ -191,13 +192,20 @@ class Backtest:
     def metrics(self) -> dict[str, dict[str, float]]:
         """The errors over all forecasts, by forecaster and then by name (`METRICS`).
 
-        MAE, RMSE, MAPE and pinball only where there is one series and one target: units do not mix.  RMSE judges the
-        model's mean where it knows one, all others its median.  Pinball and coverage (of the band between the outermost
+        MAE, RMSE, MAPE and pinball only where there is one target, for a column has one unit, and columns may differ;
+        of several series they are those of all rows alike, so `scaled` is what to compare by.  RMSE judges the model's
+        mean where it knows one, all others its median.  Pinball and coverage (of the band between the outermost
         quantiles) are those of the model alone.  MASE is the mean of the scaled errors of all series and targets; a
         constant series has no scale and does not count.  OWA is the mean of sMAPE and MASE, each over that of
         `second`.
         """
         return self.errors()
+
+    def scaled(self, step: int | None = None) -> dict[str, dict[str, float]]:
+        """The errors over all forecasts, or those of one step (from 1); of several series only those without a unit."""
+        left_out = () if len(self.names) == 1 else IN_UNITS
+        errors = self.errors(step=step).items()
+        return {name: {key: own[key] for key in own if key not in left_out} for name, own in errors}
 
     def errors(
         self, series: int | None = None, target: int | None = None, step: int | None = None
@@ -206,7 +214,7 @@ class Backtest:
         rows = np.ones(len(self.series), bool) if series is None else self.series == series
         steps = slice(None) if step is None else slice(step - 1, step)
         targets = slice(None) if target is None else slice(target, target + 1)
-        single = self._single(series, target)
+        single = target is not None or len(self.targets) == 1
 
         def cut(values: np.ndarray) -> np.ndarray:
             return values[rows][:, steps, targets]
@@ -229,10 +237,6 @@ class Backtest:
                 table[MODEL]["coverage"] = metrics.coverage(actual, quantiles[..., 0], quantiles[..., -1])
         return table
 
-    def _single(self, series: int | None, target: int | None) -> bool:
-        """Whether errors are of one series and target, and so of one unit."""
-        return (target is not None or len(self.targets) == 1) and (series is not None or len(self.names) == 1)
-
     def table(self) -> dict[str, np.ndarray]:
         """The errors of every series and target, and of each step of the horizon, in long format.
 
@@ -248,9 +252,8 @@ class Backtest:
             )
 
         horizon = self.actual.shape[1]
-        add("", "", 0, self.metrics())
-        for step in range(1, horizon + 1):
-            add("", "", step, self.errors(step=step))
+        for step in range(horizon + 1):
+            add("", "", step, self.scaled(step or None))
         for row, name in enumerate(self.names):
             for column, target in enumerate(self.targets):
                 for step in range(horizon + 1):
@@ -312,7 +315,7 @@ class Backtest:
         return plot_backtest(self, data, series=series, target=target, axes=axes)
 
     def _repr_html_(self) -> str:
-        table = self.metrics()
+        table = self.scaled()
         shown = [name for name in METRICS if any(name in errors for errors in table.values())]
         columns: dict[str, np.ndarray] = {"forecaster": np.array(list(table))}
         columns |= {name: np.array([errors.get(name, np.nan) for errors in table.values()]) for name in shown}
@@ -325,7 +328,8 @@ class Backtest:
             series, target: those of one series and target alone, in its unit; None takes all.  Of several the errors
                 are scaled as MASE scales them: units do not mix.
         """
-        metric = "MAE" if self._single(series, target) else "MASE"
+        alone = (target is not None or len(self.targets) == 1) and (series is not None or len(self.names) == 1)
+        metric = "MAE" if alone else "MASE"
         steps = [self.errors(series, target, step) for step in range(1, self.actual.shape[1] + 1)]
         return {name: np.array([errors[name][metric] for errors in steps]) for name in self.forecasts}
 
@@ -365,7 +369,7 @@ class Backtest:
 def _errors(
     actual: np.ndarray, forecast: np.ndarray, mean: np.ndarray, scale: np.ndarray, single: bool
 ) -> dict[str, float]:
-    """By name; those in the unit of the series only for a `single` one."""
+    """By name; those in the unit of the target only for a `single` one."""
     safe = np.where(scale > 0, scale, np.nan)
     found = {}
     if single:
