@@ -12,7 +12,7 @@
 #include "equations/gates.h"
 
 // Where element e of step t lies: `row`, `unit`; `before` numbers of [T][B][H] come before step t, `at` is in it;
-// `from`, `to` are in [T+1][B][H].  Within a step 32 bits are enough, which passes.py checks.
+// `from`, `to` are in [T+1][B][H].  Within a step 32 bits are enough, which planner.py checks.
 struct GlPlace {
     unsigned int e, row, unit, units;
     long long t, before, at, from, to;

@@ -15,7 +15,7 @@ from gpulstm.errors import ConfigError, DTypeError, ShapeError
 def test_it_is_a_product_over_the_last_axis(backend: Backend, rng: np.random.Generator) -> None:
     dense = gl.Dense(4, 3, dtype="float64", device=backend.device, seed=5)
     x = rng.normal(size=(2, 6, 4))
-    y = backend.to_host(dense(backend.asarray(x)))
+    y = backend.to_host(dense(backend.from_host(x)))
     weights, bias = (backend.to_host(dense.params[name]) for name in ("W", "b"))
     np.testing.assert_allclose(y, x @ weights + bias, rtol=1e-12)
     np.testing.assert_array_equal(weights, gl.Dense(4, 3, dtype="float64", device="cpu", seed=5).params["W"])

@@ -75,7 +75,10 @@ class Forms:
 
 
 def refusal(call: Call) -> str | None:
-    """Why the form that GPULSTM_CUDA_FORM asks for cannot serve a call, or None."""
+    """Why no form, or not the one that GPULSTM_CUDA_FORM asks for, can serve a call, or None."""
+    numbers = call.batch * call.spec.gates * call.spec.hidden_size
+    if numbers >= 1 << 32:  # of a step: `state.cuh` counts them in 32 bits
+        return f"a step has {numbers} numbers, and its kernels count to {(1 << 32) - 1}; use smaller batches"
     forms = forms_of(call)
     if variables().get(FORM) == "persistent" and isinstance(forms.layout, str):
         return f"{FORM} is 'persistent', but {forms.layout}"

@@ -68,6 +68,12 @@ def test_what_has_no_persistent_kernel_says_why() -> None:
     assert "persistent" not in forms(SPEC, 64, alone).names
 
 
+def test_a_step_of_more_numbers_than_32_bits_count_is_refused() -> None:
+    call = Call(StackSpec("lstm", 8, 1 << 20), "cuda:0", 5, 1 << 10)
+    assert str(planner.refusal(call)).startswith("a step has 4294967296 numbers")
+    assert str(engine.supports(call)) == planner.refusal(call)
+
+
 def test_tiles_follow_the_product() -> None:
     assert forms(dataclasses.replace(SPEC, dtype="float16"), 512, tensor=True).tiles[0] in TENSOR_TILES
     assert forms(SPEC, 1).tiles[0] == TILES[0]
