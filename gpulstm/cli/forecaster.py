@@ -353,6 +353,7 @@ def backtest(
     """
     with files.locked(output, ConfigError):
         forecaster = Forecaster.load(model, device)
+        say(engine_line(replace(forecaster.config, device=device)))
         series = forecaster.read(table_path(data))
         result = forecaster.backtest(series, origins=origins or None, stride=stride or None, automatic=True)
         drawn = names_of("backtest", result.names, result.targets, pictures) if can_draw() else {}

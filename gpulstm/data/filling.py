@@ -12,7 +12,7 @@ def fill(
 ) -> tuple[np.ndarray, list[tuple[int, int]]]:
     """A copy of `(rows, features)` values without NaN.
 
-    `"interpolate"` draws a straight line between the neighbours of a gap and carries the last value over a gap at the
+    `"interpolate"` draws a straight line between the neighbors of a gap and carries the last value over a gap at the
     end; `"zero"` puts 0; every other rule carries the last value on.  A gap at the start of a series takes the first
     value after it, and a column without any value in a series takes its mean over all series, or 0.
 

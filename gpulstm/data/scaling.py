@@ -1,7 +1,7 @@
 """Scaling of series: statistics of the training rows per series and column, and of each window's own context.
 
 `Scaler` sets the unit once, from training rows only.  `window_statistics` then moves each window to where it stands, so
-that a network sees a trending series the same way everywhere (the idea of reversible instance normalisation, Kim et
+that a network sees a trending series the same way everywhere (the idea of reversible instance normalization, Kim et
 al., ICLR 2022, without its learned part).
 """
 

@@ -29,7 +29,7 @@ _JITTER = 0.25  # share of a step by which times may lie off it where no step ho
 
 @dataclass(frozen=True)
 class Step:
-    """The distance between neighbouring rows.
+    """The distance between neighboring rows.
 
     Attributes:
         kind: "number" (`amount` in the unit of the times), "fixed" (`amount` nanoseconds), "wall" (`amount` nanoseconds
@@ -270,7 +270,7 @@ class Axis:
     """How the times of a set go on.
 
     Attributes:
-        step: between neighbouring rows.
+        step: between neighboring rows.
         form: how times are written.
         days: `(series,)` int64, the day of the month of each series' rows; used by steps of months alone.
     """
@@ -296,7 +296,7 @@ class Axis:
 
 # -- finding a step ---------------------------------------------------------------------------------------------------
 def _inner(offsets: np.ndarray, rows: int) -> np.ndarray:
-    """`(rows - 1,)` bool: which pairs of neighbouring rows are of one series."""
+    """`(rows - 1,)` bool: which pairs of neighboring rows are of one series."""
     inner = np.ones(max(rows - 1, 0), bool)
     borders = offsets[1:-1] - 1
     inner[borders[(borders >= 0) & (borders < rows - 1)]] = False

@@ -23,7 +23,7 @@ def width(view: View, kind: str) -> np.ndarray:
     """u `(N,)`: mean absolute seasonal difference over the last rows, in the units of the series.
 
     Args:
-        kind: "seasonal"; "centred" to take differences about their mean, for series whose difference from season to
+        kind: "seasonal"; "centered" to take differences about their mean, for series whose difference from season to
             season is mostly trend; or "none" for 1.
     """
     if kind == "none":
@@ -31,7 +31,7 @@ def width(view: View, kind: str) -> np.ndarray:
     later, earlier, have = _pairs(view)
     difference = later - earlier
     count = np.maximum(have.sum(axis=1), 1)
-    if kind == "centred":
+    if kind == "centered":
         mean = np.where(have, difference, 0.0).sum(axis=1) / count
         difference = difference - mean[:, None]
     found = np.where(have, np.abs(difference), 0.0).sum(axis=1) / count

@@ -362,7 +362,7 @@ def _mixed(fit: Fit) -> Ensemble:
             here, others = trial.age == age, np.abs(trial.age - age) >= setup.horizon
             own = _per_series(trial, kept, errors, share, others, count) if others.any() else weights
             blended[here] = mix.blend(trial.forecasts[:, here], own, trial.series[here])
-    kind = "centred" if band.mostly_trend(fit.judge) else "seasonal"
+    kind = "centered" if band.mostly_trend(fit.judge) else "seasonal"
     factor = _widening(fit, errors, kind) if count == 1 else 1.0
     bands = Bands.of(trial.actual - blended, band.width(fit.judge, kind), factor, kind)
     used = np.flatnonzero(weights.max(axis=0) > 0)

@@ -74,7 +74,7 @@ class Panel:
         """Fill the gaps of `values` `(rows,)`.
 
         Args:
-            rule: "interpolate" draws lines between the neighbours of a gap, "zero" puts 0, which counts as observed;
+            rule: "interpolate" draws lines between the neighbors of a gap, "zero" puts 0, which counts as observed;
                 with any other the last value stays.
         """
         values = np.array(values, dtype=np.float64)

@@ -34,9 +34,9 @@ print(json.dumps({"start": resident("VmRSS"), "peak": use(large, rows, training,
 def test_bytes_a_row(kind: str, training: str, tmp_path: Path) -> None:
     """A twentieth of ten million rows with the time and three numbers, 32 bytes a row in float64.
 
-    Beside those there are the scaled numbers in float32 (12), the windows' origins and order (24) and what sorting the
-    order takes.  At a twentieth of the rows, the part of a CSV that exists as pandas columns at one time (65,536 rows)
-    counts for about 50 bytes a row.  1.5 GiB over ten million rows would be 161 bytes.
+    Apart from those there are the scaled numbers in float32 (12), the windows' origins and order (24) and what sorting
+    the order takes.  At a twentieth of the rows, the part of a CSV that exists as pandas columns at one time (65,536
+    rows) counts for about 50 bytes a row.  1.5 GiB over ten million rows would be 161 bytes.
     """
     rows = 500_000
     command = [sys.executable, "-c", CODE, str(TOOLS), str(tmp_path), kind, training, str(rows)]

@@ -54,7 +54,7 @@ def test_widths_are_seasonal_differences() -> None:
     view = View(Panel.of(values, np.array([0, 60])), np.array([50]), 3, 4, 20)
     pairs = [values[t] - values[t - 4] for t in range(42, 50)]
     assert width(view, "seasonal")[0] == pytest.approx(np.abs(pairs).mean(), rel=1e-12)
-    assert width(view, "centred")[0] == pytest.approx(np.abs(pairs - np.mean(pairs)).mean(), rel=1e-12)
+    assert width(view, "centered")[0] == pytest.approx(np.abs(pairs - np.mean(pairs)).mean(), rel=1e-12)
     assert width(view, "none")[0] == 1.0
 
 

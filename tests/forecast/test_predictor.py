@@ -37,7 +37,7 @@ def test_a_recursive_point_forecast_is_one_step_again_and_again(device: str) -> 
     model = small(strategy="recursive", likelihood="point", dtype="float64", window_scaling="none", device=device)
     values, expected = wave(), []
     part = model.fitted
-    for _ in range(5):  # the network reads the whole sequence anew for every step
+    for _ in range(5):  # the network reads the whole sequence again for every step
         scaled = (values[138:] - part.scaler.location[0, 0]) / part.scaler.scale[0, 0]
         raw, _, _ = part.network.forward(part.network.backend.from_host(scaled[:, None, None]))
         expected.append(float(raw[0, 0, 0, 0]) * part.scaler.scale[0, 0] + part.scaler.location[0, 0])

@@ -124,12 +124,12 @@ def seasonal_factors(windows: np.ndarray, season: int, multiply: bool = True) ->
 def is_seasonal(windows: np.ndarray, season: int) -> np.ndarray:
     """The test for seasonality of the M competitions, at the 90 % level: `(N,)` bool."""
     rows = windows.shape[1]
-    centred = windows - windows.mean(axis=1, keepdims=True)
-    energy = np.einsum("nt,nt->n", centred, centred)
+    centered = windows - windows.mean(axis=1, keepdims=True)
+    energy = np.einsum("nt,nt->n", centered, centered)
     safe = np.where(energy > 0, energy, 1.0)
     squares = np.zeros(len(windows))
     for lag in range(1, season + 1):
-        r = np.einsum("nt,nt->n", centred[:, lag:], centred[:, :-lag]) / safe
+        r = np.einsum("nt,nt->n", centered[:, lag:], centered[:, :-lag]) / safe
         if lag < season:
             squares += r * r
     return (np.abs(r) > SIGNIFICANT * np.sqrt((1 + 2 * squares) / rows)) & (energy > 0)

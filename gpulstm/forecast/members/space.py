@@ -104,7 +104,7 @@ class Space:
         return recent.mean(axis=1, keepdims=True)
 
     def _scale(self, view: View) -> np.ndarray:
-        """Mean absolute difference of rows a season apart, but not much less than that of neighbours."""
+        """Mean absolute difference of rows a season apart, but not much less than that of neighbors."""
         found = None
         for apart in self.apart:
             pairs = min(max(self.length, 2 * apart, 8) - apart, PAIRS)

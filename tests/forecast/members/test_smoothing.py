@@ -35,7 +35,7 @@ def holt_errors(
 
 
 def factors(window: np.ndarray, season: int, ratio: bool) -> np.ndarray:
-    """Classical decomposition by the book: centred moving average, mean of each phase, normalised."""
+    """Classical decomposition by the book: centered moving average, mean of each phase, normalized."""
     rows, half = len(window), season // 2
     found: dict[int, list[float]] = {phase: [] for phase in range(season)}
     for row in range(half, rows - half):
