@@ -17,9 +17,9 @@ const Caches& caches();
 void give_caches(long first, long second, long third);
 
 // What a step reads, and from where.  A panel of weights is read once for each tile of rows: from the second level, in
-// blocks that stay there next to the rows, their sums and the next block.  All weights of a thread are read once a step:
-// from the second level where they fill three quarters of it at most, else from the third, where only many rows pay for
-// the way.  What is taken ahead for several steps may fill a quarter of the second level.
+// blocks that stay there next to the rows, their sums and the next block.  All weights of a thread are read once a
+// step: from the second level where they fill three quarters of it at most, else from the third, where only many rows
+// pay for the way.  What is taken ahead for several steps may fill a quarter of the second level.
 struct CacheModel {
     long block;     // bytes of a panel's weights that are used by all tiles before the next ones
     long resident;  // bytes of weights that stay in the second-level cache
