@@ -27,12 +27,10 @@ def guessed(series: SeriesSet, asked: TableOptions) -> list[str]:
     if not told or told == {"series": ()}:  # one series is what nobody has to be told
         return []
     words = [f"--{role} {shlex.quote(name)}" for role, names in told.items() for name in names[:8]]
-    line = f"guessed: {' '.join(words) or 'nothing'}"
     more = len(told.get("target", ())) - 8
-    line += f" and {more} more" if more > 0 else ""
-    line += "".join(
-        f"; no column of {'times' if role == 'time' else role}" for role, names in told.items() if not names
-    )
+    parts = [f"guessed: {' '.join(words)}{f' and {more} more' if more > 0 else ''}"] if words else []
+    parts += [f"no column of {'times' if role == 'time' else role}" for role, names in told.items() if not names]
+    line = "; ".join(parts)
     return [line, "other columns: say so with --time, --target, --series; --past, --future and --static add inputs"]
 
 
