@@ -57,7 +57,8 @@ def test_help_shows_no_type_behind_a_flag(command: str) -> None:
 
 
 def test_the_shell_can_complete() -> None:
-    script = spawn("--show-completion", "bash")
+    named = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}  # else it is the one that started the tests
+    script = spawn("--show-completion", "bash", **named)
     assert "_GPULSTM_COMPLETE=complete_bash" in script.stdout, script.stderr
     words = spawn(_GPULSTM_COMPLETE="complete_bash", COMP_WORDS="gpulstm tr", COMP_CWORD="1").stdout
     assert words.split() == ["train"]
