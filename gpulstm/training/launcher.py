@@ -6,15 +6,19 @@ The mpiexec is that of the library of MPI which mpi4py uses: the one that pip in
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import re
+import select
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from gpulstm.arrays.cupy_backend import cuda_missing, device_count
 from gpulstm.arrays.launch import place
@@ -22,7 +26,6 @@ from gpulstm.errors import ConfigError, DeviceError, MissingExtraError, option
 
 RANKS = "GPULSTM_RANKS"  # a folder in which each rank leaves a file: its number, named by its process
 _SAID = re.compile(r"gpulstm: (rank \d+ of \d+: .*)")
-_DIED = re.compile(r"=\s+PID (\d+) RUNNING AT")
 _SIGNAL = re.compile(r"EXIT STRING: (.*?) \(signal (\d+)\)")
 
 
@@ -99,34 +102,81 @@ def run(
     """
     command = [*launcher(), "-n", str(size), sys.executable, *arguments]
     environment = {**os.environ, **variables, RANKS: str(folder)}
+    end, pipe = _End(), subprocess.PIPE
     with subprocess.Popen(
-        command, env=environment, stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True
+        command, env=environment, stdout=pipe, stderr=pipe, text=True, errors="replace", start_new_session=True
     ) as process:
         interrupted(lambda: _stop(folder))
-        assert process.stderr is not None
-        said, process_id, end = "", "", ""
-        banner = False
+        relay = threading.Thread(target=end.relay, args=(process.stdout, sys.stdout))
+        watch = threading.Thread(target=end.watch, args=(folder, process))
+        relay.start()
+        watch.start()
         try:
-            for line in process.stderr:
-                match = _SAID.match(line)
-                died, how = _DIED.match(line), _SIGNAL.search(line)
-                said = said or (match[1] if match else "")
-                process_id = process_id or (died[1] if died else "")
-                end = end or (f"ended by signal {how[2]} ({how[1].lower()})" if how else "")
-                banner = banner or line.startswith("=====") or "EXIT STRING" in line
-                if not (match or banner or line.startswith("Abort(")):
-                    sys.stderr.write(line)
-                    sys.stderr.flush()
+            end.relay(process.stderr, sys.stderr)
+            relay.join()
+            process.wait()
+            watch.join()
         except BaseException:
             os.killpg(process.pid, signal.SIGKILL)
             raise
     if process.returncode == 0:
         return None
-    if said:
-        return said
-    known = folder / process_id
-    rank = f"rank {known.read_text()} of {size}" if process_id and known.is_file() else "a rank"
-    return f"{rank} was {end or f'ended with status {process.returncode}'}; all ranks end"
+    if end.said:
+        return end.said
+    rank = f"rank {end.first} of {size}" if end.first else "a rank"
+    return f"{rank} was {end.how or f'ended with status {process.returncode}'}; all ranks end"
+
+
+class _End:
+    """What ranks and launcher say of their end, on standard output or error, which is not passed on.
+
+    Attributes:
+        said: a rank's own sentence.
+        how: by what the launcher saw one end.
+        first: number of the rank that was the first to end, or "" where several did at once; the launcher names any.
+    """
+
+    said = how = first = ""
+
+    def watch(self, folder: Path, launched: subprocess.Popen[str]) -> None:
+        """Note which rank ends first, of those that have left word in a folder; where the system can tell (Linux)."""
+        if not hasattr(os, "pidfd_open"):
+            return
+        ranks: dict[int, str] = {}
+        poll = select.poll()
+        try:
+            while launched.poll() is None and not self.first:
+                for file in folder.iterdir():
+                    number = file.read_text()
+                    if number and number not in ranks.values():
+                        with contextlib.suppress(ProcessLookupError):
+                            handle = os.pidfd_open(int(file.name))
+                            ranks[handle] = number
+                            poll.register(handle, select.POLLIN)
+                ended = poll.poll(20)
+                if ended:
+                    self.first = ranks[ended[0][0]] if len(ended) == 1 else ""
+                    return
+        finally:
+            for handle in ranks:
+                os.close(handle)
+
+    def relay(self, source: Any, target: Any) -> None:
+        """Pass on all lines of a stream up to the launcher's words on the end."""
+        blank, banner = "", False
+        for line in source:
+            said, how = _SAID.match(line), _SIGNAL.search(line)
+            self.said = self.said or (said[1] if said else "")
+            self.how = self.how or (f"ended by signal {how[2]} ({how[1].lower()})" if how else "")
+            banner = banner or line.startswith("=====") or "EXIT STRING" in line
+            if said or banner or line.startswith("Abort("):
+                continue
+            if not line.strip():  # one comes before the launcher's words
+                blank += line
+                continue
+            target.write(blank + line)
+            target.flush()
+            blank = ""
 
 
 def _stop(folder: Path) -> None:
