@@ -326,3 +326,18 @@ def test_ranks_on_gpus_train_as_one(size: int, tmp_path: Path) -> None:
         np.testing.assert_array_equal(
             np.load(tmp_path / f"weights-{size}-{rank}.npy"), np.load(tmp_path / f"weights-{size}-0.npy")
         )
+
+
+@pytest.mark.slow
+@pytest.mark.cuda
+def test_ranks_agree_on_the_loss_scale_of_float16(tmp_path: Path) -> None:
+    """The scale and the weights are the same bits on all ranks, and the scale that of one."""
+    done = mpiexec(2, tmp_path, "cuda", "float16", HOSTGPU_DEVICES="2")
+    assert (done.returncode, done.stdout) == (0, "2 ranks, 10 steps, epochs\n"), done.stderr
+    first, second = (np.load(tmp_path / f"weights-2-{rank}.npy") for rank in range(2))
+    np.testing.assert_array_equal(first, second)
+    alone = make("cuda", "float16", **OPTIONS)
+    alone.fit(windows(dtype="float32"), windows(dtype="float32", missing=True))
+    assert alone.state.loss_scale is not None
+    np.testing.assert_array_equal(first[-2:], to_host(alone.state.loss_scale.state))
+    np.testing.assert_allclose(first[:-2], weights(alone), atol=2e-2)

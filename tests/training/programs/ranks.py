@@ -37,10 +37,10 @@ def spoil(trainer: Trainer, fault: str) -> None:
 def main(folder: str, device: str, fault: str = "") -> None:
     rank = place().rank
     options: dict[str, Any] = {"epochs": 3 if fault == "options" and rank == 1 else 2}
-    dtype = "float32" if device == "cuda" else "float64"
+    dtype = "float32" if device == "cuda" else "float64"  # of the data
     path = Path(folder) / "run.safetensors"
     callbacks = [EarlyStopping(50), CheckpointEvery(path, steps=2)]
-    small = make(device, dtype, **options)
+    small = make(device, "float16" if fault == "float16" else dtype, **options)
     trainer = Trainer(
         small.network, small.state.loss, small.state.optimizer, small.state.schedule, epochs=small.epochs,
         batch_size=8, clip_norm=0.5, seed=3, log_every=2, callbacks=callbacks,
@@ -53,7 +53,9 @@ def main(folder: str, device: str, fault: str = "") -> None:
     if fault == "data" and rank == 1:
         data.values[3] += 1
     trainer.fit(data, windows(dtype=dtype, missing=True))
-    np.save(Path(folder) / f"weights-{trainer.ranks.size}-{rank}.npy", to_host(trainer.weights.flat))
+    scale = [] if trainer.state.loss_scale is None else [to_host(trainer.state.loss_scale.state)]
+    numbers = np.concatenate([to_host(trainer.weights.flat), *scale])
+    np.save(Path(folder) / f"weights-{trainer.ranks.size}-{rank}.npy", numbers)
     if rank == 0:
         print(f"{trainer.ranks.size} ranks, {trainer.step} steps, {trainer.history.stopped}")
 
