@@ -63,7 +63,7 @@ demo: $(VENV)/.demo
 
 test:
 	@echo "make test: an environment in $(VENV) (2 to 4 minutes the first time), then the tests of a change on the CPU and,"
-	@echo "where there is no GPU, of the CUDA code on the simulator: about 4 minutes with two processes on two cores."
+	@echo "where there is no GPU, of the CUDA code on the simulator: about 5 minutes with two processes on two cores."
 	@echo "Left to make test-all, an hour: what is marked slow, sanitizers, other libraries, notebooks, site, fuzzing."
 	@$(MAKE) --no-print-directory $(VENV)/.test
 	@$(MAKE) --no-print-directory --keep-going test-cpu test-cuda
