@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from gpulstm import validate
+from gpulstm.arrays import dtypes
 from gpulstm.arrays.backend import Array, Backend
 from gpulstm.arrays.devices import resolve
 from gpulstm.arrays.gemm import Products, matmul
@@ -51,7 +52,7 @@ class Embedding:
     Args:
         count: V, how many values there are.
         size: E, numbers for each of them.
-        dtype: "float32", "float64" or "float16".
+        dtype: "float32", "float64", or, on CUDA, "float16" or "bfloat16".
         device: "auto", "cpu", "cuda" or "cuda:N".
         seed: of the initial values, normal with deviation 1 / sqrt(E).
         params: a view with `W (V, E)` into a larger buffer; None allocates it.
@@ -62,6 +63,7 @@ class Embedding:
 
     Raises:
         ConfigError: a count below 1.
+        DTypeError: a dtype that the device has not.
     """
 
     def __init__(
@@ -77,10 +79,9 @@ class Embedding:
     ) -> None:
         self.count, self.size = validate.count("count", count), validate.count("size", size)
         if params is None:
-            name = np.dtype(dtype).name
-            if name not in ("float16", "float32", "float64"):
-                raise DTypeError(f"dtype is {dtype!r}, expected 'float32', 'float64' or 'float16'")
-            params = ParamDict.allocate(resolve(device), self.shapes(count, size), name)
+            backend, name = resolve(device), dtypes.dtype_of(dtype).name
+            dtypes.check(name, backend.device, backend.capability)
+            params = ParamDict.allocate(backend, self.shapes(count, size), name)
         self.params = params
         if initial:
             params.load(embedding_values(count, size, seed))

@@ -151,3 +151,9 @@ def test_a_forecaster_learns_what_a_category_says(tmp_path: Path) -> None:
     np.testing.assert_array_equal(loaded.predict(future=table[ahead]).median, forecast.median)
     strange = table[ahead].assign(kind="never seen")
     assert np.isfinite(loaded.predict(future=strange).median).all()
+
+
+@pytest.mark.parametrize("dtype", ["bogus", None, "int32", "float16"])
+def test_a_dtype_that_the_device_has_not_is_one_sentence(dtype: str | None) -> None:
+    with pytest.raises(DTypeError, match=r"dtype is .*, (expected|which is)"):
+        gl.Embedding(3, 2, dtype=dtype, device="cpu")
