@@ -147,6 +147,21 @@ def last_times(series: SeriesSet, stops: np.ndarray) -> np.ndarray:
     return last
 
 
+def windows_of(config: ForecasterConfig, series: SeriesSet, scaler: Scaler, cuts: Cuts) -> WindowSet:
+    """Windows over series as a network reads them, without an origin yet; arguments as `training_parts`."""
+    windows = window_set(
+        series,
+        scaler.transform,
+        context=config.context,
+        horizon=config.training_horizon,
+        cuts=cuts,
+        dtype=config.stack(1).data_dtype,
+        origins=np.zeros(0, np.int64),
+        least=config.least,
+    )
+    return replace(windows, window_scaling=config.window_scaling, scale_lag=config.scale_lag)
+
+
 def training_parts(
     config: ForecasterConfig, series: SeriesSet, scaler: Scaler, cuts: Cuts
 ) -> tuple[WindowSet | Lanes, WindowSet | None]:
@@ -162,17 +177,7 @@ def training_parts(
         ConfigError: the validation part is shorter than the horizon.
         DataError: no training window is left.
     """
-    windows = window_set(
-        series,
-        scaler.transform,
-        context=config.context,
-        horizon=config.training_horizon,
-        cuts=cuts,
-        dtype=config.stack(1).data_dtype,
-        origins=np.zeros(0, np.int64),
-        least=config.least,
-    )
-    windows = replace(windows, window_scaling=config.window_scaling, scale_lag=config.scale_lag)
+    windows = windows_of(config, series, scaler, cuts)
     judge = windows.within(cuts.train, cuts.validation, config.stride)
     rows = int((cuts.validation - cuts.train).max())
     train: WindowSet | Lanes

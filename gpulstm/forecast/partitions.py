@@ -19,12 +19,12 @@ from gpulstm.data.parts import Parts, parts_of
 from gpulstm.data.series import SeriesSet, end_of
 from gpulstm.data.splits import chronological_cuts
 from gpulstm.data.streamed import StreamedWindows, merged
-from gpulstm.data.windows import WindowSet, window_set
+from gpulstm.data.windows import WindowSet
 from gpulstm.errors import ConfigError, DataError, option
 from gpulstm.forecast.config import ALONE, AUTO, ForecasterConfig
 from gpulstm.forecast.decisions import resolved, typical_rows, with_test
 from gpulstm.forecast.fitted import Fitted, new_scaler
-from gpulstm.forecast.learning import last_times, run_trainer
+from gpulstm.forecast.learning import last_times, run_trainer, windows_of
 from gpulstm.forecast.members.training import Runs
 from gpulstm.training.history import History
 
@@ -142,17 +142,7 @@ class Reader:
     def _windows(self, series: SeriesSet) -> tuple[WindowSet, WindowSet]:
         config = self._config
         cuts = chronological_cuts(series, config.validation, config.test)
-        windows = window_set(
-            series,
-            new_scaler(config, series, cuts.train).transform,
-            context=config.context,
-            horizon=config.training_horizon,
-            cuts=cuts,
-            dtype=config.stack(1).data_dtype,
-            origins=np.zeros(0, np.int64),
-            least=config.least,
-        )
-        windows = replace(windows, window_scaling=config.window_scaling, scale_lag=config.scale_lag)
+        windows = windows_of(config, series, new_scaler(config, series, cuts.train), cuts)
         train = windows.within(series.offsets[:-1], cuts.train, config.stride)
         return train, windows.within(cuts.train, cuts.validation, config.stride)
 
