@@ -15,11 +15,12 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 from paths import CUDA_PROGRAMS, TESTS
+from replayed import bits, small
 from variables import SetVariable
 
 import gpulstm
 import hostgpu
-from gpulstm.arrays.devices import resolve, to_host
+from gpulstm.arrays.devices import resolve
 from gpulstm.engines.cuda import graph, planner
 from gpulstm.engines.cuda.graph import KEPT, Recordings
 from gpulstm.engines.cuda.replay import TAPES
@@ -52,18 +53,6 @@ pytestmark = pytest.mark.cuda
 def always(set_variable: SetVariable) -> None:
     """Calls are replayed whatever the planner finds."""
     set_variable(planner.GRAPH, "1")
-
-
-def bits(*values: Any) -> list[bytes]:
-    """The bytes of arrays, those in tuples too."""
-    parts = [part for value in values for part in (value if isinstance(value, tuple) else (value,))]
-    return [to_host(part).tobytes() for part in parts]
-
-
-def small(**options: Any) -> tuple[Any, Any]:
-    """A layer and an input for it."""
-    layer = gpulstm.LSTM(3, 8, 2, device="cuda", seed=4, **options)
-    return layer, layer.backend.from_host(np.random.default_rng(1).normal(size=(6, 4, 3)).astype("f"))
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
+from replayed import bits, small
 from variables import SetVariable
 
-import gpulstm
-from gpulstm.arrays.devices import to_host
 from gpulstm.engines.cuda import planner
 from gpulstm.engines.cuda.stream import PackedStream
 
@@ -20,18 +18,6 @@ pytestmark = pytest.mark.cuda
 def always(set_variable: SetVariable) -> None:
     """Calls are replayed whatever the planner finds."""
     set_variable(planner.GRAPH, "1")
-
-
-def bits(*values: Any) -> list[bytes]:
-    """The bytes of arrays, those in tuples too."""
-    parts = [part for value in values for part in (value if isinstance(value, tuple) else (value,))]
-    return [to_host(part).tobytes() for part in parts]
-
-
-def small(**options: Any) -> tuple[Any, Any]:
-    """A layer and an input for it."""
-    layer = gpulstm.LSTM(3, 8, 2, device="cuda", seed=4, **options)
-    return layer, layer.backend.from_host(np.random.default_rng(1).normal(size=(6, 4, 3)).astype("f"))
 
 
 def test_the_weights_of_a_stream_count_from_its_reset_on() -> None:
