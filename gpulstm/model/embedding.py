@@ -62,7 +62,7 @@ class Embedding:
         params: the `ParamDict` with `W (V, E)`; `params.host()` gives its arrays, `params.load(...)` takes them back.
 
     Raises:
-        ConfigError: a count below 1.
+        ConfigError: a count below 1, or a seed below 0.
         DTypeError: a dtype that the device has not.
     """
 
@@ -78,6 +78,7 @@ class Embedding:
         initial: bool = True,
     ) -> None:
         self.count, self.size = validate.count("count", count), validate.count("size", size)
+        seed = validate.count("seed", seed, at_least=0)
         if params is None:
             backend, name = resolve(device), dtypes.dtype_of(dtype).name
             dtypes.check(name, backend.device, backend.capability)

@@ -56,15 +56,15 @@ def cards(devices: str) -> list[str]:
         ConfigError: it is none of these.
         DeviceError: a GPU is not there.
     """
-    match = re.fullmatch(r"cpu:([1-9]\d{0,3})", devices)
+    match = re.fullmatch(r"cpu:([1-9]\d{0,3})", str(devices))
     if match:
         return ["cpu"] * int(match[1])
-    if devices != "all" and not re.fullmatch(r"\d{1,3}(,\d{1,3})*", devices):
+    if devices != "all" and not re.fullmatch(r"\d{1,3}(,\d{1,3})*", str(devices)):
         raise ConfigError(f"{option('devices')} is {devices!r}, expected 'all', numbers such as '0,1', or 'cpu:4'")
     missing = cuda_missing()
     if missing:
         raise DeviceError(f"{option('devices')} {devices!r} cannot be used: {missing}")
-    chosen = list(map(str, range(device_count()))) if devices == "all" else devices.split(",")
+    chosen = list(map(str, range(device_count()))) if devices == "all" else str(devices).split(",")
     for number in chosen:
         if int(number) >= device_count() or chosen.count(number) > 1:
             raise DeviceError(

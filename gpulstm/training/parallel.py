@@ -18,7 +18,7 @@ import functools
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NoReturn, Protocol, cast
+from typing import Any, NoReturn, Protocol, cast, runtime_checkable
 
 import numpy as np
 
@@ -30,6 +30,7 @@ PARALLEL = ("auto", "none", "mpi")
 FAILED = 3  # exit status of ranks that one of them has ended
 
 
+@runtime_checkable
 class Ranks(Protocol):
     """The processes of a run, as one of them sees them; whatever but `abort` is called by all of them in one order.
 
@@ -195,7 +196,7 @@ def ranks_of(parallel: str | Ranks, backend: Backend) -> Ranks:
         MissingExtraError: mpi4py, or NCCL, is not installed.
         DeviceError: as `MpiRanks`.
     """
-    if not isinstance(parallel, str):
+    if isinstance(parallel, Ranks):
         return parallel
     if parallel not in PARALLEL:
         raise ConfigError(f"parallel is {parallel!r}, expected 'auto', 'none' or 'mpi'")

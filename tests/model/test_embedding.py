@@ -157,3 +157,9 @@ def test_a_forecaster_learns_what_a_category_says(tmp_path: Path) -> None:
 def test_a_dtype_that_the_device_has_not_is_one_sentence(dtype: str | None) -> None:
     with pytest.raises(DTypeError, match=r"dtype is .*, (expected|which is)"):
         gl.Embedding(3, 2, dtype=dtype, device="cpu")
+
+
+@pytest.mark.parametrize("seed", [-1, "a", None])
+def test_a_seed_that_is_none_is_one_sentence(seed: object) -> None:
+    with pytest.raises(ConfigError, match=r"seed is .*, expected a whole number of at least 0"):
+        gl.Embedding(3, 2, seed=seed, device="cpu")  # type: ignore[arg-type]

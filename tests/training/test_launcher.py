@@ -17,9 +17,9 @@ from gpulstm.training import launcher
 
 def test_devices_are_named_by_number_or_counted_on_the_cpu() -> None:
     assert launcher.cards("cpu:3") == ["cpu"] * 3
-    for wrong in ("cpu", "cpu:0", "0;1", "", "gpu"):
+    for wrong in ("cpu", "cpu:0", "0;1", "", "gpu", [0, 1], -1):
         with pytest.raises(ConfigError, match=r"devices is .*, expected 'all', numbers such as '0,1', or 'cpu:4'"):
-            launcher.cards(wrong)
+            launcher.cards(wrong)  # type: ignore[arg-type]
 
 
 def test_gpus_that_are_not_there_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

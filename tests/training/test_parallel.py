@@ -228,8 +228,9 @@ def test_every_row_has_one_rank() -> None:
 
 def test_who_trains_is_named_by_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ranks_of("none", NUMPY) is ranks_of("auto", NUMPY) is SINGLE
-    with pytest.raises(ConfigError, match="parallel is 'all', expected 'auto', 'none' or 'mpi'"):
-        ranks_of("all", NUMPY)
+    for wrong in ("all", 3, None):
+        with pytest.raises(ConfigError, match=r"parallel is .*, expected 'auto', 'none' or 'mpi'"):
+            ranks_of(wrong, NUMPY)  # type: ignore[arg-type]
 
 
 class Communicator:
