@@ -10,7 +10,7 @@ from gpulstm.forecast.panel import Panel, Seasons
 
 WINDOWS = 20_000  # training windows at most
 NUMBERS = 8_000_000  # in those windows at most
-JUDGED = 2_000  # series at most that members are judged on
+JUDGED = 2_000  # series, or origins of one of a few, at most that members are judged on
 LONGEST = 1_024  # rows of a window at most
 SEEN = 512  # rows at most that a learned member sees one by one
 PANEL = 8  # series from which on each is judged at few origins
@@ -87,7 +87,7 @@ def validation_origins(
     if len(usable) < PANEL:
         room = np.minimum(np.maximum(3 * horizon, 0.2 * count), count / 3) if amount is None else np.full(1, amount)
         room = np.maximum(np.broadcast_to(room, count.shape).astype(np.int64), horizon)
-        step = np.where(room >= 400, max(1, horizon // 8), 1)
+        step = np.maximum(np.where(room >= 400, max(1, horizon // 8), 1), -(-room // JUDGED))
         many = (room - horizon) // step + 1
     else:
         room = count // 3 if amount is None else np.full(count.shape, amount)

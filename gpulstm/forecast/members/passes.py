@@ -22,7 +22,7 @@ def in_passes(
         least: what the rows of the last run are a multiple of; it is filled up with zeros.
     """
     count, first = len(arrays[0]), 0
-    parts = []
+    parts: list[list[np.ndarray]] = []
     while not parts or first < count:
         left = min(count - first, most)
         run = [array[first : first + left] for array in arrays]
