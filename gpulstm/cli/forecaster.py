@@ -312,7 +312,7 @@ def forecast(
         if scheduler:
             raise ConfigError("--scheduler is for a table in parts, a folder of files")
         past = forecaster.tail if data is None else forecaster.read(table_path(data))
-        result = forecaster.predict(horizon or None, future, data=None if data is None else past)
+        result = forecaster.predict(None if data is None else past, horizon or None, future)
         drawn = names_of("forecast", result.names, result.targets, pictures) if can_draw() else {}
         columns = result.columns()
         again = force or written_before(output / "forecast.csv", columns)

@@ -61,5 +61,13 @@ class Ensemble:
         return total
 
     def width(self, view: View) -> np.ndarray:
-        """u `(N,)`."""
-        return band.width(view, self.bands.kind)
+        """u `(N,)`, and no larger than makes half of the widest 80 % band as wide as the window's values range: where the
+        level has jumped, u of before and after have little to do with each other.
+        """
+        u, half = band.width(view, self.bands.kind), float(self.bands.half(0.8).max())
+        if self.bands.kind == "none" or half == 0:
+            return u
+        spread = np.empty(len(view))
+        for index, windows in view.groups(self.setup.limit):
+            spread[index] = np.ptp(windows, axis=1)
+        return np.minimum(u, spread / half)

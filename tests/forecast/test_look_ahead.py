@@ -105,27 +105,6 @@ def test_a_stream_says_what_a_forecast_says(rule: str, kind: str) -> None:
         np.testing.assert_allclose(stream.forecast.median, alone.median, rtol=0, atol=EXACT)
 
 
-def test_networks_that_count_agree_in_float64() -> None:
-    """A series that only a network forecasts: what it says of an origin does not depend on the others of a pass."""
-    rng = np.random.default_rng(1)
-    values = np.zeros(420)
-    for row in range(1, 420):
-        values[row] = 1.8 * np.abs(values[row - 1]) - 1 + 0.02 * rng.normal()
-    model = Forecaster(1, device="cpu", dtype="float64", hidden_size=16, season=1, test=60)
-    model.fit({"y": values}, progress=False)
-    assert model.members is not None
-    assert any(one["weight"] > 0 and one["name"].startswith("LSTM") for one in model.members["members"])
-    result = model.backtest(stride=1)
-    stream = model.stream(data={"y": values[:360]})
-    for index in (0, 17, 59):
-        origin = int(result.origins[index])
-        alone = model.predict(data={"y": values[:origin]})
-        np.testing.assert_allclose(alone.median[0], result.forecasts[MODEL][index], rtol=0, atol=1e-12)
-        if origin > 360:
-            rows = values[360 + stream.rows : origin, None]
-            np.testing.assert_allclose(stream.update(rows).median, alone.median, rtol=0, atol=1e-12)
-
-
 @pytest.mark.parametrize("members", ["auto", ("network",)])
 def test_lines_through_gaps_teach_nothing_about_noise(members: Any) -> None:
     """White noise cannot be forecast: no error at validation, nor afterwards, may lie well below its own size."""
