@@ -61,8 +61,8 @@ class Ensemble:
         return total
 
     def width(self, view: View) -> np.ndarray:
-        """u `(N,)`, and no larger than makes half of the widest 80 % band as wide as the window's values range: where the
-        level has jumped, u of before and after have little to do with each other.
+        """u `(N,)`, but half of the widest 80 % band is no wider than what the window's values range over: where the level
+        has jumped, u of before and after have little to do with each other.
         """
         u, half = band.width(view, self.bands.kind), float(self.bands.half(0.8).max())
         if self.bands.kind == "none" or half == 0:

@@ -41,10 +41,23 @@ def test_counts_stay_at_zero_or_above_and_temperatures_do_not() -> None:
     assert any("nonnegative" in note for note in counts.notes)
     summer = fitted_to(25 + rng.normal(0, 2, 90))
     assert not any("nonnegative" in note for note in summer.notes)
-    assert not summer.fitted.mixed.nonnegative
-    assert fitted_to(25 + rng.normal(0, 2, 90), nonnegative=True).fitted.mixed.nonnegative
+    assert summer.fitted.mixed.nonnegative == (False,)
+    assert fitted_to(25 + rng.normal(0, 2, 90), nonnegative=True).fitted.mixed.nonnegative == (True,)
     free = fitted_to(rng.poisson(0.4, 90).astype(float), nonnegative=False).predict()
     assert free.quantiles is not None and free.quantiles.min() < 0
+
+
+def test_each_target_says_whether_it_is_a_count() -> None:
+    rng = np.random.default_rng(0)
+    table = {"rain": np.maximum(rng.normal(0, 3, 90), 0), "degrees": rng.normal(1, 3, 90), "sold": rng.poisson(3, 90)}
+    model = Forecaster(4, season=7, members="simple", device="cpu")
+    model.fit(table, target=list(table), progress=False)
+    assert model.fitted.mixed.nonnegative == (True, False, True)
+    quantiles = model.predict().quantiles
+    assert quantiles is not None
+    lowest = quantiles.min(axis=(0, 1, 3))
+    assert lowest[0] >= 0 and lowest[1] < 0 and lowest[2] >= 0
+    assert any("forecasts of rain, sold are kept" in note for note in model.notes)
 
 
 @pytest.mark.parametrize(
