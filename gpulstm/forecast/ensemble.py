@@ -61,8 +61,8 @@ class Ensemble:
         return total
 
     def width(self, view: View) -> np.ndarray:
-        """u `(N,)`; where a level has jumped, those of before and after have little to do with each other, so that half of
-        the widest 80 % band is at most what the window's values range over.
+        """u `(N,)`; where a level has jumped, those of before and after have little to do with each other, so half
+        of the widest 80 % band is at most what the window's values range over.
         """
         u, half = band.width(view, self.bands.kind), float(self.bands.half(0.8).max())
         if self.bands.kind == "none" or half == 0:
