@@ -7,7 +7,6 @@ transformers effective for time series forecasting?", AAAI 37.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -82,7 +81,3 @@ class Ridge:
     def added(self, scaled: Scaled) -> np.ndarray:
         """What the linear map adds to the base `(N, H)`, in the windows' scale."""
         return in_passes(lambda inputs: [inputs @ self.weights], PASS, PASS, scaled.inputs)[0]
-
-    def config(self) -> dict[str, Any]:
-        """As a file keeps it, without arrays."""
-        return {"space": self.space.config(), "penalty": self.penalty}
