@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from gpulstm.forecast.members.passes import in_passes
+
+RUN, LANES = 256, 8  # windows of a pass, and what their number is a multiple of
 USUAL = np.array([0.4, 0.4, 0.2])  # of the day, the week and the two days before
 PENALTY = 1e-4  # times the mean square of what is regressed on
 
@@ -16,8 +19,12 @@ def lagged(windows: np.ndarray, season: int, week: int, horizon: int) -> np.ndar
     """The forecast `(N, horizon)` of windows `(N, rows)`.
 
     Args:
-        season, week: rows in a day and in a week; windows of at least a week and the horizon's days have a regression.
+        season, week: rows in a day and in a week, which windows are longer than.
     """
+    return in_passes(lambda run: [_lagged(run, season, week, horizon)], RUN, LANES, windows)[0]
+
+
+def _lagged(windows: np.ndarray, season: int, week: int, horizon: int) -> np.ndarray:
     count, rows = windows.shape
     mean = windows.mean(axis=1, keepdims=True)
     values = windows - mean
