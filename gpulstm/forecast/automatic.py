@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import fields
 
 import numpy as np
 
@@ -96,30 +96,9 @@ def fit_mixture(
 
 
 def training_of(config: ForecasterConfig) -> Training:
-    """How network members are trained: as the options say, with the recipe's values for what is automatic."""
-
-    def chosen(name: str, usual: Any) -> Any:
-        return usual if getattr(config, name) == AUTO else getattr(config, name)
-
-    return Training(
-        cell=config.cell,
-        hidden_size=config.hidden_size,
-        num_layers=chosen("num_layers", 1),
-        dropout=config.dropout,
-        recurrent_dropout=config.recurrent_dropout,
-        layer_norm=config.layer_norm,
-        dtype=config.dtype,
-        learning_rate=chosen("learning_rate", 3e-3),
-        weight_decay=chosen("weight_decay", 1e-4),
-        clip_norm=config.clip_norm,
-        epochs=chosen("epochs", None),
-        patience=chosen("patience", 4),
-        batch_size=chosen("batch_size", None),
-        seed=config.seed,
-        device=config.device,
-        engine=config.engine,
-        memory=config.memory,
-    )
+    """How network members are trained: as the options say, with `Training`'s own values for what is automatic."""
+    named = {one.name: getattr(config, one.name) for one in fields(Training)}
+    return Training(**{name: value for name, value in named.items() if value != AUTO or name == "device"})
 
 
 def _nonnegative(panel: Panel, stops: np.ndarray, names: tuple[str, ...]) -> tuple[tuple[bool, ...], list[str]]:
