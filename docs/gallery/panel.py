@@ -40,7 +40,7 @@ for axes, name in zip(grid.flat, chosen, strict=True):
     own = table[table["country"] == name]
     axes.plot(own["year"], own["lifeExp"], color=figures.BLACK, marker="o", markersize=3, label="observed")
     low, middle, high = np.moveaxis(result.quantiles[row, :, 0], -1, 0)
-    axes.fill_between(result.index[row], low, high, color=figures.BLUE, alpha=0.25, linewidth=0, label="80 % interval")
+    axes.fill_between(result.index[row], low, high, color=figures.BLUE, alpha=0.18, linewidth=0, label="80 % interval")
     axes.plot(result.index[row], middle, color=figures.BLUE, linewidth=2, label="median")
     axes.set_title(name)
 grid[0, 0].set_ylabel("life expectancy (years)")

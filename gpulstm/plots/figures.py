@@ -32,6 +32,8 @@ COLORS = {  # of what is drawn in more than one panel or picture
 CYCLE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1)), (0, (1, 1)))
 
+PLAIN: Any = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}  # behind numbers, so that no line crosses them
+
 STYLE: Any = {
     "text.parse_math": False,  # names are plain text: $, _, ^ and % mean themselves
     "text.usetex": False,
@@ -133,7 +135,7 @@ def history(path: str | Path, columns: Mapping[str, Sequence[float]], *, title: 
         if finite.min() > 0 and finite.max() > 8 * finite.min():
             _plain_log(upper)
         upper.set_ylabel("loss (scaled units)")
-        _legend_outside(upper)
+        legend_above(upper)
         if lower and rate is not None:
             lower[0].plot(epoch, rate, color=GREEN, marker=marker, markersize=3.5)
             lower[0].set_ylabel("learning rate")
@@ -217,7 +219,7 @@ def _draw_forecast(
         axes.axvline(past[0][-1], color=GRAY, linewidth=1, linestyle=":")
     axes.set_ylabel(words[1])
     time_axis(axes, fan.time)
-    _legend_outside(axes)
+    legend_above(axes)
     return axes
 
 
@@ -270,7 +272,7 @@ def backtest(
         right = figure.add_subplot(grid[1, 1])
         _bars(right, list(scores), list(scores.values()), [colors[name] for name in scores])
         right.axvline(1.0, color=BLACK, linewidth=1, linestyle=":")
-        right.set(title="MASE (smaller is better)")
+        right.set(title="MASE (smaller is better)", xlabel="1 is repeating the last season, before the test")
     return Path(path)
 
 
@@ -332,7 +334,7 @@ def timings(
         axes.invert_yaxis()
         axes.grid(axis="y", visible=False)
         axes.set_xlabel(f"time relative to {baseline} (below 1 is faster)")
-        _legend_outside(axes)
+        legend_above(axes)
     return Path(path)
 
 
@@ -365,7 +367,7 @@ def memory(
         _plain_log(axes)
         axes.set_xlabel("T, steps of the sequence")
         axes.set_ylabel("peak over the start (MiB)")
-        _legend_outside(axes)
+        legend_above(axes)
     return Path(path)
 
 
@@ -412,7 +414,7 @@ def draw_fans(axes: Any, fans: Sequence[Fan], time: np.ndarray, observed: np.nda
             axes.plot(fan.time[0], fan.center[0], "o", color=BLUE, markersize=4)
     axes.set_ylabel(label, parse_math=False)  # names are plain text: $, _, ^ and % mean themselves
     time_axis(axes, time if len(time) else fans[0].time)
-    _legend_outside(axes)
+    legend_above(axes)
 
 
 def _colors(names: Sequence[str]) -> dict[str, str]:
@@ -434,7 +436,7 @@ def _bars(axes: Any, names: Sequence[str], values: Sequence[float], colors: Sequ
     heights = np.arange(len(names))
     axes.barh(heights, values, 0.62, color=colors)
     for height, value in zip(heights, values, strict=True):
-        axes.annotate(f"{value:.3g}", (value, height), (4, 0), textcoords="offset points", va="center")
+        axes.annotate(f"{value:.2f}", (value, height), (4, 0), textcoords="offset points", va="center", bbox=PLAIN)
     axes.set_yticks(heights, names)
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
@@ -476,7 +478,7 @@ def _plain_log(axes: Any) -> None:
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
 
 
-def _legend_outside(axes: Any) -> None:
+def legend_above(axes: Any) -> None:
     """The legend in a row above the axes, where it hides no data."""
     axes.legend(
         loc="lower right", bbox_to_anchor=(1, 1), ncols=6, columnspacing=1.4, handlelength=1.8, borderaxespad=0.2
