@@ -277,7 +277,8 @@ build: $(VENV)/.dev
 	@$(PY) -m build --outdir dist .
 
 # Wheels for Linux, tested in an empty environment without a compiler, for all PYTHONS that are here.
-PYTHONS ?= $(shell for minor in 10 11 12 13 14; do python3.$$minor --version >/dev/null 2>&1 && echo python3.$$minor; done)
+PYTHONS ?= $(shell for minor in 10 11 12 13 14; do for python in python3.$$minor $$HOME/.pyenv/versions/3.$$minor.*/bin/python3; do \
+  if $$python --version >/dev/null 2>&1; then echo $$python; break; fi; done; done)
 wheel:
 	@tools/wheel.sh dist $(PYTHONS)
 

@@ -90,7 +90,9 @@ def draw(curves: Mapping[str, Curve], folder: Path = FOLDER) -> Path:
         steps, _, losses = zip(*curve, strict=True)
         axes.plot(steps, losses, dash, color=color, lw=1.5, label=f"{name}, {curve[-1][1] / 60:.0f} minutes")
     axes.axhline(BASELINE, color=BLACK, lw=1, ls=":", label="always answering 1")
-    axes.set(xlabel=f"training step ({SETTING.batch} sequences)", ylabel="mean squared error", xlim=(0, None), ylim=(0, 0.4))
+    axes.set(
+        xlabel=f"training step ({SETTING.batch} sequences)", ylabel="mean squared error", xlim=(0, None), ylim=(0, 0.4)
+    )
     axes.set_title("The adding problem over 750 steps")
     axes.legend()
     return save(figure, "adding_problem_750.png", folder)

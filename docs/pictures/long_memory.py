@@ -1,4 +1,4 @@
-"""Draws long_memory.png from the table of docs/guides/long-sequences.md, which `gpulstm bench --suite long` measured."""
+"""Draws long_memory.png from the table of docs/guides/long-sequences.md, which `gpulstm bench --suite long` made."""
 
 from __future__ import annotations
 

@@ -436,7 +436,8 @@ def _bars(axes: Any, names: Sequence[str], values: Sequence[float], colors: Sequ
     heights = np.arange(len(names))
     axes.barh(heights, values, 0.62, color=colors)
     for height, value in zip(heights, values, strict=True):
-        axes.annotate(f"{value:.2f}", (value, height), (4, 0), textcoords="offset points", va="center", bbox=PLAIN)
+        text = f"{value:.2f}" if abs(value) >= 0.1 else f"{value:.2g}"
+        axes.annotate(text, (value, height), (4, 0), textcoords="offset points", va="center", bbox=PLAIN)
     axes.set_yticks(heights, names)
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
@@ -480,9 +481,8 @@ def _plain_log(axes: Any) -> None:
 
 def legend_above(axes: Any) -> None:
     """The legend in a row above the axes, where it hides no data."""
-    axes.legend(
-        loc="lower right", bbox_to_anchor=(1, 1), ncols=6, columnspacing=1.4, handlelength=1.8, borderaxespad=0.2
-    )
+    shape: Any = {"columnspacing": 1.4, "handlelength": 1.8, "borderaxespad": 0.2, "frameon": False}
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=6, **shape)
 
 
 def _named(fan: Fan) -> dict[str, np.ndarray]:

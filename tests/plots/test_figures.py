@@ -137,7 +137,7 @@ def test_backtest(tmp_path: Path, saved_figures: list[Figure]) -> None:
     ]  # fmt: skip
     assert {line.get_color() for line in upper.lines[1:]} == {figures.BLUE}  # every forecast in the model's color
     assert labels(saved_figures[0], 1) == ["LSTM", "naive"]
-    assert [text.get_text() for text in right.texts] == ["0.5", "1.5"]
+    assert [text.get_text() for text in right.texts] == ["0.50", "1.50"]
     assert "x (m)" in left.get_ylabel()
     assert upper.get_ylabel() == "x (m)"
 
