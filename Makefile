@@ -19,6 +19,9 @@ KERNELS := $(wildcard kernels/*/*)
 # wait for one another are 15 times slower as soon as something else wants a core.  Results differ in rounding only.
 demo docs test-cpu test-cuda test-peers: export OPENBLAS_NUM_THREADS ?= 1
 
+# Byte code is kept even where the caller asked for none: tests start hundreds of processes, and each would compile all it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 # CuPy: with the toolkit libraries (about 2.5 GB) where there is a GPU; the wheel alone (about 100 MB) where the simulator
 # can run it: x86-64 Linux with g++ 12 or later; none elsewhere.
 GPU := $(shell nvidia-smi -L 2>/dev/null | grep -c GPU)

@@ -38,7 +38,7 @@ REFERENCE = {
         "Data",
         ["gpulstm.data.load_series", "gpulstm.data.SeriesSet", "gpulstm.data.WindowSet", "gpulstm.data.Lanes"],
     ),
-    "plots": ("Pictures", ["gpulstm.plots.figures"]),
+    "plots": ("Pictures", ["gpulstm.plots.figures", "gpulstm.plots.style"]),
     "interop": ("Other libraries", ["gpulstm.interop"]),
     "errors": ("Errors", ["gpulstm.errors"]),
 }

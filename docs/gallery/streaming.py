@@ -11,7 +11,7 @@ import pandas as pd
 
 import gpulstm as gl
 from gpulstm import datasets
-from gpulstm.plots import figures
+from gpulstm.plots import style
 
 table = pd.read_csv(datasets.path("seattle_weather"), parse_dates=["date"])
 day, weather = table["date"].to_numpy(), table[["temp_max", "temp_min", "wind"]].to_numpy("float32")
@@ -42,15 +42,15 @@ forecaster = gl.Forecaster(horizon=7, members=("simple", "ridge"), device="cpu")
 live = forecaster.stream()
 tomorrow = [float(live.update(row).mean[0, 0, 0]) for row in weather[-60:, :1]]
 
-plt.rcParams.update(figures.STYLE)
+plt.rcParams.update(style.STYLE)
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4))
-for unit, color in zip((0, 20, 40), figures.CYCLE, strict=False):
+for unit, color in zip((0, 20, 40), style.CYCLE, strict=False):
     left.plot(day[-365:], outputs[-365:, 0, unit], color=color, label=f"unit {unit}")
 left.set(ylabel="output", title="The last year, step by step\n")
-right.plot(day[-60:], weather[-60:, 0], color=figures.BLACK, label="observed")
-right.plot(day[-60:] + np.timedelta64(1, "D"), tomorrow, color=figures.BLUE, label="forecast the day before")
+right.plot(day[-60:], weather[-60:, 0], color=style.BLACK, label="observed")
+right.plot(day[-60:] + np.timedelta64(1, "D"), tomorrow, color=style.BLUE, label="forecast the day before")
 right.set(ylabel="highest temperature (°C)", title="Two months, streamed\n")
 for axes, shown in ((left, day[-365:]), (right, day[-60:])):
-    figures.time_axis(axes, shown)
-    figures.legend_above(axes)
+    style.time_axis(axes, shown)
+    style.legend_above(axes)
 figure.savefig("streaming.png")
