@@ -127,7 +127,7 @@ def _covered(result: Backtest, series: int, target: int) -> str:
     covered = result.errors(series, target)[MODEL].get("coverage")
     if covered is None or result.target_coverage is None:
         return ""
-    return f"; the band of {result.target_coverage:.0f} % covers {covered:.0f} %"
+    return f"; the band of {result.target_coverage:.0f}\u00a0% covers {covered:.0f}\u00a0%"
 
 
 def _apart(result: Backtest, series: int) -> list[int]:

@@ -246,7 +246,7 @@ def backtest(
         right = figure.add_subplot(grid[1, 1])
         _bars(right, list(scores), list(scores.values()), [colors[name] for name in scores])
         right.axvline(1.0, color=BLACK, linewidth=1, linestyle=":")
-        right.set(title="MASE (smaller is better)", xlabel="1 is repeating the last season, before the test")
+        right.set(title="MASE (smaller is better)", xlabel="1: repeating a season, in training")
     return Path(path)
 
 

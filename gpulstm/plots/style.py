@@ -33,6 +33,11 @@ DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1)), (0, (1, 1)))
 
 PLAIN: Any = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}  # behind numbers, so that no line crosses them
 
+FONTS = (  # for names in scripts that matplotlib's own font does not have; those that are installed are used
+    "Noto Sans CJK SC", "Source Han Sans SC", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "Microsoft YaHei", "SimHei",
+    "PingFang SC", "Hiragino Sans", "Malgun Gothic", "Arial Unicode MS",
+)  # fmt: skip
+
 STYLE: Any = {
     "text.parse_math": False,  # names are plain text: $, _, ^ and % mean themselves
     "text.usetex": False,
@@ -67,9 +72,11 @@ def style() -> Iterator[Any]:
     try:
         import matplotlib
         import matplotlib.figure
+        import matplotlib.font_manager
     except ImportError as error:
         raise missing_extra("matplotlib", "drawing a picture") from error
-    with matplotlib.rc_context(STYLE):
+    present = set(matplotlib.font_manager.get_font_names())
+    with matplotlib.rc_context(STYLE | {"font.family": ["DejaVu Sans", *(name for name in FONTS if name in present)]}):
         yield matplotlib
 
 
@@ -94,7 +101,7 @@ def colors_of(names: Sequence[str]) -> dict[str, str]:
 
 def headline(figure: Any, text: str) -> None:
     """The title of a picture, in as many lines as its width asks for."""
-    figure.suptitle(textwrap.fill(text, int(7.5 * figure.get_figwidth())), x=0.01, ha="left")
+    figure.suptitle(textwrap.fill(text, int(9 * figure.get_figwidth())), x=0.01, ha="left")
 
 
 def label_of(text: str, inches: float) -> str:
@@ -111,9 +118,9 @@ def time_axis(axes: Any, time: np.ndarray) -> None:
         locator = AutoDateLocator(minticks=4, maxticks=9)
         axes.xaxis.set_major_locator(locator)
         words = {  # by the width of a tick: year, month, day, hour, minute, second
-            "formats": ["%Y", "%b", "%d %b", "%H:%M", "%H:%M", "%S.%f"],
+            "formats": ["%Y", "%b", "%d %b", "%H:%M", "%H:%M", "%H:%M:%S.%f"],
             "zero_formats": ["", "%b\n%Y", "%d %b", "%H:%M\n%d %b", "%H:%M", "%H:%M"],
-            "offset_formats": ["", "", "%Y", "%Y", "%d %b %Y", "%d %b %Y %H:%M"],
+            "offset_formats": ["", "", "%Y", "%Y", "%d %b %Y", "%d %b %Y"],
         }
         axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, **words))
     else:
