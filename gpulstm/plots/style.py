@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import logging
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -76,8 +77,16 @@ def style() -> Iterator[Any]:
     except ImportError as error:
         raise missing_extra("matplotlib", "drawing a picture") from error
     present = set(matplotlib.font_manager.get_font_names())
-    with matplotlib.rc_context(STYLE | {"font.family": ["DejaVu Sans", *(name for name in FONTS if name in present)]}):
-        yield matplotlib
+    talk = logging.getLogger("matplotlib.font_manager")  # says that a font has no bold
+    level = talk.level
+    talk.setLevel(logging.ERROR)
+    try:
+        with matplotlib.rc_context(
+            STYLE | {"font.family": ["DejaVu Sans", *(name for name in FONTS if name in present)]}
+        ):
+            yield matplotlib
+    finally:
+        talk.setLevel(level)
 
 
 @contextmanager
