@@ -185,7 +185,7 @@ docs: $(VENV)/.test
 .venv-site/.done: pyproject.toml
 	@echo "== the site's tools in .venv-site"
 	@$(PYTHON) -m venv .venv-site
-	@.venv-site/bin/python -m pip install -q --disable-pip-version-check -e '.[site]'
+	@.venv-site/bin/python -m pip install -q --disable-pip-version-check -C wheel.cmake=false -e '.[site]'  # without native code
 	@touch $@
 
 site: .venv-site/.done

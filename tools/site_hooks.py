@@ -22,8 +22,14 @@ import gallery  # noqa: E402 - next to this file
 REFERENCE = {
     "layers": (
         "Layers and networks",
-        ["gpulstm.LSTM", "gpulstm.GRU", "gpulstm.RNN", "gpulstm.Dense", "gpulstm.model.Network"]
-        + ["gpulstm.model.NetworkConfig", "gpulstm.engines.spec", "gpulstm.arrays.devices", "gpulstm.arrays.threads"],
+        ["gpulstm.LSTM", "gpulstm.GRU", "gpulstm.RNN", "gpulstm.Dense", "gpulstm.Embedding"]
+        + [
+            "gpulstm.model.Network",
+            "gpulstm.model.NetworkConfig",
+            "gpulstm.engines.spec",
+            "gpulstm.arrays.devices",
+            "gpulstm.arrays.threads",
+        ],
     ),
     "forecast": (
         "Forecasting",
