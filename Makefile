@@ -182,10 +182,11 @@ docs: $(VENV)/.test
 	@$(PY) tools/check_links.py
 
 # The documentation site, complete without a network, in build/site; `make test-site` looks at it with Debian's chromium.
+# Nothing of the native engine is needed for it, so nothing is compiled.
 .venv-site/.done: pyproject.toml
 	@echo "== the site's tools in .venv-site"
 	@$(PYTHON) -m venv .venv-site
-	@.venv-site/bin/python -m pip install -q --disable-pip-version-check -C wheel.cmake=false -e '.[site]'  # without native code
+	@.venv-site/bin/python -m pip install -q --disable-pip-version-check -C wheel.cmake=false -C wheel.py-api=py3 -e '.[site]'
 	@touch $@
 
 site: .venv-site/.done
