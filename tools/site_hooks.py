@@ -42,7 +42,12 @@ REFERENCE = {
     ),
     "data": (
         "Data",
-        ["gpulstm.data.load_series", "gpulstm.data.SeriesSet", "gpulstm.data.WindowSet", "gpulstm.data.Lanes"],
+        [
+            "gpulstm.data.load_series",
+            "gpulstm.data.SeriesSet",
+            "gpulstm.data.windows.WindowSet",
+            "gpulstm.data.tbptt.Lanes",
+        ],
     ),
     "plots": ("Pictures", ["gpulstm.plots.figures", "gpulstm.plots.style"]),
     "interop": ("Other libraries", ["gpulstm.interop"]),
