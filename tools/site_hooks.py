@@ -22,7 +22,7 @@ import gallery  # noqa: E402 - next to this file
 REFERENCE = {
     "layers": (
         "Layers and networks",
-        ["gpulstm.LSTM", "gpulstm.GRU", "gpulstm.RNN", "gpulstm.Dense", "gpulstm.Embedding"]
+        ["gpulstm.LSTM", "gpulstm.GRU", "gpulstm.RNN", "gpulstm.model.Recurrent", "gpulstm.Dense", "gpulstm.Embedding"]
         + [
             "gpulstm.model.Network",
             "gpulstm.model.NetworkConfig",
