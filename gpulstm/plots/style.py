@@ -110,7 +110,7 @@ def colors_of(names: Sequence[str]) -> dict[str, str]:
 
 def headline(figure: Any, text: str) -> None:
     """The title of a picture, in as many lines as its width asks for."""
-    figure.suptitle(textwrap.fill(text, int(9 * figure.get_figwidth())), x=0.01, ha="left")
+    figure.suptitle(text, x=0.01, ha="left", wrap=True)
 
 
 def label_of(text: str, inches: float) -> str:

@@ -43,7 +43,7 @@ def labels(figure: Figure, place: int = 0) -> list[str]:
 
 def is_picture(path: Path) -> bool:
     """Whether the file is a PNG with something on it: more than one color."""
-    return len(np.unique(imread(path).reshape(-1, 4), axis=0)) > 10
+    return len(np.unique(imread(path)[::5, ::5].reshape(-1, 4), axis=0)) > 10
 
 
 def test_bands_are_pairs_around_one_half_the_widest_first() -> None:
