@@ -132,6 +132,20 @@ class StackDouble(StackFloat): ...
 class StreamFloat:
     """Packed weights and the state of a stack, one step a call; P is H without a projection."""
 
+    def __init__(
+        self,
+        cell: int,
+        batch: int,
+        inputs: int,
+        hidden: int,
+        w_x: list[Array],
+        w_h: list[Array],
+        b: list[Array],
+        b_hn: list[Array],
+        threads: int,
+        precision: int,
+        /,
+    ) -> None: ...
     def step(self, x: Array, y: Array, /) -> None:
         """x (B, I) -> y (B, P)."""
 
@@ -142,21 +156,6 @@ class StreamFloat:
         """Takes the state from h and c."""
 
 class StreamDouble(StreamFloat): ...
-
-def stream_float(
-    cell: int,
-    batch: int,
-    inputs: int,
-    hidden: int,
-    w_x: list[Array],
-    w_h: list[Array],
-    b: list[Array],
-    b_hn: list[Array],
-    threads: int,
-    precision: int,
-    /,
-) -> StreamFloat:
-    """A stream of plain layers, with a state to be written."""
 
 def variant_stream_float(
     options: list[Any],
@@ -169,9 +168,8 @@ def variant_stream_float(
     threads: int,
     /,
 ) -> StreamFloat:
-    """The same of layers with options, a `VariantFloat` each."""
+    """A stream of layers with options, a `VariantFloat` each; its state is to be written."""
 
-def stream_double(*args: Any) -> StreamDouble: ...
 def variant_stream_double(*args: Any) -> StreamDouble: ...
 
 # -- flat buffers, for `gpulstm.optimizers` and `gpulstm.losses`; arrays that do not fit are refused, not converted

@@ -237,7 +237,7 @@ class PackedStream:
         native, spec, double, threads = _module(), self.spec, self._dtype == np.float64, get_num_threads()
         weights = _weights_of_all(spec, self.params)
         if is_plain(spec):
-            make = native.stream_double if double else native.stream_float
+            make = native.StreamDouble if double else native.StreamFloat
             sizes = (self.batch, spec.input_size, spec.hidden_size)
             self._stream = make(_cell(spec), *sizes, *weights, threads, _precision(self.quantize))
         else:

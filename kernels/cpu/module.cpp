@@ -340,10 +340,8 @@ NB_MODULE(_cpu, m) {
     add_stack<double>(m, "StackDouble");
     m.def("empty_float", &empty<float>);
     m.def("empty_double", &empty<double>);
-    add_stream<float>(m, "StreamFloat");
-    add_stream<double>(m, "StreamDouble");
-    m.def("stream_float", &make_stream<float>);
-    m.def("stream_double", &make_stream<double>);
+    stream_class<float>(m, "StreamFloat").def(nb::new_(&make_stream<float>));
+    stream_class<double>(m, "StreamDouble").def(nb::new_(&make_stream<double>));
     add_flat(m, [] { return engine->name; });
     add_variants(m, [] { return engine->name; });
 }

@@ -98,9 +98,9 @@ class PyStream {
 };
 
 template <typename R>
-void add_stream(nb::module_& m, const char* name) {
+nb::class_<PyStream<R>> stream_class(nb::module_& m, const char* name) {
     typedef PyStream<R> S;
-    nb::class_<S>(m, name)
+    return nb::class_<S>(m, name)
         .def("step", &S::step)
         .def("read", &S::read, nb::arg(), nb::arg().none())
         .def("write", &S::write, nb::arg(), nb::arg().none());

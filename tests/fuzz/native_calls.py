@@ -175,7 +175,7 @@ def _stack(module: Any, given: Arguments) -> Iterator[None]:
 def _stream(module: Any, given: Arguments) -> Iterator[None]:
     cell, _, rows, inputs, hidden, row = _extents(given)
     weights = _weights(given, inputs, hidden, row)
-    make = module.stream_float if given.ending == "float" else module.stream_double
+    make = module.StreamFloat if given.ending == "float" else module.StreamDouble
     sizes = given.number(rows), given.number(inputs), given.number(hidden)
     stream = make(given.number(cell), *sizes, *weights, given.number(2), given.number(given.choose(3)))
     for name in ("write", "read"):
