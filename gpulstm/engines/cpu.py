@@ -27,6 +27,7 @@ from gpulstm.engines.cpu_variant import (
     CELLS,
     OPTIONS,
     is_plain,
+    options_of_all,
     refuse_without_slope,
     variant_of_zeros,
     with_zoneout,
@@ -253,7 +254,7 @@ class PackedStream:
             self._stream = make(_cell(spec), *sizes, *weights, threads, _precision(self.quantize))
         else:
             make = native.variant_stream_double if double else native.variant_stream_float
-            options = cpu_variant.options_of_all(native, spec, self.params, self.batch)
+            options = options_of_all(native, spec, self.params, self.batch)
             self._stream = make(options, self.batch, spec.input_size, *weights, threads)
         c = None if self._c_shape is None else np.zeros(self._c_shape, self._dtype)
         self._stream.write(np.zeros(self._h_shape, self._dtype), c)
