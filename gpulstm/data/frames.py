@@ -29,11 +29,10 @@ class Source:
         names: of its columns, in their order; "" where one has none.
         index: positions of the columns that are a frame's index.
         head: the first rows, columns numbered by position.
-        read: gives the columns asked for, part by part.
+        read: gives the columns asked for, part by part; may raise `ReadAgain`.
         word, first: how rows are named in messages: `"row"` from 2 in a file, `"position"` from 0 else.
         file: whether it is a file.
         notes: sentences on how it was read.
-        other: the same file in a one-byte encoding, for text that turns out not to be UTF-8.
         marks: decimal and thousands mark of the numbers in `head`.
         rows: about how many rows there are; 0 where that is not known before they are read.
     """
@@ -47,13 +46,20 @@ class Source:
     first: int = 0
     file: bool = False
     notes: list[str] = field(default_factory=list)
-    other: Callable[[], Source] | None = None
     marks: tuple[str, str | None] = (".", None)
     rows: int = 0
 
     def row_names(self, done: int) -> Callable[[int], str]:
         """Rows' names for messages, from their numbers in a part that comes after `done` rows."""
         return lambda row: f"{self.word} {self.first + done + row}"
+
+
+class ReadAgain(Exception):
+    """What the first rows of a file told does not hold further down; `source` reads the file rightly."""
+
+    def __init__(self, source: Source) -> None:
+        super().__init__(source.label)
+        self.source = source
 
 
 def need(name: str, names: Sequence[str], label: str) -> int:

@@ -122,6 +122,7 @@ class Loader:
                 raise ConfigError(f"{option('calendar')} needs a time column; give its name as {option('time', ...)}")
             levels = {} if self.like is None else self.like.origin.levels
             self.table = read_columns(source, self.roles, options, levels)
+            self.source = self.table.source
         return self._set()
 
     def _where(self, row: int) -> str:

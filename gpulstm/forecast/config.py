@@ -20,7 +20,7 @@ from gpulstm.losses import LOSSES, MSE, GaussianNLL, Loss, Pinball, from_config
 from gpulstm.model.initializers import check_chrono
 from gpulstm.model.memory import Memory, check_memory
 from gpulstm.training.parallel import PARALLEL
-from gpulstm.validate import described, documented
+from gpulstm.validate import described, documented, number_of, whole_of
 
 if TYPE_CHECKING:
     from gpulstm.schedules import Schedule
@@ -51,7 +51,8 @@ RENAMED = {"carry": "stream_rows"}  # options of older checkpoints, by what they
 
 def parse_count(text: str) -> int | str:
     """A whole number or "auto"; anything else is judged by the config."""
-    return int(text) if text.isdecimal() else text
+    number = whole_of(text)
+    return text if number is None else number
 
 
 def parse_patience(text: str) -> int | str | None:
@@ -61,10 +62,8 @@ def parse_patience(text: str) -> int | str | None:
 
 def parse_number(text: str) -> float | str:
     """A number or "auto"; anything else is judged by the config."""
-    try:
-        return float(text)
-    except ValueError:
-        return text
+    number = number_of(text)
+    return text if number is None else number
 
 
 def check_members(members: Any) -> str | tuple[str, ...]:

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from gpulstm.data import table_files
 from gpulstm.data.csv_dialect import find_dialect
 from gpulstm.data.loading import load_series
 from gpulstm.errors import ConfigError, DataError
@@ -56,6 +57,19 @@ def test_a_byte_that_is_no_utf_8_far_down(tmp_path: Path) -> None:
     assert series.rows == 60_001
     assert series.columns == ("n", "note=x", "note=é")
     assert "t.csv is read as cp1252" in series.notes
+
+
+@pytest.mark.parametrize("arrow", [True, False])
+@pytest.mark.parametrize("first", ["10001", "A1"])
+def test_ids_with_zeros_in_front_stay_as_they_are(
+    first: str, arrow: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the first rows hold none of them, and where pandas reads a part of the column as numbers."""
+    monkeypatch.setattr(table_files, "CHUNK", 1500)
+    with pd.option_context("mode.string_storage", "auto" if arrow else "python"):
+        body = "".join(f"{code},{row},1\n" for code in (first, "02134", "2134") for row in range(1500))
+        series = load_series(write(tmp_path, "zip,t,y\n" + body), series="zip", time="t")
+    assert series.names == (first, "02134", "2134")
 
 
 PACKED = {
