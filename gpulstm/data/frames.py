@@ -194,11 +194,9 @@ def mapping_source(data: Mapping[Any, Any], missing: str) -> Source:
         )
 
     if data and all(indexed(value) for value in data.values()):
-        parts = {
-            column_name(name): value.to_frame("value") if isinstance(value, pd.Series) else value
-            for name, value in data.items()
-        }
-        return _pandas(pd.concat(parts, names=["series", *next(iter(parts.values())).index.names]))
+        frames = [value.to_frame("value") if isinstance(value, pd.Series) else value for value in data.values()]
+        ids = [name if isinstance(name, int) else column_name(name) for name in data]
+        return _pandas(pd.concat(frames, keys=ids, names=["series", *frames[0].index.names]))
     names = [column_name(name) for name in data]
     columns = []
     for name, value in zip(names, data.values(), strict=True):
@@ -210,7 +208,10 @@ def mapping_source(data: Mapping[Any, Any], missing: str) -> Source:
         columns.append(column if isinstance(column, pd.Series) else pd.Series(column))
     lengths = {name: len(column) for name, column in zip(names, columns, strict=True)}
     if len(set(lengths.values())) > 1:
-        raise DataError(f"the columns of the dict have different lengths: {lengths}")
+        raise DataError(
+            f"the columns of the dict have different lengths: {lengths}; series with rows of their own come as a dict "
+            "of pandas Series with dates, or below one another with a column of their names"
+        )
     return columns_source(columns, names, "the dict")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,8 +80,12 @@ def equal_times(rows: Rows) -> np.ndarray:
     return (rows.time[1:] == rows.time[:-1]) & inner
 
 
-def merge_duplicates(rows: Rows, equal: np.ndarray, rule: str) -> None:
-    """Make one row of those with the same time: the first, the last, their mean, or their sum."""
+def merge_duplicates(rows: Rows, equal: np.ndarray, rule: str, coded: Sequence[int] = ()) -> None:
+    """Make one row of those with the same time: the first, the last, their mean, or their sum.
+
+    Args:
+        coded: columns with codes of categories, which have no mean: that of the first row is taken.
+    """
     starts = np.concatenate([[0], np.flatnonzero(~equal) + 1])
     stops = np.concatenate([starts[1:], [len(rows.values)]])
     values = rows.values
@@ -91,6 +95,7 @@ def merge_duplicates(rows: Rows, equal: np.ndarray, rule: str) -> None:
         count = np.add.reduceat(seen.astype(np.float64), starts, axis=0)
         size = np.maximum(count, 1) if rule == "mean" else 1.0
         merged = np.where(count > 0, total / size, np.nan)
+        merged[:, coded] = values[starts][:, coded]
     series = np.searchsorted(rows.offsets, starts, side="right") - 1
     sizes = np.bincount(series, minlength=len(rows.offsets) - 1)
     rows.take(stops - 1 if rule == "last" else starts, np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64))

@@ -117,10 +117,10 @@ class Loader:
         else:
             self.source = source = open_source(self.data, options)
             self.label, self.row_name = source.label, source.row_names(0)
-            self.roles = decide(source, options, made, need_target=not self.ahead)
+            levels = None if self.like is None else self.like.origin.levels
+            self.roles = decide(source, options, made, not self.ahead, levels)
             if made and self.roles.time is None:
                 raise ConfigError(f"{option('calendar')} needs a time column; give its name as {option('time', ...)}")
-            levels = {} if self.like is None else self.like.origin.levels
             self.table = read_columns(source, self.roles, options, levels)
             self.source = self.table.source
         return self._set()
@@ -169,7 +169,8 @@ class Loader:
         if not equal.any():
             return None
         if rule != "refuse":
-            gaps.merge_duplicates(rows, equal, rule)
+            coded = [at for at, column in enumerate(self.roles.numbers) if column in self.roles.categories]
+            gaps.merge_duplicates(rows, equal, rule, coded)
             rows.notes.append(f"{int(equal.sum())} rows repeat a time: {rule} kept")
             return None
         apart: list[str] = []

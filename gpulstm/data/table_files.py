@@ -11,6 +11,7 @@ import io
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,7 @@ def _text_chunks(
     import pandas as pd
 
     arrow = getattr(pd.Series(dtype="str").dtype, "storage", "") == "pyarrow"  # strings that are no objects of Python
+    thousands = dialect.thousands if dialect.thousands is None or dialect.thousands.isascii() else None
     as_text: dict[int, Any] = {}
     for position, kind in kinds.items():
         plain = all(number_of(row[position]) is not None for row in dialect.rows)
@@ -206,7 +208,7 @@ def _text_chunks(
             true_values=[cell for cell in truth if cell.lower() == "true"],
             false_values=["False", "FALSE", "false"],
             decimal=dialect.decimal,
-            thousands=dialect.thousands,
+            thousands=thousands,
             encoding=dialect.encoding,
             skipinitialspace=dialect.spaced,
             chunksize=CHUNK,
@@ -214,7 +216,17 @@ def _text_chunks(
             low_memory=False,
         )
         for chunk in reader:
-            yield {position: chunk[position] for position in kinds}
+            part = {position: chunk[position] for position in kinds}
+            if thousands != dialect.thousands:  # a narrow blank, which pandas' parser does not take for a mark
+                for position, kind in kinds.items():
+                    if kind == "number" and part[position].dtype.kind not in "iufb":
+                        part[position] = part[position].map(partial(_without_marks, dialect), na_action="ignore")
+            yield part
+
+
+def _without_marks(dialect: Dialect, cell: Any) -> Any:
+    """A cell with the marks in its numbers as Python has them."""
+    return cell.replace(dialect.thousands or "\0", "").replace(dialect.decimal, ".") if isinstance(cell, str) else cell
 
 
 def _is_read_as_numbers(column: Any) -> bool:
@@ -252,12 +264,13 @@ def _reading(label: str) -> Iterator[None]:
 def _workbook(path: Path, options: TableOptions) -> Source:
     import pandas as pd
 
-    sheet = 0 if options.sheet is None else options.sheet
-    if isinstance(sheet, str) and (number := whole_of(sheet)) is not None:
-        sheet = number
     engines = {".xls": "xlrd", ".ods": "odfpy"}
     try:
-        raw = pd.read_excel(path, sheet_name=sheet, header=None, dtype=object)
+        with pd.ExcelFile(path) as book:
+            sheet: Any = 0 if options.sheet is None else options.sheet
+            if isinstance(sheet, str) and sheet not in book.sheet_names and (number := whole_of(sheet)) is not None:
+                sheet = number
+            raw = pd.read_excel(book, sheet_name=sheet, header=None, dtype=object)
     except ImportError:
         raise missing_extra(engines.get(path.suffix.lower(), "openpyxl"), f"reading {path.name}") from None
     except (ValueError, KeyError, IndexError, OSError) as error:

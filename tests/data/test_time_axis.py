@@ -173,7 +173,7 @@ def test_uneven_rows_keep_about_their_step() -> None:
 
 def test_mistakes() -> None:
     days = utc(pd.date_range("2024-01-01", periods=9))
-    with pytest.raises(ConfigError, match="no alias of pandas"):
+    with pytest.raises(ConfigError, match="expected an alias of pandas"):
         given_step("fortnight", days, TimeForm())
     with pytest.raises(ConfigError, match="the times are numbers"):
         given_step("D", np.arange(3), TimeForm())
