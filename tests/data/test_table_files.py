@@ -281,3 +281,20 @@ def test_mistakes_in_other_sources(tmp_path: Path) -> None:
         load_series({"a": [1]}, sep=";;")
     with pytest.raises(ConfigError, match="decimal and thousands are both"):
         load_series({"a": [1]}, decimal=",", thousands=",")
+
+
+@pytest.mark.parametrize("mark", ["\u202f", "\u00a0", "'", "."])
+def test_every_mark_between_thousands(mark: str, tmp_path: Path) -> None:
+    cells = [f"{mark}".join(("1", "234", f"56{row}")) + ",5" for row in range(9)]
+    rows = "".join(f"2024-01-0{row + 1};{cell}\n" for row, cell in enumerate(cells))
+    series = load_series(write(tmp_path, "t;y\n" + rows))
+    np.testing.assert_array_equal(series.values[:, 0], 1_234_560.5 + np.arange(9))
+
+
+def test_a_sheet_is_a_name_before_it_is_a_number(tmp_path: Path) -> None:
+    path = tmp_path / "t.xlsx"
+    with pd.ExcelWriter(path) as book:
+        for number, name in enumerate(("2024", "1")):
+            pd.DataFrame({"n": [1, 2, 3], "y": [number, number, number]}).to_excel(book, sheet_name=name, index=False)
+    for sheet, value in (("1", 1), (1, 1), ("0", 0), ("2024", 0), (None, 0)):
+        assert load_series(path, target="y", sheet=sheet).values[0, 0] == value
