@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpulstm.data.options import column_name
-from gpulstm.data.plain_arrays import numbers_of, refuse_mask
+from gpulstm.data.plain_arrays import is_masked, numbers_of, refuse_mask
 from gpulstm.errors import DataError, missing_extra
 
 if TYPE_CHECKING:
@@ -200,8 +200,7 @@ def mapping_source(data: Mapping[Any, Any], missing: str) -> Source:
     names = [column_name(name) for name in data]
     columns = []
     for name, value in zip(names, data.values(), strict=True):
-        if isinstance(value, np.ma.MaskedArray):
-            refuse_mask(value, f"column {name!r} of the dict", missing)
+        refuse_mask(value, f"column {name!r} of the dict", missing)
         column = value if isinstance(value, pd.Series) else plain_column(value)
         if column.ndim != 1:
             raise DataError(f"column {name!r} has shape {column.shape}, expected (rows,)")
@@ -217,7 +216,7 @@ def mapping_source(data: Mapping[Any, Any], missing: str) -> Source:
 
 def plain_column(value: Any) -> Any:
     """An array or list; what is masked is missing."""
-    if isinstance(value, np.ma.MaskedArray):
+    if is_masked(value):
         if value.dtype.kind == "M":
             return value.filled(np.datetime64("NaT", "us"))
         if value.dtype.kind in "fiub":

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gpulstm.data.time_axis import Axis, at, positions
+from gpulstm.data.time_axis import Axis, at, inner_pairs, positions
 from gpulstm.data.times import format_time
 from gpulstm.errors import DataError, option
 
@@ -74,10 +74,7 @@ def grouped(values: np.ndarray, time: np.ndarray | None, codes: np.ndarray | Non
 def equal_times(rows: Rows) -> np.ndarray:
     """`(rows - 1,)` bool: which rows have the time of the row before them, in the same series."""
     assert rows.time is not None
-    inner = np.ones(max(len(rows.time) - 1, 0), bool)
-    borders = rows.offsets[1:-1] - 1
-    inner[borders[(borders >= 0) & (borders < len(inner))]] = False
-    return (rows.time[1:] == rows.time[:-1]) & inner
+    return (rows.time[1:] == rows.time[:-1]) & inner_pairs(rows.offsets, len(rows.time))
 
 
 def merge_duplicates(rows: Rows, equal: np.ndarray, rule: str, coded: Sequence[int] = ()) -> None:

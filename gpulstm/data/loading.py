@@ -359,8 +359,9 @@ class Loader:
 
 def joined(ids: Sequence[tuple[Any, ...]]) -> tuple[str, ...]:
     """One name a series from its ids; several stand between slashes, escaped where one has a slash itself."""
-    alone = not ids or len(ids[0]) == 1
-    return tuple(str(row[0]) if alone else "/".join(str(cell).replace("/", "//") for cell in row) for row in ids)
+    if not ids or len(ids[0]) == 1:
+        return tuple([str(cell) for (cell,) in ids])
+    return tuple("/".join(str(cell).replace("/", "//") for cell in row) for row in ids)
 
 
 def some(names: Sequence[str]) -> str:

@@ -89,6 +89,14 @@ class Step:
         return self.count * size * 86400
 
 
+def inner_pairs(offsets: np.ndarray, rows: int) -> np.ndarray:
+    """`(rows - 1,)` bool: which pairs of neighboring rows are of one series."""
+    inner = np.ones(max(rows - 1, 0), bool)
+    borders = offsets[1:-1] - 1
+    inner[borders[(borders >= 0) & (borders < rows - 1)]] = False
+    return inner
+
+
 def infer_step(time: np.ndarray, offsets: np.ndarray, form: TimeForm) -> Step:
     """The step of series whose times rise strictly within each of them.
 
@@ -97,7 +105,7 @@ def infer_step(time: np.ndarray, offsets: np.ndarray, form: TimeForm) -> Step:
         offsets: `(series + 1,)` int64.
     """
     clock = form.clock(time)
-    inner = _inner(offsets, len(time))
+    inner = inner_pairs(offsets, len(time))
     if not inner.any():
         return Step()
     if clock is None:
@@ -200,7 +208,7 @@ def positions(step: Step, time: np.ndarray, offsets: np.ndarray, form: TimeForm)
     if step.kind in ("fixed", "wall"):
         ticks = localize(clock, form.zone)[0] if step.kind == "wall" else clock
         regular = np.diff(ticks) == _ticks(np.int64(step.amount), ticks.dtype)
-        if bool((regular | ~_inner(offsets, len(time))).all()):
+        if bool((regular | ~inner_pairs(offsets, len(time))).all()):
             return np.arange(len(time)) - starts, np.zeros(len(time), bool)  # no row is missing
         since = ticks.astype("datetime64[ns]").astype(np.int64)
         place, rest = np.divmod(since - since[starts], int(step.amount))
@@ -305,14 +313,6 @@ class Axis:
 
 
 # -- finding a step ---------------------------------------------------------------------------------------------------
-def _inner(offsets: np.ndarray, rows: int) -> np.ndarray:
-    """`(rows - 1,)` bool: which pairs of neighboring rows are of one series."""
-    inner = np.ones(max(rows - 1, 0), bool)
-    borders = offsets[1:-1] - 1
-    inner[borders[(borders >= 0) & (borders < rows - 1)]] = False
-    return inner
-
-
 def _infer_numbers(steps: np.ndarray) -> Step:
     if steps.dtype.kind in "iu":
         common = int(np.gcd.reduce(steps))
