@@ -203,7 +203,7 @@ class Loader:
         freq, like, form = self.options.freq, self.like, self.table.form
         if like is not None and like.has_times:
             _same_clock(form, like.axis.form, rows.time, like.time)
-            step = like.axis.step
+            step, form = like.axis.step, replace(form, zone=like.axis.form.zone)
         else:
             step = Step() if freq in (None, "auto") else given_step(freq, rows.time, form)
         if step.kind == "none":

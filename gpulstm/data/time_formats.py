@@ -26,7 +26,7 @@ _ISO = re.compile(
     r"\d{4}-\d{1,2}(-\d{1,2}([T ]\d{1,2}:\d{2}(:\d{2}([.,]\d+)?)?)?(\s*(Z|[+-]\d{2}(:?\d{2})?))?)?",
     re.ASCII,
 )
-_QUARTER = re.compile(r"(\d{4})([-\s.:]*[Qq])([1-4])|([Qq])([1-4])([-\s.:]*)(\d{4})", re.ASCII)
+_QUARTER = re.compile(r"(\d{4})([-\s.:/]*[Qq])([1-4])|([Qq])([1-4])([-\s.:/]*)(\d{4})", re.ASCII)
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 
 

@@ -242,3 +242,11 @@ def test_a_number_is_a_time_in_an_index_of_ids_and_numbers() -> None:
     series = load_series(pd.DataFrame({"y": np.arange(12.0)}, index=index))
     assert series.names == ("1", "2")
     assert series.times.tolist() == [*range(10, 16)] * 2
+
+
+def test_a_later_table_is_read_in_the_zone_of_the_fit() -> None:
+    index = pd.date_range("2024-03-20", periods=20, freq="D", tz="Europe/Berlin")
+    before = load_series(pd.DataFrame({"t": index[:5], "y": np.arange(5.0)}), time="t")
+    for times in (index.tz_convert("UTC"), [time.isoformat() for time in index], [str(time) for time in index[12:]]):
+        series = load_series(pd.DataFrame({"t": times, "y": np.arange(float(len(times)))}), like=before)
+        assert series.axis.form.column(series.after(1)[0])[0] == pd.Timestamp("2024-04-09", tz="Europe/Berlin")
