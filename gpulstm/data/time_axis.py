@@ -8,6 +8,8 @@ needs NumPy alone.
 
 from __future__ import annotations
 
+import numbers
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -16,6 +18,7 @@ import numpy as np
 
 from gpulstm.data.times import MONTH, TimeForm, localize, to_utc
 from gpulstm.errors import ConfigError, DataError, option
+from gpulstm.validate import number_of, whole_of
 
 DAY = 86_400_000_000_000  # nanoseconds
 _MINUTE = 60 * 10**9
@@ -86,6 +89,14 @@ class Step:
         return self.count * size * 86400
 
 
+def inner_pairs(offsets: np.ndarray, rows: int) -> np.ndarray:
+    """`(rows - 1,)` bool: which pairs of neighboring rows are of one series."""
+    inner = np.ones(max(rows - 1, 0), bool)
+    borders = offsets[1:-1] - 1
+    inner[borders[(borders >= 0) & (borders < rows - 1)]] = False
+    return inner
+
+
 def infer_step(time: np.ndarray, offsets: np.ndarray, form: TimeForm) -> Step:
     """The step of series whose times rise strictly within each of them.
 
@@ -94,7 +105,7 @@ def infer_step(time: np.ndarray, offsets: np.ndarray, form: TimeForm) -> Step:
         offsets: `(series + 1,)` int64.
     """
     clock = form.clock(time)
-    inner = _inner(offsets, len(time))
+    inner = inner_pairs(offsets, len(time))
     if not inner.any():
         return Step()
     if clock is None:
@@ -142,30 +153,37 @@ def given_step(freq: Any, time: np.ndarray, form: TimeForm) -> Step:
         ConfigError: pandas knows no such alias, or the times are numbers.
     """
     if form.clock(time) is None:
-        try:
-            return Step("number", float(freq))
-        except (TypeError, ValueError):
+        amount = number_of(freq) if isinstance(freq, str) else freq
+        if isinstance(amount, bool) or not isinstance(amount, numbers.Real) or not 0 < float(amount) < float("inf"):
             raise ConfigError(
-                f"freq is {freq!r}, but the times are numbers; expected a number or {option('freq', 'auto')}"
-            ) from None
+                f"{option('freq')} is {freq!r}, but the times are numbers; expected a number above 0 or "
+                f"{option('freq', 'auto')}"
+            )
+        return Step("number", float(amount))
     import pandas as pd
     from pandas.tseries.frequencies import to_offset
 
     if isinstance(freq, str) and _own_rule(freq):
         return Step("offset", alias=freq, clock=_time_of_day(time, form))
     try:
-        offset = to_offset(freq)
+        offset = to_offset(freq if not isinstance(freq, str) or freq.isascii() else None)
     except (ValueError, TypeError) as error:
-        raise ConfigError(f"freq is {freq!r}, which is no alias of pandas: {str(error).splitlines()[0]}") from None
+        newer = re.search(r"(?:use|mean) '?(\w+)", str(error))
+        hint = f"; {newer[1]!r} is its name today" if newer else ""
+        raise ConfigError(
+            f"{option('freq')} is {freq!r}, expected an alias of pandas such as 'D', 'B' or 'MS'{hint}"
+        ) from None
     if offset is None or offset.n < 1:
-        raise ConfigError(f"freq is {freq!r}, expected an alias of pandas such as 'D', 'B' or 'MS'")
+        raise ConfigError(f"{option('freq')} is {freq!r}, expected an alias of pandas such as 'D', 'B' or 'MS'")
     if isinstance(offset, pd.offsets.Tick) and not isinstance(offset, pd.offsets.Day):
         return Step("fixed", int(offset.nanos))
     if isinstance(offset, pd.offsets.Day):
         return Step("fixed" if form.zone is None else "wall", offset.n * DAY)
     base = offset.base.freqstr
     if to_offset(base) != offset.base:
-        raise ConfigError(f"freq is {freq!r}, whose holidays an alias cannot hold; expected an alias of pandas")
+        raise ConfigError(
+            f"{option('freq')} is {freq!r}, whose holidays an alias cannot hold; expected an alias of pandas"
+        )
     intraday = isinstance(offset, pd.offsets.BusinessHour | pd.offsets.CustomBusinessHour)
     return Step("offset", alias=base, count=int(offset.n), clock=-1 if intraday else _time_of_day(time, form))
 
@@ -190,7 +208,7 @@ def positions(step: Step, time: np.ndarray, offsets: np.ndarray, form: TimeForm)
     if step.kind in ("fixed", "wall"):
         ticks = localize(clock, form.zone)[0] if step.kind == "wall" else clock
         regular = np.diff(ticks) == _ticks(np.int64(step.amount), ticks.dtype)
-        if bool((regular | ~_inner(offsets, len(time))).all()):
+        if bool((regular | ~inner_pairs(offsets, len(time))).all()):
             return np.arange(len(time)) - starts, np.zeros(len(time), bool)  # no row is missing
         since = ticks.astype("datetime64[ns]").astype(np.int64)
         place, rest = np.divmod(since - since[starts], int(step.amount))
@@ -295,14 +313,6 @@ class Axis:
 
 
 # -- finding a step ---------------------------------------------------------------------------------------------------
-def _inner(offsets: np.ndarray, rows: int) -> np.ndarray:
-    """`(rows - 1,)` bool: which pairs of neighboring rows are of one series."""
-    inner = np.ones(max(rows - 1, 0), bool)
-    borders = offsets[1:-1] - 1
-    inner[borders[(borders >= 0) & (borders < rows - 1)]] = False
-    return inner
-
-
 def _infer_numbers(steps: np.ndarray) -> Step:
     if steps.dtype.kind in "iu":
         common = int(np.gcd.reduce(steps))
@@ -415,7 +425,7 @@ def _on_calendars(names: Sequence[str], dates: np.ndarray, inner: np.ndarray, cl
 def _own_rule(alias: str) -> bool:
     """Whether an alias names the n-th business day of a month from its start or end, which pandas has not."""
     name, mark, number = alias.partition("#")
-    return name in ("BMS", "BME") and mark == "#" and number.isdecimal() and 1 <= int(number) <= _MOST
+    return name in ("BMS", "BME") and mark == "#" and 1 <= (whole_of(number) or 0) <= _MOST
 
 
 def _grid(step: Step, clock: np.ndarray, form: TimeForm, more: int) -> np.ndarray:

@@ -159,7 +159,7 @@ def windows_of(config: ForecasterConfig, series: SeriesSet, scaler: Scaler, cuts
         origins=np.zeros(0, np.int64),
         least=config.least,
     )
-    return replace(windows, window_scaling=config.window_scaling, scale_lag=config.scale_lag)
+    return replace(config.scaled(windows), scale_lag=config.scale_lag)
 
 
 def training_parts(
