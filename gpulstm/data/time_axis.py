@@ -423,7 +423,11 @@ def _on_calendars(names: Sequence[str], dates: np.ndarray, inner: np.ndarray, cl
 
 # -- calendars --------------------------------------------------------------------------------------------------------
 def _own_rule(alias: str) -> bool:
-    """Whether an alias names the n-th business day of a month from its start or end, which pandas has not."""
+    """Whether an alias names the n-th business day of a month from its start or end, which pandas has not, or the last
+    weekday of a name in it, which pandas has from version 3 on.
+    """
+    if alias.startswith("LWOM-"):
+        return alias[5:] in _WEEKDAYS
     name, mark, number = alias.partition("#")
     return name in ("BMS", "BME") and mark == "#" and 1 <= (whole_of(number) or 0) <= _MOST
 
@@ -446,6 +450,9 @@ def _dates(alias: str, low: np.datetime64, high: np.datetime64, more: int) -> np
     if _own_rule(alias):
         name, _, number = alias.partition("#")
         months = np.arange(low.astype("datetime64[M]"), high.astype("datetime64[M]") + (more + 1) * MONTH)
+        if not number:
+            ends = (months + MONTH).astype("datetime64[D]")
+            return np.busday_offset(ends, -1, roll="forward", weekmask=alias[-3:].capitalize())
         if name == "BMS":
             return np.busday_offset(months.astype("datetime64[D]"), int(number) - 1, roll="forward")
         return np.busday_offset((months + MONTH).astype("datetime64[D]"), -int(number), roll="forward")
