@@ -15,17 +15,56 @@
 
 #include "cuda/tile.cuh"
 
-// 16 bytes from L2 to shared memory; before compute capability 8.0 by way of registers.
-GL_INLINE void gl_copy_16(void* to, const void* from) {
-#if __CUDA_ARCH__ >= 800
-    __pipeline_memcpy_async(to, from, 16);
-#else
-    *(uint4*)to = __ldcg((const uint4*)from);
+// A number that stays in a register: without this the compiler computes it again wherever it is used.
+template <typename N>
+GL_INLINE void gl_keep(N& number) {
+#ifndef HOSTGPU
+    if constexpr (sizeof(N) == 8)
+        asm volatile("" : "+l"(number));
+    else
+        asm volatile("" : "+r"(number));
 #endif
 }
 
-// Rows of A in shared memory, [BM][pitch], DEPTH columns at a time, in two buffers.
-template <typename T, int BM, int DEPTH, int THREADS>
+// 16 bytes from L2 to shared memory, a constant number of bytes behind a place that a register holds; before compute
+// capability 8.0 by way of registers.
+struct GlCopyTo {
+#ifdef HOSTGPU
+    unsigned char* place;
+
+    GL_INLINE void begin(unsigned char* at) { place = at; }
+
+    GL_INLINE void copy_16(int offset, const void* from) const {
+#if __CUDA_ARCH__ >= 800
+        __pipeline_memcpy_async(place + offset, from, 16);
+#else
+        *(uint4*)(place + offset) = __ldcg((const uint4*)from);
+#endif
+    }
+#else
+    unsigned int place;
+
+    GL_INLINE void begin(unsigned char* at) {
+        place = (unsigned int)__cvta_generic_to_shared(at);
+        gl_keep(place);
+    }
+
+    GL_INLINE void copy_16(int offset, const void* from) const {
+#if __CUDA_ARCH__ >= 800
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(place + offset), "l"(from) : "memory");
+#else
+        const uint4 four = __ldcg((const uint4*)from);
+        asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(place + offset), "r"(four.x), "r"(four.y),
+                     "r"(four.z), "r"(four.w)
+                     : "memory");
+#endif
+    }
+#endif
+};
+
+// Rows of A in shared memory, [BM][pitch], DEPTH columns at a time, in two buffers.  A has more than SURE columns.
+// Threads side by side take pieces side by side, and where that leaves some over, those take other rows.
+template <typename T, int BM, int DEPTH, int THREADS, int SURE>
 struct GlStage {
     enum : int {
         piece = 16 / (int)sizeof(T),  // numbers that are copied at once
@@ -37,38 +76,45 @@ struct GlStage {
     };
     static_assert(DEPTH % piece == 0, "a chunk is copied in pieces of 16 bytes");
 
+    GlCopyTo to;            // this thread's first piece, and where that lies:
+    int row0, column;       // in shared memory
+    long long from, below;  // numbers from the start of A, and to the next row of this thread's
+
     static GL_INLINE T* at(unsigned char* shared, int chunk) { return (T*)(shared + chunk % 2 * bytes); }
 
-    // Begin to copy `used` columns from k0 on of a matrix [rows][K]; what lies outside of it is zero.  Ends with `wait`
-    // and a barrier.  Threads side by side take pieces side by side, and where that leaves some over, those take other
-    // rows. `whole`: K and the matrix's address are such that pieces can be copied at once.
-    static GL_INLINE void copy(const T* a, int rows, int K, int k0, int used, bool whole, T* to) {
-        const int first = threadIdx.x / across, column = threadIdx.x % across * piece;
-        const long long stride = (long long)at_once * K;
-        if ((int)at_once * (int)across == THREADS || first < at_once) {
+    // Before the first copy, for matrices of K columns.  There are zeros everywhere then.  Ends with a barrier.
+    GL_INLINE void begin(unsigned char* shared, int K) {
+        for (int i = threadIdx.x; i < 2 * (int)bytes / 16; i += THREADS) ((uint4*)shared)[i] = uint4{0, 0, 0, 0};
+        row0 = threadIdx.x / across;
+        column = threadIdx.x % across * piece;
+        to.begin(shared + (row0 * pitch + column) * (int)sizeof(T));
+        from = (long long)row0 * K + column;
+        below = (long long)at_once * K;
+        gl_keep(row0);
+        gl_keep(column);
+        gl_keep(from);
+        gl_keep(below);
+        __syncthreads();
+    }
+
+    // Begin to copy `used` columns from k0 on of a matrix [rows][K]; columns behind the last one are zero, rows behind
+    // the last one are what was there, since nobody wants their sums.  Ends with `wait` and a barrier.  `whole`: K and
+    // the matrix's address are such that pieces can be copied at once.
+    GL_INLINE void copy(const T* a, int rows, int K, int k0, int used, bool whole, unsigned char* shared, int chunk) {
+        if ((int)at_once * (int)across == THREADS || row0 < at_once) {
 #pragma unroll
             for (int more = 0; more < DEPTH;
                  more += THREADS * piece) {  // once where a chunk is no wider than the threads
-                const int at = column + more;
-                if (at >= used) break;
-                const T* from = a + (long long)first * K + k0 + at;
-                T* there = to + first * pitch + at;
-                if (whole) {
-                    const bool within = k0 + at < K;
+                if ((used < DEPTH || DEPTH % (across * piece) != 0) && column + more >= used) break;
+                const T* next = a + from + (k0 + more);
+                const bool within = k0 + used <= SURE || k0 + more + column < K;
+                if (whole && within) {
+                    const int left = (BM % at_once == 0 || rows < BM ? rows : BM) - row0;
 #pragma unroll
-                    for (int row = 0; row < BM; row += at_once, from += stride)
-                        if (BM % at_once == 0 || first + row < BM) {
-                            if (within && first + row < rows)
-                                gl_copy_16(there + row * pitch, from);
-                            else
-                                *(uint4*)(there + row * pitch) = uint4{0, 0, 0, 0};
-                        }
+                    for (int row = 0; row < BM; row += at_once, next += below)
+                        if (row < left) to.copy_16(chunk % 2 * bytes + (row * pitch + more) * (int)sizeof(T), next);
                 } else {
-#pragma unroll 1  // numbers one by one: slow anyway
-                    for (int row = 0; first + row < BM; row += at_once, from += stride)
-#pragma unroll 1
-                        for (int j = 0; j < piece; ++j)
-                            there[row * pitch + j] = first + row < rows && k0 + at + j < K ? __ldcg(from + j) : (T)0.0f;
+                    copy_slowly(next, rows, K - k0 - more - column, at(shared, chunk) + more);
                 }
             }
         }
@@ -78,6 +124,16 @@ struct GlStage {
     static GL_INLINE bool whole(const T* a, int K) { return (unsigned long long)a % 16 == 0 && K % piece == 0; }
 
     static GL_INLINE void wait() { __pipeline_wait_prior(0); }
+
+  private:
+    // Numbers one by one, of which `left` are in a row, or zeros where that is 0 or less.
+    GL_INLINE void copy_slowly(const T* next, int rows, int left, T* to) const {
+#pragma unroll 1
+        for (int row = row0; row < BM; row += at_once, next += below)
+#pragma unroll 1
+            for (int j = 0; j < piece; ++j)
+                to[row * pitch + column + j] = row < rows && j < left ? __ldcg(next + j) : (T)0.0f;
+    }
 };
 
 // total += OUT neighbors, or = where they are the FIRST, loaded at once where they are four.
@@ -157,7 +213,7 @@ struct GlResident {
         row = (KS + 1) * BN,  // of the sums; one more than there are slices, so that rows lie in different banks
         sums = BM * row * (int)sizeof(R)
     };
-    typedef GlStage<T, BM, depth * TURNS, threads> Stage;
+    typedef GlStage<T, BM, depth * TURNS, threads, (STEPS - 1) * depth> Stage;
     enum : int {
         tiles = 2 * (int)Stage::bytes > (int)sums ? 2 * (int)Stage::bytes : (int)sums,
         parts = (tiles + 15) / 16 * 16,
@@ -165,6 +221,7 @@ struct GlResident {
     };
     static_assert(HELD == STEPS || HELD % TURNS == 0, "the registers hold whole chunks");
 
+    Stage stage;
     GlFour<T> held[HELD ? HELD : 1][4];  // [step][depth]: four columns each
 
     GL_INLINE GlFour<T>* spare(unsigned char* shared, int step, int k) const {
@@ -181,6 +238,7 @@ struct GlResident {
         for (int step = HELD; step < STEPS; ++step)
 #pragma unroll
             for (int k = 0; k < 4; ++k) *spare(shared, step, k) = gl_fetch(b, step * depth + slice * 4 + k, column);
+        stage.begin(shared, K);
     }
 
     // The sums of A B in parts, for the first BM rows of A [rows][K]; `whole` as Stage::whole says.
@@ -200,8 +258,7 @@ struct GlResident {
         };
         auto copy = [&](int chunk) {  // no more of a chunk than the steps that are left
             const int left = STEPS - chunk * TURNS;
-            Stage::copy(a, rows, K, chunk * TURNS * depth, (left < TURNS ? left : TURNS) * depth, whole,
-                        Stage::at(shared, chunk));
+            stage.copy(a, rows, K, chunk * TURNS * depth, (left < TURNS ? left : TURNS) * depth, whole, shared, chunk);
         };
         auto next = [&](int chunk) {  // chunk lies there for all; the one after it is on its way
             Stage::wait();

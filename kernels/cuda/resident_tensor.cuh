@@ -27,7 +27,7 @@ struct GlResidentTensor {
         row = BN + 8,  // of the parts, so that what a warp stores at once lies in different banks
         sums = KS > 1 ? KS * BM * row * 4 : 0
     };
-    typedef GlStage<T, BM, depth * TURNS, threads> Stage;
+    typedef GlStage<T, BM, depth * TURNS, threads, (STEPS - 1) * depth> Stage;
     enum : int {
         pitch_load = depth + pad,  // of a step of B on its way into registers
         loads = BN * pitch_load * (int)sizeof(T),
@@ -41,6 +41,7 @@ struct GlResidentTensor {
     static_assert(BN % (8 * WN) == 0 && BM % 16 == 0, "a tile is whole fragments");
     typedef unsigned int Right[FN][D][2];
 
+    Stage stage;
     Right held[HELD ? HELD : 1];
     float total[FM][FN][4];
 
@@ -84,7 +85,7 @@ struct GlResidentTensor {
             __syncthreads();
         }
         if (STEPS > HELD) turned(b, n0, HELD * depth, (STEPS - HELD) * depth, spare(shared), pitch_spare);
-        __syncthreads();
+        stage.begin(shared, K);
     }
 
     GL_INLINE void product(const T* a, int rows, int K, bool whole, unsigned char* shared) {
@@ -105,8 +106,7 @@ struct GlResidentTensor {
         };
         auto copy = [&](int chunk) {  // no more of a chunk than the steps that are left
             const int left = STEPS - chunk * TURNS;
-            Stage::copy(a, rows, K, chunk * TURNS * depth, (left < TURNS ? left : TURNS) * depth, whole,
-                        Stage::at(shared, chunk));
+            stage.copy(a, rows, K, chunk * TURNS * depth, (left < TURNS ? left : TURNS) * depth, whole, shared, chunk);
         };
         auto next = [&](int chunk) {  // as in resident.cuh
             Stage::wait();
