@@ -6,8 +6,9 @@
 // registers (their indices are constants, all loops over them unrolled) and of the others in shared memory.  Each owner
 // has a sum of its own for every element of the tile; these parts are added in a fixed order.
 //
-// A comes through shared memory in chunks of TURNS steps, one being copied while another is multiplied.  It was written
-// by other multiprocessors since the last barrier of the grid: it is read from L2, never from a cache of this one.
+// A comes through shared memory in stretches of TURNS steps, one being copied while another is multiplied.  It was
+// written by other multiprocessors since the last barrier of the grid: it is read from L2, never from a cache of this
+// one.
 #ifndef GPULSTM_RESIDENT_CUH
 #define GPULSTM_RESIDENT_CUH
 
@@ -74,13 +75,13 @@ struct GlStage {
         rows_at_once = THREADS / across,
         at_once = rows_at_once < BM ? rows_at_once : BM  // rows
     };
-    static_assert(DEPTH % piece == 0, "a chunk is copied in pieces of 16 bytes");
+    static_assert(DEPTH % piece == 0, "a stretch is copied in pieces of 16 bytes");
 
     GlCopyTo to;            // this thread's first piece, and where that lies:
     int row0, column;       // in shared memory
     long long from, below;  // numbers from the start of A, and to the next row of this thread's
 
-    static GL_INLINE T* at(unsigned char* shared, int chunk) { return (T*)(shared + chunk % 2 * bytes); }
+    static GL_INLINE T* at(unsigned char* shared, int stretch) { return (T*)(shared + stretch % 2 * bytes); }
 
     // Before the first copy, for matrices of K columns.  There are zeros everywhere then.  Ends with a barrier.
     GL_INLINE void begin(unsigned char* shared, int K) {
@@ -100,11 +101,11 @@ struct GlStage {
     // Begin to copy `used` columns from k0 on of a matrix [rows][K]; columns behind the last one are zero, rows behind
     // the last one are what was there, since nobody wants their sums.  Ends with `wait` and a barrier.  `whole`: K and
     // the matrix's address are such that pieces can be copied at once.
-    GL_INLINE void copy(const T* a, int rows, int K, int k0, int used, bool whole, unsigned char* shared, int chunk) {
+    GL_INLINE void copy(const T* a, int rows, int K, int k0, int used, bool whole, unsigned char* shared, int stretch) {
         if ((int)at_once * (int)across == THREADS || row0 < at_once) {
 #pragma unroll
             for (int more = 0; more < DEPTH;
-                 more += THREADS * piece) {  // once where a chunk is no wider than the threads
+                 more += THREADS * piece) {  // once where a stretch is no wider than the threads
                 if ((used < DEPTH || DEPTH % (across * piece) != 0) && column + more >= used) break;
                 const T* next = a + from + (k0 + more);
                 const bool within = k0 + used <= SURE || k0 + more + column < K;
@@ -112,9 +113,9 @@ struct GlStage {
                     const int left = (BM % at_once == 0 || rows < BM ? rows : BM) - row0;
 #pragma unroll
                     for (int row = 0; row < BM; row += at_once, next += below)
-                        if (row < left) to.copy_16(chunk % 2 * bytes + (row * pitch + more) * (int)sizeof(T), next);
+                        if (row < left) to.copy_16(stretch % 2 * bytes + (row * pitch + more) * (int)sizeof(T), next);
                 } else {
-                    copy_slowly(next, rows, K - k0 - more - column, at(shared, chunk) + more);
+                    copy_slowly(next, rows, K - k0 - more - column, at(shared, stretch) + more);
                 }
             }
         }
@@ -201,7 +202,7 @@ GL_INLINE void gl_gather(const R* sums, R* shared, bool any, const Write& write)
 
 // On ordinary arithmetic units: a thread owns four columns and every KS-th four of the depth, for all BM rows.
 //   USED: of each four columns, how many hold anything (3 for the gates of a GRU).
-//   TURNS, HELD, STEPS: steps of the depth in a chunk of A, with weights in registers, and in all.
+//   TURNS, HELD, STEPS: steps of the depth in a stretch of A, with weights in registers, and in all.
 template <typename T, typename R, int USED, int BM_, int BN_, int KS, int TURNS, int HELD, int STEPS>
 struct GlResident {
     enum : int {
@@ -219,7 +220,7 @@ struct GlResident {
         parts = (tiles + 15) / 16 * 16,
         work = parts + (threads * 4 * (int)sizeof(R) + 31) / 32 * 32  // bytes of shared memory before the resident part
     };
-    static_assert(HELD == STEPS || HELD % TURNS == 0, "the registers hold whole chunks");
+    static_assert(HELD == STEPS || HELD % TURNS == 0, "the registers hold whole stretches");
 
     Stage stage;
     GlFour<T> held[HELD ? HELD : 1][4];  // [step][depth]: four columns each
@@ -243,7 +244,7 @@ struct GlResident {
 
     // The sums of A B in parts, for the first BM rows of A [rows][K]; `whole` as Stage::whole says.
     GL_INLINE void product(const T* a, int rows, int K, bool whole, unsigned char* shared) {
-        constexpr int chunks = (STEPS + TURNS - 1) / TURNS;
+        constexpr int stretches = (STEPS + TURNS - 1) / TURNS;
         const int slice = threadIdx.x / across;
         R acc[BM][4] = {};
         auto multiply = [&](const GlFour<T>(&right)[4], const T* left) {
@@ -256,37 +257,38 @@ struct GlResident {
                     for (int j = 0; j < USED; ++j) acc[m][j] += (R)four.v[k] * (R)right[k].v[j];
             }
         };
-        auto copy = [&](int chunk) {  // no more of a chunk than the steps that are left
-            const int left = STEPS - chunk * TURNS;
-            stage.copy(a, rows, K, chunk * TURNS * depth, (left < TURNS ? left : TURNS) * depth, whole, shared, chunk);
+        auto copy = [&](int stretch) {  // no more of a stretch than the steps that are left
+            const int left = STEPS - stretch * TURNS;
+            stage.copy(a, rows, K, stretch * TURNS * depth, (left < TURNS ? left : TURNS) * depth, whole, shared,
+                       stretch);
         };
-        auto next = [&](int chunk) {  // chunk lies there for all; the one after it is on its way
+        auto next = [&](int stretch) {  // stretch lies there for all; the one after it is on its way
             Stage::wait();
             __syncthreads();
-            if (chunk + 1 < chunks) copy(chunk + 1);
-            return Stage::at(shared, chunk) + slice * 4;
+            if (stretch + 1 < stretches) copy(stretch + 1);
+            return Stage::at(shared, stretch) + slice * 4;
         };
         copy(0);
 #pragma unroll
-        for (int chunk = 0; chunk * TURNS < HELD; ++chunk) {
-            const T* left = next(chunk);
+        for (int stretch = 0; stretch * TURNS < HELD; ++stretch) {
+            const T* left = next(stretch);
 #pragma unroll
-            for (int turn = 0; turn < TURNS && chunk * TURNS + turn < HELD; ++turn)
-                multiply(held[chunk * TURNS + turn], left + turn * depth);
+            for (int turn = 0; turn < TURNS && stretch * TURNS + turn < HELD; ++turn)
+                multiply(held[stretch * TURNS + turn], left + turn * depth);
         }
 #pragma unroll 1
-        for (int chunk = HELD / TURNS; HELD < STEPS && chunk < chunks; ++chunk) {
-            const T* left = next(chunk);
-            const int turns = STEPS - chunk * TURNS < TURNS ? STEPS - chunk * TURNS : TURNS;
+        for (int stretch = HELD / TURNS; HELD < STEPS && stretch < stretches; ++stretch) {
+            const T* left = next(stretch);
+            const int turns = STEPS - stretch * TURNS < TURNS ? STEPS - stretch * TURNS : TURNS;
 #pragma unroll 1
             for (int turn = 0; turn < turns; ++turn) {
                 GlFour<T> right[4];
 #pragma unroll
-                for (int k = 0; k < 4; ++k) right[k] = *spare(shared, chunk * TURNS + turn, k);
+                for (int k = 0; k < 4; ++k) right[k] = *spare(shared, stretch * TURNS + turn, k);
                 multiply(right, left + turn * depth);
             }
         }
-        __syncthreads();  // the sums lie where the chunks were
+        __syncthreads();  // the sums lie where the stretches were
         GlFour<R>* to = (GlFour<R>*)shared + threadIdx.x;
 #pragma unroll
         for (int m = 0; m < BM; ++m) {
