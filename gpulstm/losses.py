@@ -14,17 +14,19 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 
 from gpulstm import validate
 from gpulstm.arrays import native
 from gpulstm.arrays.backend import Array
-from gpulstm.arrays.cupy_backend import CupyBackend
 from gpulstm.arrays.devices import backend_of, one_device
 from gpulstm.arrays.dtypes import is_half
 from gpulstm.errors import ConfigError, DTypeError, ShapeError
+
+if TYPE_CHECKING:
+    from gpulstm.arrays.cupy_backend import CupyBackend
 
 
 class Loss(ABC):
@@ -77,7 +79,7 @@ class Loss(ABC):
             dtype = xp.float32 if is_half(raw.dtype) else raw.dtype
             z, y = raw.astype(dtype, copy=False), target.astype(dtype, copy=False)
             w = None if weight is None else self._broadcast(xp, weight, target.shape, dtype)
-            fused = self._one_kernel(cast(CupyBackend, backend), z, y, w) if backend.is_cuda else self._fused(z, y, w)
+            fused = self._one_kernel(cast("CupyBackend", backend), z, y, w) if backend.is_cuda else self._fused(z, y, w)
             if fused is not None:
                 value, slope = fused
             elif w is None:

@@ -11,6 +11,7 @@ on.  The numbers of the tables are kept in docs/benchmarks/instruction-counts.js
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import itertools
 import json
@@ -176,9 +177,14 @@ def _step(fewer: list[Launch], more: list[Launch], toolkit: nvrtc.Toolkit, capab
     )
 
 
+def remembered(case: Case, toolkit: nvrtc.Toolkit) -> Path:
+    """Where the counts of a case are kept."""
+    return REMEMBERED / (hashlib.sha256(f"{case} {toolkit.version} {digest()}".encode()).hexdigest() + ".json")
+
+
 def counted(case: Case, toolkit: nvrtc.Toolkit) -> dict[str, Step]:
     """`measure`, from a file under build/ where it said so before."""
-    path = REMEMBERED / (hashlib.sha256(f"{case} {toolkit.version} {digest()}".encode()).hexdigest() + ".json")
+    path = remembered(case, toolkit)
     if not path.exists():
         steps = {name: asdict(step) for name, step in measure(case, toolkit).items()}
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -240,10 +246,17 @@ def table(form: str, dtype: str, cases: list[Case], toolkit: nvrtc.Toolkit) -> l
 
 def main() -> int:
     """Count, and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--counted", action="store_true", help="leave out the sizes that were not counted before")
+    arguments = parser.parse_args()
     if not nvrtc.toolkits() or not any(nvrtc.FOLDER.glob("sass/nvidia/*/bin/nvdisasm")):
         print(nvrtc.MISSING)
         return 1
     toolkit = nvrtc.toolkits()[0]
+    chosen = {
+        kind: [case for case in cases if not arguments.counted or remembered(case, toolkit).exists()]
+        for kind, cases in all_cases().items()
+    }
     lines = [
         "# What a step costs by count",
         "",
@@ -261,7 +274,7 @@ def main() -> int:
         "local memory.",
         "",
     ]
-    for (form, dtype), cases in all_cases().items():
+    for (form, dtype), cases in chosen.items():
         lines += table(form, dtype, cases, toolkit)
     lines += [
         "## Two sizes closely",
@@ -273,7 +286,7 @@ def main() -> int:
         "| blocks | KiB |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
-    for (form, dtype), cases in all_cases().items():
+    for (form, dtype), cases in chosen.items():
         for case in cases:
             batch, hidden = case.sizes[1], case.sizes[3]
             if (batch, hidden) in SHAPES:
@@ -284,7 +297,7 @@ def main() -> int:
     numbers = json.loads(NUMBERS.read_text(encoding="utf-8"))
     numbers["now"] = {
         key_of(case, name): round(step.issued)
-        for case in itertools.chain(*all_cases().values())
+        for case in itertools.chain(*chosen.values())
         for name, step in counted(case, toolkit).items()
     }
     NUMBERS.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
