@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
 
-from gpulstm.training import interrupts
+TYPE_CHECKING = False  # nothing is imported before `main` but what the interpreter has anyway
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -13,7 +15,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: without the program's name; those of the process if None.
     """
-    interrupts.handle(interrupts.leave)
+    try:
+        from gpulstm.training import interrupts
+
+        interrupts.handle(interrupts.leave)
+    except KeyboardInterrupt:  # in the milliseconds before
+        try:
+            os.write(2, b"gpulstm: interrupted\n")
+        finally:
+            os._exit(130)
     from gpulstm.cli import main as run  # takes a while
 
     run(arguments)

@@ -63,6 +63,12 @@ class Tally:
         counts = ", ".join([*told, f"{self.fresh} in a fresh interpreter", f"{self.continued} taken to their end"])
         return f"{self.rounds} kills ({counts}): {len(self.faults)} faults"
 
+    def keep(self, record: Path | None) -> None:
+        """Write it all down, where that is asked for."""
+        if record:
+            record.parent.mkdir(parents=True, exist_ok=True)
+            record.write_text(json.dumps(vars(self), indent=1))
+
 
 class Suite:
     """The commands, the folder that they write into, and what is known of whole runs."""
@@ -311,12 +317,11 @@ def main() -> int:
             one_round(suite, tally)
             if tally.rounds % 10 == 0:
                 print(tally.line(), file=sys.stderr, flush=True)
+                tally.keep(options.record)
         if left := suite.left():
             tally.faults.append(f"left behind after the next start: {left}")
             print(tally.faults[-1], flush=True)
-    if options.record:
-        options.record.parent.mkdir(parents=True, exist_ok=True)
-        options.record.write_text(json.dumps(vars(tally), indent=1))
+    tally.keep(options.record)
     print(tally.line())
     return min(len(tally.faults), 1)
 
