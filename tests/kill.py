@@ -40,7 +40,7 @@ NETWORK = ["--horizon", "2", "--context", "8", "--hidden-size", "4", "--num-laye
 EPOCHS = ["--epochs", "8", "--patience", "8", "--device", "cpu"]
 PILE = 3  # temporary files that dead processes may have left in one folder: the next one's removal can be killed too
 FRESH = 0.08  # share of the rounds in an interpreter of their own; the others begin when all is imported
-SECONDS = 300  # after which a process hangs
+SECONDS = 900  # after which a process hangs
 
 
 @dataclass
