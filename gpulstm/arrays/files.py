@@ -23,6 +23,7 @@ import re
 import select
 import socket
 import stat
+import sys
 import time
 import zlib
 from collections.abc import Iterator
@@ -78,6 +79,23 @@ def read(path: _Path, error: _Error, *, missing: _Error | None = None, limit: in
     with opened(path, error, missing=missing) as file:
         size = os.fstat(file.fileno()).st_size
         return _all_of(file, path, error, max(size, limit))
+
+
+def standard_input(error: _Error) -> bytes:
+    """All bytes of standard input: a file, a pipe, or what a person types.
+
+    Raises:
+        error: it is closed, or a device such as /dev/zero; more than 4 GiB come out of it.
+    """
+    if sys.stdin is None:
+        raise error("there is no standard input")
+    try:
+        about = os.fstat(sys.stdin.buffer.fileno())
+    except OSError:  # no file of the system
+        return sys.stdin.buffer.read()
+    if stat.S_ISCHR(about.st_mode) and not sys.stdin.isatty():
+        raise error("standard input is a device, expected a file or a pipe")
+    return _all_of(sys.stdin.buffer, "standard input", error, max(about.st_size, MOST_OF_A_PIPE))
 
 
 def parse_json(data: bytes | str, what: str, error: _Error, *, limit: int = JSON_BYTES) -> Any:
