@@ -138,11 +138,12 @@ def damaged(what: str, error: _Error, *, own: bool = True) -> Iterator[None]:
         name = problem.args[0] if problem.args else ""
         is_name = isinstance(name, str) and " " not in name
         raise error(f"{what}: it has no {name!r}" if is_name else f"{what}: {name}") from problem
+    except MemoryError as problem:
+        raise error(f"{what}, or there is too little memory for it: {problem or 'MemoryError'}") from problem
     except (
         ArithmeticError,
         AttributeError,
         LookupError,
-        MemoryError,
         RecursionError,
         TypeError,
         ValueError,

@@ -26,6 +26,7 @@ from gpulstm.training import interrupts
 from gpulstm.training.parallel import failed
 
 MISTAKE = 2  # exit status of a wrong command line
+NO_ROOM = re.compile("map segment|allocate memory")  # how the system's linker says that a library found no room
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
@@ -74,7 +75,13 @@ def polite(command: Command) -> Command:
             say(f"gpulstm: {error.filename or 'standard output'}: {error.strerror or error}")
             raise typer.Exit(MISTAKE) from None
         except MemoryError as error:
-            say(f"gpulstm: {error or 'there is not enough memory'}; a smaller batch or --memory takes less")
+            text = str(error) or "there is not enough memory"
+            say(f"gpulstm: {text}{'' if 'takes less' in text else '; a smaller batch or --memory takes less'}")
+            raise typer.Exit(MISTAKE) from None
+        except ImportError as error:
+            if not NO_ROOM.search(str(error)):
+                raise
+            say(f"gpulstm: there is not enough memory for a library that this needs ({error})")
             raise typer.Exit(MISTAKE) from None
         except KeyboardInterrupt:
             say("gpulstm: interrupted")
