@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 
 TYPE_CHECKING = False  # nothing is imported before `main` but what the interpreter has anyway
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+NO_ROOM = ("map segment", "allocate memory")  # how the system's linker says that a library found no room
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -21,12 +24,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
         interrupts.handle(interrupts.leave)
     except KeyboardInterrupt:  # in the milliseconds before
         try:
-            os.write(2, b"gpulstm: interrupted\n")
+            _said("interrupted")
         finally:
             os._exit(130)
-    from gpulstm.cli import main as run  # takes a while
+    try:
+        from gpulstm.cli import main as run  # takes a while
 
-    run(arguments)
+        run(arguments)
+    except (ImportError, MemoryError) as error:  # of libraries, also of those that are imported when they are needed
+        reason = str(error)
+        if isinstance(error, ImportError) and not any(part in reason for part in NO_ROOM):
+            raise
+        sys.exit(_said(f"there is not enough memory for a library that this needs ({reason or 'MemoryError'})"))
+
+
+def _said(text: str) -> int:
+    """Tell the person, if there is one, why the program ends; the status of a mistake."""
+    try:
+        os.write(2, f"gpulstm: {text}\n".encode())
+    except OSError:
+        return 2
+    return 2
 
 
 if __name__ == "__main__":

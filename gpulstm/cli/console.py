@@ -26,7 +26,6 @@ from gpulstm.training import interrupts
 from gpulstm.training.parallel import failed
 
 MISTAKE = 2  # exit status of a wrong command line
-NO_ROOM = re.compile("map segment|allocate memory")  # how the system's linker says that a library found no room
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
@@ -77,11 +76,6 @@ def polite(command: Command) -> Command:
         except MemoryError as error:
             text = str(error) or "there is not enough memory"
             say(f"gpulstm: {text}{'' if 'takes less' in text else '; a smaller batch or --memory takes less'}")
-            raise typer.Exit(MISTAKE) from None
-        except ImportError as error:
-            if not NO_ROOM.search(str(error)):
-                raise
-            say(f"gpulstm: there is not enough memory for a library that this needs ({error})")
             raise typer.Exit(MISTAKE) from None
         except KeyboardInterrupt:
             say("gpulstm: interrupted")
