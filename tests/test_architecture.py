@@ -294,11 +294,8 @@ def test_classes_have_at_most_300_lines() -> None:
 
 
 TESTED_WITH = {  # by the test file that a module would have: the one that tests it together with its neighbors
-    "bench/test_forecast_peers.py": "bench/test_forecasts.py",
-    "cli/test_parts.py": "forecast/test_partitions.py",
     "forecast/test_fit.py": "forecast/test_ranks.py",
     "forecast/test_started.py": "forecast/test_ranks.py",
-    "training/test_shared.py": "training/test_parallel.py",
     "forecast/test_fitting.py": "forecast/test_automatic.py",
     "forecast/test_mixed.py": "forecast/test_automatic.py",
     "forecast/members/test_network.py": "forecast/test_automatic.py",

@@ -61,26 +61,36 @@ def share(processes: int) -> None:
     """
     if processes > 1 and _chosen is None and not os.environ.get(VARIABLE):
         set_num_threads(max(1, get_num_threads() // processes))
-        _blas().limit(limits=get_num_threads(), user_api="blas")
+        _blas().limit(limits=get_num_threads())
 
 
 SMALL_PRODUCT = 1e8  # multiply-adds of a product up to which threads of BLAS wait for one another longer than they save
 
 
-def one_blas_thread(products: float) -> contextlib.AbstractContextManager[Any]:
+@contextlib.contextmanager
+def one_blas_thread(products: float) -> Iterator[None]:
     """While active, NumPy's BLAS works on the calling thread alone; nothing where a product is large.
 
     Args:
         products: multiply-adds of the largest product.
     """
-    return contextlib.nullcontext() if products > SMALL_PRODUCT else _blas().limit(limits=1, user_api="blas")
+    libraries = () if products > SMALL_PRODUCT else _blas().lib_controllers
+    counts = [(library, count) for library in libraries if (count := library.num_threads) > 1]
+    for library, _ in counts:
+        library.set_num_threads(1)
+    try:
+        yield
+    finally:
+        for library, count in counts:
+            library.set_num_threads(count)
 
 
 @functools.cache
 def _blas() -> Any:
+    """NumPy's BLAS, and what else of the kind is loaded, as `threadpoolctl` sees them."""
     import threadpoolctl
 
-    return threadpoolctl.ThreadpoolController()
+    return threadpoolctl.ThreadpoolController().select(user_api="blas")
 
 
 def _default() -> int:

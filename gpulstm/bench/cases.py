@@ -22,6 +22,7 @@ KINDS = {
     "training": "forward, backward: gradients of all weights and x",
     "update": "a training step, then Adam",
     "cold": "fresh process to first forecast",
+    "memory": "a training step, then Adam, with the loss on the last output, and its peak memory",
 }
 
 
@@ -59,7 +60,7 @@ class Case:
         """
         features = self.inputs + self.hidden + (self.layers - 1) * 2 * self.hidden
         forward = 2 * self.steps * self.batch * features * 4 * self.hidden
-        return 3 * forward if self.kind in ("training", "update") else forward
+        return 3 * forward if self.kind in ("training", "update", "memory") else forward
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class Contender:
         tf32: PyTorch's products in TF32: shown, but no peer to compare float32 with.
         quantize: "int8" or "bfloat16", what its weights are rounded to; "" for float32.
         kinds: the kinds of case that it serves.
+        setting: of "memory": this package's `memory=`, or `FLUSH` for PyTorch; "" for none.
         variables: of its environment, in addition to those that all have.
     """
 
@@ -84,6 +86,7 @@ class Contender:
     tf32: bool = False
     quantize: str = ""
     kinds: tuple[str, ...] = ("step", "inference", "training", "update")
+    setting: str = ""
     variables: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -103,6 +106,7 @@ class Result:
         plan: what ran, in its own words.
         error: how far its results are from the reference: the norm of the difference over the norm, the largest one.
         counts: what one call asks of the device, under the simulator.
+        start, peak: resident bytes before the first call of "memory", and the most during all.
     """
 
     case: Case
@@ -114,11 +118,18 @@ class Result:
     plan: str = ""
     error: float = math.nan
     counts: dict[str, Any] = field(default_factory=dict)
+    start: int = 0
+    peak: int = 0
 
     @property
     def median(self) -> float:
         """Seconds, NaN where it was not run."""
         return statistics.median(self.seconds) if self.seconds else math.nan
+
+    @property
+    def mebibytes(self) -> float:
+        """Peak over start, NaN where it was not measured."""
+        return (self.peak - self.start) / 2**20 if self.peak else math.nan
 
 
 _SHAPES = (
@@ -143,8 +154,14 @@ SHAPES: dict[str, dict[str, tuple[tuple[int, int, int, int, int], ...]]] = {
         "training": (*_SHAPES, _LONG),
         "update": (*_SHAPES, _LONG),
     },
+    "long": {"memory": tuple((steps, 32, 16, 256, 2) for steps in (250, 500, 1000, 2000, 4000, 8000, 16000))},
 }
-USUAL = {"cpu": ("step", "inference", "training", "cold"), "cuda": ("step", "inference", "training")}
+USUAL = {
+    "cpu": ("step", "inference", "training", "cold"),
+    "cuda": ("step", "inference", "training"),
+    "long": ("memory",),
+}
+_SEGMENTS = {"whole": "", "sqrt": "sqrt"}  # this package's memory=
 _PEERS = {
     "PyTorch": ("torch", ("step", "inference", "training", "update")),
     "ONNX Runtime": ("onnxruntime", ("step", "inference")),
@@ -155,12 +172,22 @@ _QUANTIZED_PEERS = {  # those that round weights so: dynamic quantization, or bf
     "int8": {"ONNX Runtime": "onnxruntime", "PyTorch": "torch"},
     "bfloat16": {"OpenVINO": "openvino"},
 }
+FLUSH = "flush"  # PyTorch: numbers below 1e-38 count as zero
 QUANTIZED_KINDS = ("step", "inference")
 
 
 def simulated() -> bool:
     """Whether this process runs under the simulator of `tests/hostgpu`, where device times mean nothing."""
     return os.environ.get("HOSTGPU") == "1"
+
+
+def device_of(suite: str) -> str:
+    """The device of a suite.
+
+    Raises:
+        DeviceError: the suite is "cuda" and there is neither a GPU nor the simulator.
+    """
+    return resolve("cuda" if suite == "cuda" else "cpu").device
 
 
 def cases(suite: str, kinds: Iterable[str] = (), shapes: Iterable[str] = ()) -> tuple[Case, ...]:
@@ -172,7 +199,7 @@ def cases(suite: str, kinds: Iterable[str] = (), shapes: Iterable[str] = ()) -> 
         ConfigError: no such suite or kind, or a shape that is not five whole numbers.
     """
     if suite not in SHAPES:
-        raise ConfigError(f"suite is {suite!r}, expected one of {', '.join((*SHAPES, 'long'))}")
+        raise ConfigError(f"suite is {suite!r}, expected one of {', '.join(SHAPES)}")
     chosen, sizes = tuple(kinds), [parse_shape(shape) for shape in shapes]
     for kind in chosen:
         if kind not in SHAPES[suite]:
@@ -192,8 +219,11 @@ def contenders(
 ) -> list[Contender]:
     """This package's engines for the suite's device, fastest first, then the peers (on CUDA PyTorch, also with TF32).
 
+    In the suite "long" these are the fastest engine, which keeps all steps or cuts the sequence into segments, and
+    PyTorch as it comes and with denormals flushed.
+
     Args:
-        suite: "cpu" or "cuda".
+        suite: "cpu", "cuda" or "long".
         peers_python: an interpreter that has the peers; None takes the environment variable GPULSTM_PEERS_PYTHON, else
             this one.  Whether it really has them is found out when they start.
         names: only these.
@@ -202,7 +232,7 @@ def contenders(
     Raises:
         ConfigError: there is no contender of that name, or nobody rounds so.
     """
-    call = Call(StackSpec("lstm", 1, 1), resolve(suite).device, 1, 1, False, False)
+    call = Call(StackSpec("lstm", 1, 1), device_of(suite), 1, 1)
     engines = [engine.name for engine in ENGINES if engine.supports(call) is None]
     available = [Contender(f"gpulstm {engine}", "gpulstm", sys.executable, engine) for engine in engines]
     python = peers_python or os.environ.get("GPULSTM_PEERS_PYTHON") or sys.executable
@@ -214,6 +244,11 @@ def contenders(
         available = [replace(own, name=f"{own.name} {quantize}", **more), replace(own, kinds=QUANTIZED_KINDS)]
         peers = _QUANTIZED_PEERS[quantize].items()
         available += [Contender(f"{name} {quantize}", library, python, **more) for name, library in peers]
+    elif suite == "long":
+        own = replace(available[0], kinds=("memory",))
+        available = [replace(own, name=f"{own.name}, {name}", setting=set_) for name, set_ in _SEGMENTS.items()]
+        torch = Contender("PyTorch", "torch", python, kinds=("memory",))
+        available += [torch, replace(torch, name="PyTorch, denormals flushed", setting=FLUSH)]
     elif suite == "cpu":
         available += [Contender(name, library, python, kinds=kinds) for name, (library, kinds) in _PEERS.items()]
     else:

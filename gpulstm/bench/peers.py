@@ -49,6 +49,31 @@ def missing(library: str) -> RuntimeError:
     return RuntimeError(f"{library} is not installed for {sys.executable}; run: pip install {_PACKAGES[library]}")
 
 
+def _stepwise(
+    once: Callable[[Any, Any], tuple[Any, Any]],
+    x: Any,
+    zeros: Any,
+    host: Callable[[Any], np.ndarray],
+    plan: str,
+    wait: Callable[[], object] = nothing,
+) -> Made:
+    """A stream of a library whose call is `y, state = once(row, state)`: the time of a step, and the outputs of all."""
+    state = zeros
+
+    def step() -> None:
+        nonlocal state
+        _, state = once(x[:1], state)
+
+    def stream() -> Arrays:
+        end, steps = zeros, []
+        for row in x:
+            y, end = once(row[None], end)
+            steps.append(host(y[0]))
+        return {"y": np.stack(steps)}
+
+    return Made(step, wait, stream, plan)
+
+
 # -- PyTorch ---------------------------------------------------------------------------------------------------------
 def torch(task: Task, arrays: Arrays) -> Made:
     """PyTorch's `nn.LSTM`, on CUDA with or without TF32 as asked."""
@@ -62,6 +87,8 @@ def torch(task: Task, arrays: Arrays) -> Made:
         raise RuntimeError("this PyTorch finds no CUDA device")
     if task["threads"]:
         torch.set_num_threads(task["threads"])
+    if case["kind"] == "memory":
+        return _torch_memory(torch, case, task["setting"])
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = task["tf32"]
     layer = torch.nn.LSTM(case["inputs"], case["hidden"], case["layers"])
     layer.load_state_dict({name: torch.from_numpy(value) for name, value in torch_weights(arrays).items()})
@@ -77,22 +104,12 @@ def torch(task: Task, arrays: Arrays) -> Made:
         return value.detach().cpu().numpy()
 
     if case["kind"] == "step":
-        row, state = x[:1], None
 
-        def step() -> None:
-            nonlocal state
+        def once(row: Any, state: Any) -> Any:
             with torch.inference_mode():
-                _, state = layer(row, state)
+                return layer(row, state)
 
-        def stream() -> Arrays:
-            end, steps = None, []
-            with torch.inference_mode():
-                for one in x:
-                    y, end = layer(one[None], end)
-                    steps.append(host(y[0]))
-            return {"y": np.stack(steps)}
-
-        return Made(step, wait, stream, plan)
+        return _stepwise(once, x, None, host, plan, wait)
     if case["kind"] == "inference":
         layer.eval()
 
@@ -125,6 +142,28 @@ def torch(task: Task, arrays: Arrays) -> Made:
         return result
 
     return Made(update if case["kind"] == "update" else train, wait, gradients, plan)
+
+
+def _torch_memory(torch: Any, case: Task, setting: str) -> Made:
+    """Training steps whose loss looks at the last output alone; after a step of a model of one unit."""
+    torch.set_flush_denormal(setting == "flush")
+    torch.manual_seed(0)
+    small = torch.nn.LSTM(1, 1)
+    small(torch.zeros(2, 1, 1))[0].sum().backward()
+    layer = torch.nn.LSTM(case["inputs"], case["hidden"], case["layers"])
+    x = torch.randn(case["steps"], case["batch"], case["inputs"])
+    optimizer = torch.optim.Adam(layer.parameters(), lr=1e-6)
+    for parameter in layer.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+    def train() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        layer(x)[0][-1].backward(torch.full((case["batch"], case["hidden"]), 1e-3))
+        optimizer.step()
+
+    return Made(train, nothing, dict, f"torch.nn.LSTM {torch.__version__}, {torch.get_num_threads()} threads")
 
 
 def torch_weights(arrays: Arrays) -> Arrays:
@@ -174,21 +213,12 @@ def jax(task: Task, arrays: Arrays) -> Made:
     zeros = [(zero, zero)] * case["layers"]
     if case["kind"] == "step":
         compiled = jax.jit(network)
-        row, states = x[:1], zeros
 
-        def step_once() -> None:
-            nonlocal states
+        def once(row: Any, states: Any) -> Any:
             y, states = compiled(weights, row, states)
-            y.block_until_ready()
+            return y.block_until_ready(), states
 
-        def stream() -> Arrays:
-            ends, steps = zeros, []
-            for one in x:
-                y, ends = compiled(weights, one[None], ends)
-                steps.append(np.asarray(y[0]))
-            return {"y": np.stack(steps)}
-
-        return Made(step_once, nothing, stream, plan)
+        return _stepwise(once, x, zeros, np.asarray, plan)
 
     def outputs(weights: Any, x: Any) -> Any:
         return network(weights, x, zeros)[0]
@@ -263,8 +293,43 @@ def _iofc(value: np.ndarray, hidden: int) -> np.ndarray:
     return np.concatenate([i, o, f, g], axis=-1)
 
 
-def _state_names(case: Task) -> list[str]:
-    return [f"{part}{index}" for index in range(case["layers"]) for part in "hc"]
+def _in_buffers(task: Task, arrays: Arrays, new: Callable[..., Any], bound: Callable[..., Any], plan: str) -> Made:
+    """A library that runs a graph on bound buffers; the state goes from one set of them to the other and back.
+
+    Args:
+        new: a buffer of zeros of a shape, a function that reads it as a NumPy array, and one that fills it from one.
+        bound: the graph on buffers by name, as a function that runs it.
+    """
+    case = task["case"]
+    batch, hidden, single = case["batch"], case["hidden"], case["kind"] == "step"
+    steps = 1 if single else case["steps"]
+    (x, _, put), (y, read, _) = new(steps, batch, case["inputs"]), new(steps, batch, hidden)
+    if not single:
+        put(arrays["x"])
+        whole = bound({"x": x, "y": y})
+
+        def result() -> Arrays:
+            whole()
+            return {"y": read()}
+
+        return Made(whole, nothing, result, plan)
+    names = [f"{part}{index}" for index in range(case["layers"]) for part in "hc"]
+    sides = [{name: new(1, batch, hidden)[0] for name in names} for _ in range(2)]
+    ends = [{f"{name}_out": buffer for name, buffer in side.items()} for side in sides]
+    turns = itertools.cycle([bound({"x": x, "y": y, **sides[at], **ends[1 - at]}) for at in range(2)])
+
+    def step() -> None:
+        next(turns)()
+
+    def stream() -> Arrays:
+        rows = []
+        for row in arrays["x"]:
+            put(row[None])
+            step()
+            rows.append(read()[0].copy())
+        return {"y": np.stack(rows)}
+
+    return Made(step, nothing, stream, plan)
 
 
 def onnxruntime(task: Task, arrays: Arrays) -> Made:
@@ -273,56 +338,27 @@ def onnxruntime(task: Task, arrays: Arrays) -> Made:
         import onnxruntime
     except ImportError as error:
         raise missing("ONNX Runtime") from error
-    case, options = task["case"], onnxruntime.SessionOptions()
+    options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = task["threads"], 1
-    graph = _graph(case, arrays)
+    graph = _graph(task["case"], arrays)
     if task["quantize"]:
         graph = _dynamic(graph)
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    plan = f"onnxruntime {onnxruntime.__version__}, {task['threads'] or 'its own number of'} threads"
 
-    def buffer(*shape: int) -> Any:
-        return onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros(shape, np.float32))
+    def new(*shape: int) -> Any:
+        value = onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros(shape, np.float32))
+        return value, value.numpy, value.update_inplace
 
-    def bound(buffers: dict[str, Any]) -> Any:
+    def bound(buffers: dict[str, Any]) -> Callable[[], object]:
         binding = session.io_binding()
         for name in session.get_inputs():
             binding.bind_ortvalue_input(name.name, buffers[name.name])
         for name in session.get_outputs():
             binding.bind_ortvalue_output(name.name, buffers[name.name])
-        return binding
+        return lambda: session.run_with_iobinding(binding)
 
-    steps, batch, hidden = (1 if case["kind"] == "step" else case["steps"]), case["batch"], case["hidden"]
-    x, y = buffer(steps, batch, case["inputs"]), buffer(steps, batch, hidden)
-    if case["kind"] != "step":
-        x.update_inplace(arrays["x"])
-        binding = bound({"x": x, "y": y})
-
-        def infer() -> None:
-            session.run_with_iobinding(binding)
-
-        def result() -> Arrays:
-            infer()
-            return {"y": y.numpy()}
-
-        return Made(infer, nothing, result, plan)
-    names = _state_names(case)
-    sides = [{name: buffer(1, batch, hidden) for name in names} for _ in range(2)]
-    bindings = [bound({"x": x, "y": y, **sides[at], **_outs(sides[1 - at])}) for at in range(2)]
-    turns = itertools.cycle(bindings)  # the state goes from one set of buffers to the other and back
-
-    def step() -> None:
-        session.run_with_iobinding(next(turns))
-
-    def stream() -> Arrays:
-        rows = []
-        for one in arrays["x"]:
-            x.update_inplace(one[None])
-            step()
-            rows.append(y.numpy()[0].copy())
-        return {"y": np.stack(rows)}
-
-    return Made(step, nothing, stream, plan)
+    plan = f"onnxruntime {onnxruntime.__version__}, {task['threads'] or 'its own number of'} threads"
+    return _in_buffers(task, arrays, new, bound, plan)
 
 
 def openvino(task: Task, arrays: Arrays) -> Made:
@@ -331,54 +367,28 @@ def openvino(task: Task, arrays: Arrays) -> Made:
         import openvino
     except ImportError as error:
         raise missing("OpenVINO") from error
-    case, core = task["case"], openvino.Core()
+    core = openvino.Core()
     settings = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1", "INFERENCE_PRECISION_HINT": "f32"}
     if task["quantize"]:
         settings["INFERENCE_PRECISION_HINT"] = "bf16"
     if task["threads"]:
         settings["INFERENCE_NUM_THREADS"] = str(task["threads"])
-    compiled = core.compile_model(core.read_model(_graph(case, arrays)), "CPU", settings)
-    plan = f"openvino {openvino.__version__}, {task['threads'] or 'its own number of'} threads"
-
+    compiled = core.compile_model(core.read_model(_graph(task["case"], arrays)), "CPU", settings)
     lent: list[Arrays] = []  # a request does not keep the arrays alive that its tensors share
 
-    def request(buffers: Arrays) -> Any:
-        made = compiled.create_infer_request()
+    def new(*shape: int) -> Any:
+        array = np.zeros(shape, np.float32)
+        return array, lambda: array, lambda value: np.copyto(array, value)
+
+    def bound(buffers: Arrays) -> Callable[[], object]:
+        request = compiled.create_infer_request()
         for name, array in buffers.items():
-            made.set_tensor(name, openvino.Tensor(array, shared_memory=True))
+            request.set_tensor(name, openvino.Tensor(array, shared_memory=True))
         lent.append(buffers)
-        return made
+        return lambda: request.infer()
 
-    steps, batch, hidden = (1 if case["kind"] == "step" else case["steps"]), case["batch"], case["hidden"]
-    x, y = np.zeros((steps, batch, case["inputs"]), np.float32), np.zeros((steps, batch, hidden), np.float32)
-    if case["kind"] != "step":
-        x[...] = arrays["x"]
-        whole = request({"x": x, "y": y})
-
-        def infer() -> None:
-            whole.infer()
-
-        def result() -> Arrays:
-            infer()
-            return {"y": y}
-
-        return Made(infer, nothing, result, plan, lent)
-    sides = [{name: np.zeros((1, batch, hidden), np.float32) for name in _state_names(case)} for _ in range(2)]
-    requests = [request({"x": x, "y": y, **sides[at], **_outs(sides[1 - at])}) for at in range(2)]
-    turns = itertools.cycle(requests)
-
-    def step() -> None:
-        next(turns).infer()
-
-    def stream() -> Arrays:
-        rows = []
-        for one in arrays["x"]:
-            x[0] = one
-            step()
-            rows.append(y[0].copy())
-        return {"y": np.stack(rows)}
-
-    return Made(step, nothing, stream, plan, lent)
+    plan = f"openvino {openvino.__version__}, {task['threads'] or 'its own number of'} threads"
+    return _in_buffers(task, arrays, new, bound, plan)._replace(kept=lent)
 
 
 def _graph(case: Task, arrays: Arrays) -> bytes:
@@ -397,10 +407,6 @@ def _dynamic(graph: bytes) -> bytes:
         path = Path(folder, "int8.onnx")
         quantize_dynamic(onnx.load_from_string(graph), path, op_types_to_quantize=["LSTM"], weight_type=QuantType.QInt8)
         return path.read_bytes()
-
-
-def _outs(state: dict[str, Any]) -> dict[str, Any]:
-    return {f"{name}_out": buffer for name, buffer in state.items()}
 
 
 PEERS: dict[str, Callable[[Task, Arrays], Made]] = {

@@ -12,7 +12,7 @@ from typing import Any
 
 from gpulstm.arrays.cupy_backend import CupyBackend
 from gpulstm.arrays.devices import processor, resolve
-from gpulstm.bench.cases import Case, Result, simulated
+from gpulstm.bench.cases import Case, Result, device_of, simulated
 
 BEST = "best peer"
 COMPUTED = ("step", "inference", "training")  # kinds whose time is that of products
@@ -78,7 +78,7 @@ def machine(suite: str) -> dict[str, Any]:
         "python": platform.python_version(),
         "numpy": numpy.__version__,
     }
-    backend = resolve(suite)
+    backend = resolve(device_of(suite))
     if isinstance(backend, CupyBackend):
         facts |= {"device": backend.device_name, "cupy": backend.xp.__version__, "simulated": simulated()}
     return facts
@@ -95,7 +95,7 @@ def as_json(
     """Everything that was measured, to be kept and compared later; times in seconds.
 
     Args:
-        suite: "cpu" or "cuda".
+        suite: "cpu", "cuda" or "long".
         results: of the run.
         facts: of the machine, taken before the run; taken now if None.
         limits: of the machine.
@@ -113,6 +113,7 @@ def as_json(
             "speedup": faster.get(result.contender, {}).get(result.case, math.nan),
             "gflops": gflops(result),
             "share_of_sgemm": share(result, limits),
+            "mebibytes": result.mebibytes,
         }
         row |= {name: None if math.isnan(value) else float(f"{value:.4g}") for name, value in numbers.items()}
         row |= {"calls": len(result.seconds), "base": base.get(result.case, (0.0, ""))[1]}

@@ -5,6 +5,11 @@ contender to contender, a different one first each time, so that a slow spell of
 Between two turns there is a pause, for thread pools spin for a while after their last call.  Before it is timed, what a
 contender computes is compared with the reference.  Times are of a whole call, waited for, in seconds; what is compared
 are medians over all calls of all rounds.
+
+Memory is measured alone on the machine, one process after another: the largest resident set during training steps
+(`VmHWM` of Linux) over that just before them.  With the loss on the last step gradients shrink below 1e-38 on their way
+back, and processors are slow with such numbers: PyTorch is measured as it comes and with
+`torch.set_flush_denormal(True)`.
 """
 
 from __future__ import annotations
@@ -21,10 +26,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from gpulstm.arrays.devices import resolve
 from gpulstm.bench import cold_start, limits, problem, worker
-from gpulstm.bench.cases import Case, Contender, Result, simulated
-from gpulstm.errors import ConfigError, GpulstmError
+from gpulstm.bench.cases import Case, Contender, Result, device_of, simulated
+from gpulstm.errors import ConfigError, DeviceError, GpulstmError
 
 THREAD_VARIABLES = (
     "GPULSTM_NUM_THREADS",
@@ -59,7 +63,7 @@ def run(
     """Measure every contender on every case that it serves.
 
     Args:
-        suite: "cpu" or "cuda": the device.
+        suite: "cpu", "cuda" or "long".
         chosen: the cases.
         who: the contenders.
         rounds: how often each contender gets its turn on a case.
@@ -68,7 +72,7 @@ def run(
         report: called after each case with its results.
 
     Raises:
-        DeviceError: the suite is "cuda" and there is neither a GPU nor the simulator.
+        DeviceError: the suite is "cuda" and there is neither a GPU nor the simulator; or "long", without a /proc.
         ConfigError: rounds, seconds or threads is out of range.
         BenchError: a process ended in the middle of its work.
     """
@@ -76,10 +80,12 @@ def run(
         raise ConfigError(
             f"rounds is {rounds}, seconds {seconds}, threads {threads}; expected at least 1, more than 0, at least 0"
         )
-    device, results = resolve(suite).device, []
+    device, results = device_of(suite), list[Result]()
     for case in chosen:
         if case.kind == "cold":
             measured = _cold(case, who, rounds, threads)
+        elif case.kind == "memory":
+            measured = _one_by_one(case, who, rounds, threads)
         else:
             measured = _alternate(case, who, device, rounds, seconds, threads)
         results += measured
@@ -127,6 +133,23 @@ def _alternate(
         return [process.result for process in started]
 
 
+def _one_by_one(case: Case, who: Sequence[Contender], rounds: int, threads: int) -> list[Result]:
+    """Peak memory and times of training steps, `rounds` of each contender, which is alone on the machine."""
+    if not Path("/proc/self/clear_refs").exists():
+        raise DeviceError("the suite 'long' reads peak memory from /proc/self, which this system does not have")
+    common = {"device": "cpu", "rounds": rounds, "threads": threads, "case": asdict(case)}
+    results = []
+    for contender in who:
+        with _Process(contender, case, common) as process:
+            process.start()
+            process.measure("peak")
+        if process.result.wrong:
+            killed = ", killed for memory perhaps" if process.result.wrong.endswith(" -9") else ""
+            process.result.reason, process.result.wrong = process.result.wrong + killed, ""
+        results.append(process.result)
+    return results
+
+
 def _cold(case: Case, who: Sequence[Contender], rounds: int, threads: int) -> list[Result]:
     """Cold starts in turn, after one of each that fills the caches of the file system."""
     torch = next((one.python for one in who if one.library == "torch"), None)
@@ -170,6 +193,7 @@ class _Process:
             "engine": contender.engine,
             "tf32": contender.tf32,
             "quantize": contender.quantize,
+            "setting": contender.setting,
             "tolerance": QUANTIZED_TOLERANCE if contender.quantize else TOLERANCE[contender.tf32],
         }
 
@@ -204,9 +228,11 @@ class _Process:
             if name != "pid":
                 setattr(self.result, name, value)
 
-    def measure(self) -> None:
-        """One round of timings."""
-        self.result.seconds += self._ask("round").get("seconds", [])
+    def measure(self, question: str = "round") -> None:
+        """One round of timings; with "peak" all of them, and the memory that they take."""
+        answer = self._ask(question)
+        self.result.seconds += answer.get("seconds", [])
+        self.result.start, self.result.peak = answer.get("start", 0), answer.get("peak", 0)
 
     def count(self) -> None:
         """What one call asks of the simulated device."""

@@ -2,8 +2,9 @@
 
 Started with one argument, a JSON object (see `main`).  Answers one JSON object a line on stdout: first what will run
 and how far its results are from what was expected, then one for each line of stdin: `round` gives the seconds of each
-call, `count` what one call asks of the simulated CUDA device.  It can be run by its path in an environment that holds a
-peer and not this package: until it knows its contender it imports `peers.py`, the standard library and NumPy alone.
+call, `count` what one call asks of the simulated CUDA device, `peak` the seconds and memory of all calls.  It can be
+run by its path in an environment that holds a peer and not this package: until it knows its contender it imports
+`peers.py`, the standard library and NumPy alone.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import math
 import os
 import sys
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -34,6 +36,8 @@ def own(task: dict[str, Any], arrays: Arrays) -> Made:
     from gpulstm.optimizers import Adam
 
     backend, case = resolve(task["device"]), task["case"]
+    if case["kind"] == "memory":
+        return own_memory(task)
     layer = LSTM(case["inputs"], case["hidden"], case["layers"], device=backend, engine=task["engine"])
     layer.params.load({name: arrays[name] for name in layer.params})
     layer.quantize(task["quantize"] or None)
@@ -69,6 +73,42 @@ def own(task: dict[str, Any], arrays: Arrays) -> Made:
         return {"y": y, "dx": dx, **{f"d{name}": value for name, value in grads.host().items()}}
 
     return Made(update if case["kind"] == "update" else train, backend.synchronize, gradients, plan)
+
+
+def own_memory(task: dict[str, Any]) -> Made:
+    """This package: training steps whose loss looks at the last outputs alone.
+
+    A step of a model of one unit comes first, so that the library has what it makes once, as in `peers.torch_memory`;
+    gradients, packed weights and the tape are counted.
+    """
+    import numpy as np
+
+    from gpulstm.bench.peers import Made, nothing
+    from gpulstm.model.layers import LSTM
+    from gpulstm.optimizers import Adam
+
+    case, memory = task["case"], task["setting"] or None
+    small = LSTM(1, 1, device="cpu", engine=task["engine"])
+    y, _, tape = small.forward(np.zeros((2, 1, 1), "float32"))
+    assert tape is not None
+    small.backward(tape, y)
+    layer = LSTM(case["inputs"], case["hidden"], case["layers"], device="cpu", engine=task["engine"])
+    shape = (case["steps"], case["batch"], case["inputs"])
+    x = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    dy = np.full((case["batch"], layer.spec.output_size), 1e-3, "float32")
+    optimizer, grads = Adam(), layer.params.like()
+    optimizer.init(layer.params)
+    optimizer.step(layer.params, grads, rate=1e-6)
+
+    def train() -> None:
+        _, _, tape = layer.forward(x, memory=memory, outputs="last")
+        assert tape is not None
+        grads.flat[...] = 0
+        layer.backward(tape, dy, grads=grads)
+        optimizer.step(layer.params, grads, rate=1e-6)
+
+    plan = layer.explain(*shape[:2], training=True, memory=memory, outputs="last")
+    return Made(train, nothing, dict, str(plan))
 
 
 def make(task: dict[str, Any], arrays: Arrays) -> Made:
@@ -110,6 +150,24 @@ def measure(made: Made, seconds: float) -> list[float]:
     return taken
 
 
+def peak_of(call: Callable[[], object], rounds: int) -> dict[str, Any]:
+    """Seconds of each of `rounds` calls, resident bytes before them and the most during them (Linux)."""
+    with open("/proc/self/clear_refs", "w") as clear:
+        clear.write("5")  # sets the high-water mark back to what is resident now
+    start, taken = _resident("VmRSS"), []
+    for _ in range(rounds):
+        begun = time.perf_counter()
+        call()
+        taken.append(time.perf_counter() - begun)
+    return {"seconds": taken, "start": start, "peak": _resident("VmHWM")}
+
+
+def _resident(name: str) -> int:
+    with open("/proc/self/status") as status:
+        line = next(line for line in status if line.startswith(name))
+    return int(line.split()[1]) * 1024
+
+
 def count(made: Made) -> dict[str, Any]:
     """What one call asks of the simulated device."""
     import hostgpu
@@ -125,7 +183,8 @@ def main() -> int:
 
     The argument: `contender` ("gpulstm" or a name of `peers.PEERS`), `engine`, `device`, `tf32`, `quantize`, `threads`
     (0: the library chooses), `seconds` a round, `problem` (the file of `problem.py`), `tolerance` (how far results may
-    be from what is expected) and `case` (steps, batch, inputs, hidden, layers, kind).
+    be from what is expected) and `case` (steps, batch, inputs, hidden, layers, kind).  Of a case of kind "memory":
+    `setting` (see `Contender`) and `rounds`; it has no problem and is not warmed up.
     """
     task = json.loads(sys.argv[1])
     answers, sys.stdout = sys.stdout, sys.stderr  # nothing that a library prints gets between the answers
@@ -138,15 +197,19 @@ def main() -> int:
     except ImportError:
         answer({"reason": f"NumPy is not installed for {sys.executable}; run: pip install numpy"})
         return 0
-    with np.load(task["problem"], allow_pickle=False) as file:
-        arrays = dict(file)
+    arrays: Arrays = {}
+    if "problem" in task:
+        with np.load(task["problem"], allow_pickle=False) as file:
+            arrays = dict(file)
     try:
-        made = make(task, arrays)
-        error, name = difference(made.outputs(), arrays)
-        if not error <= task["tolerance"]:
-            answer({"wrong": f"it computes something else: {name} is {error:.1e} from the reference (relative norm)"})
-            return 0
-        measure(made, WARM_UP)
+        made, error = make(task, arrays), 0.0
+        if arrays:
+            error, name = difference(made.outputs(), arrays)
+            if not error <= task["tolerance"]:
+                said = f"{name} is {error:.1e} from the reference (relative norm)"
+                answer({"wrong": f"it computes something else: {said}"})
+                return 0
+            measure(made, WARM_UP)
     except (RuntimeError, ValueError, MemoryError) as failure:  # what a contender says when it cannot serve
         answer({"reason": str(failure).splitlines()[0] if str(failure) else type(failure).__name__})
         return 0
@@ -154,6 +217,8 @@ def main() -> int:
     for line in sys.stdin:
         if line.strip() == "count":
             answer(count(made))
+        elif line.strip() == "peak":
+            answer(peak_of(made.call, task["rounds"]))
         else:
             made.call()  # back into the caches, threads awake
             made.wait()

@@ -13,15 +13,13 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from gpulstm.arrays import files
 from gpulstm.bench import cases, report, runner
 from gpulstm.bench.cases import KINDS, Case, Result
-from gpulstm.bench.long_sequences import KIND
 from gpulstm.cli.console import aside, can_draw, console, new_files, number, polite, say, table
 from gpulstm.cli.forecasts import FORECAST, bench_forecasts
-from gpulstm.cli.long import bench_long
 from gpulstm.errors import ConfigError
 from gpulstm.plots import figures
 
 WRONG = 1  # exit code: a contender computed something else
-THREADS = {"cpu": 2, "cuda": 0}  # where none are asked for
+THREADS = {"cpu": 2, "cuda": 0, "long": 0}  # where none are asked for
 
 
 @polite
@@ -77,9 +75,6 @@ def bench(
 
     Example: gpulstm bench --kind inference --shape 50,32,8,64,2 --peers-python ~/peers/bin/python
     """
-    if suite == KIND:
-        bench_long(shape or (), number_of_rounds, threads or 0, peers_python, output, force)
-        return
     if suite == FORECAST:
         bench_forecasts(data, task or (), number_of_rounds, output, force, peers_python)
         return
@@ -144,6 +139,9 @@ def show(
         chosen = [result for result in results if result.case.kind == name]
         if any(result.counts for result in chosen):
             out.print(counts_table(name, chosen))
+            continue
+        if name == "memory":
+            out.print(memory_table(chosen))
             continue
         out.print(times_table(name, chosen))
         if name in report.COMPUTED:
@@ -213,9 +211,28 @@ def counts_table(kind: str, results: Sequence[Result]) -> Any:
     return table(heads, rows, title=f"{kind}, one call (simulated device)", text=2)
 
 
+def memory_table(results: Sequence[Result]) -> Any:
+    """A row a case: the peak over the start in MiB and the median seconds of a step, by contender."""
+    names = list(dict.fromkeys(result.contender for result in results if result.seconds))
+    rows = []
+    for case in dict.fromkeys(result.case for result in results):
+        by_name = {result.contender: result for result in results if result.case == case}
+        cells = [f"{number(by_name[name].mebibytes)} / {number(by_name[name].median, 3)}" for name in names]
+        rows.append([case.shape, *cells])
+    title = "One training step, loss on the last output: peak MiB over the start / seconds"
+    return table(["T,B,I,H,L", *names], rows, title=title)
+
+
 def draw(path: Path, kind: str, results: Sequence[Result], machine: str) -> None:
-    """The picture of one kind: times relative to the baseline."""
+    """The picture of one kind: times relative to the baseline, or memory over the length of the sequence."""
     chosen = [result for result in results if result.case.kind == kind]
+    if kind == "memory":
+        ran = [result for result in chosen if result.seconds]
+        lines = {name: [(one.case.steps, one.mebibytes) for one in ran if one.contender == name]
+                 for name in dict.fromkeys(one.contender for one in ran)}  # fmt: skip
+        shape = "B={0.batch} I={0.inputs} H={0.hidden} L={0.layers}, float32".format(chosen[0].case)
+        figures.memory(path, lines, title=f"Memory of a training step, {shape}")
+        return
     faster, cases = report.speedups(chosen), list(dict.fromkeys(result.case for result in chosen))
     ratios = {name: [1 / by_case.get(case, math.nan) for case in cases] for name, by_case in faster.items()}
     names = [f"T,B,I,H,L = {case.shape}" for case in cases]

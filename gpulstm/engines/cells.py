@@ -11,6 +11,7 @@ what is common to all of them (time, direction, lengths, zoneout) is not here bu
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
@@ -23,6 +24,7 @@ from gpulstm.engines.spec import Grads, StackSpec, State
 
 Params = Mapping[str, Array]
 Saved = tuple[Any, ...]
+Gradients = tuple[Array, Array, Array, State]  # of a step: da, dproduct, dv, and of the old state but for v
 
 LAYER_NORM_EPSILON = 1e-5
 
@@ -80,9 +82,7 @@ class Cell(ABC):
         """The new state from a `(B, G*H)`, v `(B, P)` and the old state, and what the gradient needs."""
 
     @abstractmethod
-    def step_backward(
-        self, p: Params, saved: Saved, dh: Array, dc: Array | None, grads: Grads
-    ) -> tuple[Array, Array, Array, State]:
+    def step_backward(self, p: Params, saved: Saved, dh: Array, dc: Array | None, grads: Grads) -> Gradients:
         """(da, dproduct, dv, gradient of the old state apart from its way through v); adds to the other gradients."""
 
 
@@ -99,9 +99,7 @@ class RNN(Cell):
         h = self.tanh(self.xp, a + u)
         return State(h, None), (h, saved_u)
 
-    def step_backward(
-        self, p: Params, saved: Saved, dh: Array, dc: Array | None, grads: Grads
-    ) -> tuple[Array, Array, Array, State]:
+    def step_backward(self, p: Params, saved: Saved, dh: Array, dc: Array | None, grads: Grads) -> Gradients:
         h, saved_u = saved
         dz = dh * self.tanh.slope(self.xp, h)
         dv, dproduct = self.recurrent_backward(p, saved_u, dz, grads)
@@ -125,9 +123,7 @@ class LSTM(Cell):
         r, saved_r = self.read(p, c)
         return State(o * r, c), (i, f, g, o, state.c, r, saved_r, saved_u)
 
-    def step_backward(
-        self, p: Params, saved: Saved, dh: Array, dc: Array | None, grads: Grads
-    ) -> tuple[Array, Array, Array, State]:
+    def step_backward(self, p: Params, saved: Saved, dh: Array, dc: Array | None, grads: Grads) -> Gradients:
         i, f, g, o, c_old, r, saved_r, saved_u = saved
         do = dh * r
         dc = dc + self.read_backward(p, saved_r, r, dh * o, grads)
@@ -152,97 +148,58 @@ class LSTM(Cell):
         return dr * self.shown.slope(self.xp, r)
 
 
-class PeepholeLSTM(LSTM):
-    """LSTM whose gates see the cell state through diagonal weights (Gers & Schmidhuber 2000): z_i += p_i * c_{t-1},
-    z_f += p_f * c_{t-1}, z_o += p_o * c_t."""
+class GatedLSTM(LSTM):
+    """LSTM with peepholes, coupled gates, or both.
+
+    Peepholes (Gers & Schmidhuber 2000) show the gates the cell state through diagonal weights: z_i += p_i * c_{t-1},
+    z_f += p_f * c_{t-1}, z_o += p_o * c_t.  Coupled gates (CIFG, Greff et al. 2017): f_t = 1 - i_t, without a z_f.
+    """
 
     def step(self, p: Params, a: Array, v: Array, state: State) -> tuple[State, Saved]:
         u, saved_u = self.recurrent(p, v)
-        z_i, z_f, z_g, z_o = self.split(a + u)
-        p_i, p_f, p_o = _thirds(p["p"], 3)
-        f = self.sigmoid(self.xp, z_f + p_f * state.c)
-        i = self.sigmoid(self.xp, z_i + p_i * state.c)
-        g = self.tanh(self.xp, z_g)
+        z = dict(zip(self.spec.gate_names, self.split(a + u), strict=True))
+        seen = self.peepholes(p)
+        for gate in "if":
+            if gate in seen:
+                z[gate] = z[gate] + seen[gate] * state.c
+        i = self.sigmoid(self.xp, z["i"])
+        f = 1.0 - i if self.spec.coupled else self.sigmoid(self.xp, z["f"])
+        g = self.tanh(self.xp, z["g"])
         c = f * state.c + i * g
-        o = self.sigmoid(self.xp, z_o + p_o * c)
+        o = self.sigmoid(self.xp, z["o"] + seen["o"] * c if seen else z["o"])
         r = self.shown(self.xp, c)
-        return State(o * r, c), (i, f, g, o, state.c, c, r, saved_u)
+        kept = None if self.spec.coupled else f, c if seen else None  # the others follow from what is saved anyway
+        return State(o * r, c), (i, g, o, state.c, r, *kept, saved_u)
 
-    def step_backward(
-        self, p: Params, saved: Saved, dh: Array, dc: Array | None, grads: Grads
-    ) -> tuple[Array, Array, Array, State]:
-        xp = self.xp
-        i, f, g, o, c_old, c, r, saved_u = saved
-        p_i, p_f, p_o = _thirds(p["p"], 3)
-        dz_o = dh * r * self.sigmoid.slope(xp, o)
-        dc = dc + dh * o * self.shown.slope(self.xp, r) + dz_o * p_o
-        dz_i = dc * g * self.sigmoid.slope(xp, i)
-        dz_f = dc * c_old * self.sigmoid.slope(xp, f)
-        dz_g = dc * i * self.tanh.slope(xp, g)
-        grads["p"] += xp.sum(xp.concat([dz_i * c_old, dz_f * c_old, dz_o * c], axis=1), axis=0)
-        dz = xp.concat([dz_i, dz_f, dz_g, dz_o], axis=1)
-        dv, dproduct = self.recurrent_backward(p, saved_u, dz, grads)
-        return dz, dproduct, dv, State(xp.zeros_like(dv), dc * f + dz_i * p_i + dz_f * p_f)
+    def step_backward(self, p: Params, saved: Saved, dh: Array, dc: Array | None, grads: Grads) -> Gradients:
+        xp, coupled, seen = self.xp, self.spec.coupled, self.peepholes(p)
+        i, g, o, c_old, r, f, c, saved_u = saved
+        f = 1.0 - i if coupled else f
+        dz = {"o": dh * r * self.sigmoid.slope(xp, o)}
+        dc = dc + dh * o * self.shown.slope(xp, r)
+        if seen:
+            dc = dc + dz["o"] * seen["o"]
+        dz["i"] = dc * (g - c_old if coupled else g) * self.sigmoid.slope(xp, i)
+        if not coupled:
+            dz["f"] = dc * c_old * self.sigmoid.slope(xp, f)
+        dz["g"] = dc * i * self.tanh.slope(xp, g)
+        dc = dc * f
+        if seen:
+            products = [dz[gate] * (c if gate == "o" else c_old) for gate in seen]
+            grads["p"] += xp.sum(xp.concat(products, axis=1), axis=0)
+            for gate in [gate for gate in seen if gate != "o"]:
+                dc = dc + dz[gate] * seen[gate]
+        dz_all = xp.concat([dz[gate] for gate in self.spec.gate_names], axis=1)
+        dv, dproduct = self.recurrent_backward(p, saved_u, dz_all, grads)
+        return dz_all, dproduct, dv, State(xp.zeros_like(dv), dc)
 
-
-class CoupledLSTM(LSTM):
-    """LSTM with coupled input and forget gate (CIFG, Greff et al. 2017): f_t = 1 - i_t."""
-
-    def step(self, p: Params, a: Array, v: Array, state: State) -> tuple[State, Saved]:
-        u, saved_u = self.recurrent(p, v)
-        z_i, z_g, z_o = self.split(a + u)
-        i = self.sigmoid(self.xp, z_i)
-        g = self.tanh(self.xp, z_g)
-        c = (1.0 - i) * state.c + i * g
-        o = self.sigmoid(self.xp, z_o)
-        r = self.shown(self.xp, c)
-        return State(o * r, c), (i, g, o, state.c, r, saved_u)
-
-    def step_backward(
-        self, p: Params, saved: Saved, dh: Array, dc: Array | None, grads: Grads
-    ) -> tuple[Array, Array, Array, State]:
-        i, g, o, c_old, r, saved_u = saved
-        dc = dc + dh * o * self.shown.slope(self.xp, r)
-        dz = self.xp.concat(
-            [
-                dc * (g - c_old) * self.sigmoid.slope(self.xp, i),
-                dc * i * self.tanh.slope(self.xp, g),
-                dh * r * self.sigmoid.slope(self.xp, o),
-            ],
-            axis=1,
-        )
-        dv, dproduct = self.recurrent_backward(p, saved_u, dz, grads)
-        return dz, dproduct, dv, State(self.xp.zeros_like(dv), dc * (1.0 - i))
-
-
-class CoupledPeepholeLSTM(LSTM):
-    """Both of the above: z_i += p_i * c_{t-1}, f_t = 1 - i_t, z_o += p_o * c_t."""
-
-    def step(self, p: Params, a: Array, v: Array, state: State) -> tuple[State, Saved]:
-        u, saved_u = self.recurrent(p, v)
-        z_i, z_g, z_o = self.split(a + u)
-        p_i, p_o = _thirds(p["p"], 2)
-        i = self.sigmoid(self.xp, z_i + p_i * state.c)
-        g = self.tanh(self.xp, z_g)
-        c = (1.0 - i) * state.c + i * g
-        o = self.sigmoid(self.xp, z_o + p_o * c)
-        r = self.shown(self.xp, c)
-        return State(o * r, c), (i, g, o, state.c, c, r, saved_u)
-
-    def step_backward(
-        self, p: Params, saved: Saved, dh: Array, dc: Array | None, grads: Grads
-    ) -> tuple[Array, Array, Array, State]:
-        xp = self.xp
-        i, g, o, c_old, c, r, saved_u = saved
-        p_i, p_o = _thirds(p["p"], 2)
-        dz_o = dh * r * self.sigmoid.slope(xp, o)
-        dc = dc + dh * o * self.shown.slope(self.xp, r) + dz_o * p_o
-        dz_i = dc * (g - c_old) * self.sigmoid.slope(xp, i)
-        dz_g = dc * i * self.tanh.slope(xp, g)
-        grads["p"] += xp.sum(xp.concat([dz_i * c_old, dz_o * c], axis=1), axis=0)
-        dz = xp.concat([dz_i, dz_g, dz_o], axis=1)
-        dv, dproduct = self.recurrent_backward(p, saved_u, dz, grads)
-        return dz, dproduct, dv, State(xp.zeros_like(dv), dc * (1.0 - i) + dz_i * p_i)
+    def peepholes(self, p: Params) -> dict[str, Array]:
+        """The diagonal weights by gate, in stored order; none without peepholes."""
+        if not self.spec.peepholes:
+            return {}
+        gates = "io" if self.spec.coupled else "ifo"
+        size = self.spec.hidden_size
+        return {gate: p["p"][place * size : (place + 1) * size] for place, gate in enumerate(gates)}
 
 
 class GRU(Cell):
@@ -260,9 +217,7 @@ class GRU(Cell):
         n = self.tanh(self.xp, a_n + r * s)
         return State((1.0 - z) * n + z * state.h, None), (r, z, n, s, state.h, saved_u)
 
-    def step_backward(
-        self, p: Params, saved: Saved, dh: Array, dc: Array | None, grads: Grads
-    ) -> tuple[Array, Array, Array, State]:
+    def step_backward(self, p: Params, saved: Saved, dh: Array, dc: Array | None, grads: Grads) -> Gradients:
         xp = self.xp
         r, z, n, s, h_old, saved_u = saved
         da_n = dh * (1.0 - z) * self.tanh.slope(xp, n)
@@ -290,9 +245,7 @@ class GRUResetBefore(Cell):
         n = self.tanh(self.xp, a_n + self.xp.matmul(r * v, p["W_h"][:, 2 * size :]))
         return State((1.0 - z) * n + z * state.h, None), (r, z, n, v, state.h)
 
-    def step_backward(
-        self, p: Params, saved: Saved, dh: Array, dc: Array | None, grads: Grads
-    ) -> tuple[Array, Array, Array, State]:
+    def step_backward(self, p: Params, saved: Saved, dh: Array, dc: Array | None, grads: Grads) -> Gradients:
         xp, size = self.xp, self.spec.hidden_size
         r, z, n, v, h_old = saved
         da_n = dh * (1.0 - z) * self.tanh.slope(xp, n)
@@ -397,35 +350,25 @@ class Projected(Cell):
         new, saved = self.inner.step(p, a, v, state)
         return State(self.xp.matmul(new.h, p["W_p"]), new.c), (new.h, saved)
 
-    def step_backward(
-        self, p: Params, saved: Saved, dh: Array, dc: Array | None, grads: Grads
-    ) -> tuple[Array, Array, Array, State]:
+    def step_backward(self, p: Params, saved: Saved, dh: Array, dc: Array | None, grads: Grads) -> Gradients:
         m, inner = saved
         grads["W_p"] += self.xp.matmul(self.xp.matrix_transpose(m), dh)
         return self.inner.step_backward(p, inner, self.xp.matmul(dh, self.xp.matrix_transpose(p["W_p"])), dc, grads)
 
 
+@functools.lru_cache(maxsize=64)
 def make_cell(xp: Any, spec: StackSpec) -> Cell:
     """The cell that a spec's options ask for."""
-    kinds: dict[str, type[Cell]] = {
-        "lstm": LSTM,
-        "lstm peepholes": PeepholeLSTM,
-        "lstm coupled": CoupledLSTM,
-        "lstm peepholes coupled": CoupledPeepholeLSTM,
-        "lstm layer_norm": LayerNormLSTM,
-        "gru": GRU,
-        "gru reset_before": GRUResetBefore,
-        "gru layer_norm": LayerNormGRU,
-        "rnn": RNN,
-        "rnn layer_norm": LayerNormRNN,
-    }
-    options = {
-        "peepholes": spec.peepholes,
-        "coupled": spec.coupled,
-        "layer_norm": spec.layer_norm,
-        "reset_before": not spec.reset_after,
-    }
-    cell = kinds[" ".join([spec.cell, *(name for name, on in options.items() if on)])](xp, spec)
+    kind: Any
+    if spec.layer_norm:
+        kind = {"lstm": LayerNormLSTM, "gru": LayerNormGRU, "rnn": LayerNormRNN}[spec.cell]
+    elif spec.peepholes or spec.coupled:
+        kind = GatedLSTM
+    elif not spec.reset_after:
+        kind = GRUResetBefore
+    else:
+        kind = {"lstm": LSTM, "gru": GRU, "rnn": RNN}[spec.cell]
+    cell = kind(xp, spec)
     return Projected(cell) if spec.proj_size else cell
 
 
@@ -440,9 +383,3 @@ def _rows(xp: Any, x: Array) -> Array:
 def _outer(xp: Any, x: Array, dy: Array) -> Array:
     """Sum over time and batch of x^T dy: the gradient of W in y = x W."""
     return xp.matmul(xp.matrix_transpose(_rows(xp, x)), _rows(xp, dy))
-
-
-def _thirds(p: Array, count: int) -> list[Array]:
-    """`count` equal parts of a vector."""
-    size = p.shape[0] // count
-    return [p[part * size : (part + 1) * size] for part in range(count)]

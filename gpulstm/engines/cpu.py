@@ -10,6 +10,7 @@ Results do not depend on the number of threads, bit for bit.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,8 +22,16 @@ from gpulstm.arrays import native as native_code
 from gpulstm.arrays.backend import Array
 from gpulstm.arrays.params import ParamDict
 from gpulstm.arrays.threads import get_num_threads
-from gpulstm.engines import cpu_variant
-from gpulstm.engines.cpu_variant import BLOCK_ROWS, VariantTape, is_plain
+from gpulstm.engines.cpu_variant import (
+    BLOCK_ROWS,
+    CELLS,
+    OPTIONS,
+    is_plain,
+    options_of_all,
+    refuse_without_slope,
+    variant_of_zeros,
+    with_zoneout,
+)
 from gpulstm.engines.quantized import PRECISIONS, kind_of
 from gpulstm.engines.spec import Call, Footprint, Grads, Plan, StackSpec, State, Task
 from gpulstm.errors import ConfigError, ShapeError
@@ -66,19 +75,16 @@ def block_steps(batch: int) -> int:
 
 def footprint(spec: StackSpec, layer: int, batch: int) -> Footprint:
     """What a layer takes in training; its working space is asked of the native code, for many steps and for more."""
-    if not is_plain(spec):
-        return cpu_variant.footprint(_module(), spec, layer, batch, PROBE)
-    size, native, cell = np.dtype(spec.dtype).itemsize, _module(), _cell(spec)
-    width, padded = native.saved_sizes(cell, spec.hidden_size, size == 8)
-    saved = spec.hidden_size + (width if spec.cell != "rnn" else 0) + padded * spec.has_memory
-    few, more = (
-        native.working_room(
-            cell, steps, batch, spec.layer_input_size(layer), spec.hidden_size, size == 8, get_num_threads()
-        )
-        for steps in (PROBE, 2 * PROBE)
-    )
+    size, double, native = np.dtype(spec.dtype).itemsize, spec.dtype == "float64", _module()
+    few, more = (_room(spec, spec.layer_input_size(layer), steps, batch) for steps in (PROBE, 2 * PROBE))
+    if is_plain(spec):
+        width, padded = native.saved_sizes(_cell(spec), spec.hidden_size, double)
+        saved = size * ((width if spec.cell != "rnn" else 0) + padded * spec.has_memory)
+    else:
+        masks = spec.state_size * bool(spec.zoneout[0]) + spec.hidden_size * bool(spec.zoneout[1])
+        saved = size * variant_of_zeros(native, spec).saved_row() + masks
     work = (more - few) // PROBE
-    return Footprint(batch * size * saved, 0, work, few - PROBE * work)
+    return Footprint(batch * (saved + size * spec.state_size), 0, work, few - PROBE * work)
 
 
 @dataclass
@@ -86,8 +92,15 @@ class _Tape:
     x: Array
     state: State  # the initial one
     y: Array
-    gates: Array | None  # in the engine's own order, see kernels/cpu/pack.h
-    cells: Array | None
+    saved: tuple[Array | None, ...]  # in the engine's own order, see kernels/cpu/pack.h and variant.h
+
+
+def _room(spec: StackSpec, inputs: int, steps: int, rows: int) -> int:
+    """Bytes of working space that a layer's pass takes."""
+    if is_plain(spec):
+        sizes = (_cell(spec), steps, rows, inputs, spec.hidden_size, spec.dtype == "float64")
+        return int(_module().working_room(*sizes, get_num_threads()))
+    return int(variant_of_zeros(_module(), spec).room(steps, rows, inputs, get_num_threads()))
 
 
 def _empty(shape: tuple[int, ...], dtype: Any) -> Array:
@@ -105,67 +118,66 @@ def _empty(shape: tuple[int, ...], dtype: Any) -> Array:
 
 def _no_room(spec: StackSpec, inputs: int, steps: int, rows: int) -> MemoryError:
     """What native code had no memory for, and what would help."""
-    if is_plain(spec):
-        double, threads = spec.dtype == "float64", get_num_threads()
-        size = _module().working_room(_cell(spec), steps, rows, inputs, spec.hidden_size, double, threads)
-    else:
-        size = cpu_variant.working_room(_module(), spec, inputs, steps, rows)
     return MemoryError(
-        f"no memory for {format_bytes(size)}, the working space of a layer of {spec.hidden_size} units over "
-        f"{steps} steps of {rows} rows; {_HELP}"
+        f"no memory for {format_bytes(_room(spec, inputs, steps, rows))}, the working space of a layer of "
+        f"{spec.hidden_size} units over {steps} steps of {rows} rows; {_HELP}"
     )
 
 
-def forward(task: Task, x: Array, state: State) -> tuple[Array, State, _Tape | VariantTape | None]:
+def _like(state: State) -> State:
+    return State(np.empty_like(state.h), None if state.c is None else np.empty_like(state.c))
+
+
+def forward(task: Task, x: Array, state: State) -> tuple[Array, State, _Tape | None]:
     """All time steps of one layer and direction; see `Engine.forward`."""
-    if not is_plain(task.spec):
-        try:
-            return cpu_variant.forward(_module(), _empty, task, x, state)
-        except MemoryError:
-            raise _no_room(task.spec, x.shape[2], *x.shape[:2]) from None
-    spec, (steps, rows, _), p = task.spec, x.shape, task.params
-    native, cell, double = _module(), _cell(spec), x.dtype == np.float64
-    x, state = np.ascontiguousarray(x), State(*(_contiguous(part) for part in state))
-    y = _empty((steps, rows, spec.hidden_size), x.dtype)
-    end = State(np.empty_like(state.h), None if state.c is None else np.empty_like(state.c))
-    gates = cells = None
-    if task.save and spec.cell != "rnn":
-        width, padded = native.saved_sizes(cell, spec.hidden_size, double)
-        gates = _empty((steps, rows, width), x.dtype)
-        cells = _empty((steps, rows, padded), x.dtype) if spec.has_memory else None
-    run = native.forward_double if double else native.forward_float
+    spec, (steps, rows, inputs), p, native = task.spec, x.shape, task.params, _module()
+    double, cell, threads = x.dtype == np.float64, _cell(spec), get_num_threads()
+    x, state = np.ascontiguousarray(x), State(*map(_contiguous, state))
+    y, end = _empty((steps, rows, spec.state_size), x.dtype), _like(state)
+    saved: tuple[Array | None, ...]
+    if is_plain(spec):
+        saved = None, None  # gates and cells
+        if task.save and spec.cell != "rnn":
+            width, padded = native.saved_sizes(cell, spec.hidden_size, double)
+            cells = _empty((steps, rows, padded), x.dtype) if spec.has_memory else None
+            saved = _empty((steps, rows, width), x.dtype), cells
+        run = functools.partial(native.forward_double if double else native.forward_float, cell)
+        how: tuple[int, ...] = (threads, SPLITS[split], _precision(kind_of(task)))
+    else:
+        options = with_zoneout(native, task, steps, rows)
+        saved = (_empty((steps, rows, options.saved_row()), x.dtype) if task.save else None,)
+        run, how = options.forward, (threads,)
     try:
         run(
-            *(cell, task.reverse, x, *_weights(task), _contiguous(p.get("b")), _contiguous(p.get("b_hn")), *state),
-            *(_contiguous(task.recurrent_mask), _contiguous(task.lengths), y, *end, gates, cells),
-            *(get_num_threads(), SPLITS[split], _precision(kind_of(task))),
+            *(task.reverse, x, *_weights(task), _contiguous(p.get("b")), _contiguous(p.get("b_hn")), *state),
+            *(_contiguous(task.recurrent_mask), _contiguous(task.lengths), y, *end, *saved, *how),
         )
     except MemoryError:
-        raise _no_room(spec, x.shape[2], steps, rows) from None
-    return y, end, _Tape(x, state, y, gates, cells) if task.save else None
+        raise _no_room(spec, inputs, steps, rows) from None
+    return y, end, _Tape(x, state, y, saved) if task.save else None
 
 
-def backward(task: Task, tape: _Tape | VariantTape, dy: Array, dstate: State, grads: Grads) -> tuple[Array, State]:
+def backward(task: Task, tape: _Tape, dy: Array, dstate: State, grads: Grads) -> tuple[Array, State]:
     """The gradient of `forward`; see `Engine.backward`."""
-    if isinstance(tape, VariantTape):
-        try:
-            return cpu_variant.backward(_module(), _empty, task, tape, dy, dstate, grads)
-        except MemoryError:
-            raise _no_room(task.spec, tape.x.shape[2], *dy.shape[:2]) from None
-    spec, native, double = task.spec, _module(), dy.dtype == np.float64
-    dx = _empty(tape.x.shape, tape.x.dtype)
-    dstart = State(np.empty_like(dstate.h), None if dstate.c is None else np.empty_like(dstate.c))
-    run = native.backward_double if double else native.backward_float
+    spec, (steps, rows, inputs), native, threads = task.spec, tape.x.shape, _module(), get_num_threads()
+    dx, dstart = _empty(tape.x.shape, tape.x.dtype), _like(dstate)
+    how: list[Any]
+    if is_plain(spec):
+        run = native.backward_double if dy.dtype == np.float64 else native.backward_float
+        run, how = functools.partial(run, _cell(spec)), [threads, SPLITS[split]]
+    else:
+        refuse_without_slope(spec)
+        run = with_zoneout(native, task, steps, rows).backward
+        how = [*(grads.get(name) for name in OPTIONS), threads]
     try:
         run(
-            *(_cell(spec), task.reverse, tape.x, *_weights(task), *tape.state),
-            *(_contiguous(task.recurrent_mask), _contiguous(task.lengths), tape.y, tape.gates, tape.cells),
-            *(np.ascontiguousarray(dy), *(_contiguous(part) for part in dstate), dx, *dstart),
-            *(grads["W_x"], grads["W_h"], grads.get("b"), grads.get("b_hn")),
-            *(get_num_threads(), SPLITS[split]),
+            *(task.reverse, tape.x, *_weights(task), *tape.state),
+            *(_contiguous(task.recurrent_mask), _contiguous(task.lengths), tape.y, *tape.saved),
+            *(np.ascontiguousarray(dy), *map(_contiguous, dstate), dx, *dstart),
+            *(grads["W_x"], grads["W_h"], grads.get("b"), grads.get("b_hn"), *how),
         )
     except MemoryError:
-        raise _no_room(spec, tape.x.shape[2], *tape.x.shape[:2]) from None
+        raise _no_room(spec, inputs, steps, rows) from None
     return dx, dstart
 
 
@@ -222,65 +234,33 @@ def _layer_by_layer(
     return x, np.stack(hs), np.stack(cs) if spec.has_memory else None
 
 
-class LayeredStream:
-    """A stack with options, its state kept; one native call a layer and step, the weights packed in each."""
-
-    def __init__(self, spec: StackSpec, params: Mapping[str, Array], batch: int) -> None:
-        self.spec, self.params, self.batch = spec, params, batch
-        self.reset()
-
-    def reset(self) -> None:
-        """The weights as they are now, and the state of zeros."""
-        spec, batch = self.spec, self.batch
-        self._held = {name: np.array(self.params[name]) for name in spec.shapes()}
-        self._h = np.zeros((spec.num_layers, batch, spec.state_size), spec.dtype)
-        self._c = np.zeros((spec.num_layers, batch, spec.hidden_size), spec.dtype) if spec.has_memory else None
-
-    def __call__(self, x: Array, out: Array | None) -> Array:
-        """One step: x `(B, I)` -> y `(B, P)`."""
-        y, self._h, self._c = _layer_by_layer(self.spec, self._held, x[None], self._h, self._c, None)
-        if out is None:
-            return y[0]
-        out[...] = y[0]
-        return out
-
-    def __str__(self) -> str:
-        return "one native call a layer and step"
-
-    @property
-    def state(self) -> Any:
-        """(h, c) for the LSTM, h for GRU and RNN, layers first; copies."""
-        return self._h.copy() if self._c is None else (self._h.copy(), self._c.copy())
-
-    @state.setter
-    def state(self, state: Any) -> None:
-        h, c = state if self._c is not None else (state, None)
-        self._h, self._c = np.array(h), None if c is None else np.array(c)
-
-
 class PackedStream:
     """A stack whose weights are packed and whose state is kept, one time step a call; made by `stream`."""
 
     def __init__(self, spec: StackSpec, params: Mapping[str, Array], batch: int, quantize: str | None) -> None:
         self.spec, self.params, self.batch, self.quantize = spec, params, batch, quantize
-        self._output, self._dtype = (batch, spec.hidden_size), np.dtype(spec.dtype)
-        self._states = (spec.num_layers, batch, spec.hidden_size)
-        self._has_c = spec.has_memory
+        self._dtype, self._output = np.dtype(spec.dtype), (batch, spec.state_size)
+        self._h_shape = (spec.num_layers, batch, spec.state_size)
+        self._c_shape = (spec.num_layers, batch, spec.hidden_size) if spec.has_memory else None
         self.reset()
 
     def reset(self) -> None:
         """The weights as they are now, and the state of zeros."""
-        native, spec = _module(), self.spec
-        kind = native.StreamDouble if spec.dtype == "float64" else native.StreamFloat
-        sizes = (self.batch, spec.input_size, spec.hidden_size)
-        self._stream = kind(
-            _cell(spec), *sizes, *_weights_of_all(spec, self.params), get_num_threads(), _precision(self.quantize)
-        )
-        zeros = np.zeros(self._states, self._dtype)
-        self._stream.write(zeros, zeros if self._has_c else None)
+        native, spec, double, threads = _module(), self.spec, self._dtype == np.float64, get_num_threads()
+        weights = _weights_of_all(spec, self.params)
+        if is_plain(spec):
+            make = native.StreamDouble if double else native.StreamFloat
+            sizes = (self.batch, spec.input_size, spec.hidden_size)
+            self._stream = make(_cell(spec), *sizes, *weights, threads, _precision(self.quantize))
+        else:
+            make = native.variant_stream_double if double else native.variant_stream_float
+            options = options_of_all(native, spec, self.params, self.batch)
+            self._stream = make(options, self.batch, spec.input_size, *weights, threads)
+        c = None if self._c_shape is None else np.zeros(self._c_shape, self._dtype)
+        self._stream.write(np.zeros(self._h_shape, self._dtype), c)
 
     def __call__(self, x: Array, out: Array | None) -> Array:
-        """One step: x `(B, I)` -> y `(B, H)`."""
+        """One step: x `(B, I)` -> y `(B, H)`, `(B, P)` with a projection."""
         if out is None:
             out = np.empty(self._output, self._dtype)
         elif np.may_share_memory(x, out):
@@ -298,15 +278,15 @@ class PackedStream:
 
     @property
     def state(self) -> Any:
-        """(h, c) for the LSTM, h for GRU and RNN, each `(L, B, H)`; copies."""
-        h = np.empty(self._states, self._dtype)
-        c = np.empty_like(h) if self._has_c else None
+        """(h, c) for the LSTM, h for GRU and RNN, each `(L, B, H)`, h `(L, B, P)` with a projection; copies."""
+        h = np.empty(self._h_shape, self._dtype)
+        c = None if self._c_shape is None else np.empty(self._c_shape, self._dtype)
         self._stream.read(h, c)
-        return (h, c) if self._has_c else h
+        return h if c is None else (h, c)
 
     @state.setter
     def state(self, state: Any) -> None:
-        h, c = state if self._has_c else (state, None)
+        h, c = (state, None) if self._c_shape is None else state
         self._stream.write(np.ascontiguousarray(h), _contiguous(c))
 
 
@@ -315,11 +295,9 @@ def infer(plan: Plan, params: ParamDict) -> Whole:
     return Whole(plan.call.spec, params, _precision(plan.call.quantize))
 
 
-def stream(plan: Plan, params: ParamDict) -> PackedStream | LayeredStream:
+def stream(plan: Plan, params: ParamDict) -> PackedStream:
     """A stack of one direction, step by step; see `Engine.stream`."""
     call = plan.call
-    if not is_plain(call.spec):
-        return LayeredStream(call.spec, params, call.batch)
     return PackedStream(call.spec, params, call.batch, call.quantize)
 
 
@@ -348,7 +326,7 @@ def _precision(quantize: str | None) -> int:
 
 def _cell(spec: StackSpec) -> int:
     """The cell's number in kernels/cpu/layer.h."""
-    return {"lstm": 0, "gru": 1, "rnn": 2}[spec.cell] + (spec.nonlinearity == "relu")
+    return CELLS[spec.cell] + (spec.nonlinearity == "relu")
 
 
 def _module() -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,33 @@ def expect_shape(name: str, value: np.ndarray, shape: tuple[int, ...]) -> np.nda
     if value.shape != shape:
         raise ShapeError(f"{name} has shape {value.shape}, expected {shape}")
     return value
+
+
+def reorder(value: np.ndarray, stored: Sequence[str], wanted: Sequence[str], axis: int = 0) -> np.ndarray:
+    """Blocks of gates along an axis in another order; zeros for a gate that is not stored."""
+    parts = dict(zip(stored, np.split(value, len(stored), axis), strict=True))
+    zeros = np.zeros_like(next(iter(parts.values())))
+    return np.concatenate([parts.get(gate, zeros) for gate in wanted], axis)
+
+
+def one_bias(spec: StackSpec, first: np.ndarray, second: np.ndarray) -> dict[str, np.ndarray]:
+    """This library's biases from those of the input and the recurrent product, each `(G*H,)` in its order of gates.
+
+    They are added up, but for the second one of a GRU's candidate, which the reset gate multiplies.
+    """
+    if "b_hn" not in spec.layer_shapes(0):
+        return {"b": first + second}
+    cut = 2 * spec.hidden_size
+    return {"b": np.concatenate([first[:cut] + second[:cut], first[cut:]]), "b_hn": second[cut:]}
+
+
+def two_biases(spec: StackSpec, params: Mapping[str, np.ndarray], suffix: str) -> tuple[np.ndarray, np.ndarray]:
+    """The way back: the second bias is zero but for a GRU's candidate."""
+    first = params[f"b{suffix}"]
+    second = np.zeros_like(first)
+    if f"b_hn{suffix}" in params:
+        second[2 * spec.hidden_size :] = params[f"b_hn{suffix}"]
+    return first, second
 
 
 def refuse_options(spec: StackSpec, names: tuple[str, ...], target: str) -> None:

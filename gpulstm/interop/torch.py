@@ -22,7 +22,15 @@ from gpulstm.arrays import files
 from gpulstm.arrays.backend import Backend
 from gpulstm.engines.spec import CellName, StackSpec
 from gpulstm.errors import ConfigError, InteropError, ShapeError
-from gpulstm.interop.arrays import common_dtype, expect_shape, host, read_safetensors, refuse_options
+from gpulstm.interop.arrays import (
+    common_dtype,
+    expect_shape,
+    host,
+    one_bias,
+    read_safetensors,
+    refuse_options,
+    two_biases,
+)
 from gpulstm.model.network import Network, NetworkConfig
 from gpulstm.model.stack import Recurrent
 
@@ -299,13 +307,8 @@ def _stack_values(recurrent: Weights, spec: StackSpec) -> Weights:
         if spec.proj_size:
             values[f"W_p{suffix}"] = recurrent[f"weight_hr{suffix}"].T
         if spec.bias:
-            ih, hh = recurrent[f"bias_ih{suffix}"], recurrent[f"bias_hh{suffix}"]
-            if spec.cell == "gru":
-                cut = 2 * spec.hidden_size
-                values[f"b{suffix}"] = np.concatenate([ih[:cut] + hh[:cut], ih[cut:]])
-                values[f"b_hn{suffix}"] = hh[cut:]
-            else:
-                values[f"b{suffix}"] = ih + hh
+            biases = one_bias(spec, recurrent[f"bias_ih{suffix}"], recurrent[f"bias_hh{suffix}"])
+            values |= {f"{name}{suffix}": value for name, value in biases.items()}
     return values
 
 
@@ -346,10 +349,7 @@ def _state_dict(stack: Recurrent) -> Weights:
         values[f"weight_ih{suffix}"] = np.ascontiguousarray(params[f"W_x{suffix}"].T)
         values[f"weight_hh{suffix}"] = np.ascontiguousarray(params[f"W_h{suffix}"].T)
         if spec.bias:
-            second = np.zeros_like(params[f"b{suffix}"])
-            if spec.cell == "gru":
-                second[2 * spec.hidden_size :] = params[f"b_hn{suffix}"]
-            values[f"bias_ih{suffix}"], values[f"bias_hh{suffix}"] = params[f"b{suffix}"], second
+            values[f"bias_ih{suffix}"], values[f"bias_hh{suffix}"] = two_biases(spec, params, suffix)
         if spec.proj_size:
             values[f"weight_hr{suffix}"] = np.ascontiguousarray(params[f"W_p{suffix}"].T)
     return values

@@ -69,6 +69,9 @@ struct Variants {
     bool (*forward_double)(const VariantForward<double>&, int threads);
     bool (*backward_float)(const VariantBackward<float>&, int threads);
     bool (*backward_double)(const VariantBackward<double>&, int threads);
+    Stream<float>* (*stream_float)(const StreamCall<float>&,
+                                   const Variant<float>* options);  // as Engine's; of each layer
+    Stream<double>* (*stream_double)(const StreamCall<double>&, const Variant<double>* options);
 };
 
 }  // namespace gpulstm

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -44,13 +43,3 @@ def test_ours_and_a_linear_network_are_better_than_the_last_value() -> None:
     assert ours.value < forecasts.baselines(WAVES, monthly(), known)[1].value
     linear = forecasts.dlinear(WAVES, monthly(), known, context=24)
     assert linear.value < forecasts.baselines(WAVES, monthly(), known)[1].value
-
-
-def test_a_library_that_is_not_installed_is_left_out_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forecasts, "read", lambda task, folder: monthly())
-    known = forecasts.truth(monthly(), 12, 6)
-    reason = forecasts.peer(WAVES, monthly(), known, 0, "nixtla", sys.executable)
-    assert reason == "nixtla has no answer for waves: ModuleNotFoundError: No module named 'nixtla'"
-    reasons: list[str] = []
-    scores = forecasts.run([WAVES], None, [], peers=["nixtla"], skipped=reasons.append)
-    assert len(scores) == 2 and len(reasons) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from bench_cases import REFERENCE, TINY, peer, script
 
 from gpulstm.bench import cases, report, runner
-from gpulstm.bench.cases import Case, Contender
+from gpulstm.bench.cases import Case, Contender, Result
 from gpulstm.bench.runner import BenchError
 from gpulstm.errors import ConfigError
 
@@ -93,6 +94,29 @@ def test_a_contender_that_computes_something_else_is_not_timed(monkeypatch: pyte
     (result,) = runner.run("cpu", [TINY], [REFERENCE], rounds=1, seconds=0.001)
     assert result.wrong.startswith("it computes something else: y is ")
     assert result.seconds == []
+
+
+def test_memory_of_long_sequences() -> None:
+    """Small, but large enough that segments show: 40 MiB kept whole."""
+    who = [one for one in cases.contenders("long") if one.engine]
+    assert [one.name.split(", ")[1] for one in who] == ["whole", "sqrt"]
+    chosen = cases.cases("long", shapes=["1000,16,8,64,1"])
+    whole, segmented = runner.run("long", chosen, who, rounds=1, threads=1)
+    assert whole.reason == segmented.reason == ""
+    assert 20 < whole.mebibytes < 80 and segmented.mebibytes < whole.mebibytes / 2
+    assert "kept whole" in whole.plan and "segments of" in segmented.plan
+    results = [whole, segmented, Result(TINY, "x", "peer", reason="no")]
+    rows = json.loads(report.as_json("long", results))["results"]
+    assert rows[0]["mebibytes"] == pytest.approx(whole.mebibytes, rel=1e-3) and rows[2]["mebibytes"] is None
+
+
+def test_a_contender_whose_memory_cannot_be_measured_is_named(tmp_path: Path) -> None:
+    dying = script(tmp_path / "python", "exit 3")
+    who = [peer("PyTorch", path) for path in (dying, tmp_path / "nowhere")]
+    first, second = runner.run("long", cases.cases("long", shapes=["2,2,2,2,1"]), who, rounds=1)
+    assert first.reason == "its process ended with status 3" and math.isnan(first.mebibytes) and not first.wrong
+    assert "cannot be started: No such file" in second.reason
+    assert [case.steps for case in cases.cases("long")] == [250, 500, 1000, 2000, 4000, 8000, 16000]
 
 
 @pytest.mark.cuda

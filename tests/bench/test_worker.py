@@ -43,3 +43,13 @@ def test_results_are_compared_by_name_shape_and_norm() -> None:
     assert worker.difference({"y": np.array([3.0, 4.0])}, arrays) == (math.inf, "dx")
     assert worker.difference({"y": np.zeros((2, 1)), "dx": np.zeros(2)}, arrays) == (math.inf, "y")
     assert worker.difference({"y": np.array([3.0, math.nan]), "dx": np.zeros(2)}, arrays) == (math.inf, "y")
+
+
+def test_the_peak_is_that_of_the_call_alone() -> None:
+    """64 MiB that are touched and freed again show in the peak, and not in what the next measurement starts from."""
+    size = 64 << 20
+    first = worker.peak_of(lambda: np.ones(size, np.int8), rounds=2)
+    assert len(first["seconds"]) == 2 and min(first["seconds"]) > 0
+    assert size / 2 < first["peak"] - first["start"] < 4 * size
+    second = worker.peak_of(lambda: None, rounds=1)
+    assert second["peak"] - second["start"] < size / 2

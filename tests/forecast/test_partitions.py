@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from command_line import call
+from part_tables import table, written
 
 from gpulstm import Forecaster
 from gpulstm.errors import ConfigError, DataError
@@ -20,20 +20,9 @@ ROLES: dict[str, Any] = {"target": "y", "time": "t", "series": "id", "progress":
 SMALL: dict[str, Any] = {"horizon": 3, "context": 12, "hidden_size": 8, "num_layers": 1, "device": "cpu", "epochs": 2}
 
 
-def table(part: int, series: int = 3, rows: int = 60) -> pd.DataFrame:
-    rng = np.random.default_rng(part)
-    names = np.repeat([f"s{part}-{number}" for number in range(series)], rows)
-    times = np.tile(pd.date_range("2020-01-01", periods=rows), series)
-    values = 10 + np.sin(2 * np.pi * np.arange(rows) / 7)[None] * rng.uniform(1, 5, (series, 1))
-    return pd.DataFrame({"id": names, "t": times, "y": (values + rng.normal(0, 0.1, values.shape)).ravel()})
-
-
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("parts")
-    for part in range(6):
-        table(part).to_parquet(folder / f"{part}.parquet")
-    return folder
+    return written(tmp_path_factory.mktemp("parts"), 6)
 
 
 @pytest.fixture(scope="module")
@@ -53,17 +42,17 @@ def test_a_network_learns_from_parts(model: Forecaster, parts: Path, tmp_path: P
 def test_forecasts_of_parts_are_those_of_each(model: Forecaster, parts: Path) -> None:
     frame = model.predict(data=parts)
     assert frame.npartitions == 6  # type: ignore[attr-defined]
-    found = frame.compute(scheduler="synchronous")  # type: ignore[attr-defined]
+    result = frame.compute(scheduler="synchronous")  # type: ignore[attr-defined]
     expected = pd.concat([model.predict_frame(table(part)) for part in range(6)])
-    np.testing.assert_array_equal(found["q0.5"].to_numpy(), expected["q0.5"].to_numpy())
-    assert found["id"].tolist() == expected["id"].tolist()
+    np.testing.assert_array_equal(result["q0.5"].to_numpy(), expected["q0.5"].to_numpy())
+    assert result["id"].tolist() == expected["id"].tolist()
     np.testing.assert_array_equal(model.predict_frame(table(2), 2)["q0.5"].iloc[:2], expected["q0.5"].iloc[18:20])
 
 
 def test_backtests_of_parts_are_those_of_each(model: Forecaster, parts: Path) -> None:
-    found = model.backtest(parts, origins=2).compute(scheduler="synchronous")  # type: ignore[attr-defined]
+    result = model.backtest(parts, origins=2).compute(scheduler="synchronous")  # type: ignore[attr-defined]
     expected = pd.concat([model.backtest(table(part), origins=2).to_frame() for part in range(6)])
-    np.testing.assert_array_equal(found["q0.5"].to_numpy(), expected["q0.5"].to_numpy())
+    np.testing.assert_array_equal(result["q0.5"].to_numpy(), expected["q0.5"].to_numpy())
 
 
 def test_a_dask_frame_is_learned_from_as_its_files_are(model: Forecaster, parts: Path) -> None:
@@ -88,19 +77,6 @@ def test_a_series_in_two_parts_is_refused(tmp_path: Path) -> None:
         table(0).to_parquet(tmp_path / f"{part}.parquet")
     with pytest.raises(DataError, match="series 's0-0' is in part 1 and in one before it; a part has to hold whole"):
         Forecaster(**SMALL).fit(tmp_path, **ROLES)
-
-
-def test_the_command_line_trains_and_forecasts_parts(parts: Path, tmp_path: Path) -> None:
-    options = ["--target", "y", "--time", "t", "--series", "id", "--horizon", "3", "--context", "12"]
-    options += ["--hidden-size", "8", "--layers", "1", "--epochs", "1", "--device", "cpu"]
-    done = call("train", parts, *options, "--output", tmp_path / "model", "--quiet")
-    assert done.exit_code == 0, done.output
-    done = call("forecast", tmp_path / "model" / "model.safetensors", parts, "--output", tmp_path / "out")
-    assert done.exit_code == 0, done.output
-    found = pd.read_parquet(tmp_path / "out" / "forecast.parquet")
-    assert len(found) == 18 * 3 and found["id"].nunique() == 18
-    done = call("forecast", tmp_path / "model" / "model.safetensors", "--scheduler", "tcp://127.0.0.1:1")
-    assert done.exit_code == 2 and "--scheduler is for a table in parts" in done.output
 
 
 def _slow_and_deadly(frame: pd.DataFrame, flag: str) -> pd.DataFrame:
@@ -129,6 +105,6 @@ def test_a_worker_that_dies_changes_nothing(model: Forecaster, parts: Path, tmp_
         trained = Forecaster(**SMALL).fit(deadly, **ROLES)
         assert (tmp_path / "flag").exists()
         (tmp_path / "flag").unlink()
-        found = model.predict(data=deadly).compute()  # type: ignore[attr-defined]
-    np.testing.assert_array_equal(found["q0.5"].to_numpy(), expected["q0.5"].to_numpy())
+        result = model.predict(data=deadly).compute()  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(result["q0.5"].to_numpy(), expected["q0.5"].to_numpy())
     np.testing.assert_array_equal(trained.predict().median, model.predict().median)

@@ -175,9 +175,9 @@ def _stack(module: Any, given: Arguments) -> Iterator[None]:
 def _stream(module: Any, given: Arguments) -> Iterator[None]:
     cell, _, rows, inputs, hidden, row = _extents(given)
     weights = _weights(given, inputs, hidden, row)
-    kind = module.StreamFloat if given.ending == "float" else module.StreamDouble
+    make = module.StreamFloat if given.ending == "float" else module.StreamDouble
     sizes = given.number(rows), given.number(inputs), given.number(hidden)
-    stream = kind(given.number(cell), *sizes, *weights, given.number(2), given.number(given.choose(3)))
+    stream = make(given.number(cell), *sizes, *weights, given.number(2), given.number(given.choose(3)))
     for name in ("write", "read"):
         states = [given.array(len(weights[0]), rows, hidden), given.array(len(weights[0]), rows, hidden)]
         getattr(stream, name)(states[0], None if cell else states[1])
@@ -229,6 +229,17 @@ def _options(module: Any, given: Arguments) -> Iterator[None]:
         *((given.array(row), given.array(row), *of_memory[2:]) if normed else (None,) * 4),
         given.number(2),
     )
+    yield
+    options.zoneout(0.1, 0.1, None, None, 1, rows)
+    make = module.variant_stream_float if given.ending == "float" else module.variant_stream_double
+    layers = [options] * given.few(1)
+    stream = make(
+        *(layers, given.number(rows), given.number(inputs), [given.array(inputs, row)], [given.array(outputs, row)]),
+        *([given.array(row)] if given.choose(2) else [], [given.array(hidden)] if given.choose(2) else []),
+        given.number(2),
+    )
+    stream.write(given.array(1, rows, outputs), given.array(1, rows, hidden) if not cell else None)
+    stream.step(given.array(rows, inputs), given.array(rows, outputs))
 
 
 def _step(module: Any, given: Arguments) -> Iterator[None]:

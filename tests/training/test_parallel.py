@@ -18,12 +18,12 @@ from paths import TESTS
 from runs import Call, make, numbers, windows
 from thread_ranks import Ended, ThreadRanks, run_ranks
 
-from gpulstm.arrays import checkpoint, threads
+from gpulstm.arrays import threads
 from gpulstm.arrays.backend import NUMPY
 from gpulstm.arrays.devices import to_host
 from gpulstm.data.tbptt import Lanes
 from gpulstm.errors import ConfigError, DeviceError, GpulstmError, TrainingError
-from gpulstm.training.callbacks import Callback, CheckpointEvery, EarlyStopping, Run
+from gpulstm.training.callbacks import Callback, EarlyStopping, Run
 from gpulstm.training.launcher import launcher
 from gpulstm.training.parallel import SINGLE, MpiRanks, ranks_of, rows_of, settle
 from gpulstm.training.trainer import Trainer
@@ -112,52 +112,6 @@ def test_a_checkpoint_goes_on_with_another_number_of_ranks(
         assert trainer.history.best_epoch == whole.history.best_epoch
 
 
-def test_rank_0_alone_runs_callbacks_and_the_others_follow(tmp_path: Path) -> None:
-    heard: list[int] = []
-
-    class Listener(Callback):
-        def __init__(self, rank: int) -> None:
-            self.rank = rank
-
-        def on_epoch(self, run: Run, row: Any) -> None:
-            heard.append(self.rank)
-            if run.epoch == 2:
-                run.stop("by rank 0")
-
-    def work(ranks: ThreadRanks) -> Trainer:
-        path = tmp_path / f"{ranks.rank}.safetensors"
-        trainer = make(parallel=ranks, callbacks=[Listener(ranks.rank), CheckpointEvery(path, steps=2, epochs=1)])
-        trainer.fit(windows())
-        return trainer
-
-    trainers = run_ranks(2, work)
-    assert heard == [0, 0]
-    assert [trainer.history.stopped for trainer in trainers] == ["by rank 0"] * 2
-    assert [path.name for path in tmp_path.iterdir()] == ["0.safetensors"]
-    assert checkpoint.load(tmp_path / "0.safetensors")[1]["counters"]["epoch"] == 2
-
-
-def test_a_stop_on_one_rank_stops_all_after_the_same_step() -> None:
-    def work(ranks: ThreadRanks) -> Trainer:
-        trainer = make(parallel=ranks, callbacks=[])
-        if ranks.rank == 1:
-            trainer._steps.take = _then(trainer._steps.take, lambda: trainer.stop("interrupted"))  # type: ignore[method-assign]
-        trainer.fit(windows())
-        return trainer
-
-    trainers = run_ranks(2, work)
-    assert [trainer.history.stopped for trainer in trainers] == ["interrupted"] * 2
-    assert [trainer.step for trainer in trainers] == [1, 1]
-
-
-def _then(function: Callable[..., Any], after: Callable[[], None]) -> Callable[..., Any]:
-    def both(*args: Any) -> None:
-        function(*args)
-        after()
-
-    return both
-
-
 def test_a_value_that_is_not_finite_is_named_with_its_rank_by_all() -> None:
     data = windows()
     data.values[20] = np.inf
@@ -182,27 +136,6 @@ def test_what_fails_on_one_rank_ends_all() -> None:
     errors = run_ranks(2, work)
     assert all(isinstance(error, Ended) for error in errors)
     assert {str(error) for error in errors} == {"rank 0: OSError: [Errno 28] No space left on device"}
-
-
-@pytest.mark.parametrize(
-    ("options", "data", "names"),
-    [
-        ({"clip_norm": 0.25}, windows, "option clip_norm"),
-        ({"epochs": 3}, windows, "option epochs"),
-        ({}, lambda: windows(missing=True), "hash of the training data"),
-        ({"dtype": "float32"}, windows, "option dtype"),
-    ],
-)
-def test_ranks_that_differ_are_refused(options: dict[str, Any], data: Callable[[], Any], names: str) -> None:
-    def work(ranks: ThreadRanks) -> Any:
-        odd = ranks.rank == 2
-        trainer = make(**{**OPTIONS, **(options if odd else {})}, parallel=ranks)
-        return trainer.fit(data() if odd else windows(), windows())
-
-    errors = run_ranks(3, work)
-    assert {type(error) for error in errors} == {ConfigError}
-    assert {str(error) for error in errors} == {str(errors[0])}
-    assert str(errors[0]).startswith(f"rank 2 has another {names} than rank 0: ")
 
 
 def test_a_check_that_fails_on_one_rank_is_told_by_all() -> None:

@@ -17,16 +17,16 @@ import numpy as np
 from gpulstm.arrays import files
 from gpulstm.engines.spec import StackSpec
 from gpulstm.errors import ConfigError, InteropError
-from gpulstm.interop.arrays import refuse_options
+from gpulstm.interop.arrays import refuse_options, reorder, two_biases
 from gpulstm.interop.onnx import proto as proto
 from gpulstm.interop.onnx.graph import DTYPES
 from gpulstm.interop.onnx.net import from_onnx
+from gpulstm.interop.onnx.recurrent import GATES, PEEPHOLES
 from gpulstm.model.network import Network
 from gpulstm.model.stack import Recurrent
 
 OPSET, IR_VERSION = 17, 8  # of 2022: read by everything that is still in use
 _NOT_THERE = ("layer_norm", "proj_size", "zoneout")
-_GATES = {"lstm": "iofg", "gru": "zrn", "rnn": "h"}  # ONNX's order, in this library's letters
 _TYPES = {name: number for number, name in DTYPES.items()}
 _LARGEST = 2**31 - 1  # bytes of a protobuf message
 
@@ -195,26 +195,15 @@ def _attributes(spec: StackSpec) -> dict[str, Any]:
 
 def _layer_weights(spec: StackSpec, params: dict[str, np.ndarray], suffix: str) -> dict[str, np.ndarray]:
     """W (G*H, I), R (G*H, H), and where there are such B (2*G*H,) and P (3*H,), of one direction, in ONNX's order."""
-    size = spec.hidden_size
-
-    def gates(value: np.ndarray, names: Sequence[str], order: str) -> np.ndarray:
-        parts = dict(zip(names, np.split(value, len(names)), strict=True))
-        none = np.zeros((size, *value.shape[1:]), value.dtype)  # of coupled gates the forget gate's, which is not read
-        return np.concatenate([parts.get(gate, none) for gate in order])
-
-    order = _GATES[spec.cell]
+    names, order = spec.gate_names, GATES[spec.cell]  # of coupled gates the forget gate's part is not read
     weights = {
-        "W": gates(params[f"W_x{suffix}"].T, spec.gate_names, order),
-        "R": gates(params[f"W_h{suffix}"].T, spec.gate_names, order),
+        "W": reorder(params[f"W_x{suffix}"].T, names, order),
+        "R": reorder(params[f"W_h{suffix}"].T, names, order),
     }
     if spec.bias:
-        first = gates(params[f"b{suffix}"], spec.gate_names, order)
-        second = np.zeros_like(first)
-        if f"b_hn{suffix}" in params:
-            second[order.index("n") * size :] = params[f"b_hn{suffix}"]
-        weights["B"] = np.concatenate([first, second])
+        weights["B"] = np.concatenate([reorder(bias, names, order) for bias in two_biases(spec, params, suffix)])
     if spec.peepholes:
-        weights["P"] = gates(params[f"p{suffix}"], "io" if spec.coupled else "ifo", "iof")
+        weights["P"] = reorder(params[f"p{suffix}"], "io" if spec.coupled else "ifo", PEEPHOLES)
     return weights
 
 

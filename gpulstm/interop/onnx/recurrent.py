@@ -18,12 +18,13 @@ from gpulstm.arrays.backend import Array
 from gpulstm.engines import activations
 from gpulstm.engines.spec import CellName, StackSpec, State
 from gpulstm.errors import ConfigError, InteropError
+from gpulstm.interop.arrays import one_bias, reorder
 from gpulstm.interop.direction import Direction
 from gpulstm.interop.onnx.graph import Node
 from gpulstm.interop.onnx.operators import Context, operator
 
-_GATES = {"lstm": "iofg", "gru": "zrn", "rnn": "h"}  # ONNX's order, in this library's letters
-_PEEPHOLES = "iof"
+GATES = {"lstm": "iofg", "gru": "zrn", "rnn": "h"}  # ONNX's order, in this library's letters
+PEEPHOLES = "iof"
 _REVERSED = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}
 _COMMON = "activation_alpha activation_beta activations clip direction hidden_size layout"
 
@@ -56,7 +57,7 @@ class Layer:
     def __init__(self, node: Node, engine: str | None = None) -> None:
         self.node, self.engine = node, engine
         self.cell: CellName = {"LSTM": "lstm", "GRU": "gru", "RNN": "rnn"}[node.op]  # type: ignore[assignment]
-        self.gates = _GATES[self.cell]
+        self.gates = GATES[self.cell]
         direction = node.get("direction", "forward")
         if direction not in _REVERSED:
             raise InteropError(f"the {node} has direction {direction!r}, expected forward, reverse or bidirectional")
@@ -131,23 +132,11 @@ class Layer:
 
     def _values(self, spec: StackSpec, w: Any, r: Any, b: Any, p: Any) -> dict[str, np.ndarray]:
         """One direction's parameters, gates in this library's order and weights transposed."""
-        order = [self.gates.index(gate) for gate in spec.gate_names]
-
-        def rows(value: np.ndarray) -> np.ndarray:
-            parts = np.split(value, len(self.gates))
-            return np.concatenate([parts[index] for index in order])
-
-        values = {"W_x": rows(w).T, "W_h": rows(r).T}
+        values = {"W_x": reorder(w, self.gates, spec.gate_names).T, "W_h": reorder(r, self.gates, spec.gate_names).T}
         if b is not None:
-            first, second = (rows(part) for part in np.split(b, 2))
-            if "b_hn" in spec.layer_shapes(0):
-                cut = 2 * spec.hidden_size
-                values["b"], values["b_hn"] = np.concatenate([first[:cut] + second[:cut], first[cut:]]), second[cut:]
-            else:
-                values["b"] = first + second
+            values |= one_bias(spec, *(reorder(part, self.gates, spec.gate_names) for part in np.split(b, 2)))
         if p is not None:
-            thirds = dict(zip(_PEEPHOLES, np.split(p, 3), strict=True))
-            values["p"] = np.concatenate([thirds[gate] for gate in ("io" if spec.coupled else "ifo")])
+            values["p"] = reorder(p, PEEPHOLES, "io" if spec.coupled else "ifo")
         return values
 
     # -- a call ----------------------------------------------------------------------------------------------------
