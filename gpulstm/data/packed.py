@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import struct
 import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gpulstm.errors import DataError, missing_extra
+from gpulstm.errors import DataError, GpulstmError, missing_extra
 
 ROOM = 2**24
 RATIO = 30
@@ -36,17 +37,19 @@ def too_much(path: Path, what: str) -> DataError:
 
 
 @contextlib.contextmanager
-def _unpacking(path: Path) -> Iterator[None]:
+def unpacking(path: Path) -> Iterator[None]:
     """Say in one sentence what is wrong with a packed file."""
     import lzma
     import zlib
 
-    damage: tuple[type[Exception], ...] = (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
-    damage += (RuntimeError,)  # of zipfile: encrypted, or packed in a way that it does not know
+    damage: tuple[type[Exception], ...] = (EOFError, OSError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
+    damage += (RuntimeError, ValueError, struct.error)  # of zipfile: encrypted, packed in a way unknown, places outside
     if zstandard := sys.modules.get("zstandard"):
         damage += (zstandard.ZstdError,)
     try:
         yield
+    except GpulstmError:
+        raise
     except damage as error:
         raise DataError(f"{path.name} cannot be unpacked: {error}") from None
 
@@ -62,7 +65,7 @@ class _Bounded(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        with _unpacking(self._path):
+        with unpacking(self._path):
             count = int(self._stream.readinto(buffer))
         self._left -= count
         if self._left < 0:
@@ -84,7 +87,7 @@ def unpacked(path: Path) -> io.BufferedReader:
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         return open(path, "rb")
-    with _unpacking(path):
+    with unpacking(path):
         return io.BufferedReader(_Bounded(_stream(path, suffix), path), _BLOCK)
 
 
@@ -132,7 +135,7 @@ def check_workbook(path: Path) -> None:
     """
     if not zipfile.is_zipfile(path):
         return  # the old format of .xls, which packs nothing; or damaged, which its reader says
-    with _unpacking(path), zipfile.ZipFile(path) as archive:
+    with unpacking(path), zipfile.ZipFile(path) as archive:
         size = sum(entry.file_size for entry in archive.infolist())
         if size > most(path):
             raise too_much(path, f"{size}")

@@ -22,7 +22,7 @@ from gpulstm.data.cells import MISSING, number_of
 from gpulstm.data.csv_dialect import HEAD, Dialect, find_dialect, other_encoding
 from gpulstm.data.frames import SHOWN, Kinds, Source, columns_source, frame_source, mapping_source
 from gpulstm.data.options import TableOptions
-from gpulstm.errors import DataError, missing_extra, option
+from gpulstm.errors import DataError, GpulstmError, missing_extra, option
 
 CHUNK = 65_536  # rows of a text file that exist as pandas columns at one time
 _BATCH = 131_072  # rows of a Parquet file likewise
@@ -187,6 +187,9 @@ def _reading(label: str) -> Iterator[None]:
         raise DataError(f"{label} cannot be read: {error.strerror or error}") from None
 
 
+_OF_WORKBOOKS = ("xml", "openpyxl", "xlrd", "odf")
+
+
 def _workbook(path: Path, options: TableOptions) -> Source:
     import pandas as pd
 
@@ -195,18 +198,19 @@ def _workbook(path: Path, options: TableOptions) -> Source:
         sheet = int(sheet)
     engines = {".xls": "xlrd", ".ods": "odfpy"}
     packed.check_workbook(path)
+    what = f"{path.name} cannot be read as a workbook"
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), packed.unpacking(path), files.damaged(what, DataError):
             warnings.simplefilter("ignore")  # openpyxl's, of styles and forms that no table has
             raw = pd.read_excel(path, sheet_name=sheet, header=None, dtype=object)
+    except GpulstmError:
+        raise
     except ImportError:
         raise missing_extra(engines.get(path.suffix.lower(), "openpyxl"), f"reading {path.name}") from None
-    except (ArithmeticError, LookupError, OSError, ValueError) as error:
-        raise DataError(f"{path.name} cannot be read as a workbook: {str(error).splitlines()[0]}") from None
     except Exception as error:  # zipfile and XML libraries raise classes of their own for damaged workbooks
-        if type(error).__module__.split(".")[0] not in ("zipfile", "xml", "openpyxl", "xlrd", "odf"):
+        if not isinstance(error, OSError) and type(error).__module__.split(".")[0] not in _OF_WORKBOOKS:
             raise
-        raise DataError(f"{path.name} cannot be read as a workbook: {error}") from None
+        raise DataError(f"{what}: {error}") from None
     raw = raw.dropna(how="all").dropna(how="all", axis=1)
     if len(raw) < 2:
         raise DataError(f"{path.name} has no rows below the names of the columns")
@@ -243,7 +247,7 @@ def _parquet(path: Path) -> Source:
         check_size(1, rows, [file.metadata.row_group(at) for at in range(file.num_row_groups)])
         names, named, ranges = _columns_of_pandas(schema)
         first = next(file.iter_batches(batch_size=SHOWN), None)
-        if rows == 0 or first is None:
+        if rows < 1 or first is None:
             raise DataError(f"{path.name} has no rows")
         head = {position: _arrow_column(first.column(position)) for position in range(len(schema.names))}
         for level in ranges:

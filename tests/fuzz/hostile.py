@@ -362,6 +362,9 @@ def workbooks(folder: Path) -> Iterator[tuple[str, bytes]]:
     yield "no sheet", book(**{name: None})
     yield "no book", book(**{"xl/workbook.xml": None})
     yield "half a sheet", book(**{name: members[name][:400]})
+    packed = book()
+    at = packed.index(b"xl/theme/theme1.xml") + 60
+    yield "a theme that does not unpack", packed[:at] + bytes(200) + packed[at + 200 :]
 
 
 def parquets(folder: Path) -> Iterator[tuple[str, bytes]]:
@@ -397,6 +400,7 @@ def parquets(folder: Path) -> Iterator[tuple[str, bytes]]:
     footer = len(held) - 8 - struct.unpack("<I", held[-8:-4])[0]
     for end in (1, 8, footer, len(held) - 8, len(held) - 1):
         yield f"the first {end} bytes", held[:end]
+    yield "rows below zero", held[:footer] + held[footer:].replace(b"\x16\x3c", b"\x16\x3b")
     yield "a footer of 2 GiB", held[:-8] + struct.pack("<I", 2**31 - 1) + held[-4:]
 
 
