@@ -102,9 +102,8 @@ def test_load_writes_nothing_unless_all_fits() -> None:
 
 
 def test_more_numbers_than_any_machine_holds_are_refused() -> None:
-    for units in (10**20, 10**500):
-        with pytest.raises(ConfigError, match=r"more than 72057594037927936 parameters, which no machine holds"):
-            LSTM(1, units, device="cpu")
+    with pytest.raises(ConfigError, match=r"more than 72057594037927936 parameters, which no machine holds"):
+        LSTM(1, 2**40, device="cpu")
 
 
 def test_names_are_fixed() -> None:
