@@ -71,7 +71,9 @@ def test_numbers_keep_their_bounds() -> None:
 
 def test_whole_numbers_and_flags() -> None:
     assert validate.count("size", np.int32(3)) == 3 and type(validate.count("size", np.int32(3))) is int
-    assert validate.count("seed", 0, at_least=0) == 0
+    assert validate.seed(0) == 0 and validate.seed(2**100) == 2**100
+    with pytest.raises(ConfigError, match="size is a number of 64 bits, expected at most 9007199254740992"):
+        validate.count("size", 2**63)
     assert validate.flag("on", True) is True
     for value in (0, 1.0, True, "3", None):
         with pytest.raises(ConfigError, match=r"size is .*, expected a whole number of at least 1"):
