@@ -20,8 +20,8 @@ class Compilations:
         what: the end of the line that is shown: "compiling ... for `what`".
     """
 
-    def __init__(self, what: str) -> None:
-        self._what = what
+    def __init__(self, card: str) -> None:
+        self._what = card
         self._results: dict[Hashable, Future[Any]] = {}
         self._lock = threading.Lock()
         self._helper: ThreadPoolExecutor | None = None
