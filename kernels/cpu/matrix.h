@@ -138,22 +138,37 @@ static void add_outer(const OuterRoom<R>& room, int thread, int threads, long k0
     }
 }
 
+// N registers of `add_columns` from register j on: a row is read in whole cache lines, and b(k) asked once for all.
+template <typename R, int N, typename B>
+static void add_some_columns(long j, long k0, long depth, const R* d, long d_row, B b, const Columns<R>& columns,
+                             R* out) {
+    typedef Vec<R> V;
+    constexpr long L = V::LANES;
+    typename Raw<R>::V total[N] = {};
+    for (long k = k0; k < k0 + depth; ++k) {
+        const R *row = d + k * d_row + j * L, *other = b(k);
+        for (int n = 0; n < N; ++n) {
+            const auto value = V::load(row + n * L).v;
+            total[n] += other ? value * V::load(other + (j + n) * L).v : value;
+        }
+    }
+    for (int n = 0; n < N; ++n) {
+        const long left = columns.left(j + n);
+        if (left <= 0) continue;
+        R* to = out + columns.at(j + n);
+        (V::load(to, left) + V(total[n])).store(to, left);
+    }
+}
+
 // out [columns] += sum over rows k of d[k][columns] times b(k)[columns], or of d alone where b gives null.
 template <typename R, typename B>
 static void add_columns(int thread, int threads, long k0, long depth, const R* d, long d_row, B b,
                         const Columns<R>& columns, R* out) {
-    typedef Vec<R> V;
-    constexpr long L = V::LANES;
-    for (long j = share(columns.registers, threads, thread); j < share(columns.registers, threads, thread + 1); ++j) {
-        V total(R(0));
-        for (long k = k0; k < k0 + depth; ++k) {
-            const R* other = b(k);
-            const V value = V::load(d + k * d_row + j * L);
-            total = total + (other ? value * V::load(other + j * L) : value);
-        }
-        const long left = columns.left(j);
-        if (left > 0) (V::load(out + columns.at(j), left) + total).store(out + columns.at(j), left);
-    }
+    long j = share(columns.registers, threads, thread);
+    const long stop = share(columns.registers, threads, thread + 1);
+    for (; j + 8 <= stop; j += 8) add_some_columns<R, 8>(j, k0, depth, d, d_row, b, columns, out);
+    for (; j + 2 <= stop; j += 2) add_some_columns<R, 2>(j, k0, depth, d, d_row, b, columns, out);
+    for (; j < stop; ++j) add_some_columns<R, 1>(j, k0, depth, d, d_row, b, columns, out);
 }
 
 }  // namespace GPULSTM_ISA
