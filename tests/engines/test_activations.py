@@ -64,7 +64,7 @@ def test_a_network_config_survives_json() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("named", "message"),
     [
         (("Tanh",), "activations has 1 entries, expected 3 for the LSTM, or none"),
         (("Sigmoid", "Tanh", "Gelu"), "activation is 'Gelu', expected one of Sigmoid"),

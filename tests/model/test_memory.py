@@ -105,7 +105,7 @@ STEPS_OF_LAYERS = [
 
 @pytest.mark.parametrize("isa", ["amx", pytest.param("avx512", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
-    "what",
+    "stack",
     [pytest.param(case, marks=[pytest.mark.slow] if case[2] else [], id=str(case)) for case in STEPS_OF_LAYERS],
 )
 def test_what_a_native_training_step_takes_of_the_machine(stack: Any, isa: str) -> None:

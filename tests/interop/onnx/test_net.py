@@ -46,7 +46,7 @@ def test_sources(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "outputs", "error", "message"),
+    ("inputs", "outputs", "error", "message"),
     [
         ([], None, ShapeError, "input 'x' is missing; there are: x, h_0"),
         (X, None, ShapeError, "inputs is a ndarray, expected a list or a dict of arrays"),
