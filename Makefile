@@ -19,6 +19,9 @@ KERNELS := $(wildcard kernels/*/*)
 # wait for one another are 15 times slower as soon as something else wants a core.  Results differ in rounding only.
 demo docs test-cpu test-cuda test-peers: export OPENBLAS_NUM_THREADS ?= 1
 
+# Byte code is kept even where the caller asked for none: tests start hundreds of processes, and each would compile all it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 # CuPy: with the toolkit libraries (about 2.5 GB) where there is a GPU; the wheel alone (about 100 MB) where the simulator
 # can run it: x86-64 Linux with g++ 12 or later; none elsewhere.
 GPU := $(shell nvidia-smi -L 2>/dev/null | grep -c GPU)
@@ -179,10 +182,11 @@ docs: $(VENV)/.test
 	@$(PY) tools/check_links.py
 
 # The documentation site, complete without a network, in build/site; `make test-site` looks at it with Debian's chromium.
+# Nothing of the native engine is needed for it, so nothing is compiled.
 .venv-site/.done: pyproject.toml
 	@echo "== the site's tools in .venv-site"
 	@$(PYTHON) -m venv .venv-site
-	@.venv-site/bin/python -m pip install -q --disable-pip-version-check -e '.[site]'
+	@.venv-site/bin/python -m pip install -q --disable-pip-version-check -C wheel.cmake=false -C wheel.py-api=py3 -e '.[site]'
 	@touch $@
 
 site: .venv-site/.done
@@ -277,7 +281,8 @@ build: $(VENV)/.dev
 	@$(PY) -m build --outdir dist .
 
 # Wheels for Linux, tested in an empty environment without a compiler, for all PYTHONS that are here.
-PYTHONS ?= $(shell for minor in 10 11 12 13 14; do python3.$$minor --version >/dev/null 2>&1 && echo python3.$$minor; done)
+PYTHONS ?= $(shell for minor in 10 11 12 13 14; do for python in python3.$$minor $$HOME/.pyenv/versions/3.$$minor.*/bin/python3; do \
+  if $$python --version >/dev/null 2>&1; then echo $$python; break; fi; done; done)
 wheel:
 	@tools/wheel.sh dist $(PYTHONS)
 

@@ -130,7 +130,7 @@ class StackFloat:
 class StackDouble(StackFloat): ...
 
 class StreamFloat:
-    """Packed weights and the state of a stack, one step a call."""
+    """Packed weights and the state of a stack, one step a call; P is H without a projection."""
 
     def __init__(
         self,
@@ -147,15 +147,30 @@ class StreamFloat:
         /,
     ) -> None: ...
     def step(self, x: Array, y: Array, /) -> None:
-        """x (B, I) -> y (B, H)."""
+        """x (B, I) -> y (B, P)."""
 
     def read(self, h: Array, c: Array | None, /) -> None:
-        """Writes the state to h and c, each (L, B, H)."""
+        """Writes the state to h (L, B, P) and c (L, B, H)."""
 
     def write(self, h: Array, c: Array | None, /) -> None:
         """Takes the state from h and c."""
 
 class StreamDouble(StreamFloat): ...
+
+def variant_stream_float(
+    options: list[Any],
+    batch: int,
+    inputs: int,
+    w_x: list[Array],
+    w_h: list[Array],
+    b: list[Array],
+    b_hn: list[Array],
+    threads: int,
+    /,
+) -> StreamFloat:
+    """A stream of layers with options, a `VariantFloat` each; its state is to be written."""
+
+def variant_stream_double(*args: Any) -> StreamDouble: ...
 
 # -- flat buffers, for `gpulstm.optimizers` and `gpulstm.losses`; arrays that do not fit are refused, not converted
 def step_float(

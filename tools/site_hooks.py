@@ -22,8 +22,14 @@ import gallery  # noqa: E402 - next to this file
 REFERENCE = {
     "layers": (
         "Layers and networks",
-        ["gpulstm.LSTM", "gpulstm.GRU", "gpulstm.RNN", "gpulstm.Dense", "gpulstm.model.Network"]
-        + ["gpulstm.model.NetworkConfig", "gpulstm.engines.spec", "gpulstm.arrays.devices", "gpulstm.arrays.threads"],
+        ["gpulstm.LSTM", "gpulstm.GRU", "gpulstm.RNN", "gpulstm.model.Recurrent", "gpulstm.Dense", "gpulstm.Embedding"]
+        + [
+            "gpulstm.model.Network",
+            "gpulstm.model.NetworkConfig",
+            "gpulstm.engines.spec",
+            "gpulstm.arrays.devices",
+            "gpulstm.arrays.threads",
+        ],
     ),
     "forecast": (
         "Forecasting",
@@ -36,9 +42,14 @@ REFERENCE = {
     ),
     "data": (
         "Data",
-        ["gpulstm.data.load_series", "gpulstm.data.SeriesSet", "gpulstm.data.WindowSet", "gpulstm.data.Lanes"],
+        [
+            "gpulstm.data.load_series",
+            "gpulstm.data.SeriesSet",
+            "gpulstm.data.windows.WindowSet",
+            "gpulstm.data.tbptt.Lanes",
+        ],
     ),
-    "plots": ("Pictures", ["gpulstm.plots.figures"]),
+    "plots": ("Pictures", ["gpulstm.plots.figures", "gpulstm.plots.style"]),
     "interop": ("Other libraries", ["gpulstm.interop"]),
     "errors": ("Errors", ["gpulstm.errors"]),
 }

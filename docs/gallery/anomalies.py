@@ -11,7 +11,7 @@ import pandas as pd
 
 import gpulstm as gl
 from gpulstm import datasets
-from gpulstm.plots import figures
+from gpulstm.plots import style
 
 table = pd.read_csv(datasets.path("seattle_weather"))
 faulty = table.copy()
@@ -38,12 +38,13 @@ for at in odd[np.argsort(-score[odd])][:6]:
 assert set(broken) <= {str(day[at]) for at in odd}
 
 # %%
-plt.rcParams.update(figures.STYLE)
+plt.rcParams.update(style.STYLE)
 figure, axes = plt.subplots(figsize=(10, 4.5))
-axes.fill_between(day, low, high, color=figures.BLUE, alpha=0.25, linewidth=0, label="98 % interval, a day ahead")
-axes.plot(day, value, color=figures.BLACK, linewidth=0.9, label="observed")
-axes.plot(day[odd], value[odd], "o", color=figures.VERMILION, label="outside")
+axes.fill_between(day, low, high, color=style.BLUE, alpha=0.18, linewidth=0, label="98 % interval, a day ahead")
+axes.plot(day, value, color=style.BLACK, linewidth=0.9, label="observed")
+axes.plot(day[odd], value[odd], "o", color=style.VERMILION, label="outside")
 axes.set_ylabel("highest temperature (°C)")
-axes.set_title("Seattle in 2015, with three faults put in")
-axes.legend(ncols=3)
+figure.suptitle("Seattle in 2015, with three faults put in", x=0.01, ha="left")
+style.time_axis(axes, day)
+style.legend_above(axes)
 figure.savefig("anomalies.png")

@@ -15,7 +15,7 @@ import numpy as np
 import gpulstm as gl
 from gpulstm.losses import SoftmaxCrossEntropy
 from gpulstm.optimizers import AdamW, clip_scale
-from gpulstm.plots import figures
+from gpulstm.plots import style
 
 text = "".join(character for character in "\n".join(topics.values()) if character.isascii())[:300_000]
 alphabet = sorted(set(text))
@@ -57,9 +57,9 @@ for place in range(300):
 print(written)
 
 # %%
-plt.rcParams.update(figures.STYLE)
+plt.rcParams.update(style.STYLE)
 figure, axes = plt.subplots(figsize=(8, 4))
-axes.plot(bits, color=figures.BLUE)
+axes.plot(bits, color=style.BLUE)
 axes.set(xlabel="step", ylabel="bits a character", title="Learning to spell", ylim=(0, None))
 figure.savefig("characters.png")
 assert np.mean(bits[-20:]) < 0.6 * bits[0]

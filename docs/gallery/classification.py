@@ -14,7 +14,7 @@ from sklearn.model_selection import train_test_split
 import gpulstm as gl
 from gpulstm.losses import SoftmaxCrossEntropy
 from gpulstm.optimizers import AdamW
-from gpulstm.plots import figures
+from gpulstm.plots import style
 
 images, labels = load_digits(return_X_y=True)
 sequences = (images.reshape(-1, 8, 8) / 16).astype("float32").transpose(1, 0, 2)  # (time, batch, features)
@@ -49,11 +49,11 @@ print(f"{100 * (told == labels[test]).mean():.1f} % of {len(test)} pictures that
 states, _ = lstm(sequences[:, test])
 right = [100 * (head(state).argmax(-1) == labels[test]).mean() for state in states]
 
-plt.rcParams.update(figures.STYLE)
+plt.rcParams.update(style.STYLE)
 figure, (left, middle) = plt.subplots(1, 2, figsize=(10, 4))
-left.plot(losses, color=figures.BLUE)
+left.plot(losses, color=style.BLUE)
 left.set(xlabel="step", ylabel="cross-entropy (nats)", title="Training")
-middle.plot(range(1, 9), right, color=figures.BLUE, marker="o")
+middle.plot(range(1, 9), right, color=style.BLUE, marker="o")
 middle.set(xlabel="lines read", ylabel="told right (%)", title="Digits told after so many lines", ylim=(0, 105))
 figure.savefig("classification.png")
 assert right[-1] > 90

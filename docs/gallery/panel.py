@@ -11,7 +11,7 @@ import numpy as np
 import plotly.data
 
 import gpulstm as gl
-from gpulstm.plots import figures
+from gpulstm.plots import style
 
 table = plotly.data.gapminder()[["country", "continent", "year", "lifeExp"]]
 forecaster = gl.Forecaster(horizon=2, test=2, device="cpu", seed=0)
@@ -33,15 +33,15 @@ print("least foreseen:", ", ".join(f"{name} ({errors[name]:.1f} years)" for name
 
 # %%
 chosen = ["Brazil", "Egypt", "Japan", *worst]
-plt.rcParams.update(figures.STYLE)
+plt.rcParams.update(style.STYLE)
 figure, grid = plt.subplots(2, 3, figsize=(10, 5.4), sharex=True, sharey=True)
 for axes, name in zip(grid.flat, chosen, strict=True):
     row = result.names.index(name)
     own = table[table["country"] == name]
-    axes.plot(own["year"], own["lifeExp"], color=figures.BLACK, marker="o", markersize=3, label="observed")
+    axes.plot(own["year"], own["lifeExp"], color=style.BLACK, marker="o", markersize=3, label="observed")
     low, middle, high = np.moveaxis(result.quantiles[row, :, 0], -1, 0)
-    axes.fill_between(result.index[row], low, high, color=figures.BLUE, alpha=0.25, linewidth=0, label="80 % interval")
-    axes.plot(result.index[row], middle, color=figures.BLUE, linewidth=2, label="median")
+    axes.fill_between(result.index[row], low, high, color=style.BLUE, alpha=0.18, linewidth=0, label="80 % interval")
+    axes.plot(result.index[row], middle, color=style.BLUE, linewidth=2, label="median")
     axes.set_title(name)
 grid[0, 0].set_ylabel("life expectancy (years)")
 grid[1, 0].set_ylabel("life expectancy (years)")

@@ -46,9 +46,9 @@ assert bool(cupy.isfinite(grads.flat).all())
 # %%
 import matplotlib.pyplot as plt  # noqa: E402 - the picture, from the host
 
-from gpulstm.plots import figures  # noqa: E402
+from gpulstm.plots import style  # noqa: E402
 
-plt.rcParams.update(figures.STYLE)
+plt.rcParams.update(style.STYLE)
 figure, axes = plt.subplots(figsize=(8, 3.6))
 picture = axes.imshow(np.abs(cupy.asnumpy(dx)[:, :, 0].T), aspect="auto", cmap="cividis")
 axes.grid(visible=False)

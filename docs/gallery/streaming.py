@@ -11,9 +11,10 @@ import pandas as pd
 
 import gpulstm as gl
 from gpulstm import datasets
-from gpulstm.plots import figures
+from gpulstm.plots import style
 
-weather = pd.read_csv(datasets.path("seattle_weather"))[["temp_max", "temp_min", "wind"]].to_numpy("float32")
+table = pd.read_csv(datasets.path("seattle_weather"), parse_dates=["date"])
+day, weather = table["date"].to_numpy(), table[["temp_max", "temp_min", "wind"]].to_numpy("float32")
 rows = ((weather - weather.mean(0)) / weather.std(0))[:, None]  # (time, 1, features)
 
 lstm = gl.LSTM(3, 64, num_layers=2, device="cpu", seed=0)
@@ -41,14 +42,15 @@ forecaster = gl.Forecaster(horizon=7, members=("simple", "ridge"), device="cpu")
 live = forecaster.stream()
 tomorrow = [float(live.update(row).mean[0, 0, 0]) for row in weather[-60:, :1]]
 
-plt.rcParams.update(figures.STYLE)
+plt.rcParams.update(style.STYLE)
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4))
-for unit, color in zip((0, 20, 40), figures.CYCLE, strict=False):
-    left.plot(outputs[-365:, 0, unit], color=color, label=f"unit {unit}")
-left.set(xlabel="day", ylabel="output", title="The last year, step by step")
-left.legend(ncols=3)
-right.plot(range(1, 61), weather[-60:, 0], color=figures.BLACK, label="observed")
-right.plot(range(2, 62), tomorrow, color=figures.BLUE, label="forecast the day before")
-right.set(xlabel="day", ylabel="highest temperature (°C)", title="Two months, streamed")
-right.legend()
+for unit, color in zip((0, 20, 40), style.CYCLE, strict=False):
+    left.plot(day[-365:], outputs[-365:, 0, unit], color=color, label=f"unit {unit}")
+left.set(ylabel="output", title="The last year, step by step\n")
+right.plot(day[-60:], weather[-60:, 0], color=style.BLACK, label="observed")
+right.plot(day[-60:] + np.timedelta64(1, "D"), tomorrow, color=style.BLUE, label="forecast the day before")
+right.set(ylabel="highest temperature (°C)", title="Two months, streamed\n")
+for axes, shown in ((left, day[-365:]), (right, day[-60:])):
+    style.time_axis(axes, shown)
+    style.legend_above(axes)
 figure.savefig("streaming.png")

@@ -10,6 +10,7 @@ import pandas as pd
 
 import gpulstm as gl
 from gpulstm import datasets
+from gpulstm.plots import style
 
 table = pd.read_csv(datasets.path("seattle_weather"))
 past, ahead = table.iloc[:-14], table.iloc[-14:]
@@ -29,6 +30,6 @@ for name, forecaster in {"past alone": without, "nights and rain known": informe
 forecast = informed.predict(future=ahead[["date", *known]])
 series = informed.read(past)
 axes = forecast.plot(series, title="Highest temperature in Seattle, two weeks ahead", label="temperature (°C)")
-axes.plot(pd.to_datetime(ahead["date"]), ahead["temp_max"], color="#202020", linestyle=":", label="what came")
-axes.legend()
+axes.plot(pd.to_datetime(ahead["date"]), ahead["temp_max"], color=style.BLACK, linestyle=":", label="what came")
+style.legend_above(axes)
 axes.figure.savefig("weather.png")

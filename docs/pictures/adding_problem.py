@@ -87,10 +87,11 @@ def draw(losses: Mapping[str, np.ndarray], folder: Path = FOLDER) -> Path:
     for (cell, values), color, dash in zip(losses.items(), (BLUE, ORANGE), ("-", "--"), strict=True):
         means = values.reshape(-1, 20).mean(axis=1)
         axes.semilogy(20 * np.arange(1, len(means) + 1), means, dash, color=color, label=cell.upper(), lw=2)
-    axes.axhline(BASELINE, color=BLACK, lw=0.8, ls=":")
-    axes.annotate("always answering 1: 1/6", (0.99, BASELINE * 1.1), xycoords=("axes fraction", "data"), ha="right")
-    axes.set(xlabel="training step", ylabel="mean squared error", xlim=(0, None))
-    axes.set_title("The adding problem over 100 steps", loc="left")
+    axes.axhline(BASELINE, color=BLACK, lw=1, ls=":", label="always answering 1")
+    axes.set(xlabel="training step", ylabel="mean squared error", xlim=(0, None), ylim=(5e-4, 0.5))
+    ticks = (0.001, 0.01, 0.1)
+    axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.set_title("The adding problem over 100 steps")
     axes.legend(loc="lower left")
     return save(figure, "adding_problem.png", folder)
 

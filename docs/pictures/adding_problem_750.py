@@ -88,9 +88,12 @@ def draw(curves: Mapping[str, Curve], folder: Path = FOLDER) -> Path:
     figure, axes = plt.subplots(figsize=(7, 3.2))
     for (name, curve), color, dash in zip(curves.items(), (ORANGE, BLUE), ("--", "-"), strict=True):
         steps, _, losses = zip(*curve, strict=True)
-        axes.plot(steps, losses, dash, color=color, label=f"{name}, {curve[-1][1] / 60:.0f} minutes")
-    axes.axhline(BASELINE, color=BLACK, linewidth=1, linestyle=":", label="always answering 1")
-    axes.set(xlabel=f"training step ({SETTING.batch} sequences of 750)", ylabel="mean squared error", ylim=(0, None))
+        axes.plot(steps, losses, dash, color=color, lw=1.5, label=f"{name}, {curve[-1][1] / 60:.0f} minutes")
+    axes.axhline(BASELINE, color=BLACK, lw=1, ls=":", label="always answering 1")
+    axes.set(
+        xlabel=f"training step ({SETTING.batch} sequences)", ylabel="mean squared error", xlim=(0, None), ylim=(0, 0.4)
+    )
+    axes.set_title("The adding problem over 750 steps")
     axes.legend()
     return save(figure, "adding_problem_750.png", folder)
 

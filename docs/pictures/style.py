@@ -9,7 +9,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from gpulstm.plots.figures import BLACK, BLUE, GRAY, GREEN, ORANGE, PURPLE, SKY, STYLE, VERMILION
+from gpulstm.plots.style import BLACK, BLUE, GRAY, GREEN, ORANGE, PURPLE, SKY, STYLE, VERMILION
 
 __all__ = [
     "BLACK",

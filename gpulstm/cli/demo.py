@@ -117,7 +117,7 @@ def run(
 
 @polite
 def demo(
-    epochs: Annotated[int, typer.Option(help="Judged stretches of each network's run; 0 lets the data decide.")] = 0,
+    epochs: Annotated[int, typer.Option(help="Epochs of each network, at most; 0 lets the data decide.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     seed: Annotated[int, typer.Option(help="Of weights and order of the data.")] = 0,
     output: Annotated[Path, typer.Option(help="Folder for the model, tables and pictures.")] = Path("runs/demo"),

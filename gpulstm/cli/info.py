@@ -54,8 +54,8 @@ def info(
 
     Example: gpulstm info --cell lstm --shape 100,32,8,64,2
     """
-    facts = machine_facts()
     plans = plans_for(cell, shape, device, dtype, bidirectional) if shape else []
+    facts = machine_facts()
     if as_json:
         print(json.dumps({**facts, "plans": plans}, indent=1))
         return
@@ -129,5 +129,8 @@ def _plan(layer: Recurrent, steps: int, batch: int, training: bool) -> str:
 def _installed(module: str) -> str:
     if importlib.util.find_spec(module) is None:
         return "not installed"
-    names = importlib.metadata.packages_distributions().get(module, [module])
-    return f"{names[0]} {importlib.metadata.version(names[0])}"
+    try:
+        return f"{module} {importlib.metadata.version(module)}"
+    except importlib.metadata.PackageNotFoundError:  # another name than the module's: cupy of cupy-cuda12x
+        (name, *_) = importlib.metadata.packages_distributions().get(module, [module])  # reads what every package has
+        return f"{name} {importlib.metadata.version(name)}"

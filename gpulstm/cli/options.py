@@ -34,7 +34,11 @@ Command = TypeVar("Command", bound=Callable[..., None])
 
 
 class PlainCommand(TyperCommand):
-    """A command whose help shows no type behind a flag."""
+    """A command whose help shows no type behind a flag, and whose lines are as long as the terminal is wide."""
+
+    def __init__(self, *arguments: Any, help: str | None = None, **named: Any) -> None:
+        paragraphs = inspect.cleandoc(help or "").split("\n\n")
+        super().__init__(*arguments, help="\n\n".join(" ".join(text.split()) for text in paragraphs), **named)
 
     def get_params(self, ctx: Any) -> list[Any]:
         """The parameters in their order."""

@@ -27,6 +27,7 @@ from gpulstm.engines.cpu_variant import (
     CELLS,
     OPTIONS,
     is_plain,
+    options_of_all,
     refuse_without_slope,
     variant_of_zeros,
     with_zoneout,
@@ -233,65 +234,33 @@ def _layer_by_layer(
     return x, np.stack(hs), np.stack(cs) if spec.has_memory else None
 
 
-class LayeredStream:
-    """A stack with options, its state kept; one native call a layer and step, the weights packed in each."""
-
-    def __init__(self, spec: StackSpec, params: Mapping[str, Array], batch: int) -> None:
-        self.spec, self.params, self.batch = spec, params, batch
-        self.reset()
-
-    def reset(self) -> None:
-        """The weights as they are now, and the state of zeros."""
-        spec, batch = self.spec, self.batch
-        self._held = {name: np.array(self.params[name]) for name in spec.shapes()}
-        self._h = np.zeros((spec.num_layers, batch, spec.state_size), spec.dtype)
-        self._c = np.zeros((spec.num_layers, batch, spec.hidden_size), spec.dtype) if spec.has_memory else None
-
-    def __call__(self, x: Array, out: Array | None) -> Array:
-        """One step: x `(B, I)` -> y `(B, P)`."""
-        y, self._h, self._c = _layer_by_layer(self.spec, self._held, x[None], self._h, self._c, None)
-        if out is None:
-            return y[0]
-        out[...] = y[0]
-        return out
-
-    def __str__(self) -> str:
-        return "one native call a layer and step"
-
-    @property
-    def state(self) -> Any:
-        """(h, c) for the LSTM, h for GRU and RNN, layers first; copies."""
-        return self._h.copy() if self._c is None else (self._h.copy(), self._c.copy())
-
-    @state.setter
-    def state(self, state: Any) -> None:
-        h, c = state if self._c is not None else (state, None)
-        self._h, self._c = np.array(h), None if c is None else np.array(c)
-
-
 class PackedStream:
     """A stack whose weights are packed and whose state is kept, one time step a call; made by `stream`."""
 
     def __init__(self, spec: StackSpec, params: Mapping[str, Array], batch: int, quantize: str | None) -> None:
         self.spec, self.params, self.batch, self.quantize = spec, params, batch, quantize
-        self._output, self._dtype = (batch, spec.hidden_size), np.dtype(spec.dtype)
-        self._states = (spec.num_layers, batch, spec.hidden_size)
-        self._has_c = spec.has_memory
+        self._dtype, self._output = np.dtype(spec.dtype), (batch, spec.state_size)
+        self._h_shape = (spec.num_layers, batch, spec.state_size)
+        self._c_shape = (spec.num_layers, batch, spec.hidden_size) if spec.has_memory else None
         self.reset()
 
     def reset(self) -> None:
         """The weights as they are now, and the state of zeros."""
-        native, spec = _module(), self.spec
-        kind = native.StreamDouble if spec.dtype == "float64" else native.StreamFloat
-        sizes = (self.batch, spec.input_size, spec.hidden_size)
-        self._stream = kind(
-            _cell(spec), *sizes, *_weights_of_all(spec, self.params), get_num_threads(), _precision(self.quantize)
-        )
-        zeros = np.zeros(self._states, self._dtype)
-        self._stream.write(zeros, zeros if self._has_c else None)
+        native, spec, double, threads = _module(), self.spec, self._dtype == np.float64, get_num_threads()
+        weights = _weights_of_all(spec, self.params)
+        if is_plain(spec):
+            make = native.StreamDouble if double else native.StreamFloat
+            sizes = (self.batch, spec.input_size, spec.hidden_size)
+            self._stream = make(_cell(spec), *sizes, *weights, threads, _precision(self.quantize))
+        else:
+            make = native.variant_stream_double if double else native.variant_stream_float
+            options = options_of_all(native, spec, self.params, self.batch)
+            self._stream = make(options, self.batch, spec.input_size, *weights, threads)
+        c = None if self._c_shape is None else np.zeros(self._c_shape, self._dtype)
+        self._stream.write(np.zeros(self._h_shape, self._dtype), c)
 
     def __call__(self, x: Array, out: Array | None) -> Array:
-        """One step: x `(B, I)` -> y `(B, H)`."""
+        """One step: x `(B, I)` -> y `(B, H)`, `(B, P)` with a projection."""
         if out is None:
             out = np.empty(self._output, self._dtype)
         elif np.may_share_memory(x, out):
@@ -309,15 +278,15 @@ class PackedStream:
 
     @property
     def state(self) -> Any:
-        """(h, c) for the LSTM, h for GRU and RNN, each `(L, B, H)`; copies."""
-        h = np.empty(self._states, self._dtype)
-        c = np.empty_like(h) if self._has_c else None
+        """(h, c) for the LSTM, h for GRU and RNN, each `(L, B, H)`, h `(L, B, P)` with a projection; copies."""
+        h = np.empty(self._h_shape, self._dtype)
+        c = None if self._c_shape is None else np.empty(self._c_shape, self._dtype)
         self._stream.read(h, c)
-        return (h, c) if self._has_c else h
+        return h if c is None else (h, c)
 
     @state.setter
     def state(self, state: Any) -> None:
-        h, c = state if self._has_c else (state, None)
+        h, c = (state, None) if self._c_shape is None else state
         self._stream.write(np.ascontiguousarray(h), _contiguous(c))
 
 
@@ -326,11 +295,9 @@ def infer(plan: Plan, params: ParamDict) -> Whole:
     return Whole(plan.call.spec, params, _precision(plan.call.quantize))
 
 
-def stream(plan: Plan, params: ParamDict) -> PackedStream | LayeredStream:
+def stream(plan: Plan, params: ParamDict) -> PackedStream:
     """A stack of one direction, step by step; see `Engine.stream`."""
     call = plan.call
-    if not is_plain(call.spec):
-        return LayeredStream(call.spec, params, call.batch)
     return PackedStream(call.spec, params, call.batch, call.quantize)
 
 

@@ -43,6 +43,16 @@ def variant(native: Any, spec: StackSpec, params: Mapping[str, Array]) -> Any:
     )
 
 
+def options_of_all(native: Any, spec: StackSpec, params: Mapping[str, Array], batch: int) -> list[Any]:
+    """The options of each layer of a stream: zoneout by its expectation."""
+    layers = []
+    for layer, suffix in enumerate(spec.suffixes):
+        options = variant(native, spec, {name: params[name + suffix] for name in spec.layer_shapes(layer)})
+        options.zoneout(*spec.zoneout, None, None, 1, batch)
+        layers.append(options)
+    return layers
+
+
 def _activations(spec: StackSpec) -> list[tuple[int, float, float]]:
     """(kind, alpha, beta) of the gates, the candidate and the memory read."""
     names = list(spec.activations) or [activations.named(name) for name in ("Sigmoid", "Tanh", "Tanh")]

@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from gpulstm.data.labels import Labels
 from gpulstm.data.series import SeriesSet
+from gpulstm.data.times import localize
 from gpulstm.plots import axes as drawing
 from gpulstm.plots import figures
 from gpulstm.plots.figures import Fan
@@ -62,12 +64,12 @@ def _shown(
 ) -> tuple[Fan, np.ndarray, np.ndarray, str]:
     """The forecast, times and values of the end of the series, and the headline."""
     horizon = forecast.index.shape[1]
-    fan = _fan(forecast, forecast.index, forecast.median, series, target)
+    fan = _fan(forecast, forecast.median, series, target)
     title = title or f"{_name(forecast, series, target)}: {horizon} steps ahead"
     if past is None:
         return fan, fan.time[:0], np.zeros(0), title
     rows = slice(-max(SHOWN * horizon, 30), None)
-    time, observed = past.time_of(series)[rows], past.series(series)[rows, target]
+    time, observed = _wall(forecast.labels, past.time_of(series)[rows]), past.series(series)[rows, target]
     if past.time is None:  # a forecast without times counts its steps from the first row
         time = time + fan.time[0] - past.lengths[series]
     return fan, time, observed, title
@@ -89,12 +91,12 @@ def draw_backtest(
     """
     count, horizon = int((result.series == series).sum()), result.index.shape[1]
     chosen = _apart(result, series)
-    fans = [_fan(result, result.index, result.forecasts[MODEL], row, target) for row in chosen]
+    fans = [_fan(result, result.forecasts[MODEL], row, target) for row in chosen]
     rows = slice(max(0, int(result.origins[chosen[0]]) - horizon), int(result.origins[chosen[-1]]) + horizon)
     return figures.backtest(
         path,
         fans,
-        time=data.time_of(series)[rows],
+        time=_wall(result.labels, data.time_of(series)[rows]),
         observed=data.series(series)[rows, target],
         errors=result.errors_by_step(series, target),
         scores={name: errors["MASE"] for name, errors in result.errors(series, target).items()},
@@ -107,14 +109,14 @@ def draw_backtest(
 def plot_backtest(result: Backtest, data: SeriesSet | None, *, series: int, target: int, axes: Any) -> Any:
     """One series and target on matplotlib axes, which are returned; see `Backtest.plot`."""
     chosen = _apart(result, series)
-    fans = [_fan(result, result.index, result.forecasts[MODEL], row, target) for row in chosen]
+    fans = [_fan(result, result.forecasts[MODEL], row, target) for row in chosen]
     if data is None:
-        time = np.concatenate([result.index[row] for row in chosen])
+        time = np.concatenate([_wall(result.labels, result.index[row]) for row in chosen])
         observed = np.concatenate([result.actual[row, :, target] for row in chosen])
     else:
         horizon = result.index.shape[1]
         rows = slice(max(0, int(result.origins[chosen[0]]) - horizon), int(result.origins[chosen[-1]]) + horizon)
-        time, observed = data.time_of(series)[rows], data.series(series)[rows, target]
+        time, observed = _wall(result.labels, data.time_of(series)[rows]), data.series(series)[rows, target]
     axes = drawing.fans_on(axes, fans, time=time, observed=observed, label=_name(result, series, target))
     axes.set_title(_covered(result, series, target).lstrip("; "))
     return axes
@@ -125,7 +127,7 @@ def _covered(result: Backtest, series: int, target: int) -> str:
     covered = result.errors(series, target)[MODEL].get("coverage")
     if covered is None or result.target_coverage is None:
         return ""
-    return f"; the band of {result.target_coverage:.0f} % covers {covered:.0f} %"
+    return f"; the band of {result.target_coverage:.0f}\u00a0% covers {covered:.0f}\u00a0%"
 
 
 def _apart(result: Backtest, series: int) -> list[int]:
@@ -138,13 +140,19 @@ def _apart(result: Backtest, series: int) -> list[int]:
     return chosen[::-1]
 
 
-def _fan(result: Forecast | Backtest, index: np.ndarray, mean: np.ndarray, row: int, target: int) -> Fan:
+def _wall(labels: Labels, time: np.ndarray) -> np.ndarray:
+    """The times on the clock of their zone, those that count since 1970 as dates; row numbers as they are."""
+    dates = labels.form.clock(time)
+    return time if dates is None else localize(dates, labels.form.zone)[0]
+
+
+def _fan(result: Forecast | Backtest, mean: np.ndarray, row: int, target: int) -> Fan:
     levels: Sequence[float] = () if result.quantiles is None else result.levels
     bands = {level: result.quantiles[row, :, target, at] for at, level in enumerate(levels)}
     middle = getattr(result, "middle", None)
     if middle is not None:
         bands.setdefault(0.5, middle[row, :, target])
-    return Fan(index[row], bands, mean[row, :, target])
+    return Fan(_wall(result.labels, result.index[row]), bands, mean[row, :, target])
 
 
 def _name(result: Forecast | Backtest, series: int, target: int) -> str:

@@ -284,7 +284,7 @@ class Backtest:
         """One sentence: whether the model beats the simple forecasts by MASE, and which not."""
         scores = {name: errors["MASE"] for name, errors in self.metrics().items()}
         own = scores.pop(MODEL)
-        better = {name: value for name, value in scores.items() if value <= own}
+        better = {name: value for name, value in scores.items() if value < own}
         if np.isnan(own):
             return "the series do not vary, so MASE tells nothing"
         if better:
@@ -292,6 +292,8 @@ class Backtest:
                 f"{name} ({value:.3g})" for name, value in sorted(better.items(), key=lambda pair: pair[1])
             )
             return f"the model (MASE {own:.3g}) loses to {lost}: a simple forecast serves better here"
+        if level := [name for name, value in scores.items() if value == own]:
+            return f"the model (MASE {own:.3g}) is as good as {', '.join(level)}: a simple forecast serves as well here"
         nearest = min(scores, key=lambda name: scores[name])
         gain = 100 * (1 - own / scores[nearest])
         return f"the model (MASE {own:.3g}) beats {', '.join(scores)}; the nearest is {nearest}, by {gain:.0f} %"

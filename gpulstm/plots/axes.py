@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from gpulstm.plots import figures
-from gpulstm.plots.figures import CYCLE, DASHES, Fan
+from gpulstm.plots.figures import Fan
+from gpulstm.plots.style import CYCLE, DASHES, style
 
 
 def own_axes(axes: Any) -> Any:
@@ -19,7 +20,7 @@ def own_axes(axes: Any) -> Any:
     """
     if axes is not None:
         return axes
-    with figures.style():
+    with style():
         import matplotlib.pyplot as plt
 
         return plt.subplots(figsize=(10, 4.5))[1]

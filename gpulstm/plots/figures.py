@@ -1,63 +1,38 @@
 """Pictures: how training went, a forecast with its bands, a backtest with its baselines, a comparison of timings.
 
 Everything comes as plain arrays and mappings, so that the pictures also serve for numbers that were not made here.
-matplotlib (the extra `plots`) draws them without a display and without its global state.  Colors are those of Okabe
-and Ito (2008, "Color Universal Design"), which stay apart for color-blind readers; lines differ in style as well.
+matplotlib (the extra `plots`) draws them without a display and without its global state, in the look of `style`.
 """
 
 from __future__ import annotations
 
-import io
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gpulstm.arrays import files
-from gpulstm.errors import DataError, ShapeError, missing_extra
-
-BLACK, GRAY = "#202020", "#767676"
-BLUE, VERMILION, GREEN, ORANGE, SKY, PURPLE = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7"
-COLORS = {  # of what is drawn in more than one panel or picture
-    "model": BLUE,
-    "seasonal naive": VERMILION,
-    "naive": GREEN,
-    "drift": PURPLE,
-    "seasonal naive with drift": ORANGE,
-}
-CYCLE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
-DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1)), (0, (1, 1)))
-
-STYLE: Any = {
-    "text.parse_math": False,  # names are plain text: $, _, ^ and % mean themselves
-    "text.usetex": False,
-    "axes.axisbelow": True,
-    "axes.edgecolor": GRAY,
-    "axes.grid": True,
-    "axes.labelcolor": BLACK,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlelocation": "left",
-    "axes.titlesize": "medium",
-    "axes.titleweight": "bold",
-    "figure.constrained_layout.use": True,
-    "figure.dpi": 130,
-    "figure.titlesize": "large",
-    "figure.titleweight": "bold",
-    "font.size": 10,
-    "grid.color": "#e4e4e4",
-    "grid.linewidth": 0.8,
-    "legend.frameon": False,
-    "savefig.dpi": 130,
-    "xtick.color": GRAY,
-    "xtick.labelcolor": BLACK,
-    "ytick.color": GRAY,
-    "ytick.labelcolor": BLACK,
-}
+from gpulstm.errors import ShapeError
+from gpulstm.plots.style import (
+    BLACK,
+    BLUE,
+    CYCLE,
+    DASHES,
+    GRAY,
+    GREEN,
+    PLAIN,
+    VERMILION,
+    colors_of,
+    figure_file,
+    headline,
+    label_of,
+    legend_above,
+    plain_log,
+    style,
+    time_axis,
+    whole_numbers,
+)
 
 
 @dataclass(frozen=True)
@@ -110,8 +85,8 @@ def history(path: str | Path, columns: Mapping[str, Sequence[float]], *, title: 
     epoch = values.get("epoch", np.arange(1.0, 1 + lengths.pop()[0]))
     rate = values.get("rate")
     varied = rate is not None and np.ptp(rate) > 0
-    with _figure(path, (8, 5.6 if varied else 4.4)) as figure:
-        figure.suptitle(title, x=0.01, ha="left")
+    with figure_file(path, (8, 5.6 if varied else 4.4)) as figure:
+        headline(figure, title)
         upper, *lower = figure.subplots(1 + varied, 1, sharex=True, squeeze=False, height_ratios=[3, 1][: 1 + varied])[
             :, 0
         ]
@@ -131,14 +106,14 @@ def history(path: str | Path, columns: Mapping[str, Sequence[float]], *, title: 
         )
         finite = np.concatenate([loss[np.isfinite(loss)] for loss in losses.values()])
         if finite.min() > 0 and finite.max() > 8 * finite.min():
-            _plain_log(upper)
+            plain_log(upper)
         upper.set_ylabel("loss (scaled units)")
-        _legend_outside(upper)
+        legend_above(upper)
         if lower and rate is not None:
             lower[0].plot(epoch, rate, color=GREEN, marker=marker, markersize=3.5)
             lower[0].set_ylabel("learning rate")
             lower[0].set_ylim(bottom=0)
-        _whole_numbers((lower or [upper])[0])
+        whole_numbers((lower or [upper])[0])
         (lower or [upper])[0].set_xlabel("epoch")
     return Path(path)
 
@@ -174,7 +149,7 @@ def forecast(
     _same_length(
         {"the times of the forecast": fan.time, **_named(fan), **({} if actual is None else {"actual": actual})}
     )
-    with _figure(path, (10, 4.8)) as figure:
+    with figure_file(path, (10, 4.8)) as figure:
         _draw_forecast(figure, fan, (time, observed), actual=actual, baselines=baselines, words=(title, label))
     return Path(path)
 
@@ -203,10 +178,10 @@ def _draw_forecast(
 ) -> Any:
     """Draw what was observed, the forecast and what it is compared with; `words` are the title and the label."""
     axes = figure.subplots()
-    figure.suptitle(words[0], x=0.01, ha="left")
+    headline(figure, words[0])
     axes.plot(*past, color=BLACK, linewidth=1.2, label="observed")
     _bands(axes, fan, labeled=True)
-    colors = _colors(list(baselines or {}))
+    colors = colors_of(list(baselines or {}))
     for (name, values), dash in zip((baselines or {}).items(), DASHES[1:], strict=False):
         axes.plot(fan.time, values, linestyle=dash, color=colors[name], linewidth=1.2, label=name)
     if actual is not None:
@@ -215,9 +190,9 @@ def _draw_forecast(
         axes.plot(fan.time, fan.center, color=BLUE, linewidth=1.8, label="median" if 0.5 in fan.quantiles else "mean")
     if len(past[0]):
         axes.axvline(past[0][-1], color=GRAY, linewidth=1, linestyle=":")
-    axes.set_ylabel(words[1])
+    axes.set_ylabel(label_of(words[1], 4))
     time_axis(axes, fan.time)
-    _legend_outside(axes)
+    legend_above(axes)
     return axes
 
 
@@ -251,26 +226,27 @@ def backtest(
     for fan in fans:
         _same_length({"the times of a forecast": fan.time, **_named(fan)})
     _same_length({f"errors[{name!r}]": values for name, values in errors.items()})
-    with _figure(path, (10, 7)) as figure:
-        figure.suptitle(title, x=0.01, ha="left")
+    with figure_file(path, (10, 7)) as figure:
+        headline(figure, title)
         grid = figure.add_gridspec(2, 2, height_ratios=[1.25, 1], width_ratios=[1.6, 1])
         draw_fans(figure.add_subplot(grid[0, :]), fans, time, observed, label)
-        colors = _colors([*errors, *scores])
+        colors = colors_of([*errors, *scores])
 
         left = figure.add_subplot(grid[1, 0])
         for (name, values), dash in zip(errors.items(), DASHES, strict=False):
             steps = np.arange(1, len(values) + 1)
             left.plot(steps, values, linestyle=dash, color=colors[name], linewidth=1.8, label=name)
-        left.set(xlabel="steps ahead", ylabel=f"mean absolute error\n{label}", title="Error by forecast step")
+        error = label_of(f"mean absolute error\n{label}", 2.5)
+        left.set(xlabel="steps ahead", ylabel=error, title="Error by forecast step")
         rows = -(-len(errors) // 2)  # of the legend, which needs room
         left.set_ylim(0, (1.05 + 0.15 * rows) * max(float(np.nanmax(values)) for values in errors.values()))
-        _whole_numbers(left)
+        whole_numbers(left)
         left.legend(loc="upper left", ncols=2)
 
         right = figure.add_subplot(grid[1, 1])
         _bars(right, list(scores), list(scores.values()), [colors[name] for name in scores])
         right.axvline(1.0, color=BLACK, linewidth=1, linestyle=":")
-        right.set(title="MASE (smaller is better)")
+        right.set(title="MASE (smaller is better)", xlabel="1: repeating a season, in training")
     return Path(path)
 
 
@@ -299,9 +275,9 @@ def timings(
     ratios = {name: values for name, values in ratios.items() if name != baseline}  # the baseline is the line at 1
     from_top = np.arange(len(cases), dtype=np.float64)
     thickness = 0.8 / max(1, len(ratios))
-    with _figure(path, (9, 1.6 + len(cases) * (0.2 + 0.24 * len(ratios)))) as figure:
+    with figure_file(path, (9, 1.6 + len(cases) * (0.2 + 0.24 * len(ratios)))) as figure:
         axes = figure.subplots()
-        figure.suptitle(title, x=0.01, ha="left")
+        headline(figure, title)
         for index, ((name, values), color) in enumerate(zip(ratios.items(), CYCLE, strict=False)):
             heights = from_top + (index - (len(ratios) - 1) / 2) * thickness
             # on a logarithmic axis bars start at 1, the baseline: to the left is faster, to the right slower
@@ -332,7 +308,7 @@ def timings(
         axes.invert_yaxis()
         axes.grid(axis="y", visible=False)
         axes.set_xlabel(f"time relative to {baseline} (below 1 is faster)")
-        _legend_outside(axes)
+        legend_above(axes)
     return Path(path)
 
 
@@ -352,9 +328,9 @@ def memory(
     """
     if not lines or not all(lines.values()):
         raise ShapeError("a picture of memory needs at least one length for each contender")
-    with _figure(path, (8, 4.5)) as figure:
+    with figure_file(path, (8, 4.5)) as figure:
         axes = figure.subplots()
-        figure.suptitle(title, x=0.01, ha="left")
+        headline(figure, title)
         for (name, pairs), color, dash in zip(lines.items(), CYCLE, DASHES, strict=False):
             steps, size = zip(*sorted(pairs), strict=True)
             axes.plot(steps, size, color=color, linestyle=dash, marker="o", markersize=4, label=name)
@@ -362,38 +338,14 @@ def memory(
         axes.set_xscale("log")
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.minorticks_off()
-        _plain_log(axes)
+        plain_log(axes)
         axes.set_xlabel("T, steps of the sequence")
         axes.set_ylabel("peak over the start (MiB)")
-        _legend_outside(axes)
+        legend_above(axes)
     return Path(path)
 
 
 _LOSSES = {"train_loss": "training", "validation_loss": "validation"}
-
-
-@contextmanager
-def style() -> Iterator[Any]:
-    """matplotlib, in this module's style while the block runs."""
-    try:
-        import matplotlib
-        import matplotlib.figure
-    except ImportError as error:
-        raise missing_extra("matplotlib", "drawing a picture") from error
-    with matplotlib.rc_context(STYLE):
-        yield matplotlib
-
-
-@contextmanager
-def _figure(path: str | Path, size: tuple[float, float]) -> Iterator[Any]:
-    """A figure in this module's style, written to `path` (folders made) when the block ends without an error."""
-    with style() as matplotlib:
-        figure = matplotlib.figure.Figure(figsize=size)
-        yield figure
-        picture = io.BytesIO()
-        figure.savefig(picture, format="png")
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        files.write(path, picture.getvalue(), DataError)
 
 
 def draw_fans(axes: Any, fans: Sequence[Fan], time: np.ndarray, observed: np.ndarray, label: str) -> None:
@@ -410,16 +362,9 @@ def draw_fans(axes: Any, fans: Sequence[Fan], time: np.ndarray, observed: np.nda
             name = f"forecast ({len(fans)} origin{'s' if len(fans) > 1 else ''} shown)" if number == 0 else None
             axes.plot(fan.time, fan.center, color=BLUE, linewidth=1.5, label=name)
             axes.plot(fan.time[0], fan.center[0], "o", color=BLUE, markersize=4)
-    axes.set_ylabel(label, parse_math=False)  # names are plain text: $, _, ^ and % mean themselves
+    axes.set_ylabel(label_of(label, 3), parse_math=False)  # names are plain text: $, _, ^ and % mean themselves
     time_axis(axes, time if len(time) else fans[0].time)
-    _legend_outside(axes)
-
-
-def _colors(names: Sequence[str]) -> dict[str, str]:
-    """A color for each name: its own where it has one, else the next that is free."""
-    taken = {COLORS.get(name) for name in names}
-    free = itertools.cycle([color for color in CYCLE if color not in taken] or CYCLE)
-    return {name: COLORS[name] if name in COLORS else next(free) for name in dict.fromkeys(names)}
+    legend_above(axes)
 
 
 def _bands(axes: Any, fan: Fan, *, labeled: bool) -> None:
@@ -434,53 +379,12 @@ def _bars(axes: Any, names: Sequence[str], values: Sequence[float], colors: Sequ
     heights = np.arange(len(names))
     axes.barh(heights, values, 0.62, color=colors)
     for height, value in zip(heights, values, strict=True):
-        axes.annotate(f"{value:.3g}", (value, height), (4, 0), textcoords="offset points", va="center")
+        text = f"{value:.2f}" if abs(value) >= 0.1 else f"{value:.2g}"
+        axes.annotate(text, (value, height), (4, 0), textcoords="offset points", va="center", bbox=PLAIN)
     axes.set_yticks(heights, names)
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
     axes.set_xlim(0, 1.18 * max([1.0, *(value for value in values if np.isfinite(value))]))
-
-
-def time_axis(axes: Any, time: np.ndarray) -> None:
-    """Short dates for times, plain numbers else; no empty margin on either side."""
-    axes.margins(x=0.01)
-    if np.issubdtype(np.asarray(time).dtype, np.datetime64):
-        from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
-
-        locator = AutoDateLocator(minticks=4, maxticks=9)
-        axes.xaxis.set_major_locator(locator)
-        words = {  # by the width of a tick: year, month, day, hour, minute, second
-            "formats": ["%Y", "%b", "%d %b", "%H:%M", "%H:%M", "%S.%f"],
-            "zero_formats": ["", "%b\n%Y", "%d %b", "%H:%M\n%d %b", "%H:%M", "%H:%M"],
-            "offset_formats": ["", "", "%Y", "%Y", "%d %b %Y", "%d %b %Y %H:%M"],
-        }
-        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, **words))
-    else:
-        axes.set_xlabel("time step")
-
-
-def _whole_numbers(axes: Any) -> None:
-    """Ticks at integers only: epochs and steps have no halves."""
-    from matplotlib.ticker import MaxNLocator
-
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-
-
-def _plain_log(axes: Any) -> None:
-    """A logarithmic vertical axis with ticks at 1, 2 and 5 of each decade, written as plain numbers."""
-    from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
-
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-
-
-def _legend_outside(axes: Any) -> None:
-    """The legend in a row above the axes, where it hides no data."""
-    axes.legend(
-        loc="lower right", bbox_to_anchor=(1, 1), ncols=6, columnspacing=1.4, handlelength=1.8, borderaxespad=0.2
-    )
 
 
 def _named(fan: Fan) -> dict[str, np.ndarray]:

@@ -1,8 +1,5 @@
 // The Python module gpulstm._cpu: chooses the instruction set, checks arrays, releases the GIL, calls the engine.
 // gpulstm/_cpu.pyi documents what it gives; gpulstm/engines/cpu.py is the caller of what is defined here.
-#include <memory>
-#include <mutex>
-
 #ifdef GPULSTM_AMX
 #include <cpuid.h>
 #include <sys/syscall.h>
@@ -12,7 +9,7 @@
 #include "caches.h"
 #include "layer.h"
 #include "memory.h"
-#include "module_arrays.h"
+#include "module_stream.h"
 #include "reduced_call.h"
 
 using namespace nb::literals;
@@ -173,36 +170,6 @@ void backward(int cell, bool reverse, const In& x, const In& w_x, const In& w_h,
     done(functions<R>().backward(call, count, way));
 }
 
-// The weights of a stack, one array a layer; the arrays are kept alive.
-template <typename R>
-struct Weights {
-    std::vector<In> arrays;
-    std::vector<const R*> w_x, w_h, b, b_hn;
-
-    Weights(long I, long H, long row, const std::vector<In>& x, const std::vector<In>& h, const std::vector<In>& biases,
-            const std::vector<In>& biases_hn) {
-        const long count = long(x.size());
-        w_x = all("w_x", x, count, I, H, row);
-        w_h = all("w_h", h, count, H, H, row);
-        b = biases.empty() ? std::vector<const R*>(count, nullptr) : all("b", biases, count, 0, 0, row);
-        b_hn = biases_hn.empty() ? std::vector<const R*>(count, nullptr) : all("b_hn", biases_hn, count, 0, 0, H);
-    }
-
-  private:
-    std::vector<const R*> all(const char* name, const std::vector<In>& one_a_layer, long count, long first, long rest,
-                              long row) {
-        if (long(one_a_layer.size()) != count)
-            throw std::invalid_argument(std::string(name) + " has not one array a layer");
-        std::vector<const R*> pointers;
-        for (const In& one : one_a_layer) {
-            const long rows = pointers.empty() ? first : rest;
-            pointers.push_back(rows ? data<R>(name, one, {rows, row}) : data<R>(name, one, {row}));
-            arrays.push_back(one);
-        }
-        return pointers;
-    }
-};
-
 // A stack in one direction without anything saved; each call reads the weights again.
 template <typename R>
 class PyStack {
@@ -218,7 +185,7 @@ class PyStack {
           I(extent("inputs", inputs)),
           H(extent("hidden", hidden)),
           layers(extent("layers", long(w_x.size()))),
-          weights(I, H, gates(cell) * H, w_x, w_h, b, b_hn),
+          weights(I, H, H, gates(cell) * H, w_x, w_h, b, b_hn),
           precision(precision_of(precision)) {}
 
     void forward(const In& x, const MaybeIn& h0, const MaybeIn& c0, const MaybeIn& lengths, const Out& y,
@@ -268,65 +235,22 @@ nb::ndarray<nb::numpy, R> empty(const std::vector<size_t>& shape) {
     return nb::ndarray<nb::numpy, R>(memory, shape.size(), shape.data(), owner);
 }
 
-// A stack that keeps its state; several Python threads take turns.
 template <typename R>
-class PyStream {
-    std::unique_ptr<Stream<R>> stream;
-    std::mutex turn;
-    long B, I, H, layers;
-    bool memory;
-
-  public:
-    PyStream(int cell, long batch, long inputs, long hidden, const std::vector<In>& w_x, const std::vector<In>& w_h,
-             const std::vector<In>& b, const std::vector<In>& b_hn, int threads, int precision)
-        : B(extent("batch", batch)),
-          I(extent("inputs", inputs)),
-          H(extent("hidden", hidden)),
-          layers(extent("layers", long(w_x.size()))),
-          memory(cell_of(cell) == Cell::lstm) {
-        const Weights<R> weights(I, H, gates(Cell(cell)) * H, w_x, w_h, b, b_hn);
-        in_memory({layers, B, H + I});
-        const StreamCall<R> call = {Cell(cell),
-                                    B,
-                                    I,
-                                    H,
-                                    layers,
-                                    weights.w_x.data(),
-                                    weights.w_h.data(),
-                                    weights.b.data(),
-                                    weights.b_hn.data(),
-                                    threads_of(threads),
-                                    precision_of(precision)};
-        if constexpr (sizeof(R) == 8)
-            stream.reset(functions<R>().stream(call));
-        else if (call.precision != Precision::full)
-            stream.reset(reduced().stream(call));
-        else
-            stream.reset(functions<R>().stream(call));
-        done(stream != nullptr);
-    }
-    void step(const In& x, const Out& y) {
-        const R* from = data<R>("x", x, {B, I});
-        R* to = data<R>("y", y, {B, H});
-        nb::gil_scoped_release released;
-        std::lock_guard<std::mutex> lock(turn);
-        stream->step(from, to);
-    }
-    void read(const Out& h, const MaybeOut& c) {
-        R *to_h = data<R>("h", h, {layers, B, H}), *to_c = data<R>("c", c, {layers, B, H});
-        if (memory != (to_c != nullptr)) throw std::invalid_argument("c is for the LSTM and for it alone");
-        nb::gil_scoped_release released;
-        std::lock_guard<std::mutex> lock(turn);
-        stream->read(to_h, to_c);
-    }
-    void write(const In& h, const MaybeIn& c) {
-        const R *from_h = data<R>("h", h, {layers, B, H}), *from_c = data<R>("c", c, {layers, B, H});
-        if (memory != (from_c != nullptr)) throw std::invalid_argument("c is for the LSTM and for it alone");
-        nb::gil_scoped_release released;
-        std::lock_guard<std::mutex> lock(turn);
-        stream->write(from_h, from_c);
-    }
-};
+PyStream<R>* make_stream(int which, long batch, long inputs, long hidden, const std::vector<In>& w_x,
+                         const std::vector<In>& w_h, const std::vector<In>& b, const std::vector<In>& b_hn, int threads,
+                         int precision) {
+    const Cell cell = cell_of(which);
+    const StreamSizes sizes(cell == Cell::lstm, batch, inputs, hidden, hidden, long(w_x.size()));
+    const Weights<R> weights(sizes.I, sizes.H, sizes.H, gates(cell) * sizes.H, w_x, w_h, b, b_hn);
+    StreamCall<R> call = weights.stream_call(cell, sizes, threads);
+    call.precision = precision_of(precision);
+    if constexpr (sizeof(R) == 8)
+        return new PyStream<R>(functions<R>().stream(call), sizes);
+    else if (call.precision != Precision::full)
+        return new PyStream<R>(reduced().stream(call), sizes);
+    else
+        return new PyStream<R>(functions<R>().stream(call), sizes);
+}
 
 template <typename R>
 void add_stack(nb::module_& m, const char* name) {
@@ -336,17 +260,6 @@ void add_stack(nb::module_& m, const char* name) {
                       const std::vector<In>&, int>())
         .def("forward", &S::forward, nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg(),
              nb::arg(), nb::arg().none(), nb::arg());
-}
-
-template <typename R>
-void add_stream(nb::module_& m, const char* name) {
-    typedef PyStream<R> S;
-    nb::class_<S>(m, name)
-        .def(nb::init<int, long, long, long, const std::vector<In>&, const std::vector<In>&, const std::vector<In>&,
-                      const std::vector<In>&, int, int>())
-        .def("step", &S::step)
-        .def("read", &S::read, nb::arg(), nb::arg().none())
-        .def("write", &S::write, nb::arg(), nb::arg().none());
 }
 
 }  // namespace
@@ -385,8 +298,8 @@ NB_MODULE(_cpu, m) {
     add_stack<double>(m, "StackDouble");
     m.def("empty_float", &empty<float>);
     m.def("empty_double", &empty<double>);
-    add_stream<float>(m, "StreamFloat");
-    add_stream<double>(m, "StreamDouble");
+    stream_class<float>(m, "StreamFloat").def(nb::new_(&make_stream<float>));
+    stream_class<double>(m, "StreamDouble").def(nb::new_(&make_stream<double>));
     add_flat(m, [] { return engine->name; });
     add_variants(m, [] { return engine->name; });
 }

@@ -1,7 +1,7 @@
 // The part of gpulstm._cpu that computes layers with options: checks arrays, releases the GIL, calls variant.cpp.
 #include <array>
 
-#include "module_arrays.h"
+#include "module_stream.h"
 #include "variant_call.h"
 
 namespace gpulstm {
@@ -35,10 +35,6 @@ template <typename R>
 class PyVariant {
     Variant<R> variant = {};
     std::vector<In> arrays;
-    bool memory;
-    long gates;
-    Cell cell;
-    long H;
     std::array<long, 2> masked = {0, 0};  // T and B of the masks of zoneout
 
     void check(long T, long B, int threads) const {
@@ -53,6 +49,11 @@ class PyVariant {
     }
 
   public:
+    const bool memory;
+    const long gates;
+    const Cell cell;
+    const long H;
+
     PyVariant(int which, long hidden, long outputs, bool coupled, bool reset_before,
               const std::vector<std::tuple<int, double, double>>& activations, double limit, double epsilon,
               const MaybeIn& p, const MaybeIn& w_p, const MaybeIn& gain_x, const MaybeIn& gain_h, const MaybeIn& gain_c,
@@ -104,6 +105,15 @@ class PyVariant {
         static const bool any = true;
         variant.keep_c = of_c ? &any : nullptr;
         masked = {0, 0};
+    }
+
+    Variant<R> without_masks() const {
+        Variant<R> plain = variant;
+        plain.keep_h = plain.keep_c = nullptr;
+        return plain;
+    }
+    bool alike(const PyVariant& other) const {  // layers of one stack
+        return cell == other.cell && H == other.H && gates == other.gates && variant.P == other.variant.P;
     }
 
     long saved_row() const { return variants().of<R>().saved_row(cell, H, variant); }
@@ -162,6 +172,25 @@ class PyVariant {
     }
 };
 
+// A stream of layers with options, which are packed: neither they nor the weights are needed afterwards.
+template <typename R>
+PyStream<R>* make_stream(const std::vector<PyVariant<R>*>& options, long batch, long inputs, const std::vector<In>& w_x,
+                         const std::vector<In>& w_h, const std::vector<In>& b, const std::vector<In>& b_hn,
+                         int threads) {
+    if (options.empty() || !options[0] || options.size() != w_x.size())
+        throw std::invalid_argument("options has not one object a layer");
+    const PyVariant<R>& first = *options[0];
+    std::vector<Variant<R>> variants;
+    for (const PyVariant<R>* one : options) {
+        if (!one || !one->alike(first)) throw std::invalid_argument("options has layers of several cells or sizes");
+        variants.push_back(one->without_masks());
+    }
+    const StreamSizes sizes(first.memory, batch, inputs, first.H, variants[0].P, long(options.size()));
+    const Weights<R> weights(sizes.I, sizes.H, sizes.P, first.gates * sizes.H, w_x, w_h, b, b_hn);
+    const StreamCall<R> call = weights.stream_call(first.cell, sizes, threads);
+    return new PyStream<R>(gpulstm::variants().of<R>().stream(call, variants.data()), sizes);
+}
+
 template <typename R>
 void add(nb::module_& m, const char* name) {
     typedef PyVariant<R> C;
@@ -190,6 +219,8 @@ void add_variants(nb::module_& m, const char* (*in_use)()) {
     instruction_set = in_use;
     add<float>(m, "VariantFloat");
     add<double>(m, "VariantDouble");
+    m.def("variant_stream_float", &make_stream<float>);
+    m.def("variant_stream_double", &make_stream<double>);
 }
 
 }  // namespace gpulstm

@@ -2,11 +2,8 @@
 #ifndef GPULSTM_CPU_STREAM_H
 #define GPULSTM_CPU_STREAM_H
 
-#include <stdlib.h>
-
-#include <new>
-
 #include "forward.h"
+#include "stream_layers.h"
 
 namespace gpulstm {
 namespace GPULSTM_ISA {
@@ -23,11 +20,12 @@ struct PackedStream final : Stream<R> {
         Layer(const ForwardCall<R>& c, const Plan& plan) : call(c), pass(call, plan) {}
     };
 
-    long B, H, layers, steps = 0;
+    const long B, H;
+    long steps = 0;
     Plan plan;
-    Layer** layer;
-    void* memory = nullptr;
-    R* between[2];  // outputs of a layer for the next one
+    StreamLayers<Layer> layers;
+    R* between[2];      // outputs of a layer for the next one
+    bool made = false;  // there was memory for all
 
     explicit PackedStream(const StreamCall<R>& s) : B(s.B), H(s.H), layers(s.layers) {
         const Shape<R> shape(s.cell, s.H);
@@ -35,54 +33,26 @@ struct PackedStream final : Stream<R> {
             plan.members = int(shape.panels < s.threads ? shape.panels : s.threads);
             if (plan.members > BARRIERS - 2) plan.members = BARRIERS - 2;
         }
-        layer = static_cast<Layer**>(calloc(size_t(layers), sizeof(Layer*)));
-        if (!layer) return;
-        for (long i = 0; i < layers; ++i) {
-            ForwardCall<R> call = {};
-            call.cell = s.cell;
-            call.T = 1;
-            call.B = B;
-            call.I = i ? H : s.I;
-            call.H = H;
-            call.w_x = s.w_x[i];
-            call.w_h = s.w_h[i];
-            call.b = s.b[i];
-            call.b_hn = s.b_hn[i];
-            call.precision = s.precision;
-            layer[i] = new (std::nothrow) Layer(call, plan);
-            if (!layer[i]) return;
-        }
-        Layout counted, real;
-        lay_out(counted);
-        if (posix_memalign(&memory, 64, counted.used)) {
-            memory = nullptr;
-            return;
-        }
-        real.base = static_cast<char*>(memory);
-        lay_out(real);
-        for (long i = 0; i < layers; ++i) {
-            ForwardPass<R, Products>& p = layer[i]->pass;
+        for (long i = 0; i < layers.count; ++i)
+            if (!layers.make(i, stream_layer_call(s, i, H), plan)) return;
+        if (!layers.place([this](Layout& m) { lay_out(m); })) return;
+        for (long i = 0; i < layers.count; ++i) {
+            ForwardPass<R, Products>& p = layers[i].pass;
             p.products.pack(p, 0, p.shape.panels);
-            pack_biases(p.shape, layer[i]->call.b, layer[i]->call.b_hn, p.bias);
+            pack_biases(p.shape, layers[i].call.b, layers[i].call.b_hn, p.bias);
         }
+        made = true;
     }
-    ~PackedStream() override {
-        for (long i = 0; layer && i < layers; ++i) delete layer[i];
-        free(layer);
-        free(memory);
-    }
-    PackedStream(const PackedStream&) = delete;
-    PackedStream& operator=(const PackedStream&) = delete;
 
     void lay_out(Layout& m) {
         for (R*& buffer : between) buffer = m.take<R>(B * H);
-        for (long i = 0; i < layers; ++i) layer[i]->pass.lay_out(m);
+        for (long i = 0; i < layers.count; ++i) layers[i].pass.lay_out(m);
     }
 
     void step(const R* x, R* y) override {
-        for (long i = 0; i < layers; ++i) {
-            layer[i]->call.x = i ? between[(i - 1) & 1] : x;
-            layer[i]->call.y = i + 1 < layers ? between[i & 1] : y;
+        for (long i = 0; i < layers.count; ++i) {
+            layers[i].call.x = i ? between[(i - 1) & 1] : x;
+            layers[i].call.y = i + 1 < layers.count ? between[i & 1] : y;
         }
         if (plan.members == 1) {
             run(0, 1);
@@ -103,8 +73,8 @@ struct PackedStream final : Stream<R> {
         Plan now;
         now.members = count;
         const Place place(now, member, B);
-        for (long i = 0; i < layers; ++i) {
-            ForwardPass<R, Products>& p = layer[i]->pass;
+        for (long i = 0; i < layers.count; ++i) {
+            ForwardPass<R, Products>& p = layers[i].pass;
             const long q0 = share(p.shape.panels, count, member), q1 = share(p.shape.panels, count, member + 1);
             p.products.step(p, place, member, steps, 0, q0, q1, p.scratch + member * p.scratch_size());
             meet_group(now, place);
@@ -112,8 +82,8 @@ struct PackedStream final : Stream<R> {
     }
 
     void read(R* h, R* c) const override {
-        for (long i = 0; i < layers; ++i) {
-            const ForwardPass<R, Products>& p = layer[i]->pass;
+        for (long i = 0; i < layers.count; ++i) {
+            const ForwardPass<R, Products>& p = layers[i].pass;
             for (long b = 0; b < B; ++b)
                 for (long u = 0; u < H; ++u) {
                     h[(i * B + b) * H + u] = p.h[steps & 1][b * p.shape.padded + u];
@@ -123,11 +93,11 @@ struct PackedStream final : Stream<R> {
     }
     void write(const R* h, const R* c) override {
         steps = 0;
-        for (long i = 0; i < layers; ++i) {
-            layer[i]->call.h0 = h + i * B * H;
-            layer[i]->call.c0 = c ? c + i * B * H : nullptr;
-            layer[i]->pass.products.clear(layer[i]->pass, 0);
-            for (long b = 0; b < B; ++b) layer[i]->pass.begin_row(Place(plan, 0, B), b, 0, layer[i]->pass.shape.panels);
+        for (long i = 0; i < layers.count; ++i) {
+            layers[i].call.h0 = h + i * B * H;
+            layers[i].call.c0 = c ? c + i * B * H : nullptr;
+            layers[i].pass.products.clear(layers[i].pass, 0);
+            for (long b = 0; b < B; ++b) layers[i].pass.begin_row(Place(plan, 0, B), b, 0, layers[i].pass.shape.panels);
         }
     }
 
@@ -137,12 +107,7 @@ struct PackedStream final : Stream<R> {
 
 template <typename R, typename Products>
 static Stream<R>* stream_by(const StreamCall<R>& call) {
-    auto* stream = new (std::nothrow) PackedStream<R, Products>(call);
-    if (stream && !stream->memory) {
-        delete stream;
-        return nullptr;
-    }
-    return stream;
+    return whole(new (std::nothrow) PackedStream<R, Products>(call));
 }
 
 template <typename R>

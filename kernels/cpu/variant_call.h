@@ -65,6 +65,7 @@ struct VariantFunctions {
     size_t (*room)(const VariantBackward<R>&, int threads);  // bytes of working space of backward
     bool (*forward)(const VariantForward<R>&, int threads);
     bool (*backward)(const VariantBackward<R>&, int threads);
+    Stream<R>* (*stream)(const StreamCall<R>&, const Variant<R>* options);  // as Engine's; options of each layer
 };
 struct Variants : ByType<VariantFunctions> {
     const char* name;

@@ -17,11 +17,12 @@ from gpulstm.forecast.forecaster import Forecaster
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The demonstration with a network that trains in a second."""
+    """The demonstration with one network that trains in a moment."""
 
     def forecaster(*, device: str, seed: int, epochs: int | str) -> Forecaster:
         assert epochs == "auto"
-        return Forecaster(52, hidden_size=8, device=device, seed=seed, epochs=1, test=156)
+        size = {"context": 52, "hidden_size": 8, "stride": 8}
+        return Forecaster(52, members=("network",), device=device, seed=seed, epochs=1, test=156, **size)
 
     monkeypatch.setattr(gpulstm.cli.demo, "forecaster", forecaster)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from command_line import call, spawn
 
 from gpulstm import datasets
@@ -54,6 +55,11 @@ def test_the_examples_work_as_they_stand(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_help_shows_no_type_behind_a_flag(command: str) -> None:
     assert "bool" not in call(*command.split(), "--help").output
+
+
+def test_the_paragraphs_of_help_are_broken_where_the_terminal_ends() -> None:
+    for command in typer.main.get_command(app).commands.values():  # type: ignore[attr-defined]
+        assert not any("\n" in paragraph for paragraph in command.help.split("\n\n")), command.name
 
 
 def test_the_shell_can_complete() -> None:

@@ -30,7 +30,10 @@ print(json.dumps({"start": resident("VmRSS"), "peak": use(large, rows, training,
 """
 
 
-@pytest.mark.parametrize(("kind", "training"), [("csv", "windows"), ("csv", "truncated"), ("parquet", "windows")])
+@pytest.mark.parametrize(
+    ("kind", "training"),
+    [("csv", "windows"), pytest.param("csv", "truncated", marks=pytest.mark.slow), ("parquet", "windows")],
+)
 def test_bytes_a_row(kind: str, training: str, tmp_path: Path) -> None:
     """A twentieth of ten million rows with the time and three numbers, 32 bytes a row in float64.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import pydoc
 import re
 import runpy
 from pathlib import Path
@@ -43,3 +44,13 @@ def test_the_tools_of_pre_commit_are_those_of_the_extra() -> None:
     assert expected
     assert hook
     assert expected.group(1) == hook.group(1)
+
+
+def test_the_reference_of_the_site_names_what_is_there() -> None:
+    text = (TOOLS / "site_hooks.py").read_text(encoding="utf-8")
+    names = re.findall(r'"(gpulstm\.[\w.]+)"', text)
+    assert len(names) > 20
+    for name in names:
+        assert pydoc.locate(name) is not None, name
+    reference = "\n".join(names)
+    assert not [name for name in gpulstm.__all__ if name[0].isupper() and f".{name}" not in reference]

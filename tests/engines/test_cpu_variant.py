@@ -98,6 +98,18 @@ def test_a_stream_with_options_gives_the_bits_of_the_whole_sequence(variant: tup
         assert np.array_equal(out, y_t)
 
 
+def test_a_stream_with_options_depends_on_no_number_of_threads() -> None:
+    model = gl.LSTM(8, 300, 2, layer_norm=True, device="cpu", engine="cpu")
+    x, results = np.random.default_rng(5).standard_normal((5, 8)).astype("float32"), []
+    for threads in (1, 2, 3):
+        gl.set_num_threads(threads)
+        step = model.stream(5)
+        results.append([step(x), step(x), *_parts(step.state)])
+    for other in results[1:]:
+        for result, expected in zip(other, results[0], strict=True):
+            assert np.array_equal(result, expected)
+
+
 @pytest.mark.parametrize("variant", VARIANTS, ids=name_of)
 def test_gradients_are_central_differences(variant: tuple[str, dict[str, Any]]) -> None:
     cell, options = variant

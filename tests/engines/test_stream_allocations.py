@@ -52,9 +52,9 @@ import gpulstm as gl
 
 counter = ctypes.CDLL(None)
 counter.count_end.restype = ctypes.c_long
-batch, hidden, threads = map(int, sys.argv[1:])
+batch, hidden, threads, normalized = map(int, sys.argv[1:])
 gl.set_num_threads(threads)
-model = gl.LSTM(8, hidden, 2, device="cpu", engine="cpu")
+model = gl.LSTM(8, hidden, 2, layer_norm=bool(normalized), device="cpu", engine="cpu")
 step = model.stream(batch)
 x, out = np.ones((batch, 8), np.float32), np.empty((batch, hidden), np.float32)
 
@@ -77,8 +77,11 @@ print(json.dumps(found))
 """
 
 
-@pytest.mark.parametrize(("batch", "hidden", "threads"), [(1, 300, 1), (5, 400, 2)])  # the second is shared by threads
-def test_a_step_allocates_nothing_natively(tmp_path: Path, batch: int, hidden: int, threads: int) -> None:
+# The second and the third are shared by threads; the third has a layer with options.
+@pytest.mark.parametrize(("batch", "hidden", "threads", "normalized"), [(1, 300, 1, 0), (5, 400, 2, 0), (5, 400, 2, 1)])
+def test_a_step_allocates_nothing_natively(
+    tmp_path: Path, batch: int, hidden: int, threads: int, normalized: int
+) -> None:
     compiler = shutil.which("g++") or shutil.which("clang++")
     assert compiler, "this test needs a C++ compiler, as the simulator does"
     source, library = tmp_path / "counter.cpp", tmp_path / "counter.so"
@@ -86,7 +89,7 @@ def test_a_step_allocates_nothing_natively(tmp_path: Path, batch: int, hidden: i
     subprocess.run([compiler, "-std=c++17", "-O1", "-shared", "-fPIC", str(source), "-o", str(library)], check=True)
     environment = {**os.environ, "LD_PRELOAD": str(library)}
     environment.pop("PYTHONMALLOC", None)
-    command = [sys.executable, "-c", PROGRAM, str(batch), str(hidden), str(threads)]
+    command = [sys.executable, "-c", PROGRAM, str(batch), str(hidden), str(threads), str(normalized)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     results = json.loads(done.stdout)

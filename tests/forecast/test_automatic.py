@@ -280,6 +280,8 @@ def test_a_model_that_loses_says_to_what(fitted: Forecaster) -> None:
     assert " loses to seasonal naive with drift (" in sentence and "naive (" in sentence
     forecasts = {**result.forecasts, MODEL: result.forecasts[SEASONAL]}
     assert " loses to " in replace(result, forecasts=forecasts).verdict()
+    forecasts = {MODEL: result.forecasts[NAIVE], NAIVE: result.forecasts[NAIVE]}
+    assert "is as good as naive" in replace(result, forecasts=forecasts).verdict()
 
 
 def test_hours_know_their_calendar() -> None:

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gpulstm.data.labels import Labels
 from gpulstm.data.loading import load_series
+from gpulstm.data.times import TimeForm
 from gpulstm.forecast import pictures
 from gpulstm.forecast.results import Backtest, Forecast
 from gpulstm.plots import figures
@@ -46,6 +48,19 @@ def test_a_forecast_from_an_end_alone_counts_on_from_the_whole_series(drawn: lis
     index = np.tile(np.arange(60.0, 64.0), (2, 1))
     pictures.draw_forecast("x.png", Forecast(end.names, end.target_names, index, VALUES[:, :4]), end)
     np.testing.assert_array_equal(drawn[0]["time"], np.arange(52.0, 60.0))
+
+
+@pytest.mark.parametrize(
+    ("form", "index"),
+    [
+        (TimeForm(zone="Europe/Berlin"), np.datetime64("2024-03-31T00", "us") + np.arange(4) * np.timedelta64(1, "h")),
+        (TimeForm(zone="Europe/Berlin", epoch="s"), 1711843200 + 3600 * np.arange(4)),
+    ],
+)
+def test_times_are_drawn_on_the_clock_of_their_zone(form: TimeForm, index: np.ndarray) -> None:
+    forecast = Forecast(SERIES.names[:1], SERIES.target_names, index[None], VALUES[:1, :4], labels=Labels(form=form))
+    fan, *_ = pictures._shown(forecast, None, 0, 0, "")
+    assert [str(time)[11:13] for time in fan.time] == ["01", "03", "04", "05"]  # summer began at 2
 
 
 def backtest_of(origins: list[int], series: list[int], horizon: int = 10) -> Backtest:

@@ -175,9 +175,9 @@ def _stack(module: Any, draw: Arguments) -> Iterator[None]:
 def _stream(module: Any, draw: Arguments) -> Iterator[None]:
     cell, _, rows, inputs, hidden, row = _extents(draw)
     weights = _weights(draw, inputs, hidden, row)
-    kind = module.StreamFloat if draw.ending == "float" else module.StreamDouble
+    make = module.StreamFloat if draw.ending == "float" else module.StreamDouble
     sizes = draw.number(rows), draw.number(inputs), draw.number(hidden)
-    stream = kind(draw.number(cell), *sizes, *weights, draw.number(2), draw.number(draw.choose(3)))
+    stream = make(draw.number(cell), *sizes, *weights, draw.number(2), draw.number(draw.choose(3)))
     for name in ("write", "read"):
         states = [draw.array(len(weights[0]), rows, hidden), draw.array(len(weights[0]), rows, hidden)]
         getattr(stream, name)(states[0], None if cell else states[1])
@@ -229,6 +229,17 @@ def _options(module: Any, draw: Arguments) -> Iterator[None]:
         *((draw.array(row), draw.array(row), *of_memory[2:]) if normed else (None,) * 4),
         draw.number(2),
     )
+    yield
+    options.zoneout(0.1, 0.1, None, None, 1, rows)
+    make = module.variant_stream_float if draw.ending == "float" else module.variant_stream_double
+    layers = [options] * draw.few(1)
+    stream = make(
+        *(layers, draw.number(rows), draw.number(inputs), [draw.array(inputs, row)], [draw.array(outputs, row)]),
+        *([draw.array(row)] if draw.choose(2) else [], [draw.array(hidden)] if draw.choose(2) else []),
+        draw.number(2),
+    )
+    stream.write(draw.array(1, rows, outputs), draw.array(1, rows, hidden) if not cell else None)
+    stream.step(draw.array(rows, inputs), draw.array(rows, outputs))
 
 
 def _step(module: Any, draw: Arguments) -> Iterator[None]:

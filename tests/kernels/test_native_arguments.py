@@ -34,6 +34,13 @@ def options(module: Any, cell: int, coupled: bool = False, reset_before: bool = 
     return module.VariantFloat(cell, 4, 4, coupled, reset_before, [(kind, 0.0, 0.0)] * 3, 0.0, 1e-5, *[None] * 6)
 
 
+def streamed(module: Any, layers: list[Any], batch: int = 1) -> Any:
+    """A stream of layers with options, of which one has weights."""
+    row = 16 if layers and layers[0] is not None else 4
+    weights = [np.zeros((4, row), "f4")]
+    return module.variant_stream_float(layers, batch, 4, weights, weights, [], [], 1)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -46,6 +53,12 @@ def options(module: Any, cell: int, coupled: bool = False, reset_before: bool = 
         (lambda module: options(module, 1, coupled=True), "coupled gates, peepholes, projection"),
         (lambda module: options(module, 3), "cell is 3, expected 0 to 2"),
         (lambda module: options(module, 0, kind=11), "an activation is 11, expected 0 to 10"),
+        (lambda module: streamed(module, []), "options has not one object a layer"),
+        (
+            lambda module: streamed(module, [options(module, 0), options(module, 0)]),
+            "options has not one object a layer",
+        ),
+        (lambda module: streamed(module, [options(module, 1)], batch=0), "batch is 0, expected 1 to"),
         (lambda module: module.squares_float(np.ones(3, "f4"), 1025), "threads is 1025, expected 1 to 1024"),
     ],
 )

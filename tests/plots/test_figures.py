@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from gpulstm.errors import MissingExtraError, ShapeError
-from gpulstm.plots import figures
+from gpulstm.plots import figures, style
 
 DAYS = np.arange("2020-01-01", "2020-03-01", dtype="datetime64[D]")
 VALUES = np.sin(np.arange(DAYS.size) / 5)
@@ -43,7 +43,7 @@ def labels(figure: Figure, index: int = 0) -> list[str]:
 
 def is_picture(path: Path) -> bool:
     """Whether the file is a PNG with something on it: more than one color."""
-    return len(np.unique(imread(path).reshape(-1, 4), axis=0)) > 10
+    return len(np.unique(imread(path)[::5, ::5].reshape(-1, 4), axis=0)) > 10
 
 
 def test_bands_are_pairs_around_one_half_the_widest_first() -> None:
@@ -79,23 +79,6 @@ def test_forecast_without_quantiles_or_dates(tmp_path: Path, saved_figures: list
     figures.forecast(tmp_path / "a.png", fan, time=np.arange(60.0), observed=VALUES)
     assert labels(saved_figures[0]) == ["observed", "mean"]
     assert saved_figures[0].axes[0].get_xlabel() == "time step"
-
-
-@pytest.mark.parametrize(
-    ("first", "last", "shown"),
-    [
-        ("2015-11-06", "2015-12-30", "15 Nov"),
-        ("2013-01-01", "2015-12-30", "Jan\n2014"),
-        ("2015-01-01", "2015-11-30", "Mar"),
-    ],
-)
-def test_dates_read_well(first: str, last: str, shown: str) -> None:
-    axes = Figure().subplots()
-    time = np.arange(first, last, dtype="datetime64[D]")
-    axes.plot(time, np.arange(len(time)))
-    figures.time_axis(axes, time)
-    axes.figure.canvas.draw()
-    assert shown in [label.get_text() for label in axes.get_xticklabels()]
 
 
 def test_history_marks_the_best_epoch(tmp_path: Path, saved_figures: list[Figure]) -> None:
@@ -135,9 +118,9 @@ def test_backtest(tmp_path: Path, saved_figures: list[Figure]) -> None:
     assert labels(saved_figures[0], 0) == [
         "observed", "forecast (2 origins shown)", "80 % interval", "50 % interval",
     ]  # fmt: skip
-    assert {line.get_color() for line in upper.lines[1:]} == {figures.BLUE}  # every forecast in the model's color
+    assert {line.get_color() for line in upper.lines[1:]} == {style.BLUE}  # every forecast in the model's color
     assert labels(saved_figures[0], 1) == ["LSTM", "naive"]
-    assert [text.get_text() for text in right.texts] == ["0.5", "1.5"]
+    assert [text.get_text() for text in right.texts] == ["0.50", "1.50"]
     assert "x (m)" in left.get_ylabel()
     assert upper.get_ylabel() == "x (m)"
 

@@ -58,7 +58,13 @@ def small(batch: int = 4, **options: object) -> tuple[GradientPass, dict[str, ob
     return GradientPass(network, MSE(), network.params.like()), data
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    "mode",
+    [
+        pytest.param(mode, marks=[] if mode in ("default", "lazy streams on two devices") else [pytest.mark.slow])
+        for mode in MODES
+    ],
+)
 def test_training_on_two_streams_and_devices_equals_the_reference(mode: str) -> None:
     """On a GPU the modes mean nothing; there the same training runs once more, on two devices where they are."""
     assert child("cuda_replays.py", MODES[mode]).count("ok ") == 6
