@@ -21,7 +21,8 @@ from rich.text import Text
 
 from gpulstm.arrays.launch import place
 from gpulstm.errors import ConfigError, GpulstmError, speaking_options
-from gpulstm.forecast.results import METRICS, Backtest
+from gpulstm.forecast.results import Backtest
+from gpulstm.forecast.scores import METRICS
 from gpulstm.training import interrupts
 from gpulstm.training.parallel import failed
 

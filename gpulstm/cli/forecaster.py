@@ -316,7 +316,7 @@ def forecast(
         drawn = names_of("forecast", past.names, past.target_names, pictures) if can_draw() else {}
         again = force or written_before(output / "forecast.csv", first_columns(past.labels))
         table, *paths = new_files(output, ["forecast.csv", *drawn.values()], again)
-        result = forecaster.predict(horizon or None, future, data=None if data is None else past)
+        result = forecaster.predict(None if data is None else past, horizon or None, future)
         columns = result.columns()
         result.to_csv(table)
         for (series, target), path in zip(drawn, paths, strict=True):

@@ -21,6 +21,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -90,6 +91,18 @@ def with_options(command: Command, defaults: Mapping[str, Any] | None = None) ->
     return run  # type: ignore[return-value]
 
 
+def hints_of(options: type) -> dict[str, Any]:
+    """The annotations of a dataclass's fields, evaluated.
+
+    Without the mark `KW_ONLY`, which `get_type_hints` of Python 3.10 takes for a mistake.
+    """
+    hints: dict[str, Any] = {}
+    for base in reversed(options.__mro__):
+        own = {name: kind for name, kind in inspect.get_annotations(base).items() if name != "_"}
+        hints |= get_type_hints(types.SimpleNamespace(__annotations__=own), vars(sys.modules[base.__module__]))
+    return hints
+
+
 def exact(command: Command) -> Command:
     """The command, whose numbers have to be spelled as people do: `1_000`, ` 5` or `nan` is a wrong command line."""
     hints = get_type_hints(command, include_extras=True)
@@ -124,13 +137,13 @@ def real(text: Any) -> float:
 
 def options_of(options: type, defaults: Mapping[str, Any] | None = None) -> list[inspect.Parameter]:
     """A parameter for typer for each field of a dataclass of options, in their order; `defaults` replace its own."""
-    hints, own = get_type_hints(options), defaults or {}
+    hints, own = hints_of(options), defaults or {}
     return [_parameter(one, hints[one.name], own.get(one.name, one.default)) for one in dataclasses.fields(options)]
 
 
 def from_line(options: type, values: dict[str, Any]) -> Any:
     """The object of a dataclass of options from the values of a command line, which it takes out of `values`."""
-    hints = get_type_hints(options)
+    hints = hints_of(options)
     return options(
         **{one.name: _value(one, hints[one.name], values.pop(one.name)) for one in dataclasses.fields(options)}
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -21,9 +21,6 @@ from gpulstm.model.initializers import check_chrono
 from gpulstm.model.memory import Memory, check_memory
 from gpulstm.training.parallel import PARALLEL
 from gpulstm.validate import described, documented, number_of, whole_of
-
-if TYPE_CHECKING:
-    from gpulstm.schedules import Schedule
 
 CELLS = ("lstm", "gru", "rnn")
 LIKELIHOODS = ("quantile", "gaussian", "point")
@@ -352,14 +349,6 @@ class ForecasterConfig:
         levels = tuple(self.quantiles)
         return Pinball(levels) if self.likelihood == "quantile" else GaussianNLL(levels)
 
-    def rate(self, steps: int) -> Schedule:
-        """The schedule of a run of `steps` steps."""
-        from gpulstm.schedules import Constant, Cosine
-
-        if self.schedule == "constant":
-            return Constant(self.learning_rate)
-        return Cosine(self.learning_rate, steps, 0.01 * self.learning_rate)
-
     def stack(self, inputs: int) -> StackSpec:
         """The recurrent layers for windows of `inputs` features."""
         return StackSpec(
@@ -419,8 +408,6 @@ def _check_values(config: ForecasterConfig) -> None:
     _set(config, "layer_norm", validate.flag("layer_norm", config.layer_norm))
     _set(config, "quantiles", validate.levels("quantiles", config.quantiles))
     check_window_kind(config.window_scaling)
-    if config.past_scaling not in ("window", "none"):
-        raise ConfigError(f"past_scaling is {config.past_scaling!r}, expected 'window' or 'none'")
     if config.learning_rate != AUTO:
         _set(config, "learning_rate", validate.real("learning_rate", config.learning_rate, above=0))
     if config.weight_decay != AUTO:
@@ -437,6 +424,7 @@ def _check_choices(config: ForecasterConfig) -> None:
         ("strategy", STRATEGIES),
         ("schedule", SCHEDULES),
         ("scaling", KINDS),
+        ("past_scaling", ("window", "none")),
         ("training", TRAININGS),
         ("borders", BORDERS),
         ("dtype", NAMES),

@@ -25,6 +25,7 @@ from gpulstm.forecast.short import listed
 from gpulstm.model.embedding import Category
 from gpulstm.model.network import Network, NetworkConfig
 from gpulstm.optimizers import AdamW
+from gpulstm.schedules import Constant, Cosine, Schedule
 from gpulstm.training.callbacks import Callback, CheckpointEvery, EarlyStopping, Progress
 from gpulstm.training.history import History
 from gpulstm.training.parallel import SINGLE
@@ -236,7 +237,7 @@ def new_trainer(
         Network(layout, device=resolve(config.device), seed=config.seed, engine=config.engine),
         loss,
         AdamW(weight_decay=config.weight_decay),
-        config.rate(config.epochs * -(-len(train) // config.batch_size)),
+        _schedule(config, config.epochs * -(-len(train) // config.batch_size)),
         epochs=config.epochs,
         batch_size=config.batch_size,
         clip_norm=config.clip_norm,
@@ -247,3 +248,10 @@ def new_trainer(
         identity=None if runs is None else runs.identity,
         parallel=SINGLE if runs is None else runs.ranks,
     )
+
+
+def _schedule(config: ForecasterConfig, steps: int) -> Schedule:
+    """The learning rates of a run of `steps` steps."""
+    if config.schedule == "constant":
+        return Constant(config.learning_rate)
+    return Cosine(config.learning_rate, steps, 0.01 * config.learning_rate)
