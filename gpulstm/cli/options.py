@@ -21,6 +21,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -28,7 +29,7 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_typ
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from gpulstm.validate import Described
+from gpulstm.validate import Described, number_of, whole_of
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
@@ -90,15 +91,59 @@ def with_options(command: Command, defaults: Mapping[str, Any] | None = None) ->
     return run  # type: ignore[return-value]
 
 
+def hints_of(options: type) -> dict[str, Any]:
+    """The annotations of a dataclass's fields, evaluated.
+
+    Without the mark `KW_ONLY`, which `get_type_hints` of Python 3.10 takes for a mistake.
+    """
+    hints: dict[str, Any] = {}
+    for base in reversed(options.__mro__):
+        own = {name: kind for name, kind in inspect.get_annotations(base).items() if name != "_"}
+        hints |= get_type_hints(types.SimpleNamespace(__annotations__=own), vars(sys.modules[base.__module__]))
+    return hints
+
+
+def exact(command: Command) -> Command:
+    """The command, whose numbers have to be spelled as people do: `1_000`, ` 5` or `nan` is a wrong command line."""
+    hints = get_type_hints(command, include_extras=True)
+    for annotation in hints.values():
+        kind, *asked = get_args(annotation) or (None,)
+        kinds = {inner for member in _members(kind) for inner in (member, *get_args(member))}
+        if asked and isinstance(asked[0], typer.models.ParameterInfo) and kinds & {int, float}:
+            asked[0].parser = integer if int in kinds else real
+    signature = inspect.signature(command)
+    asked_for = [one.replace(annotation=hints[one.name]) for one in signature.parameters.values()]
+    command.__signature__ = signature.replace(parameters=asked_for)  # type: ignore[attr-defined]
+    command.__annotations__ = hints  # made once: each reading of an annotation's text would make others
+    return command
+
+
+def integer(text: Any) -> int:
+    """A whole number of the command line."""
+    digits = str(text).removeprefix("-")
+    number = whole_of(digits)
+    if number is None:
+        raise typer.BadParameter(f"{text!r} is not a whole number")
+    return -number if digits != str(text) else number
+
+
+def real(text: Any) -> float:
+    """A number of the command line."""
+    number = number_of(str(text))
+    if number is None:
+        raise typer.BadParameter(f"{text!r} is not a number")
+    return number
+
+
 def options_of(options: type, defaults: Mapping[str, Any] | None = None) -> list[inspect.Parameter]:
     """A parameter for typer for each field of a dataclass of options, in their order; `defaults` replace its own."""
-    hints, own = get_type_hints(options), defaults or {}
+    hints, own = hints_of(options), defaults or {}
     return [_parameter(one, hints[one.name], own.get(one.name, one.default)) for one in dataclasses.fields(options)]
 
 
 def from_line(options: type, values: dict[str, Any]) -> Any:
     """The object of a dataclass of options from the values of a command line, which it takes out of `values`."""
-    hints = get_type_hints(options)
+    hints = hints_of(options)
     return options(
         **{one.name: _value(one, hints[one.name], values.pop(one.name)) for one in dataclasses.fields(options)}
     )
