@@ -18,6 +18,7 @@ import numpy as np
 
 from gpulstm.errors import ConfigError
 
+MOST = 2**53  # of what is counted: sums of a few such numbers have room in 64 bits
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
 
 
@@ -93,11 +94,18 @@ def real(
     return float(value)
 
 
-def count(name: str, value: Any, *, at_least: int = 1) -> int:
-    """`value` as an int of at least `at_least`."""
+def count(name: str, value: Any, *, at_least: int = 1, at_most: float = MOST) -> int:
+    """`value` as an int within the bounds given."""
+    if isinstance(value, numbers.Integral) and int(value) > at_most:
+        raise ConfigError(f"{name} is a number of {int(value).bit_length()} bits, expected at most {at_most}")
     if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < at_least:
         raise ConfigError(f"{name} is {value!r}, expected a whole number of at least {at_least}")
     return int(value)
+
+
+def seed(value: Any) -> int:
+    """A seed of random numbers, of any size, as an int of at least 0."""
+    return count("seed", value, at_least=0, at_most=math.inf)
 
 
 def flag(name: str, value: Any) -> bool:

@@ -71,7 +71,9 @@ def test_numbers_keep_their_bounds() -> None:
 
 def test_whole_numbers_and_flags() -> None:
     assert validate.count("size", np.int32(3)) == 3 and type(validate.count("size", np.int32(3))) is int
-    assert validate.count("seed", 0, at_least=0) == 0
+    assert validate.seed(0) == 0 and validate.seed(2**100) == 2**100
+    with pytest.raises(ConfigError, match="size is a number of 64 bits, expected at most 9007199254740992"):
+        validate.count("size", 2**63)
     assert validate.flag("on", True) is True
     for value in (0, 1.0, True, "3", None):
         with pytest.raises(ConfigError, match=r"size is .*, expected a whole number of at least 1"):
@@ -100,8 +102,8 @@ class Rule:
 def test_an_object_from_the_dict_of_a_checkpoint() -> None:
     config = validate.to_config(Rule(5, (7,)))
     assert config == {"name": "rule", "size": 5, "parts": [7]}
-    made = validate.from_config("kind", [Rule], config)
-    assert (made.size, made.parts) == (5, [7])
+    rule = validate.from_config("kind", [Rule], config)
+    assert (rule.size, rule.parts) == (5, [7])
     with pytest.raises(ConfigError, match="kind is 'law', expected one of: rule"):
         validate.from_config("kind", [Rule], {"name": "law"})
     with pytest.raises(ConfigError, match="kind 'rule' has no option 'color'; it has: size, parts"):

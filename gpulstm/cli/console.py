@@ -75,7 +75,8 @@ def polite(command: Command) -> Command:
             say(f"gpulstm: {error.filename or 'standard output'}: {error.strerror or error}")
             raise typer.Exit(MISTAKE) from None
         except MemoryError as error:
-            say(f"gpulstm: {error or 'there is not enough memory'}; a smaller batch or --memory takes less")
+            text = str(error) or "there is not enough memory"
+            say(f"gpulstm: {text}{'' if 'takes less' in text else '; a smaller batch or --memory takes less'}")
             raise typer.Exit(MISTAKE) from None
         except KeyboardInterrupt:
             say("gpulstm: interrupted")

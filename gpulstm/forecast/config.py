@@ -403,8 +403,8 @@ def _check_values(config: ForecasterConfig) -> None:
             _set(config, name, validate.count(name, getattr(config, name)))
     if config.nonnegative is not None:
         validate.flag("nonnegative", config.nonnegative)
-    for name in ("seed", "stream_rows"):
-        _set(config, name, validate.count(name, getattr(config, name), at_least=0))
+    _set(config, "seed", validate.seed(config.seed))
+    _set(config, "stream_rows", validate.count("stream_rows", config.stream_rows, at_least=0))
     if config.context != AUTO and config.stream_rows >= config.context:
         raise ConfigError(f"stream_rows is {config.stream_rows}, expected less than the context of {config.context}")
     for name in ("season", "patience", "min_context", "embedding"):

@@ -65,7 +65,7 @@ class Recurrent:
     ) -> None:
         self.spec = spec
         self.backend = resolve(device)
-        self.seed = validate.count("seed", seed, at_least=0)
+        self.seed = validate.seed(seed)
         self.calls, self.first_row = 0, 0
         self._plans = Plans(spec, self.backend.device, None if engine is None else by_name(engine).name)
         self._recorded: Replays | None = None
@@ -234,8 +234,8 @@ class Recurrent:
             ShapeError, DTypeError, DeviceError: one sentence each, before anything is computed.
         """
         if not isinstance(tape, Tape) or tape.run.weights.params is not self.params:
-            what = "another model's" if isinstance(tape, Tape) else repr(tape)
-            raise ConfigError(f"tape is {what}, expected what forward(..., training=True) of this model returned")
+            came = "another model's" if isinstance(tape, Tape) else repr(tape)
+            raise ConfigError(f"tape is {came}, expected what forward(..., training=True) of this model returned")
         spec, backend, batch, plan = self.spec, self.backend, tape.batch, tape.run.plan
         dy = backend.asarray(dy, spec.dtype, name="dy")
         shape = (batch, spec.output_size)

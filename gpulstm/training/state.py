@@ -80,7 +80,7 @@ class RunState:
         self.schedule = schedule if isinstance(schedule, Schedule) else Constant(schedule)
         self.batch_size = validate.count("batch_size", batch_size)
         self.clip_norm = None if clip_norm is None else validate.real("clip_norm", clip_norm, above=0)
-        self.seed = validate.count("seed", seed, at_least=0)
+        self.seed = validate.seed(seed)
         self.identity = dict(identity or {})
         if loss.outputs != network.config.outputs:
             raise ConfigError(
