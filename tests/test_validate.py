@@ -34,6 +34,19 @@ def test_what_is_no_number_of_bytes(text: Any) -> None:
         validate.parse_bytes(text)
 
 
+@pytest.mark.parametrize(("text", "number"), [("5", 5.0), ("-.5", -0.5), ("1e3", 1000.0), ("5.", 5.0), ("+2", 2.0)])
+def test_numbers_that_a_text_spells(text: str, number: float) -> None:
+    assert validate.number_of(text) == number
+
+
+@pytest.mark.parametrize(
+    "text", ["", "1_000", " 5", "5\n", "nan", "inf", "infinity", "٣", "１", "0x10", "1,5", "1e", "--5"]
+)
+def test_texts_that_spell_no_number(text: str) -> None:
+    assert validate.number_of(text) is None
+    assert validate.whole_of(text) is None
+
+
 @pytest.mark.parametrize(
     ("count", "text"),
     [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (282 << 20, "282.0 MiB"), (1 << 42, "4096.0 GiB")],

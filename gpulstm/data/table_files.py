@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,10 @@ from gpulstm.arrays import files
 from gpulstm.data import packed
 from gpulstm.data.cells import MISSING, number_of
 from gpulstm.data.csv_dialect import HEAD, Dialect, find_dialect, other_encoding
-from gpulstm.data.frames import SHOWN, Kinds, Source, columns_source, frame_source, mapping_source
+from gpulstm.data.frames import SHOWN, Kinds, ReadAgain, Source, columns_source, frame_source, mapping_source
 from gpulstm.data.options import TableOptions
 from gpulstm.errors import DataError, GpulstmError, missing_extra, option
+from gpulstm.validate import whole_of
 
 CHUNK = 65_536  # rows of a text file that exist as pandas columns at one time
 _BATCH = 131_072  # rows of a Parquet file likewise
@@ -81,36 +83,55 @@ def _text(file: Path | bytes, label: str, options: TableOptions) -> Source:
         head = stream.read(HEAD)
         whole = not stream.read(1)
         dialect = find_dialect(head, whole, label, options.sep, (options.decimal, options.thousands), options.encoding)
-    return _text_source(file, label, dialect, options, found=options.encoding is None)
+    return _text_source(file, label, dialect, options)
 
 
-def _text_source(file: Path | bytes, label: str, dialect: Dialect, options: TableOptions, *, found: bool) -> Source:
+def _text_source(
+    file: Path | bytes, label: str, dialect: Dialect, options: TableOptions, *, whole_ids: bool = False
+) -> Source:
+    """The source of a text file.
+
+    Args:
+        whole_ids: read ids as the text that they are from the start: somewhere some look like numbers, others do not.
+    """
     import pandas as pd
 
     head = pd.DataFrame([list(row) for row in dialect.rows], columns=range(len(dialect.names)), dtype=object)
-    notes = [f"{label} is read as {dialect.encoding}"] if found and dialect.encoding in ("cp1252", "latin-1") else []
+    odd = options.encoding is None and dialect.encoding in ("cp1252", "latin-1")
+    notes = [f"{label} is read as {dialect.encoding}"] if odd else []
     if dialect.decimal != "." and options.decimal is None:
         notes.append(f"{label} is read with a decimal comma")
     if dialect.thousands and options.thousands is None:
         notes.append(f"{label} is read with {dialect.thousands!r} between thousands")
 
-    def other() -> Source:
-        with _open(file) as stream:
-            encoding = other_encoding(stream.read())
-        return _text_source(file, label, replace(dialect, encoding=encoding), options, found=True)
+    def read(kinds: Kinds) -> Iterator[dict[int, Any]]:
+        try:
+            for chunk in _text_chunks(file, label, dialect, kinds, whole_ids):
+                if not whole_ids and any(kinds[at] == "id" and _is_read_as_numbers(chunk[at]) for at in kinds):
+                    raise ReadAgain(_text_source(file, label, dialect, options, whole_ids=True))
+                yield chunk
+        except UnicodeDecodeError as error:
+            if options.encoding is not None or dialect.encoding != "utf-8":
+                raise DataError(
+                    f"{label} is not in the encoding {error.encoding} (byte {error.start}); name it as "
+                    f"{option('encoding')}"
+                ) from None
+            with _open(file) as stream:
+                encoding = other_encoding(stream.read())
+            again = replace(dialect, encoding=encoding)
+            raise ReadAgain(_text_source(file, label, again, options, whole_ids=whole_ids)) from None
 
     return Source(
         label,
         list(dialect.names),
         head,
-        lambda kinds: _text_chunks(file, label, dialect, kinds),
+        read,
         word="row",
         first=2,
         file=True,
         notes=notes,
         marks=(dialect.decimal, dialect.thousands),
         rows=_about_rows(file, dialect),
-        other=other if found and dialect.encoding == "utf-8" else None,
     )
 
 
@@ -122,14 +143,21 @@ def _about_rows(file: Path | bytes, dialect: Dialect) -> int:
     return 1 + int(1.02 * size / max(1, sum(sum(map(len, row)) + len(row) for row in dialect.rows)) * len(dialect.rows))
 
 
-def _text_chunks(file: Path | bytes, label: str, dialect: Dialect, kinds: Kinds) -> Iterator[dict[int, Any]]:
+def _text_chunks(
+    file: Path | bytes, label: str, dialect: Dialect, kinds: Kinds, whole_ids: bool
+) -> Iterator[dict[int, Any]]:
     import pandas as pd
 
+    arrow = getattr(pd.Series(dtype="str").dtype, "storage", "") == "pyarrow"  # strings that are no objects of Python
+    thousands = dialect.thousands if dialect.thousands is None or dialect.thousands.isascii() else None
     as_text: dict[int, Any] = {}
     for position, kind in kinds.items():
-        cells = [row[position].strip() for row in dialect.rows]
-        if kind == "category" or (kind != "number" and dialect.thousands) or (kind == "id" and not _as_they_are(cells)):
-            as_text[position] = str
+        plain = all(number_of(row[position]) is not None for row in dialect.rows)
+        marked = kind != "number" and dialect.thousands is not None
+        if kind == "category" or marked or (kind == "id" and (plain or whole_ids)):  # 007 is not 7
+            as_text[position] = object
+        elif kind in ("id", "time") and not plain and not arrow:
+            as_text[position] = "category"  # each text is made once
     blank = {position: ["", *MISSING] if kind == "number" else [""] for position, kind in kinds.items()}
     flags = {
         position: sorted({cell for row in dialect.rows if (cell := row[position].strip()).lower() in ("true", "false")})
@@ -150,19 +178,29 @@ def _text_chunks(file: Path | bytes, label: str, dialect: Dialect, kinds: Kinds)
             true_values=[cell for cell in truth if cell.lower() == "true"],
             false_values=["False", "FALSE", "false"],
             decimal=dialect.decimal,
-            thousands=dialect.thousands,
+            thousands=thousands,
             encoding=dialect.encoding,
             skipinitialspace=dialect.spaced,
             chunksize=CHUNK,
             engine="c",
+            low_memory=False,
         )
         for chunk in reader:
-            yield {position: chunk[position] for position in kinds}
+            part = {position: chunk[position] for position in kinds}
+            if thousands != dialect.thousands:  # a narrow blank, which pandas' parser does not take for a mark
+                for position, kind in kinds.items():
+                    if kind == "number" and part[position].dtype.kind not in "iufb":
+                        part[position] = part[position].map(partial(_without_marks, dialect), na_action="ignore")
+            yield part
 
 
-def _as_they_are(cells: Sequence[str]) -> bool:
-    """Whether ids that look like numbers are whole ones as Python writes them: reading them so loses nothing."""
-    return all(number_of(cell) is None or (cell.lstrip("-").isdecimal() and str(int(cell)) == cell) for cell in cells)
+def _without_marks(dialect: Dialect, cell: Any) -> Any:
+    """A cell with the marks in its numbers as Python has them."""
+    return cell.replace(dialect.thousands or "\0", "").replace(dialect.decimal, ".") if isinstance(cell, str) else cell
+
+
+def _is_read_as_numbers(column: Any) -> bool:
+    return getattr(column.dtype, "categories", column).dtype.kind in "iufb"
 
 
 @contextlib.contextmanager
@@ -193,16 +231,17 @@ _OF_WORKBOOKS = ("xml", "openpyxl", "xlrd", "odf")
 def _workbook(path: Path, options: TableOptions) -> Source:
     import pandas as pd
 
-    sheet = 0 if options.sheet is None else options.sheet
-    if isinstance(sheet, str) and sheet.isdecimal():
-        sheet = int(sheet)
     engines = {".xls": "xlrd", ".ods": "odfpy"}
     packed.check_workbook(path)
     what = f"{path.name} cannot be read as a workbook"
     try:
         with warnings.catch_warnings(), packed.unpacking(path), files.damaged(what, DataError):
             warnings.simplefilter("ignore")  # openpyxl's, of styles and forms that no table has
-            raw = pd.read_excel(path, sheet_name=sheet, header=None, dtype=object)
+            with pd.ExcelFile(path) as book:
+                sheet: Any = 0 if options.sheet is None else options.sheet
+                if isinstance(sheet, str) and sheet not in book.sheet_names and (number := whole_of(sheet)) is not None:
+                    sheet = number
+                raw = pd.read_excel(book, sheet_name=sheet, header=None, dtype=object)
     except GpulstmError:
         raise
     except ImportError:
