@@ -224,10 +224,10 @@ soak: $(VENV)/.test
 	@OPENBLAS_NUM_THREADS=1 $(PY) tests/soak.py --seconds $(SOAK_SECONDS)
 
 # What docs/reliability.md says, measured again: hostile files, signals and writers, fuzzing, kills.
-reliability: $(VENV)/.fuzz
+reliability: $(VENV)/.fuzz $(VENV)/.dev
 	@$(PYTEST) -q tests/fuzz tests/arrays/test_files.py tests/arrays/test_checkpoint.py tests/cli/test_signals.py tests/cli/test_resources.py \
 	  tests/kernels/test_native_arguments.py tests/forecast/test_identity.py
-	@$(MAKE) --no-print-directory fuzz kill-test soak
+	@$(MAKE) --no-print-directory fuzz kill-test soak sanitize-threads
 
 # The tests of the CPU with the lowest versions that pyproject.toml allows, in an environment of their own.
 test-lowest: pyproject.toml

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
-
-from gpulstm import errors
-
+TYPE_CHECKING = False  # as `typing` has it, which takes milliseconds in which the program cannot take care of Ctrl-C
 if TYPE_CHECKING:
-    from gpulstm import interop
+    from typing import Any
+
+    from gpulstm import errors, interop
     from gpulstm.arrays.devices import to_device, to_host
     from gpulstm.arrays.threads import get_num_threads, set_num_threads
     from gpulstm.data import datasets
@@ -39,7 +37,7 @@ __all__ = [
     "to_host",
 ]
 
-_PACKAGES = {"interop": "gpulstm.interop", "datasets": "gpulstm.data.datasets"}
+_PACKAGES = {"errors": "gpulstm.errors", "interop": "gpulstm.interop", "datasets": "gpulstm.data.datasets"}
 _NAMES = {
     "Forecaster": "gpulstm.forecast.forecaster",
     "Embedding": "gpulstm.model.embedding",
@@ -54,6 +52,8 @@ _NAMES = {
 
 def __getattr__(name: str) -> Any:
     """What is imported when first asked for: who uses a part does not wait for the rest, the program least of all."""
+    import importlib
+
     if name in _PACKAGES:
         found = importlib.import_module(_PACKAGES[name])
     elif name in _NAMES:

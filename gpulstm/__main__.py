@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import sys
 
-from gpulstm.training import interrupts
+TYPE_CHECKING = False  # nothing is imported before `main` but what the interpreter has anyway
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+NO_ROOM = ("map segment", "allocate memory")  # how the system's linker says that a library found no room
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -13,10 +18,33 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: without the program's name; those of the process if None.
     """
-    interrupts.handle(interrupts.leave)
-    from gpulstm.cli import main as run  # takes a while
+    try:
+        from gpulstm.training import interrupts
 
-    run(arguments)
+        interrupts.handle(interrupts.leave)
+    except KeyboardInterrupt:  # in the milliseconds before
+        try:
+            _said("interrupted")
+        finally:
+            os._exit(130)
+    try:
+        from gpulstm.cli import main as run  # takes a while
+
+        run(arguments)
+    except (ImportError, MemoryError) as error:  # of libraries, also of those that are imported when they are needed
+        reason = str(error)
+        if isinstance(error, ImportError) and not any(part in reason for part in NO_ROOM):
+            raise
+        sys.exit(_said(f"there is not enough memory for a library that this needs ({reason or 'MemoryError'})"))
+
+
+def _said(text: str) -> int:
+    """Tell the person, if there is one, why the program ends; the status of a mistake."""
+    try:
+        os.write(2, f"gpulstm: {text}\n".encode())
+    except OSError:
+        return 2
+    return 2
 
 
 if __name__ == "__main__":

@@ -3,17 +3,18 @@
 Each loss is an object.  Called, it gives its value and the gradient with respect to `raw`, what the head put out; both
 stay on the device.  `predict` reads `raw` as a forecast, in the scale of `raw`.
 
-On the CPU each runs as one native pass by the formulas in `kernels/equations/losses.h`, with sums in float64.  `_each`
-serves on a GPU, where an installation has no native code, and for losses defined elsewhere.
+Each runs by the formulas in `kernels/equations/losses.h`: on the CPU as one native pass, with sums in float64, on a GPU
+as one kernel and a sum.  `_each` serves where an installation has no native code, and for losses defined elsewhere.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 
@@ -23,6 +24,9 @@ from gpulstm.arrays.backend import Array
 from gpulstm.arrays.devices import backend_of, one_device
 from gpulstm.arrays.dtypes import is_half
 from gpulstm.errors import ConfigError, DTypeError, ShapeError
+
+if TYPE_CHECKING:
+    from gpulstm.arrays.cupy_backend import CupyBackend
 
 
 class Loss(ABC):
@@ -75,7 +79,7 @@ class Loss(ABC):
             dtype = xp.float32 if is_half(raw.dtype) else raw.dtype
             z, y = raw.astype(dtype, copy=False), target.astype(dtype, copy=False)
             w = None if weight is None else self._broadcast(xp, weight, target.shape, dtype)
-            fused = None if backend.is_cuda else self._fused(z, y, w)
+            fused = self._one_kernel(cast("CupyBackend", backend), z, y, w) if backend.is_cuda else self._fused(z, y, w)
             if fused is not None:
                 value, slope = fused
             elif w is None:
@@ -99,6 +103,16 @@ class Loss(ABC):
         slope = np.empty(z.shape, z.dtype)
         arrays = (np.ascontiguousarray(z), np.ascontiguousarray(y), None if w is None else np.ascontiguousarray(w))
         return np.asarray(run(self.name, *arrays, slope, options_of(self)), z.dtype), slope
+
+    def _one_kernel(self, backend: CupyBackend, z: Array, y: Array, w: Array | None) -> tuple[Array, Array] | None:
+        """Value and gradient by one kernel and sums, or None for a loss that is not of this package."""
+        if type(self) not in _FORMULAS:
+            return None
+        cost, slope = backend.empty(y.shape, z.dtype), backend.empty(z.shape, z.dtype)
+        total = z.dtype.type(y.size) if w is None else w.sum()
+        weight = z.dtype.type(1) if w is None else w
+        _kernel(backend, self)(backend.xp.ascontiguousarray(z), y, weight, total, cost, slope)
+        return cost.sum(), slope
 
     @abstractmethod
     def _each(self, xp: Any, z: Array, y: Array) -> tuple[Array, Array]:
@@ -332,6 +346,35 @@ _FUSED: dict[type[Loss], Callable[[Any], tuple[float, ...]]] = {
     GaussianNLL: lambda loss: (loss.floor,),
     SoftmaxCrossEntropy: lambda loss: (),
 }
+
+# Of the same losses what a GPU computes for one target, from the numbers `at` to their slopes `to`.
+_FORMULAS: dict[type[Loss], Callable[[Any], str]] = {
+    MSE: lambda loss: "gl_mse(at[0], goal, to[0])",
+    MAE: lambda loss: "gl_mae(at[0], goal, to[0])",
+    Huber: lambda loss: f"gl_huber(at[0], goal, T({loss.delta!r}), to[0])",
+    Pinball: lambda loss: " + ".join(
+        f"gl_pinball(at[{p}], goal, T({(1 - q) / loss.outputs!r}), T({q / loss.outputs!r}), to[{p}])"
+        for p, q in enumerate(loss.levels)
+    ),
+    GaussianNLL: lambda loss: f"gl_gaussian(at[0], at[1], goal, T({loss.floor!r}), to[0], to[1])",
+    SoftmaxCrossEntropy: lambda loss: f"gl_softmax(at, goal, {loss.classes}L, to)",
+}
+
+
+@functools.cache
+def _kernel(backend: CupyBackend, loss: Loss) -> Any:
+    """The kernel of a loss: an element is a target, its cost and slopes come out with their share of the mean."""
+    size = loss.outputs
+    body = f"""
+        const T share = weight / (total > T(0) ? total : T(1)), goal = weight > T(0) ? target : T(0);
+        const T* at = &numbers[i * {size}];
+        T* to = &slope[i * {size}];
+        cost = share * ({_FORMULAS[type(loss)](loss)});
+        for (int p = 0; p < {size}; ++p) to[p] *= share;
+    """
+    inputs, outputs = "raw T numbers, T target, T weight, T total", "T cost, raw T slope"
+    return backend.elementwise(f"gpulstm_{loss.name}", inputs, outputs, body, headers=("equations/losses.h",))
+
 
 LOSSES: tuple[type[Loss], ...] = (MSE, MAE, Huber, Pinball, GaussianNLL, SoftmaxCrossEntropy)
 

@@ -18,7 +18,22 @@ import numpy as np
 
 from gpulstm.errors import ConfigError
 
+MOST = 2**53  # of what is counted: sums of a few such numbers have room in 64 bits
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
+
+
+_WHOLE = re.compile(r"[0-9]{1,18}")
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
+
+
+def whole_of(text: str) -> int | None:
+    """The whole number that a text spells in the digits 0 to 9; None where it is none, as `1_000` or `٣`."""
+    return int(text) if _WHOLE.fullmatch(text) else None
+
+
+def number_of(text: str) -> float | None:
+    """The number that a text spells in such digits; None where it is none, as `1_000`, ` 5`, `nan` or `infinity`."""
+    return float(text) if _NUMBER.fullmatch(text) else None
 
 
 def parse_bytes(memory: str | int) -> int:
@@ -27,7 +42,7 @@ def parse_bytes(memory: str | int) -> int:
     Raises:
         ConfigError: it is neither, or not positive.
     """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", str(memory))
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-zA-Z]*)\s*", str(memory))
     unit = _UNITS.get(match.group(2).upper() or "B") if match and not isinstance(memory, bool) else None
     if match is None or unit is None or float(match.group(1)) <= 0:
         raise ConfigError(f"memory is {memory!r}, expected a number of bytes, a string like '256MiB', 'sqrt' or None")
@@ -48,10 +63,10 @@ def parse_shape(text: str) -> tuple[int, int, int, int, int]:
     Raises:
         ConfigError: they are not five whole numbers of at least 1.
     """
-    parts = text.split(",")
-    if len(parts) != 5 or not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+    sizes = [whole_of(part.strip()) or 0 for part in text.split(",")]
+    if len(sizes) != 5 or not all(sizes):
         raise ConfigError(f"shape is {text!r}, expected five whole numbers T,B,I,H,L such as 50,32,8,64,2")
-    steps, batch, inputs, hidden, layers = map(int, parts)
+    steps, batch, inputs, hidden, layers = sizes
     return steps, batch, inputs, hidden, layers
 
 
@@ -79,11 +94,18 @@ def real(
     return float(value)
 
 
-def count(name: str, value: Any, *, at_least: int = 1) -> int:
-    """`value` as an int of at least `at_least`."""
+def count(name: str, value: Any, *, at_least: int = 1, at_most: float = MOST) -> int:
+    """`value` as an int within the bounds given."""
+    if isinstance(value, numbers.Integral) and int(value) > at_most:
+        raise ConfigError(f"{name} is a number of {int(value).bit_length()} bits, expected at most {at_most}")
     if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < at_least:
         raise ConfigError(f"{name} is {value!r}, expected a whole number of at least {at_least}")
     return int(value)
+
+
+def seed(value: Any) -> int:
+    """A seed of random numbers, of any size, as an int of at least 0."""
+    return count("seed", value, at_least=0, at_most=math.inf)
 
 
 def flag(name: str, value: Any) -> bool:

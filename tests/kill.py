@@ -14,6 +14,7 @@ with `--record` a run goes on after the rounds that the file counts.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import json
 import os
@@ -40,7 +41,8 @@ NETWORK = ["--horizon", "2", "--context", "8", "--hidden-size", "4", "--num-laye
 EPOCHS = ["--epochs", "8", "--patience", "8", "--device", "cpu"]
 PILE = 3  # temporary files that dead processes may have left in one folder: the next one's removal can be killed too
 FRESH = 0.08  # share of the rounds in an interpreter of their own; the others begin when all is imported
-SECONDS = 300  # after which a process hangs
+SECONDS = 300  # without progress, after which a process hangs
+BUSY = 600  # of processor time, after which it goes round in circles
 
 
 @dataclass
@@ -62,6 +64,12 @@ class Tally:
         told = [f"{count} {name}" for part in (self.commands, self.signals, self.ended) for name, count in part.items()]
         counts = ", ".join([*told, f"{self.fresh} in a fresh interpreter", f"{self.continued} taken to their end"])
         return f"{self.rounds} kills ({counts}): {len(self.faults)} faults"
+
+    def keep(self, record: Path | None) -> None:
+        """Write it all down, where that is asked for."""
+        if record:
+            record.parent.mkdir(parents=True, exist_ok=True)
+            record.write_text(json.dumps(vars(self), indent=1))
 
 
 class Suite:
@@ -167,6 +175,7 @@ class Process:
 
     def __init__(self, arguments: list[str], fresh: bool) -> None:
         self.status: int | None = None
+        self._used = 0.0
         self._stderr = open(os.memfd_create("stderr"), "w+b")  # noqa: SIM115  `ended` closes it
         if fresh:
             command = [sys.executable, "-m", "gpulstm", *arguments]
@@ -209,10 +218,26 @@ class Process:
         if not self.over():
             os.kill(self.pid, number)
 
+    def used(self) -> float:
+        """Seconds of processor time so far."""
+        with contextlib.suppress(OSError):  # it has ended
+            self._used = time.clock_gettime((~self.pid << 3) | 2)  # Linux: the clock of another process
+        return self._used
+
+    def waits_for_a_processor(self) -> bool:
+        """Whether it would go on if the machine let it."""
+        try:
+            return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] == "R"
+        except OSError:
+            return False
+
     def ended(self) -> tuple[int, str]:
         """Wait; the status and what it printed on standard error."""
-        give_up = time.monotonic() + SECONDS
+        give_up, used = time.monotonic() + SECONDS, -1.0
         while not self.over():
+            now = self.used()
+            if now < BUSY and (now != used or self.waits_for_a_processor()):
+                give_up, used = time.monotonic() + SECONDS, now
             if time.monotonic() > give_up:
                 os.kill(self.pid, signal.SIGKILL)
                 os.waitpid(self.pid, 0)
@@ -229,10 +254,7 @@ def until(process: Process, share: float) -> float:
     """Wait until a process has used so much processor time, or has ended; what it has used."""
     used = 0.0
     while used < share and not process.over():
-        try:
-            used = time.clock_gettime((~process.pid << 3) | 2)  # Linux: the clock of another process
-        except OSError:
-            break
+        used = process.used()
         time.sleep(min(max(0.001, (share - used) / 4), 0.02))
     return used
 
@@ -311,12 +333,11 @@ def main() -> int:
             one_round(suite, tally)
             if tally.rounds % 10 == 0:
                 print(tally.line(), file=sys.stderr, flush=True)
+                tally.keep(options.record)
         if left := suite.left():
             tally.faults.append(f"left behind after the next start: {left}")
             print(tally.faults[-1], flush=True)
-    if options.record:
-        options.record.parent.mkdir(parents=True, exist_ok=True)
-        options.record.write_text(json.dumps(vars(tally), indent=1))
+    tally.keep(options.record)
     print(tally.line())
     return min(len(tally.faults), 1)
 

@@ -110,7 +110,7 @@ class Soak:
             warnings.simplefilter("ignore", DeprecationWarning)  # of forks where there are threads
             child = os.fork()
         if child == 0:
-            signal.alarm(120)  # a child that hangs ends by it
+            signal.alarm(600)  # a child that hangs ends by it
             before = len(self.faults)
             self.one(self.rng, "children")
             os._exit(len(self.faults) > before)

@@ -34,6 +34,19 @@ def test_what_is_no_number_of_bytes(text: Any) -> None:
         validate.parse_bytes(text)
 
 
+@pytest.mark.parametrize(("text", "number"), [("5", 5.0), ("-.5", -0.5), ("1e3", 1000.0), ("5.", 5.0), ("+2", 2.0)])
+def test_numbers_that_a_text_spells(text: str, number: float) -> None:
+    assert validate.number_of(text) == number
+
+
+@pytest.mark.parametrize(
+    "text", ["", "1_000", " 5", "5\n", "nan", "inf", "infinity", "٣", "１", "0x10", "1,5", "1e", "--5"]
+)
+def test_texts_that_spell_no_number(text: str) -> None:
+    assert validate.number_of(text) is None
+    assert validate.whole_of(text) is None
+
+
 @pytest.mark.parametrize(
     ("count", "text"),
     [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (282 << 20, "282.0 MiB"), (1 << 42, "4096.0 GiB")],
@@ -58,7 +71,9 @@ def test_numbers_keep_their_bounds() -> None:
 
 def test_whole_numbers_and_flags() -> None:
     assert validate.count("size", np.int32(3)) == 3 and type(validate.count("size", np.int32(3))) is int
-    assert validate.count("seed", 0, at_least=0) == 0
+    assert validate.seed(0) == 0 and validate.seed(2**100) == 2**100
+    with pytest.raises(ConfigError, match="size is a number of 64 bits, expected at most 9007199254740992"):
+        validate.count("size", 2**63)
     assert validate.flag("on", True) is True
     for value in (0, 1.0, True, "3", None):
         with pytest.raises(ConfigError, match=r"size is .*, expected a whole number of at least 1"):

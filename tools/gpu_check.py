@@ -1,10 +1,10 @@
 """Everything that only a GPU can tell, in one report that ends in a verdict: `make gpu-check`.
 
 Runs the tests marked `cuda` file by file, checks every form of the CUDA engine against the plainest one, times each way
-to compute a layer next to PyTorch's cuDNN (TF32 off and on, float16, bfloat16), and times calls, streams and training
-passes.  Each item runs in a process of its own and is kept when it is done: `--seconds` bounds one run of this program,
-which ends with status 75 where items are left; the same command goes on with them.  Under the simulator it runs too,
-which checks this program and says nothing of speed; the report says so.
+to compute a layer next to PyTorch's cuDNN (TF32 off and on, float16, bfloat16) and next to what it takes at least by
+count, and times calls, streams and training passes.  Each item runs in a process of its own and is kept when it is
+done: `--seconds` bounds one run of this program, which ends with status 75 where items are left; the same command goes
+on with them.  Under the simulator it runs too, which checks this program and says nothing of speed; the report says so.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ from gpulstm.training.mixed_precision import LossScale, masters
 from gpulstm.validate import parse_shape
 
 ROOT = Path(__file__).resolve().parents[1]
+COUNTS = ROOT / "docs" / "benchmarks" / "instruction-counts.json"
+SCHEDULERS = 4  # of a multiprocessor: each issues an instruction of a warp a cycle
 LEFT = 75  # status: items are left
 SECONDS = 480.0
 Shape = tuple[int, int, int, int, int]  # T, B, I, H, L
@@ -83,7 +85,8 @@ class Item:
 HEADS = {  # of the sections' tables
     "Tests marked cuda": "| file | result | s |",
     "Forms against the plainest": "| cell | dtype | form | verdict |",
-    "Layers alone, ms": f"| T,B,I,H,L | dtype | pass | {' | '.join(map(str, WAYS))} | PyTorch cuDNN | best / cuDNN |",
+    "Layers alone, ms": f"| T,B,I,H,L | dtype | pass | {' | '.join(map(str, WAYS))} | least by count | PyTorch cuDNN "
+    "| best / cuDNN |",
     "Calls as they are planned, ms": "| T,B,I,H,L | dtype | outputs | training pass | step of a stream | plan |",
 }
 TESTS, FORMS, LAYERS, CALLS = HEADS
@@ -186,10 +189,29 @@ def layers(name: str) -> dict[str, Any]:
         fastest = min(times, key=lambda way: times[way]) if times else None
         ratio = f"{times[fastest] / other:.2f}" if fastest and other else "-"
         cells = [f"{times[str(way)]:.3f}" if str(way) in times else "-" for way in WAYS]
-        rows.append(f"| {text} | {dtype} | {words} | {' | '.join(cells)} | {other or '-'} | {ratio} |")
+        least = least_milliseconds(shape, dtype, training)
+        cells += ["-" if least is None else f"{least:.3f}", f"{other or '-'}", ratio]
+        rows.append(f"| {text} | {dtype} | {words} | {' | '.join(cells)} |")
         if fastest:
             best[f"{name}, {words}"] = [fastest, times[fastest], other]
     return {"rows": rows, "wrong": wrong, "best": best}
+
+
+def least_milliseconds(shape: Shape, dtype: str, training: bool) -> float | None:
+    """What the recurrence takes at least, by the counts of docs/instruction-counts.md, which are those of an H100.
+
+    That is the time to issue the instructions of the form that has fewest, at the clock of this card; products over all
+    steps and everything that a step waits for come on top.  None where nothing was counted.
+    """
+    steps, batch, _, hidden, count = shape
+    numbers = json.loads(COUNTS.read_text(encoding="utf-8"))["now"]
+    passes = ("forward", "backward") if training else ("forward",)
+    forms = (
+        [numbers.get(f"{form} {dtype} {batch} {hidden} {name}") for name in passes] for form in ("persistent", "fused")
+    )
+    issued = [sum(one) for one in forms if None not in one]
+    clock = 1e3 * cast(CupyBackend, resolve("cuda")).xp.cuda.Device().attributes["ClockRate"]  # it is in kHz
+    return 1e3 * count * steps * min(issued) / SCHEDULERS / clock if issued else None
 
 
 def torch_milliseconds(shape: Shape, dtype: str, training: bool) -> float | None:

@@ -3,16 +3,24 @@
 The interpreter of tests/ptx runs the kernels' PTX and counts how often each instruction is executed; the disassembler
 says from which line of that PTX each instruction of the machine code comes.  Together they give the machine
 instructions that a warp executes in a step, and the interpreter counts the sectors of memory that a step asks for.
+
+What was counted before is remembered under build/ by the sources of the kernels, so that a run that was stopped goes
+on.  The numbers of the tables are kept in docs/benchmarks/instruction-counts.json, next to those of the first kernels
+(commit cd00d9a), for `gpu_check.py` to predict by.
 """
 
 from __future__ import annotations
 
+import argparse
+import hashlib
+import itertools
+import json
 import re
 import subprocess
 import sys
 import tempfile
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -20,18 +28,26 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "ptx"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "helpers"))
 
 import nvrtc
-from ptx.cases import Case, launch
+from ptx.cases import ALL_TILES, Case, launch
 from ptx.device import Launch, PtxBackend
 from ptx.machine import Settings
 
+import kernels
+from gpulstm.arrays.gemm import choose_tile
+from gpulstm.arrays.kernel_source import digest
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "instruction-counts.md"
+NUMBERS = ROOT / "docs" / "benchmarks" / "instruction-counts.json"
+REMEMBERED = ROOT / "build" / "counts"
 PROCESSORS, CLOCK, SCHEDULERS = 132, 1.98e9, 4  # of an H100 SXM: multiprocessors, boost clock, schedulers of each
 LARGE = (1024, 16, 768)  # T, B, H that others have published times for
 # Milliseconds of cuDNN in float16 on an H100, forward, and forward and backward, as read from the plots of FlashRNN
 # (Pöppel et al. 2024, arXiv:2412.07752).
 CUDNN = (2.01, 5.19)
-SHAPES = ((4, 128), (16, 256))  # B, H
+SHAPES = ((4, 128), (16, 256))  # B, H, looked at closely
+BATCHES, WIDTHS = (1, 4, 16, 64), (64, 128, 256, 512, 1024)
+TIMED = ((32, 64), (256, 128), LARGE[1:])  # in addition, what gpu_check.py times
 FAMILIES = {
     "FFMA": "multiply-add", "FMUL": "multiply-add", "HMMA": "tensor", "MUFU": "function", "LDS": "shared",
     "STS": "shared", "LDSM": "shared", "LDG": "global", "STG": "global", "LDGSTS": "global", "BRA": "flow",
@@ -54,6 +70,7 @@ class Step:
         warps: of a multiprocessor that has a block.
         blocks: of the grid.
         sectors: of 32 bytes, asked for by the whole grid.
+        spills: bytes of local memory, which registers did not suffice for.
     """
 
     machine: dict[str, float]
@@ -62,6 +79,7 @@ class Step:
     warps: int
     blocks: int
     sectors: int
+    spills: int = 0
 
     @property
     def instructions(self) -> float:
@@ -79,15 +97,20 @@ class Step:
     @property
     def seconds(self) -> float:
         """The least time that issuing the instructions takes: one a cycle and scheduler, waves of blocks one by one."""
-        waves = -(-self.blocks // PROCESSORS)
-        return waves * self.instructions * self.warps / SCHEDULERS / CLOCK
+        return self.issued / SCHEDULERS / CLOCK
+
+    @property
+    def issued(self) -> float:
+        """Machine instructions of a multiprocessor, whose blocks take turns where there are more than one."""
+        return -(-self.blocks // PROCESSORS) * self.instructions * self.warps
 
 
-def machine_lines(toolkit: nvrtc.Toolkit, source: str, capability: int) -> list[tuple[int, str]]:
-    """(line of the PTX, opcode) of each machine instruction of a source with one kernel."""
+def machine_lines(toolkit: nvrtc.Toolkit, source: str, capability: int) -> tuple[list[tuple[int, str]], int]:
+    """(line of the PTX, opcode) of each machine instruction of a source with one kernel; bytes of spilled registers."""
     program = next(nvrtc.FOLDER.glob("sass/nvidia/*/bin/nvdisasm"))
+    cubin, log = toolkit.cubin(source, capability, lines=True)
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(toolkit.cubin(source, capability, lines=True)[0])
+        file.write(cubin)
         file.flush()
         command = [str(program), "-c", "-gp", file.name]
         text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -102,7 +125,7 @@ def machine_lines(toolkit: nvrtc.Toolkit, source: str, capability: int) -> list[
         elif instruction := _INSTRUCTION.search(row):
             lines.append((0 if skipped else line, instruction.group(1)))
             skipped &= instruction.group(1) != "BRA"
-    return lines
+    return lines, sum(report.spills for report in kernels.parse(log).values())
 
 
 def _executed(one: Launch) -> Counter[int]:
@@ -136,7 +159,8 @@ def _step(fewer: list[Launch], more: list[Launch], toolkit: nvrtc.Toolkit, capab
     counts = sum((_executed(one) for one in more), Counter())
     counts.subtract(sum((_executed(one) for one in fewer), Counter()))
     machine: Counter[str] = Counter()
-    executed = [(line, code) for line, code in machine_lines(toolkit, first.source, capability) if code != "NOP"]
+    lines, spills = machine_lines(toolkit, first.source, capability)
+    executed = [(line, code) for line, code in lines if code != "NOP"]
     for line, code in executed:
         machine[FAMILIES.get(code, "other")] += counts[line]
     tensor = [line for line, code in executed if code == "HMMA" and counts[line]]
@@ -149,7 +173,23 @@ def _step(fewer: list[Launch], more: list[Launch], toolkit: nvrtc.Toolkit, capab
         first.block[0] // 32,
         first.grid[0] * first.grid[1],
         sectors[0] - sectors[1],
+        spills,
     )
+
+
+def remembered(case: Case, toolkit: nvrtc.Toolkit) -> Path:
+    """Where the counts of a case are kept."""
+    return REMEMBERED / (hashlib.sha256(f"{case} {toolkit.version} {digest()}".encode()).hexdigest() + ".json")
+
+
+def counted(case: Case, toolkit: nvrtc.Toolkit) -> dict[str, Step]:
+    """`measure`, from a file under build/ where it said so before."""
+    path = remembered(case, toolkit)
+    if not path.exists():
+        steps = {name: asdict(step) for name, step in measure(case, toolkit).items()}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(steps))
+    return {name: Step(**step) for name, step in json.loads(path.read_text()).items()}
 
 
 def row(name: str, step: Step) -> str:
@@ -162,36 +202,111 @@ def row(name: str, step: Step) -> str:
     return f"| {name} | {counts} | {shares} | {step.within('tensor'):.0f} | {step.blocks} | {size:.0f} |"
 
 
+def all_cases() -> dict[tuple[str, str], list[Case]]:
+    """The cases of the tables by form and dtype, each with the tile that a plan would take for the forward step."""
+    cases: dict[tuple[str, str], list[Case]] = {}
+    for form, dtype in itertools.product(("persistent", "fused"), ("float32", "float16")):
+        tensor = dtype == "float16"
+        cases[form, dtype] = [
+            Case(
+                form,
+                "lstm",
+                dtype,
+                (2, batch, 4, hidden),
+                tile=ALL_TILES.index(choose_tile(batch, 4 * hidden, PROCESSORS, tensor)) if form == "fused" else 0,
+                tensor=tensor and form == "persistent",
+            )
+            for batch, hidden in (*itertools.product(BATCHES, WIDTHS), *TIMED)
+        ]
+    return cases
+
+
+def table(form: str, dtype: str, cases: list[Case], toolkit: nvrtc.Toolkit) -> list[str]:
+    """Before and after, for all sizes."""
+    before = json.loads(NUMBERS.read_text(encoding="utf-8"))["before"]
+    family = "tensor" if dtype == "float16" else "multiply-add"
+    lines = [
+        f"### {form}, {dtype}",
+        "",
+        f"| B x H | forward, before | now | backward, before | now | {family} %, forward | backward | in the product "
+        "| spills |",
+        "| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for case in cases:
+        steps, cells = counted(case, toolkit), []
+        for name, step in steps.items():
+            old = before.get(key_of(case, name))
+            cells += ["-" if old is None else f"{old:.0f}", f"{step.issued:.0f}"]
+        cells += [f"{step.share(family):.1f}" for step in steps.values()]
+        within = [f"{step.within('tensor'):.0f}" for step in steps.values()]
+        cells += [" / ".join(within) if dtype == "float16" else "-", str(sum(step.spills for step in steps.values()))]
+        lines.append(f"| {case.sizes[1]} x {case.sizes[3]} | " + " | ".join(cells) + " |")
+    return [*lines, ""]
+
+
 def main() -> int:
     """Count, and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--counted", action="store_true", help="leave out the sizes that were not counted before")
+    arguments = parser.parse_args()
     if not nvrtc.toolkits() or not any(nvrtc.FOLDER.glob("sass/nvidia/*/bin/nvdisasm")):
         print(nvrtc.MISSING)
         return 1
     toolkit = nvrtc.toolkits()[0]
+    chosen = {
+        kind: [case for case in cases if not arguments.counted or remembered(case, toolkit).exists()]
+        for kind, cases in all_cases().items()
+    }
     lines = [
         "# What a step costs by count",
         "",
         f"Written by `python tools/instruction_counts.py` with NVRTC {toolkit.version}, for compute capability 9.0.",
         "Nothing here was run on a GPU: the interpreter of `tests/ptx` counts how often each PTX instruction is",
-        "executed, the disassembler says which machine instructions came of it. An instruction is one of a warp;",
-        "shares are percent of the machine instructions; KiB is what a step of the whole layer asks of the L2 cache,",
-        "in sectors of 32 bytes. `product`: the share of tensor instructions in the loop of the product alone,",
-        "from its first multiply to its last. LSTM; the persistent form lies as on a card of 132 multiprocessors.",
+        "executed, the disassembler says which machine instructions came of it. An instruction is one of a warp. LSTM;",
+        "the persistent form lies as on a card of 132 multiprocessors.",
+        "",
+        "## Before and now",
+        "",
+        "What a multiprocessor executes in a time step: machine instructions of a warp, times its warps, times the",
+        "blocks that it works through one after the other. `before`: the kernels of commit cd00d9a, counted in the",
+        "same way. Shares are percent of the instructions now; `in the product`: the share of tensor instructions in",
+        "the loop of the product alone, from its first multiply to its last, forward / backward. `spills`: bytes of",
+        "local memory.",
+        "",
+    ]
+    for (form, dtype), cases in chosen.items():
+        lines += table(form, dtype, cases, toolkit)
+    lines += [
+        "## Two sizes closely",
+        "",
+        "Of a warp; shares are percent of the machine instructions. KiB is what a step of the whole layer asks of the",
+        "L2 cache, in sectors of 32 bytes. `product` as above.",
         "",
         "| kernel, dtype, B x H | PTX | machine | warps | multiply-add | tensor | shared | global | flow | product "
         "| blocks | KiB |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
-    for dtype, tensor in (("float32", False), ("float16", True)):
-        for batch, hidden in SHAPES:
-            case = Case("persistent", "lstm", dtype, (2, batch, 4, hidden), tensor=tensor)
-            lines += [row(f"persistent {n}, {dtype}, {batch} x {hidden}", s) for n, s in measure(case, toolkit).items()]
-    for tile, batch, hidden in ((0, 4, 128), (1, 16, 256)):
-        case = Case("fused", "lstm", "float32", (2, batch, 4, hidden), tile=tile)
-        lines += [row(f"fused {n}, float32, {batch} x {hidden}", s) for n, s in measure(case, toolkit).items()]
+    for (form, dtype), cases in chosen.items():
+        for case in cases:
+            batch, hidden = case.sizes[1], case.sizes[3]
+            if (batch, hidden) in SHAPES:
+                steps = counted(case, toolkit)
+                lines += [row(f"{form} {name}, {dtype}, {batch} x {hidden}", step) for name, step in steps.items()]
     lines += ["", *large(toolkit)]
     PAGE.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    numbers = json.loads(NUMBERS.read_text(encoding="utf-8"))
+    numbers["now"] = {
+        key_of(case, name): round(step.issued)
+        for case in itertools.chain(*chosen.values())
+        for name, step in counted(case, toolkit).items()
+    }
+    NUMBERS.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
     return 0
+
+
+def key_of(case: Case, name: str) -> str:
+    """What the numbers of a pass are kept by."""
+    return f"{case.form} {case.dtype} {case.sizes[1]} {case.sizes[3]} {name}"
 
 
 def large(toolkit: nvrtc.Toolkit) -> list[str]:
@@ -212,7 +327,7 @@ def large(toolkit: nvrtc.Toolkit) -> list[str]:
     published = {"forward": CUDNN[0], "backward": CUDNN[1] - CUDNN[0]}
     for dtype, tensor in (("float16", True), ("float32", False)):
         case = Case("persistent", "lstm", dtype, (2, batch, 4, hidden), tensor=tensor)
-        for name, step in measure(case, toolkit).items():
+        for name, step in counted(case, toolkit).items():
             other = f"{published[name]:.2f}" if dtype == "float16" else "-"
             shares = f"{step.share('tensor'):.1f} | {step.share('multiply-add'):.1f} | {32 * step.sectors / 1024:.0f}"
             floor = f"{1e3 * steps * step.seconds:.2f}"

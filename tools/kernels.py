@@ -157,11 +157,15 @@ def parse(log: str) -> dict[str, Report]:
     return reports
 
 
+def remembered(variant: Variant, arch: int, toolkit: nvrtc.Toolkit) -> Path:
+    """Where what a toolkit says of a variant is kept."""
+    key = f"{toolkit.version} {arch} {essence(module_source(variant.file, variant.macros))}"
+    return REMEMBERED / (hashlib.sha256(key.encode()).hexdigest() + ".json")
+
+
 def compiled(variant: Variant, arch: int, toolkit: nvrtc.Toolkit) -> dict[str, Report]:
     """What a toolkit says of the kernels of a variant, from a file under build/ where it said so before."""
-    source = module_source(variant.file, variant.macros)
-    key = f"{toolkit.version} {arch} {essence(source)}"
-    path = REMEMBERED / (hashlib.sha256(key.encode()).hexdigest() + ".json")
+    source, path = module_source(variant.file, variant.macros), remembered(variant, arch, toolkit)
     if path.exists():
         return {name: Report(*numbers) for name, *numbers in json.loads(path.read_text())}
     reports = parse(toolkit.cubin(source, arch)[1])
@@ -192,6 +196,9 @@ def main() -> int:
         "--cell", action="append", choices=CELLS, help="kernels of a cell, and the products; all by default"
     )
     parser.add_argument("--jobs", type=int, default=2, help="compilations at once")
+    parser.add_argument(
+        "--compiled", action="store_true", help="compile nothing: a `?` stands for what was not compiled before"
+    )
     parser.add_argument("--check", action="store_true", help="compile and judge, write nothing")
     arguments = parser.parse_args()
     toolkits = nvrtc.toolkits()
@@ -207,7 +214,7 @@ def main() -> int:
         (variant, arch, toolkit)
         for toolkit, archs in targets.items()
         for arch, variant in itertools.product(archs, chosen)
-        if variant.needs <= arch
+        if variant.needs <= arch and (not arguments.compiled or remembered(variant, arch, toolkit).exists())
     ]
     reports_of: Reports = {}
     with ThreadPoolExecutor(arguments.jobs) as pool:
@@ -237,9 +244,9 @@ def page(chosen: list[Variant], reports_of: Reports, targets: dict[str, list[int
         f"CuPy's options and headers: {others}. The numbers are those of CUDA {version}.",
         "A cell is registers a thread, bytes of shared memory a block (static and dynamic; persistent kernels at H =",
         "256), and theoretical occupancy: the share of a multiprocessor's threads that registers, shared memory and",
-        "block limits let it hold. `-`: not there, or too large for a block. No kernel spills registers or uses local",
-        "memory, unless its cell says so. Nothing here was run on a GPU. A persistent kernel is meant to have a",
-        "multiprocessor for itself: most of its registers hold weights.",
+        "block limits let it hold. `-`: not there, or too large for a block; `?`: not compiled since it changed. No",
+        "kernel spills registers or uses local memory, unless its cell says so. Nothing here was run on a GPU. A",
+        "persistent kernel is meant to have a multiprocessor for itself: most of its registers hold weights.",
         "",
         f"Cells: {', '.join(cells)}.",
         "",
@@ -265,6 +272,8 @@ def page(chosen: list[Variant], reports_of: Reports, targets: dict[str, list[int
                     cells.append(
                         f"{report.registers} / {report.shared + variant.shared} / {percent} %{spills}"
                         if report and percent
+                        else "?"
+                        if report is None and variant.needs <= arch
                         else "-"
                     )
                 lines.append(f"| {name.removeprefix('gpulstm_')} {variant.label} | " + " | ".join(cells) + " |")

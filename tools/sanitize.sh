@@ -45,7 +45,13 @@ elif [ "$kind" = memory ]; then
   tests=(-k "engine or native or threads" tests/engines/test_cpu.py tests/test_losses.py tests/test_optimizers.py
     tests/kernels/test_native_arguments.py)
 else
-  tests=(-k "thread or split or native" tests/engines/test_cpu.py tests/arrays/test_threads.py)
+  tests=(-k "thread or split or native or engine" tests/engines/test_cpu.py tests/arrays/test_threads.py tests/test_losses.py
+    tests/test_optimizers.py)
+fi
+if [ "$kind" = threads ]; then # a check that cannot find a race shows nothing
+  status=0
+  run tests/kernels/programs/race.py >race.log 2>&1 || status=$?
+  [ $status -eq 66 ] || { cat race.log; echo "the race that tests/kernels/programs/race.py makes was not found"; exit 1; }
 fi
 run -m pytest -q -p no:cacheprovider -m "not cuda" "${tests[@]}"
 [ "$kind" = memory ] || run tests/soak.py --seconds 60

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -56,7 +57,7 @@ def write(path: Path, rows: int) -> None:
     writer.close()
 
 
-def use(path: Path, rows: int, training: str, progress: bool, steps: int = 100, **changes: int) -> dict[str, float]:
+def use(path: Path, rows: int, training: str, progress: bool, steps: int = 100, **changes: Any) -> dict[str, float]:
     """Read, train for `steps` steps, forecast; seconds of each, and resident MiB."""
     import gpulstm as gl
     from gpulstm.data.loading import load_series
@@ -100,18 +101,20 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--kind", choices=["csv", "parquet"], action="append")
     parser.add_argument("--training", choices=["windows", "truncated"], default="windows")
+    parser.add_argument("--members", choices=["auto", "network"], default="network")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.add_argument("--use", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.use:
-        print(json.dumps(use(arguments.use, arguments.rows, arguments.training, not arguments.quiet)))
+        progress, members = not arguments.quiet, arguments.members
+        print(json.dumps(use(arguments.use, arguments.rows, arguments.training, progress, members=members)))
         return
     with tempfile.TemporaryDirectory() as folder:
         for kind in arguments.kind or ["csv", "parquet"]:
             path = Path(folder) / f"table.{kind}"
             write(path, arguments.rows)
             command = [sys.executable, __file__, "--rows", str(arguments.rows), "--training", arguments.training]
-            command += ["--use", str(path), *(["--quiet"] if arguments.quiet else [])]
+            command += ["--members", arguments.members, "--use", str(path), *(["--quiet"] if arguments.quiet else [])]
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
             result, size = json.loads(done.stdout.splitlines()[-1]), path.stat().st_size / 2**20
             rows, start, peak = arguments.rows, result["start"], result["peak"]

@@ -333,7 +333,10 @@ def cuda_missing() -> str | None:
     """Why CUDA cannot be used here, in one sentence, or None when it can."""
     if importlib.util.find_spec("cupy") is None:
         return "CuPy is not installed; run: pip install 'cupy-cuda12x[ctk]' (or cupy-cuda13x, to match the driver)"
-    cupy = _cupy()
+    try:
+        cupy = _cupy()
+    except DeviceError as error:
+        return str(error)
     try:
         count = cupy.cuda.runtime.getDeviceCount()
     except cupy.cuda.runtime.CUDARuntimeError as error:
@@ -353,7 +356,9 @@ def _cupy() -> Any:
     try:
         import cupy
     except ImportError as error:
-        raise missing_extra("'cupy-cuda12x[ctk]'", "a CUDA device") from error
+        if importlib.util.find_spec("cupy") is None:
+            raise missing_extra("'cupy-cuda12x[ctk]'", "a CUDA device") from error
+        raise DeviceError(f"CuPy is installed but cannot be imported ({error})") from error
     return cupy
 
 

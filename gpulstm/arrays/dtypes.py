@@ -21,6 +21,11 @@ def is_half(dtype: Any) -> bool:
     return str(dtype) in HALF
 
 
+def where(xp: Any, condition: Any, chosen: Any, other: Any) -> Any:
+    """`xp.where` in the dtype of `chosen`: CuPy's own makes float32 of two arrays of bfloat16."""
+    return xp.where(condition, chosen, other).astype(chosen.dtype, copy=False)
+
+
 def is_real(dtype: Any) -> bool:
     """Whether a dtype holds real numbers: floats, integers or truth values."""
     return dtype.kind in "fiub" or dtype.name == "bfloat16"

@@ -23,6 +23,7 @@ import re
 import select
 import socket
 import stat
+import sys
 import time
 import zlib
 from collections.abc import Iterator
@@ -80,6 +81,23 @@ def read(path: _Path, error: _Error, *, missing: _Error | None = None, limit: in
         return _all_of(file, path, error, max(size, limit))
 
 
+def standard_input(error: _Error) -> bytes:
+    """All bytes of standard input: a file, a pipe, or what a person types.
+
+    Raises:
+        error: it is closed, or a device such as /dev/zero; more than 4 GiB come out of it.
+    """
+    if sys.stdin is None:
+        raise error("there is no standard input")
+    try:
+        about = os.fstat(sys.stdin.buffer.fileno())
+    except OSError:  # no file of the system
+        return sys.stdin.buffer.read()
+    if stat.S_ISCHR(about.st_mode) and not sys.stdin.isatty():
+        raise error("standard input is a device, expected a file or a pipe")
+    return _all_of(sys.stdin.buffer, "standard input", error, max(about.st_size, MOST_OF_A_PIPE))
+
+
 def parse_json(data: bytes | str, what: str, error: _Error, *, limit: int = JSON_BYTES) -> Any:
     """The value of a JSON text.
 
@@ -120,11 +138,12 @@ def damaged(what: str, error: _Error, *, own: bool = True) -> Iterator[None]:
         name = problem.args[0] if problem.args else ""
         is_name = isinstance(name, str) and " " not in name
         raise error(f"{what}: it has no {name!r}" if is_name else f"{what}: {name}") from problem
+    except MemoryError as problem:
+        raise error(f"{what}, or there is too little memory for it: {problem or 'MemoryError'}") from problem
     except (
         ArithmeticError,
         AttributeError,
         LookupError,
-        MemoryError,
         RecursionError,
         TypeError,
         ValueError,

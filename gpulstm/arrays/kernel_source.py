@@ -15,6 +15,7 @@ _HEADS = {  # what a storage type needs that the compiler does not know by itsel
     "__half": ("#include <cuda_fp16.h>",),
     "__nv_bfloat16": ("#include <cuda_bf16.h>", "#define GL_BFLOAT"),
 }
+SHORT = "equations/short.h"  # goes before the other headers where numbers are stored in 16 bits
 
 
 @functools.cache
@@ -22,7 +23,8 @@ def module_source(file: str, defines: tuple[tuple[str, str], ...]) -> str:
     """The text that is compiled for `file`: the macros, the file and its includes."""
     values = {value for _, value in defines}
     head = [line for kind, lines in _HEADS.items() if kind in values for line in lines]
-    return "\n".join([*head, *(f"#define {name} {value}" for name, value in defines), kernel_preamble((file,))])
+    files = (SHORT, file) if head else (file,)
+    return "\n".join([*head, *(f"#define {name} {value}" for name, value in defines), kernel_preamble(files)])
 
 
 @functools.cache

@@ -12,8 +12,9 @@ from typing import Any
 
 from gpulstm.arrays.backend import Array, Backend, foreign_device
 from gpulstm.arrays.devices import resolve
-from gpulstm.errors import ShapeError
+from gpulstm.errors import ConfigError, ShapeError
 
+MOST = 2**56  # numbers in one buffer: their bytes can still be counted in 64 bits
 ALIGNMENT = 64  # bytes: each view starts on a cache line, so vector loads of any engine are aligned
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -44,12 +45,18 @@ class ParamDict(dict[str, Any]):
 
     @classmethod
     def allocate(cls, backend: Backend, shapes: Shapes, dtype: Any) -> ParamDict:
-        """Zeros for all names of `shapes`, in their order, each view aligned to 64 bytes."""
+        """Zeros for all names of `shapes`, in their order, each view aligned to 64 bytes.
+
+        Raises:
+            ConfigError: no machine could address so many.
+        """
         step = max(1, ALIGNMENT // backend.xp.dtype(dtype).itemsize)
         offsets, size = {}, 0
         for name, shape in shapes.items():
             offsets[name] = size
             size += -(-math.prod(shape) // step) * step
+        if size >= MOST:
+            raise ConfigError(f"a model of these sizes has more than {MOST} parameters, which no machine holds")
         return cls(backend, backend.zeros((size,), dtype), offsets, shapes)
 
     def like(self, dtype: Any = None) -> ParamDict:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from gpulstm.cli import bench, console, convert, demo, forecaster, info, tune, warmup
-from gpulstm.cli.options import PlainCommand, PlainGroup
+from gpulstm.cli.options import PlainCommand, PlainGroup, exact
 
 HELP = "Forecast the series of a table, with small LSTMs and simple methods together, on CPUs and NVIDIA GPUs."
 
@@ -57,7 +57,7 @@ for _command in (
     bench.bench,
     warmup.warmup,
 ):
-    app.command(cls=PlainCommand)(_command)
+    app.command(cls=PlainCommand)(exact(_command))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -21,7 +21,8 @@ from rich.text import Text
 
 from gpulstm.arrays.launch import place
 from gpulstm.errors import ConfigError, GpulstmError, speaking_options
-from gpulstm.forecast.results import METRICS, Backtest
+from gpulstm.forecast.results import Backtest
+from gpulstm.forecast.scores import METRICS
 from gpulstm.training import interrupts
 from gpulstm.training.parallel import failed
 
@@ -74,7 +75,8 @@ def polite(command: Command) -> Command:
             say(f"gpulstm: {error.filename or 'standard output'}: {error.strerror or error}")
             raise typer.Exit(MISTAKE) from None
         except MemoryError as error:
-            say(f"gpulstm: {error or 'there is not enough memory'}; a smaller batch or --memory takes less")
+            text = str(error) or "there is not enough memory"
+            say(f"gpulstm: {text}{'' if 'takes less' in text else '; a smaller batch or --memory takes less'}")
             raise typer.Exit(MISTAKE) from None
         except KeyboardInterrupt:
             say("gpulstm: interrupted")
@@ -137,18 +139,16 @@ def new_files(folder: Path, names: Sequence[str], force: bool) -> list[Path]:
     return paths
 
 
-def written_before(path: Path, columns: Iterable[str]) -> bool:
+def written_before(path: Path, columns: Sequence[str]) -> bool:
     """Whether a file is a table of forecasts that a run before wrote, which the next may replace.
 
-    It is where its columns are those of `columns` up to `target`; quantiles and forecasters may differ.
+    It is where it begins with these columns; quantiles and forecasters, which come after them, may differ.
     """
     if not path.is_file():
         return False
     with path.open(encoding="utf-8", errors="replace", newline="") as file:
         head = next(csv.reader([file.readline(10_000)]), [])
-    own = list(columns)
-    known = own.index("target") + 1
-    return head[:known] == own[:known]
+    return head[: len(columns)] == list(columns)
 
 
 def can_draw() -> bool:

@@ -43,6 +43,7 @@ from gpulstm.forecast.config import AUTO, NETWORK, ForecasterConfig
 from gpulstm.forecast.decisions import planned, test_rows
 from gpulstm.forecast.forecaster import Forecaster
 from gpulstm.forecast.pictures import draw_backtest, draw_forecast
+from gpulstm.forecast.tables import first_columns
 from gpulstm.plots import figures
 from gpulstm.training import interrupts
 from gpulstm.training.callbacks import Callback, HistoryCSV, Run, TensorBoard
@@ -312,11 +313,11 @@ def forecast(
         if scheduler:
             raise ConfigError("--scheduler is for a table in parts, a folder of files")
         past = forecaster.tail if data is None else forecaster.read(table_path(data))
-        result = forecaster.predict(horizon or None, future, data=None if data is None else past)
-        drawn = names_of("forecast", result.names, result.targets, pictures) if can_draw() else {}
-        columns = result.columns()
-        again = force or written_before(output / "forecast.csv", columns)
+        drawn = names_of("forecast", past.names, past.target_names, pictures) if can_draw() else {}
+        again = force or written_before(output / "forecast.csv", first_columns(past.labels))
         table, *paths = new_files(output, ["forecast.csv", *drawn.values()], again)
+        result = forecaster.predict(None if data is None else past, horizon or None, future)
+        columns = result.columns()
         result.to_csv(table)
         for (series, target), path in zip(drawn, paths, strict=True):
             draw_forecast(path, result, past, series=series, target=target, label=unit)
@@ -355,17 +356,17 @@ def backtest(
         forecaster = Forecaster.load(model, device)
         say(engine_line(replace(forecaster.config, device=device)))
         series = forecaster.read(table_path(data))
-        result = forecaster.backtest(series, origins=origins or None, stride=stride or None, automatic=True)
-        drawn = names_of("backtest", result.names, result.targets, pictures) if can_draw() else {}
-        again = force or written_before(output / "backtest.csv", result.columns())
+        drawn = names_of("backtest", series.names, series.target_names, pictures) if can_draw() else {}
+        again = force or written_before(output / "backtest.csv", first_columns(series.labels, "origin", "step"))
         table, *paths = new_files(output, ["backtest.csv", *drawn.values()], again)
+        errors = [] if metrics is None else new_files(metrics.parent, [metrics.name], force)
+        result = forecaster.backtest(series, origins=origins or None, stride=stride or None, automatic=True)
         result.to_csv(table)
         for (row, target), path in zip(drawn, paths, strict=True):
             draw_backtest(path, result, series, series=row, target=target, label=unit)
         console().print(metrics_table(result))
         console().print(result.verdict())
-        if metrics is not None:
-            (written,) = new_files(metrics.parent, [metrics.name], force)
+        for written in errors:
             result.metrics_to(written)
             say(f"written: {written}")
     if result.seen:

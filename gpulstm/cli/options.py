@@ -29,7 +29,7 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_typ
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from gpulstm.validate import Described
+from gpulstm.validate import Described, number_of, whole_of
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
@@ -101,6 +101,38 @@ def hints_of(options: type) -> dict[str, Any]:
         own = {name: kind for name, kind in inspect.get_annotations(base).items() if name != "_"}
         hints |= get_type_hints(types.SimpleNamespace(__annotations__=own), vars(sys.modules[base.__module__]))
     return hints
+
+
+def exact(command: Command) -> Command:
+    """The command, whose numbers have to be spelled as people do: `1_000`, ` 5` or `nan` is a wrong command line."""
+    hints = get_type_hints(command, include_extras=True)
+    for annotation in hints.values():
+        kind, *asked = get_args(annotation) or (None,)
+        kinds = {inner for member in _members(kind) for inner in (member, *get_args(member))}
+        if asked and isinstance(asked[0], typer.models.ParameterInfo) and kinds & {int, float}:
+            asked[0].parser = integer if int in kinds else real
+    signature = inspect.signature(command)
+    asked_for = [one.replace(annotation=hints[one.name]) for one in signature.parameters.values()]
+    command.__signature__ = signature.replace(parameters=asked_for)  # type: ignore[attr-defined]
+    command.__annotations__ = hints  # made once: each reading of an annotation's text would make others
+    return command
+
+
+def integer(text: Any) -> int:
+    """A whole number of the command line."""
+    digits = str(text).removeprefix("-")
+    number = whole_of(digits)
+    if number is None:
+        raise typer.BadParameter(f"{text!r} is not a whole number")
+    return -number if digits != str(text) else number
+
+
+def real(text: Any) -> float:
+    """A number of the command line."""
+    number = number_of(str(text))
+    if number is None:
+        raise typer.BadParameter(f"{text!r} is not a number")
+    return number
 
 
 def options_of(options: type, defaults: Mapping[str, Any] | None = None) -> list[inspect.Parameter]:

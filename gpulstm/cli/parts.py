@@ -25,7 +25,7 @@ def forecast_parts(
         MissingExtraError: Dask is not installed.
     """
     (folder,) = new_files(output, ["forecast.parquet"], force)
-    result = forecaster.predict(horizon, data=data)
+    result = forecaster.predict(data, horizon)
     with workers(scheduler):
         result.to_parquet(str(folder), write_index=False, overwrite=folder.exists())  # type: ignore[attr-defined]
     say(f"written: {folder}, {result.npartitions} parts")  # type: ignore[attr-defined]

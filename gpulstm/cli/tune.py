@@ -43,8 +43,8 @@ def tune(
     from gpulstm.forecast.tune import check_database
     from gpulstm.forecast.tune import tune as search
 
-    series = load_series(table_path(data), table_options, guess=True, embedding=config.embedding)
     new_files(output, [MODEL] if resume else [MODEL, STUDY], force or resume)
+    series = load_series(table_path(data), table_options, guess=True, embedding=config.embedding)
     with files.locked(output, ConfigError):
         if force and not resume:
             for name in (STUDY, f"{STUDY}-journal"):  # in this order: SQLite ignores a journal without a database

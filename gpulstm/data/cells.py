@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 import numbers as number_types
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from gpulstm import validate
 from gpulstm.errors import DataError
 
 MISSING = (  # cells that mean "no value", besides empty ones
@@ -16,6 +17,8 @@ MISSING = (  # cells that mean "no value", besides empty ones
     *("#N/A", "#NA", "#DIV/0!", "#VALUE!", "#REF!", "-", "?", "."),
 )
 _MISSING = frozenset(cell.lower() for cell in ("", *MISSING))
+_INFINITE = ("inf", "-inf", "infinity", "-infinity")  # which are refused by row
+_WHOLE = re.compile(r"0|-?[1-9][0-9]{0,17}")  # a number that is written back as it came
 _TRUTH = {"true": 1.0, "false": 0.0}
 
 Where = Callable[[int], str]  # a row's name for messages, from its number in the part of the table at hand
@@ -57,10 +60,7 @@ def number_of(cell: Any) -> float | None:
         return float("nan")
     if text in _TRUTH:
         return _TRUTH[text]
-    try:
-        return None if "_" in text else float(text)
-    except ValueError:
-        return None
+    return float(text) if text in _INFINITE else validate.number_of(text)
 
 
 def plain(cell: Any) -> Any:
@@ -101,35 +101,33 @@ class Labels:
         heads = _run_heads(column)
         if heads is not None:  # the ids of a long table stand in runs
             first = np.flatnonzero(heads)
-            return np.repeat(self.codes(column.iloc[first]), np.diff(np.append(first, len(column))))
+            return np.repeat(self._numbered(column.array[first]), np.diff(first, append=len(column)))
         codes, labels = pd.factorize(column)
-        cells = np.asarray(labels, dtype=object).tolist()
-        kinds, known = set(map(type, cells)), self._numbers
-        cells = list(map(str.strip, cells)) if kinds == {str} else cells if kinds == {int} else list(map(plain, cells))
-        texts = cells if kinds == {str} else list(map(str, cells))
-        if not self._fixed:
-            fresh = {text: cell for text, cell in zip(texts, cells, strict=True) if text and text not in known}
-            known.update(zip(fresh, range(len(known), len(known) + len(fresh)), strict=True))
-            self.cells += fresh.values()
-        numbers_of = np.full(len(texts) + 1, -1)  # the last one is for code -1: missing
-        numbers_of[:-1] = list(map(known.get, texts, itertools.repeat(-1)))
-        return numbers_of[codes]
+        return np.append(self._numbered(labels), -1)[codes]  # code -1: missing
+
+    def _numbered(self, column: Any) -> np.ndarray:
+        known, numbers_of = self._numbers, []
+        for cell in np.asarray(column, dtype=object).tolist():
+            cell = cell.strip() if type(cell) is str else plain(cell)
+            text = cell if type(cell) is str else str(cell)
+            number = known.get(text, -1)
+            if number < 0 and text and not self._fixed:
+                number = known[text] = len(known)
+                self.cells.append(cell)
+            numbers_of.append(number)
+        return np.array(numbers_of, dtype=np.int64)
 
     def typed(self) -> list[Any]:
         """The cells of a text file: whole numbers where all of them are, as a reader of the file would have them."""
-        texts = self.texts
-        if all(type(cell) is int for cell in self.cells):
-            return self.cells
-        whole = all(text.lstrip("-").isdecimal() and str(int(text)) == text for text in texts)
-        return [int(text) for text in texts] if whole else self.cells
+        whole = all(map(_WHOLE.fullmatch, self.texts))
+        return list(map(int, self.texts)) if whole else self.cells
 
 
 def _run_heads(column: Any) -> np.ndarray | None:
     """`(rows,)` bool: which cells of a column differ from the one before; None where runs are short."""
     import pandas as pd
 
-    plain_cells = column.dtype != object and not isinstance(column.dtype, pd.CategoricalDtype)
-    if len(column) < 1000 or not plain_cells or column.hasnans:
+    if len(column) < 1000 or isinstance(column.dtype, pd.CategoricalDtype) or column.hasnans:
         return None
     cells = column.array
     heads = np.concatenate([[True], np.asarray(cells[1:] != cells[:-1], dtype=bool)])

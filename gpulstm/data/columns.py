@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpulstm.data.cells import Growing, Labels, to_numbers
-from gpulstm.data.frames import Source
+from gpulstm.data.frames import ReadAgain, Source
 from gpulstm.data.options import TableOptions
 from gpulstm.data.plain_arrays import numbers_of, refuse_mask
 from gpulstm.data.roles import Roles
@@ -29,6 +29,7 @@ class Columns:
         ids: of each series, in their own types.
         levels: values of each category, by position.
         notes: on how it was read.
+        source: what reads it; None for an array.
     """
 
     values: np.ndarray
@@ -38,6 +39,7 @@ class Columns:
     ids: list[tuple[Any, ...]]
     levels: dict[int, tuple[str, ...]]
     notes: list[str]
+    source: Source | None = None
 
 
 def read_columns(
@@ -53,13 +55,8 @@ def read_columns(
     """
     try:
         return _read(source, roles, options, levels or {})
-    except UnicodeDecodeError as error:
-        if source.other is None:
-            raise DataError(
-                f"{source.label} is not in the encoding {error.encoding} (byte {error.start}); name it as "
-                f"{option('encoding')}"
-            ) from None
-    return _read(source.other(), roles, options, levels or {})
+    except ReadAgain as again:
+        return read_columns(again.source, roles, options, levels)
 
 
 def _read(source: Source, roles: Roles, options: TableOptions, levels: Mapping[str, Sequence[str]]) -> Columns:
@@ -99,7 +96,7 @@ def _read(source: Source, roles: Roles, options: TableOptions, levels: Mapping[s
     times, form = (None, TimeForm()) if time is None else time.done()
     series, ids_of = _joined(codes.done(), [one.typed() if source.file else one.cells for one in ids])
     notes = [*source.notes, *([] if time is None else time.notes)]
-    return Columns(values.done(), times, form, series, ids_of, known, notes)
+    return Columns(values.done(), times, form, series, ids_of, known, notes, source)
 
 
 def _joined(codes: np.ndarray, cells: Sequence[list[Any]]) -> tuple[np.ndarray | None, list[tuple[Any, ...]]]:

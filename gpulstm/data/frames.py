@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpulstm.data.options import column_name
-from gpulstm.data.plain_arrays import numbers_of, refuse_mask
+from gpulstm.data.plain_arrays import is_masked, numbers_of, refuse_mask
 from gpulstm.errors import DataError, missing_extra
 
 if TYPE_CHECKING:
@@ -29,11 +29,10 @@ class Source:
         names: of its columns, in their order; "" where one has none.
         index: positions of the columns that are a frame's index.
         head: the first rows, columns numbered by position.
-        read: gives the columns asked for, part by part.
+        read: gives the columns asked for, part by part; may raise `ReadAgain`.
         word, first: how rows are named in messages: `"row"` from 2 in a file, `"position"` from 0 else.
         file: whether it is a file.
         notes: sentences on how it was read.
-        other: the same file in a one-byte encoding, for text that turns out not to be UTF-8.
         marks: decimal and thousands mark of the numbers in `head`.
         rows: about how many rows there are; 0 where that is not known before they are read.
     """
@@ -47,13 +46,20 @@ class Source:
     first: int = 0
     file: bool = False
     notes: list[str] = field(default_factory=list)
-    other: Callable[[], Source] | None = None
     marks: tuple[str, str | None] = (".", None)
     rows: int = 0
 
     def row_names(self, done: int) -> Callable[[int], str]:
         """Rows' names for messages, from their numbers in a part that comes after `done` rows."""
         return lambda row: f"{self.word} {self.first + done + row}"
+
+
+class ReadAgain(Exception):
+    """What the first rows of a file told does not hold further down; `source` reads the file rightly."""
+
+    def __init__(self, source: Source) -> None:
+        super().__init__(source.label)
+        self.source = source
 
 
 def need(name: str, names: Sequence[str], label: str) -> int:
@@ -188,29 +194,29 @@ def mapping_source(data: Mapping[Any, Any], missing: str) -> Source:
         )
 
     if data and all(indexed(value) for value in data.values()):
-        parts = {
-            column_name(name): value.to_frame("value") if isinstance(value, pd.Series) else value
-            for name, value in data.items()
-        }
-        return _pandas(pd.concat(parts, names=["series", *next(iter(parts.values())).index.names]))
+        frames = [value.to_frame("value") if isinstance(value, pd.Series) else value for value in data.values()]
+        ids = [name if isinstance(name, int) else column_name(name) for name in data]
+        return _pandas(pd.concat(frames, keys=ids, names=["series", *frames[0].index.names]))
     names = [column_name(name) for name in data]
     columns = []
     for name, value in zip(names, data.values(), strict=True):
-        if isinstance(value, np.ma.MaskedArray):
-            refuse_mask(value, f"column {name!r} of the dict", missing)
+        refuse_mask(value, f"column {name!r} of the dict", missing)
         column = value if isinstance(value, pd.Series) else plain_column(value)
         if column.ndim != 1:
             raise DataError(f"column {name!r} has shape {column.shape}, expected (rows,)")
         columns.append(column if isinstance(column, pd.Series) else pd.Series(column))
     lengths = {name: len(column) for name, column in zip(names, columns, strict=True)}
     if len(set(lengths.values())) > 1:
-        raise DataError(f"the columns of the dict have different lengths: {lengths}")
+        raise DataError(
+            f"the columns of the dict have different lengths: {lengths}; series with rows of their own come as a dict "
+            "of pandas Series with dates, or below one another with a column of their names"
+        )
     return columns_source(columns, names, "the dict")
 
 
 def plain_column(value: Any) -> Any:
     """An array or list; what is masked is missing."""
-    if isinstance(value, np.ma.MaskedArray):
+    if is_masked(value):
         if value.dtype.kind == "M":
             return value.filled(np.datetime64("NaT", "us"))
         if value.dtype.kind in "fiub":

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from gpulstm.data.time_axis import Axis, at, positions
+from gpulstm.data.time_axis import Axis, at, inner_pairs, positions
 from gpulstm.data.times import format_time
 from gpulstm.errors import DataError, option
 
@@ -74,14 +74,15 @@ def grouped(values: np.ndarray, time: np.ndarray | None, codes: np.ndarray | Non
 def equal_times(rows: Rows) -> np.ndarray:
     """`(rows - 1,)` bool: which rows have the time of the row before them, in the same series."""
     assert rows.time is not None
-    inner = np.ones(max(len(rows.time) - 1, 0), bool)
-    borders = rows.offsets[1:-1] - 1
-    inner[borders[(borders >= 0) & (borders < len(inner))]] = False
-    return (rows.time[1:] == rows.time[:-1]) & inner
+    return (rows.time[1:] == rows.time[:-1]) & inner_pairs(rows.offsets, len(rows.time))
 
 
-def merge_duplicates(rows: Rows, equal: np.ndarray, rule: str) -> None:
-    """Make one row of those with the same time: the first, the last, their mean, or their sum."""
+def merge_duplicates(rows: Rows, equal: np.ndarray, rule: str, coded: Sequence[int] = ()) -> None:
+    """Make one row of those with the same time: the first, the last, their mean, or their sum.
+
+    Args:
+        coded: columns with codes of categories, which have no mean: that of the first row is taken.
+    """
     starts = np.concatenate([[0], np.flatnonzero(~equal) + 1])
     stops = np.concatenate([starts[1:], [len(rows.values)]])
     values = rows.values
@@ -91,6 +92,7 @@ def merge_duplicates(rows: Rows, equal: np.ndarray, rule: str) -> None:
         count = np.add.reduceat(seen.astype(np.float64), starts, axis=0)
         size = np.maximum(count, 1) if rule == "mean" else 1.0
         merged = np.where(count > 0, total / size, np.nan)
+        merged[:, coded] = values[starts][:, coded]
     series = np.searchsorted(rows.offsets, starts, side="right") - 1
     sizes = np.bincount(series, minlength=len(rows.offsets) - 1)
     rows.take(stops - 1 if rule == "last" else starts, np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64))

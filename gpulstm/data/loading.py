@@ -117,11 +117,12 @@ class Loader:
         else:
             self.source = source = open_source(self.data, options)
             self.label, self.row_name = source.label, source.row_names(0)
-            self.roles = decide(source, options, made, need_target=not self.ahead)
+            levels = None if self.like is None else self.like.origin.levels
+            self.roles = decide(source, options, made, not self.ahead, levels)
             if made and self.roles.time is None:
                 raise ConfigError(f"{option('calendar')} needs a time column; give its name as {option('time', ...)}")
-            levels = {} if self.like is None else self.like.origin.levels
             self.table = read_columns(source, self.roles, options, levels)
+            self.source = self.table.source
         return self._set()
 
     def _where(self, row: int) -> str:
@@ -168,7 +169,8 @@ class Loader:
         if not equal.any():
             return None
         if rule != "refuse":
-            gaps.merge_duplicates(rows, equal, rule)
+            coded = [at for at, column in enumerate(self.roles.numbers) if column in self.roles.categories]
+            gaps.merge_duplicates(rows, equal, rule, coded)
             rows.notes.append(f"{int(equal.sum())} rows repeat a time: {rule} kept")
             return None
         apart: list[str] = []
@@ -201,7 +203,7 @@ class Loader:
         freq, like, form = self.options.freq, self.like, self.table.form
         if like is not None and like.has_times:
             _same_clock(form, like.axis.form, rows.time, like.time)
-            step = like.axis.step
+            step, form = like.axis.step, replace(form, zone=like.axis.form.zone)
         else:
             step = Step() if freq in (None, "auto") else given_step(freq, rows.time, form)
         if step.kind == "none":
@@ -357,8 +359,9 @@ class Loader:
 
 def joined(ids: Sequence[tuple[Any, ...]]) -> tuple[str, ...]:
     """One name a series from its ids; several stand between slashes, escaped where one has a slash itself."""
-    alone = not ids or len(ids[0]) == 1
-    return tuple(str(row[0]) if alone else "/".join(str(cell).replace("/", "//") for cell in row) for row in ids)
+    if not ids or len(ids[0]) == 1:
+        return tuple([str(cell) for (cell,) in ids])
+    return tuple("/".join(str(cell).replace("/", "//") for cell in row) for row in ids)
 
 
 def some(names: Sequence[str]) -> str:

@@ -83,9 +83,7 @@ class TableOptions:
 
 def names(value: Any) -> list[str]:
     """One name or several, as a list of texts; a tuple in a list is a column of two levels."""
-    if isinstance(value, (str, int)) and not isinstance(value, bool):
-        return [column_name(value)]
-    if not isinstance(value, Iterable):
+    if isinstance(value, str) or not isinstance(value, Iterable):
         return [column_name(value)]
     return [column_name(one) for one in value]
 

@@ -18,6 +18,11 @@ def is_array(data: Any) -> bool:
     return hasattr(data, "detach") or (hasattr(data, "__dlpack__") and not hasattr(data, "columns"))
 
 
+def is_masked(data: Any) -> bool:
+    """Whether data are a masked array; NumPy imports what it needs for those when it is first asked for them."""
+    return hasattr(data, "mask") and isinstance(data, np.ma.MaskedArray)
+
+
 def numbers_of(data: Any) -> np.ndarray:
     """An array as float64; what is masked is NaN.
 
@@ -28,7 +33,7 @@ def numbers_of(data: Any) -> np.ndarray:
         raise DataError(
             "the series is an array on a CUDA device; tables are read on the host, pass gpulstm.to_host(series)"
         )
-    if isinstance(data, np.ma.MaskedArray):
+    if is_masked(data):
         return np.ma.filled(data.astype(np.float64), np.nan)
     if hasattr(data, "detach"):  # a tensor of PyTorch
         data = data.detach().cpu()
@@ -47,7 +52,7 @@ def numbers_of(data: Any) -> np.ndarray:
 
 def refuse_mask(data: Any, what: str, missing: str) -> None:
     """Refuse a masked array where no rule was chosen: a mask says that values do not count, and not why."""
-    if missing == "auto" and np.ma.is_masked(data):
+    if missing == "auto" and is_masked(data) and np.ma.is_masked(data):
         count = int(np.ma.getmaskarray(data).sum())
         raise DataError(
             f"{what} is a masked array with {count} masked values; say what stands in their place, as "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,12 +57,19 @@ class Roles:
         return kinds | dict.fromkeys(self.series, "id")
 
 
-def decide(source: Source, options: TableOptions, made: Sequence[str], need_target: bool = True) -> Roles:
+def decide(
+    source: Source,
+    options: TableOptions,
+    made: Sequence[str],
+    need_target: bool = True,
+    categories: Collection[str] | None = None,
+) -> Roles:
     """The roles of a table's columns.
 
     Args:
         made: names of the covariates that will be made from the dates.
         need_target: whether a column has to be left to forecast.
+        categories: names of the covariates that are categories, where that is known.
 
     Raises:
         DataError: a column is not there, or none is left to forecast.
@@ -92,7 +99,8 @@ def decide(source: Source, options: TableOptions, made: Sequence[str], need_targ
         series = [at for at in source.index if at not in asked]
         for at in series:
             asked[at] = "series"
-    categories = {at for at in (*past, *future, *static) if not _is_number(source, at)}
+    covariates = (*past, *future, *static)
+    coded = {at for at in covariates if (not _is_number(source, at) if categories is None else names[at] in categories)}
     ignored: list[str] = []
     if targets is None:
         targets = []
@@ -114,7 +122,7 @@ def decide(source: Source, options: TableOptions, made: Sequence[str], need_targ
         need(names[at], names, source.label)
         if names[at] in made:
             raise ConfigError(f"column {names[at]!r} has the name of a calendar covariate; rename it")
-    return Roles(targets, past, future, static, time, series, names, categories, ignored, notes)
+    return Roles(targets, past, future, static, time, series, names, coded, ignored, notes)
 
 
 def _named(source: Source) -> list[str]:
@@ -122,7 +130,8 @@ def _named(source: Source) -> list[str]:
     names = list(source.names)
     for at in source.index:
         if not names[at]:
-            name = "time" if _dates(source, at) or _even_numbers(source, at) else "series"
+            before = [other for other in source.index if other < at]
+            name = "time" if _dates(source, at) or _even_numbers(source, at, before) else "series"
             names[at] = name if name not in names else ""
     return names
 
@@ -146,7 +155,7 @@ def _time(
     dated = [at for at in inside if _dates(source, at)]
     columns = [at for at in range(len(names)) if at not in asked and at not in source.index and _dates(source, at)]
     if not dated and not columns:
-        dated = [at for at in inside[-1:] if _even_numbers(source, at)]
+        dated = [at for at in inside[-1:] if _even_numbers(source, at, inside[:-1])]
     found = dated or (columns if len(columns) == 1 else [])
     if len(columns) > 1 and not dated:
         notes.append(
@@ -185,15 +194,18 @@ def _dates(source: Source, at: int) -> bool:
     return all(isinstance(cell, str) and number_of(cell) is None and looks_like_date(cell) for cell in cells)
 
 
-def _even_numbers(source: Source, at: int) -> bool:
-    """Whether the first rows are numbers that rise."""
+def _even_numbers(source: Source, at: int, ids: Sequence[int] = ()) -> bool:
+    """Whether the first rows are numbers that rise, within each run of the columns `ids`."""
     import pandas as pd
 
     column = source.head[at]
     if not pd.api.types.is_numeric_dtype(column.dtype) or pd.api.types.is_bool_dtype(column.dtype) or len(column) < 2:
         return False
     steps = np.diff(column.to_numpy(dtype=np.float64, na_value=np.nan))
-    return bool((steps > 0).all())
+    inside = np.ones(len(steps), bool)
+    for one in ids:
+        inside &= ~np.diff(pd.factorize(source.head[one])[0]).astype(bool)
+    return bool(inside.any() and (steps[inside] > 0).all())
 
 
 def _counts(source: Source, at: int) -> bool:

@@ -256,24 +256,45 @@ def _of_cells(kind: str, cells: np.ndarray) -> tuple[float, float]:
 
 
 def _grouped(kind: str, values: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
-    import pandas as pd
-
+    """The same for many series at once."""
+    result = np.full((4, len(starts)), np.nan)
     rows, offsets = spans(starts, stops)
-    series = np.repeat(np.arange(len(starts)), np.diff(offsets))
-    cells: Any = pd.Series(values[rows])
-    found = cells.groupby(series).agg(["min", "max"]).reindex(range(len(starts))).to_numpy().T
-    low, high = found
+    cells = values[rows]
+    lengths = np.diff(offsets)
+    series = np.repeat(np.arange(len(starts)), lengths)
+    absent = np.isnan(cells)
+    if absent.any():
+        cells, series = cells[~absent], series[~absent]
+        lengths = np.bincount(series, minlength=len(starts))
+    some = np.flatnonzero(lengths)  # the series that have a value
+    if not some.size:
+        return result
+    lengths = lengths[some]
+    first = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+    low, high = np.minimum.reduceat(cells, first), np.maximum.reduceat(cells, first)
+    result[2:, some] = low, high
     if kind == "minmax":
-        return np.stack([low, high - low, low, high])
-    largest = np.fmax(np.abs(low), np.abs(high))
+        result[:2, some] = low, high - low
+        return result
+    largest = np.maximum(np.abs(low), np.abs(high))
     unit = np.where((largest > _LARGE) | ((largest > 0) & (largest < 1 / _LARGE)), largest, 1.0)
-    groups = (cells / unit[series]).groupby(series)
-    location, scale = groups.median() if kind == "robust" else groups.mean(), groups.std(ddof=0)
+    cells = cells / np.repeat(unit, lengths)
+    location = np.add.reduceat(cells, first) / lengths
+    scale = np.sqrt(np.add.reduceat((cells - np.repeat(location, lengths)) ** 2, first) / lengths)
     if kind == "robust":
-        spread = groups.quantile(0.75) - groups.quantile(0.25)
-        scale = spread.where(spread > 0, scale)
-    moments = [part.reindex(range(len(starts))).to_numpy() * unit for part in (location, scale)]
-    return np.stack([*moments, low, high])
+        cells = cells[np.lexsort((cells, series))]
+        quarter, location, rest = (_quantiles(cells, first, lengths, share) for share in (0.25, 0.5, 0.75))
+        scale = np.where(rest > quarter, rest - quarter, scale)
+    result[:2, some] = location * unit, scale * unit
+    return result
+
+
+def _quantiles(cells: np.ndarray, first: np.ndarray, lengths: np.ndarray, share: float) -> np.ndarray:
+    """Quantiles, between two values on the line through them, of the sorted cells from each of `first` on."""
+    place = share * (lengths - 1)
+    below = place.astype(np.int64)
+    low, high = cells[first + below], cells[first + np.minimum(below + 1, lengths - 1)]
+    return low + (high - low) * (place - below)
 
 
 def check_window_kind(kind: str) -> str:

@@ -17,7 +17,7 @@ from gpulstm import validate
 from gpulstm.data.covariates import made_columns, made_names
 from gpulstm.data.filling import fill
 from gpulstm.data.labels import Labels
-from gpulstm.data.time_axis import Axis, Step
+from gpulstm.data.time_axis import Axis, Step, inner_pairs
 from gpulstm.data.times import TimeForm
 from gpulstm.errors import DataError, ShapeError
 
@@ -200,9 +200,7 @@ class SeriesSet:
                 raise ShapeError(f"times of the series are {self.time.dtype} {self.time.shape}, expected {self.rows}")
             if not (np.isfinite(self.time).all() and (np.abs(self.time.astype(np.float64)) < LATEST).all()):
                 raise DataError("the series have a time that is missing or out of range")
-            within = np.ones(max(self.rows - 1, 0), dtype=bool)
-            within[self.offsets[1:-1] - 1] = False
-            if not (self.time[1:] > self.time[:-1])[within].all():
+            if not (self.time[1:] > self.time[:-1])[inner_pairs(self.offsets, self.rows)].all():
                 raise DataError("times of the series do not rise")
 
     def series(self, index: int) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 from gpulstm.data.series import SeriesSet
 from gpulstm.data.times import TIME, to_utc
 from gpulstm.errors import ConfigError
+from gpulstm.validate import number_of, whole_of
 
 
 @dataclass(frozen=True)
@@ -51,12 +52,8 @@ def chronological_cuts(series: SeriesSet, validation: Amount = 0.0, test: Amount
 
 def parse_amount(text: str) -> Amount:
     """`"0.1"` as a fraction, `"52"` as a number of rows, anything else as a date for `chronological_cuts` to judge."""
-    if text.isdecimal():
-        return int(text)
-    try:
-        return float(text)
-    except ValueError:
-        return text
+    whole, number = whole_of(text), number_of(text)
+    return whole if whole is not None else text if number is None else number
 
 
 def _cut(series: SeriesSet, stop: np.ndarray, amount: Amount, name: str) -> np.ndarray:

@@ -8,22 +8,23 @@ needs NumPy alone.
 
 from __future__ import annotations
 
+import numbers
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from gpulstm.data.offsets import aliases_of_months, dates_of, own_rule
 from gpulstm.data.times import MONTH, TimeForm, localize, to_utc
 from gpulstm.errors import ConfigError, DataError, option
+from gpulstm.validate import number_of
 
 DAY = 86_400_000_000_000  # nanoseconds
 _MINUTE = 60 * 10**9
 _MONDAY = np.datetime64("0001-01-01")
 _MOST_SLOTS = 1440  # times of day that rows may have: one a minute
-_MOST = 20  # business days that every month has
-_WEEKDAYS = ("MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN")
-_MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
 _JITTER = 0.25  # share of a step by which times may lie off it where no step holds all rows
 
 
@@ -86,6 +87,14 @@ class Step:
         return self.count * size * 86400
 
 
+def inner_pairs(offsets: np.ndarray, rows: int) -> np.ndarray:
+    """`(rows - 1,)` bool: which pairs of neighboring rows are of one series."""
+    inner = np.ones(max(rows - 1, 0), bool)
+    borders = offsets[1:-1] - 1
+    inner[borders[(borders >= 0) & (borders < rows - 1)]] = False
+    return inner
+
+
 def infer_step(time: np.ndarray, offsets: np.ndarray, form: TimeForm) -> Step:
     """The step of series whose times rise strictly within each of them.
 
@@ -94,7 +103,7 @@ def infer_step(time: np.ndarray, offsets: np.ndarray, form: TimeForm) -> Step:
         offsets: `(series + 1,)` int64.
     """
     clock = form.clock(time)
-    inner = _inner(offsets, len(time))
+    inner = inner_pairs(offsets, len(time))
     if not inner.any():
         return Step()
     if clock is None:
@@ -142,30 +151,37 @@ def given_step(freq: Any, time: np.ndarray, form: TimeForm) -> Step:
         ConfigError: pandas knows no such alias, or the times are numbers.
     """
     if form.clock(time) is None:
-        try:
-            return Step("number", float(freq))
-        except (TypeError, ValueError):
+        amount = number_of(freq) if isinstance(freq, str) else freq
+        if isinstance(amount, bool) or not isinstance(amount, numbers.Real) or not 0 < float(amount) < float("inf"):
             raise ConfigError(
-                f"freq is {freq!r}, but the times are numbers; expected a number or {option('freq', 'auto')}"
-            ) from None
+                f"{option('freq')} is {freq!r}, but the times are numbers; expected a number above 0 or "
+                f"{option('freq', 'auto')}"
+            )
+        return Step("number", float(amount))
     import pandas as pd
     from pandas.tseries.frequencies import to_offset
 
-    if isinstance(freq, str) and _own_rule(freq):
+    if isinstance(freq, str) and own_rule(freq):
         return Step("offset", alias=freq, clock=_time_of_day(time, form))
     try:
-        offset = to_offset(freq)
+        offset = to_offset(freq if not isinstance(freq, str) or freq.isascii() else None)
     except (ValueError, TypeError) as error:
-        raise ConfigError(f"freq is {freq!r}, which is no alias of pandas: {str(error).splitlines()[0]}") from None
+        newer = re.search(r"(?:use|mean) '?(\w+)", str(error))
+        hint = f"; {newer[1]!r} is its name today" if newer else ""
+        raise ConfigError(
+            f"{option('freq')} is {freq!r}, expected an alias of pandas such as 'D', 'B' or 'MS'{hint}"
+        ) from None
     if offset is None or offset.n < 1:
-        raise ConfigError(f"freq is {freq!r}, expected an alias of pandas such as 'D', 'B' or 'MS'")
+        raise ConfigError(f"{option('freq')} is {freq!r}, expected an alias of pandas such as 'D', 'B' or 'MS'")
     if isinstance(offset, pd.offsets.Tick) and not isinstance(offset, pd.offsets.Day):
         return Step("fixed", int(offset.nanos))
     if isinstance(offset, pd.offsets.Day):
         return Step("fixed" if form.zone is None else "wall", offset.n * DAY)
     base = offset.base.freqstr
     if to_offset(base) != offset.base:
-        raise ConfigError(f"freq is {freq!r}, whose holidays an alias cannot hold; expected an alias of pandas")
+        raise ConfigError(
+            f"{option('freq')} is {freq!r}, whose holidays an alias cannot hold; expected an alias of pandas"
+        )
     intraday = isinstance(offset, pd.offsets.BusinessHour | pd.offsets.CustomBusinessHour)
     return Step("offset", alias=base, count=int(offset.n), clock=-1 if intraday else _time_of_day(time, form))
 
@@ -190,7 +206,7 @@ def positions(step: Step, time: np.ndarray, offsets: np.ndarray, form: TimeForm)
     if step.kind in ("fixed", "wall"):
         ticks = localize(clock, form.zone)[0] if step.kind == "wall" else clock
         regular = np.diff(ticks) == _ticks(np.int64(step.amount), ticks.dtype)
-        if bool((regular | ~_inner(offsets, len(time))).all()):
+        if bool((regular | ~inner_pairs(offsets, len(time))).all()):
             return np.arange(len(time)) - starts, np.zeros(len(time), bool)  # no row is missing
         since = ticks.astype("datetime64[ns]").astype(np.int64)
         place, rest = np.divmod(since - since[starts], int(step.amount))
@@ -295,14 +311,6 @@ class Axis:
 
 
 # -- finding a step ---------------------------------------------------------------------------------------------------
-def _inner(offsets: np.ndarray, rows: int) -> np.ndarray:
-    """`(rows - 1,)` bool: which pairs of neighboring rows are of one series."""
-    inner = np.ones(max(rows - 1, 0), bool)
-    borders = offsets[1:-1] - 1
-    inner[borders[(borders >= 0) & (borders < rows - 1)]] = False
-    return inner
-
-
 def _infer_numbers(steps: np.ndarray) -> Step:
     if steps.dtype.kind in "iu":
         common = int(np.gcd.reduce(steps))
@@ -339,7 +347,7 @@ def _calendars(
     if monthly:
         jumps = np.diff(months.astype(np.int64))[inner]
         count = int(np.gcd.reduce(jumps))
-        early = _on_calendars(_month_names(days[0], count), days, inner, clock)[:1]
+        early = _on_calendars(aliases_of_months(days[0], count), days, inner, clock)[:1]
         own = np.repeat(np.maximum.reduceat(day, offsets[:-1]), np.diff(offsets))
         ends = bool(early) and early[0][0].alias.partition("-")[0] in ("MS", "ME", "QS", "QE", "YS", "YE")
         if count and not ends and bool((day == np.minimum(own, _month_length(months))).all()):
@@ -382,27 +390,11 @@ def _session_place(step: Step, local: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return len(slots) * np.busday_count(_MONDAY, days, weekmask=step.alias) + slot, off
 
 
-def _month_names(day: np.datetime64, count: int) -> list[str]:
-    """Aliases of months, quarters or years that rows `count` months apart may have, the first of them on `day`."""
-    month = day.astype("datetime64[M]")
-    at = int(month.astype(np.int64)) % 12
-    length = "Y" if count % 12 == 0 else "Q" if count % 3 == 0 else "M"
-    start, end = {"Y": (at, at), "Q": (at % 3, 9 + at % 3), "M": (None, None)}[length]
-    marks = ["" if place is None else f"-{_MONTHS[place]}" for place in (start, end)]
-    names = [f"{kind}{length}{edge}{mark}" for kind in ("", "B") for edge, mark in zip("SE", marks, strict=True)]
-    nth = int(np.busday_count(month.astype("datetime64[D]"), day)) + 1
-    back = int(np.busday_count(day, (month + MONTH).astype("datetime64[D]")))
-    weekday = _WEEKDAYS[(int(day.astype(np.int64)) + 3) % 7]
-    week = int((day - month.astype("datetime64[D]")).astype(np.int64)) // 7 + 1
-    own = [f"{name}#{number}" for name, number in (("BMS", nth), ("BME", back)) if 1 <= number <= _MOST]
-    return [*names, *own, *([f"WOM-{week}{weekday}"] if week < 5 else []), f"LWOM-{weekday}"]
-
-
 def _on_calendars(names: Sequence[str], dates: np.ndarray, inner: np.ndarray, clock: int) -> Candidates:
     """Those of some aliases whose dates hold all of `dates`, each with how many it misses."""
     candidates = []
     for name in names:
-        grid = _dates(name, dates.min(), dates.max(), 0).astype(dates.dtype)
+        grid = dates_of(name, dates.min(), dates.max(), 0).astype(dates.dtype)
         place = np.minimum(np.searchsorted(grid, dates), len(grid) - 1)
         jumps = np.diff(place)[inner]
         if bool((grid[place] == dates).all()) and bool((jumps > 0).all()):
@@ -412,38 +404,15 @@ def _on_calendars(names: Sequence[str], dates: np.ndarray, inner: np.ndarray, cl
 
 
 # -- calendars --------------------------------------------------------------------------------------------------------
-def _own_rule(alias: str) -> bool:
-    """Whether an alias names the n-th business day of a month from its start or end, which pandas has not."""
-    name, mark, number = alias.partition("#")
-    return name in ("BMS", "BME") and mark == "#" and number.isdecimal() and 1 <= int(number) <= _MOST
-
-
 def _grid(step: Step, clock: np.ndarray, form: TimeForm, more: int) -> np.ndarray:
     """All times of an offset, in UTC, from before the earliest of some times to `more` steps after the latest."""
     low, high = localize(np.array([clock.min(), clock.max()]), form.zone)[0]
     if step.clock >= 0:
         low, high = low.astype("datetime64[D]"), high.astype("datetime64[D]")
-    dates = _dates(step.alias, low, high, more).astype(clock.dtype)
+    dates = dates_of(step.alias, low, high, more).astype(clock.dtype)
     if step.clock > 0:
         dates = dates + _ticks(np.int64(step.clock), clock.dtype)
     return to_utc(dates, form.zone)
-
-
-def _dates(alias: str, low: np.datetime64, high: np.datetime64, more: int) -> np.ndarray:
-    """The dates of an alias from `low` to `high`, at least one, and `more` after them."""
-    import pandas as pd
-
-    if _own_rule(alias):
-        name, _, number = alias.partition("#")
-        months = np.arange(low.astype("datetime64[M]"), high.astype("datetime64[M]") + (more + 1) * MONTH)
-        if name == "BMS":
-            return np.busday_offset(months.astype("datetime64[D]"), int(number) - 1, roll="forward")
-        return np.busday_offset((months + MONTH).astype("datetime64[D]"), -int(number), roll="forward")
-    found: Any = pd.bdate_range(low, high) if alias == "B" else pd.date_range(low, high, freq=alias)
-    if more or not len(found):
-        last = found[-1] if len(found) else pd.Timestamp(low if not more else high)
-        found = found.append(pd.date_range(last, periods=more + 2 if more else 1, freq=alias)).unique()
-    return found.to_numpy()
 
 
 def _on_day(months: np.ndarray, days: np.ndarray, inside: np.ndarray) -> np.ndarray:

@@ -22,7 +22,7 @@ from gpulstm.data.time_formats import (
     text_form,
     zone_of,
 )
-from gpulstm.data.times import EPOCHS, TimeForm
+from gpulstm.data.times import EPOCHS, ZONES, TimeForm, zones_like
 from gpulstm.errors import DataError, option
 
 if TYPE_CHECKING:
@@ -51,7 +51,8 @@ class TimeColumn:
         self._pattern = options.time_format or ""
         self._form: TimeForm | None = None
         self._kind = ""
-        self._zones: set[str] = set()
+        self._zones: set[str] = set()  # offsets from UTC that texts have
+        self._like = ZONES  # zones that have just these offsets
         self._known: dict[str, np.datetime64] = {}  # few labels of a long table, that are parsed once
 
     def add(self, column: Any, where: Where) -> None:
@@ -96,9 +97,10 @@ class TimeColumn:
         if self._kind == "numbers":
             return self._spelled(time)
         if len(self._zones) > 1:
-            shown = ", ".join(sorted(self._zones)[:3])
-            self.notes.append(f"{self._label} has several offsets from UTC ({shown}) and no zone; times are in UTC")
-            form = replace(form, zone="UTC")
+            zone, shown = next(iter(self._like), "UTC"), ", ".join(sorted(self._zones)[:3])
+            which = f"these are those of {zone}" if self._like else "times are in UTC"
+            self.notes.append(f"{self._label} has several offsets from UTC ({shown}) and no zone; {which}")
+            form = replace(form, zone=zone)
         if form.kind == "text" and self._source.file:  # dates of a file are text only because files hold text
             form = replace(form, kind="dates")
         return time, form
@@ -138,6 +140,8 @@ class TimeColumn:
             raise DataError(
                 f"{self._label} mixes times without a zone ({one!r}) and with one ({other!r}); make them all alike"
             )
+        if self._zones - {"UTC"}:
+            self._like = zones_like(self._like, dates, [zone or "" for zone in zones])
         self._take("zoned" if self._zones else "dates", text_form(texts, self._pattern, zones[0]), dates[codes])
         if self._form is not None and not self._form.pattern:
             self._form = replace(self._form, unit=finest(self._form.unit, texts))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from gpulstm.data.times import MONTH, TIME, TimeForm, finer
+from gpulstm.validate import number_of
 
 _NUMBER_DATES = {  # digits of a whole number that spells a date -> its format
     6: "%Y%m",
@@ -22,9 +23,11 @@ _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct",
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _ISO = re.compile(
     r"\d{8}T\d{4}(\d{2})?Z?|"
-    r"\d{4}-\d{1,2}(-\d{1,2}([T ]\d{1,2}:\d{2}(:\d{2}([.,]\d+)?)?)?(\s*(Z|[+-]\d{2}(:?\d{2})?))?)?"
+    r"\d{4}-\d{1,2}(-\d{1,2}([T ]\d{1,2}:\d{2}(:\d{2}([.,]\d+)?)?)?(\s*(Z|[+-]\d{2}(:?\d{2})?))?)?",
+    re.ASCII,
 )
-_QUARTER = re.compile(r"(\d{4})([-\s.:]*[Qq])([1-4])|([Qq])([1-4])([-\s.:]*)(\d{4})")
+_QUARTER = re.compile(r"(\d{4})([-\s.:/]*[Qq])([1-4])|([Qq])([1-4])([-\s.:/]*)(\d{4})", re.ASCII)
+_WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 
 
 def looks_like_date(text: str) -> bool:
@@ -195,15 +198,10 @@ def finest(known: str, texts: Sequence[str]) -> str:
 
 def as_numbers(texts: Sequence[str]) -> np.ndarray | None:
     """Labels as whole numbers or floats, or None where one is neither."""
-    try:
-        if any("_" in text for text in texts):
-            return None
-        try:
-            return np.array([int(text) for text in texts], dtype=np.int64)
-        except ValueError:
-            return np.array([float(text) for text in texts], dtype=np.float64)
-    except (ValueError, OverflowError):
-        return None
+    if all(map(_WHOLE.fullmatch, texts)):
+        return np.array(list(map(int, texts)), dtype=np.int64)
+    values = list(map(number_of, texts))
+    return None if None in values else np.array(values, dtype=np.float64)
 
 
 def plain_numbers(values: Sequence[Any]) -> np.ndarray | None:

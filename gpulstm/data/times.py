@@ -7,6 +7,7 @@ so that every output carries them the same way.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,14 @@ import numpy as np
 TIME = "datetime64[us]"
 MONTH = np.timedelta64(1, "M")  # NumPy 2.5 adds no bare 1
 UNITS = ("D", "m", "s", "ms", "us", "ns")  # resolutions that text of times may have, coarse to fine
+ZONES: tuple[str, ...] = (  # whose clocks change, one for each rule
+    *("Europe/Berlin", "Europe/London", "Europe/Athens", "America/New_York", "America/Chicago", "America/Denver"),
+    *("America/Los_Angeles", "America/Halifax", "America/St_Johns", "America/Anchorage", "America/Havana"),
+    *("America/Sao_Paulo", "America/Santiago", "America/Asuncion", "America/Mexico_City", "America/Nuuk"),
+    *("Australia/Sydney", "Australia/Adelaide", "Australia/Lord_Howe", "Pacific/Auckland", "Pacific/Chatham"),
+    *("Asia/Jerusalem", "Asia/Beirut", "Africa/Cairo", "Africa/Casablanca", "Atlantic/Azores", "Europe/Chisinau"),
+    *("Europe/Istanbul", "Europe/Moscow", "Asia/Tehran", "America/Adak", "America/Miquelon", "Pacific/Norfolk"),
+)
 EPOCHS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}  # ticks in a second
 
 
@@ -160,6 +169,13 @@ def zone_offsets(time: np.ndarray, zone: str) -> np.ndarray:
     dates = pd.DatetimeIndex(time)
     wall = dates.tz_localize("UTC").tz_convert(zone).tz_localize(None)
     return ((wall - dates) // pd.Timedelta(seconds=1)).to_numpy(dtype=np.int64)
+
+
+def zones_like(zones: Sequence[str], time: np.ndarray, suffixes: Sequence[str]) -> tuple[str, ...]:
+    """Those of some zones whose clocks differ from UTC at some times as `suffixes` say, such as "+02:00" or "UTC"."""
+    seconds = {text: int(zone_offsets(time[:1], text)[0]) for text in set(suffixes)}
+    offsets = np.array([seconds[text] for text in suffixes])
+    return tuple(zone for zone in zones if np.array_equal(zone_offsets(time, zone), offsets))
 
 
 def to_utc(local: np.ndarray, zone: str | None) -> np.ndarray:

@@ -30,6 +30,7 @@ class Batch:
         future: `(B, horizon, K)` future covariates of the horizon, or None.
         weight: `(B, horizon, targets)`, 1 where the target was observed and 0 where not, or None where all were.
         location, scale: `(B, targets)` that the window's targets were moved and divided by, or None.
+        moved: the columns of x that were moved and divided, and their location and scale, `(B, columns)`, or None.
         read: how many steps at the end of x have a forecast each; target, future and weight are `(read*B, ...)` then,
             step after step.  None: the last step alone.
         state_at: steps of x after which the state goes on to the next batch, or None where batches do not hang
@@ -43,6 +44,7 @@ class Batch:
     weight: Array | None = None
     location: Array | None = None
     scale: Array | None = None
+    moved: tuple[list[int], Array, Array] | None = None
     read: int | None = None
     state_at: int | None = None
     fresh: np.ndarray | None = None
@@ -62,6 +64,7 @@ class WindowSet:
         observed: `(rows, features)` bool, False where a value was missing before it was filled, or None.
         stride: rows between the origins of neighboring windows.
         window_scaling: `"none"`, `"standard"`, `"mean"` or `"last"`; see `scaling.window_statistics`.
+        moved: past covariates, by column, that are scaled with their window as the targets are.
         scale_lag: location and scale of a window come from its context up to 0 to `scale_lag` rows before its end, so
             that a network learns to go on after the rows that set them; how many is a fixed function of the origin.
         mask: whether x also tells, for each target and past covariate, whether it was observed (1) or not (0).
@@ -89,6 +92,7 @@ class WindowSet:
     observed: np.ndarray | None = None
     stride: int = 1
     window_scaling: str = "none"
+    moved: tuple[int, ...] = ()
     scale_lag: int = 0
     mask: bool = False
     last: np.ndarray | None = None
@@ -238,16 +242,18 @@ class WindowSet:
                 here = xp.broadcast_to(inside[0][:, :, None], (*back.shape, self.targets + self.past))
                 seen = here if seen is None else seen & here
             if self.window_scaling != "none":
-                x = batch.x
-                known = None if seen is None else seen[..., : self.targets]
+                columns, x = [*range(self.targets), *self.moved], batch.x
+                context = x[..., columns]
+                known = None if seen is None else seen[..., columns]
                 if self.scale_lag:
                     stops = backend.from_host(self.context - _spread(self.origins[indices], self.scale_lag))
                     before = (xp.arange(self.context)[:, None] < stops[None, :])[:, :, None]
-                    known = xp.broadcast_to(before, x[..., : self.targets].shape) if known is None else known & before
-                location, scale = window_statistics(xp, x[..., : self.targets], known, self.window_scaling)
-                x[..., : self.targets] = (x[..., : self.targets] - location) / scale
-                batch.target = (batch.target - location[:, None]) / scale[:, None]
-                batch.location, batch.scale = location, scale
+                    known = xp.broadcast_to(before, context.shape) if known is None else known & before
+                location, scale = window_statistics(xp, context, known, self.window_scaling)
+                x[..., columns] = (context - location) / scale
+                batch.moved = columns, location, scale
+                batch.location, batch.scale = location[:, : self.targets], scale[:, : self.targets]
+                batch.target = (batch.target - batch.location[:, None]) / batch.scale[:, None]
             return self.masked(batch, seen, backend)
 
     def _hide(self, x: Array, back: Array, last: Array, backend: Backend) -> None:
@@ -346,6 +352,7 @@ def window_set(
         targets=series.targets,
         past=series.past,
         future=series.future,
+        moved=tuple(at for at in range(series.targets, series.targets + series.past) if at not in series.kept),
         observed=observed,
         mask=series.missing == "mask",
         last=last_observed(series) if series.missing == "interpolate" and observed is not None else None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import fields
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from gpulstm.forecast.members.training import Runs, Training
 from gpulstm.forecast.mixed import Mixed, panel_of
 from gpulstm.forecast.panel import Panel, Seasons
 from gpulstm.forecast.setup import Setup, seasons_of
+from gpulstm.forecast.short import listed
 
 YEARS = {52: 52.1775, 7: 365.25, 5: 260.9, 24: 365.25}  # rows (days for hours) in a year, by rows in a season
 
@@ -57,8 +58,10 @@ def fit_mixture(
     seasons = seasons_of(m, typical, YEARS.get(m, 0.0) if panel.time is not None else 0.0)
     if m == 24 and panel.time is not None and abs(day * 24 - 1) > 1e-6:
         seasons = Seasons(m)  # no hours: a day of their steps, but no week of 168
-    nonnegative, note = _nonnegative(panel, every, config.nonnegative)
-    notes += note
+    nonnegative, said = (config.nonnegative is True,) * series.targets, list[str]()
+    if config.nonnegative is None:
+        nonnegative, said = _nonnegative(panel, every, series.target_names)
+    notes += said
     if int(rows.max()) < horizon + max(2 * m, 8):
         notes.append(
             f"{int(rows.max())} rows leave no room to judge members for a horizon of {horizon}: the forecast is a "
@@ -93,51 +96,36 @@ def fit_mixture(
 
 
 def training_of(config: ForecasterConfig) -> Training:
-    """How network members are trained: as the options say, with the recipe's values for what is automatic."""
-
-    def chosen(name: str, usual: Any) -> Any:
-        return usual if getattr(config, name) == AUTO else getattr(config, name)
-
-    return Training(
-        cell=config.cell,
-        hidden_size=config.hidden_size,
-        num_layers=chosen("num_layers", 1),
-        dropout=config.dropout,
-        recurrent_dropout=config.recurrent_dropout,
-        layer_norm=config.layer_norm,
-        dtype=config.dtype,
-        learning_rate=chosen("learning_rate", 3e-3),
-        weight_decay=chosen("weight_decay", 1e-4),
-        clip_norm=config.clip_norm,
-        epochs=chosen("epochs", None),
-        patience=chosen("patience", 4),
-        batch_size=chosen("batch_size", None),
-        seed=config.seed,
-        device=config.device,
-        engine=config.engine,
-        memory=config.memory,
-    )
+    """How network members are trained: as the options say, with `Training`'s own values for what is automatic."""
+    named = {one.name: getattr(config, one.name) for one in fields(Training)}
+    return Training(**{name: value for name, value in named.items() if value != AUTO or name == "device"})
 
 
-def _nonnegative(panel: Panel, stops: np.ndarray, asked: bool | None) -> tuple[bool, list[str]]:
-    """Whether forecasts stay at zero or above: as asked, or for counts and sales.
+def _nonnegative(panel: Panel, stops: np.ndarray, names: tuple[str, ...]) -> tuple[tuple[bool, ...], list[str]]:
+    """Which targets stay at zero or above, because they are counts or sales.
 
     Those are known by zeros, one row in a hundred or more, or by whole numbers some of which are small; values that
     merely happen to be above zero, as a summer's temperatures, tell nothing.
     """
-    if asked is not None:
-        return asked, []
-    inside = np.zeros(len(panel.values), bool)
-    for start, stop in zip(panel.offsets[:-1], stops, strict=True):
-        inside[start:stop] = True
-    values = panel.values[inside & panel.observed]
-    if not values.size or values.min() < 0:
-        return False, []
-    if (values == 0).mean() >= 0.01 and values.max() > 0:
-        return True, ["no value is below zero and some are zero, so forecasts are kept from below it (nonnegative)"]
-    if bool((values == np.round(values)).all()) and values.min() <= 0.05 * values.max():
-        return True, ["all values are counts, so forecasts are kept from below zero (nonnegative)"]
-    return False, []
+    inside = panel.observed.copy()
+    for stop, end in zip(stops, panel.offsets[1:], strict=True):
+        inside[stop:end] = False
+    bounds = panel.offsets[:: len(stops) // len(names)]
+    zeros, counts = list[str](), list[str]()
+    for name, start, end in zip(names, bounds[:-1], bounds[1:], strict=True):
+        values = panel.values[start:end][inside[start:end]]
+        if not values.size or values.min() < 0:
+            continue
+        if (values == 0).mean() >= 0.01 and values.max() > 0:
+            zeros.append(name)
+        elif bool((values == np.round(values)).all()) and values.min() <= 0.05 * values.max():
+            counts.append(name)
+    notes = [
+        f"{reason}, so forecasts of {listed(some)} are kept from below zero (nonnegative)"
+        for some, reason in ((zeros, "no value is below zero and some are zero"), (counts, "all values are counts"))
+        if some
+    ]
+    return tuple(name in (*zeros, *counts) for name in names), notes
 
 
 def _short(panel: Panel, stops: np.ndarray, horizon: int, seasons: Seasons) -> Ensemble:

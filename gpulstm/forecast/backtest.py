@@ -79,6 +79,7 @@ def backtest_origins(
     short = series.lengths < context + horizon
     first, last = starts + np.where(short, least, context), stops - horizon
     longest = int(series.lengths.max())
+    apart, stride = stride, min(stride, longest)  # of numbers without end only what the series have room for
     if origins is None:
         if tests is None:
             raise ConfigError(
@@ -90,12 +91,12 @@ def backtest_origins(
         room = f"the longest test part has {int((stops - tests).max())} rows"
     elif isinstance(origins, (int, np.integer)):
         asked = validate.count("origins", origins)
-        begin = last - stride * (asked - 1)
-        counts = np.where(begin >= first, asked, 0)
-        room = f"{asked} origins {stride} apart, context {context} and horizon {horizon} need "
-        room += f"{context + horizon + stride * (asked - 1)} rows"
+        begin = last - min(stride * (asked - 1), longest)
+        counts = np.where(begin >= first, min(asked, longest), 0)
+        room = f"{asked} origins {apart} apart, context {context} and horizon {horizon} need "
+        room += f"{context + horizon + apart * (asked - 1)} rows"
     else:
-        rows = np.array([validate.count("origins", row, at_least=0) for row in origins], dtype=np.int64)
+        rows = np.array([min(validate.count("origins", row, at_least=0), longest) for row in origins], dtype=np.int64)
         absolute = starts[:, None] + rows[None, :]
         inside = ((absolute >= first[:, None]) & (absolute <= last[:, None])).all(axis=1) & (len(rows) > 0)
         if not inside.any():

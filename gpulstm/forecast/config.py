@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass, fields
-from typing import TYPE_CHECKING, Any
+from dataclasses import KW_ONLY, dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 
@@ -14,16 +14,14 @@ from gpulstm.arrays.dtypes import NAMES, is_half
 from gpulstm.data.scaling import KINDS, check_window_kind
 from gpulstm.data.splits import Amount, parse_amount
 from gpulstm.data.tbptt import BORDERS, check_reach
+from gpulstm.data.windows import WindowSet
 from gpulstm.engines.spec import StackSpec
 from gpulstm.errors import ConfigError
 from gpulstm.losses import LOSSES, MSE, GaussianNLL, Loss, Pinball, from_config
 from gpulstm.model.initializers import check_chrono
 from gpulstm.model.memory import Memory, check_memory
 from gpulstm.training.parallel import PARALLEL
-from gpulstm.validate import described, documented
-
-if TYPE_CHECKING:
-    from gpulstm.schedules import Schedule
+from gpulstm.validate import described, documented, number_of, whole_of
 
 CELLS = ("lstm", "gru", "rnn")
 LIKELIHOODS = ("quantile", "gaussian", "point")
@@ -51,7 +49,8 @@ RENAMED = {"carry": "stream_rows"}  # options of older checkpoints, by what they
 
 def parse_count(text: str) -> int | str:
     """A whole number or "auto"; anything else is judged by the config."""
-    return int(text) if text.isdecimal() else text
+    number = whole_of(text)
+    return text if number is None else number
 
 
 def parse_patience(text: str) -> int | str | None:
@@ -61,10 +60,8 @@ def parse_patience(text: str) -> int | str | None:
 
 def parse_number(text: str) -> float | str:
     """A number or "auto"; anything else is judged by the config."""
-    try:
-        return float(text)
-    except ValueError:
-        return text
+    number = number_of(text)
+    return text if number is None else number
 
 
 def check_members(members: Any) -> str | tuple[str, ...]:
@@ -144,6 +141,12 @@ class ForecasterConfig:
     )
     window_scaling: str = described(
         "last", "by each window's context: last, mean, standard or none; see data.scaling.window_statistics", TASK
+    )
+    past_scaling: str = described(
+        "window",
+        "of numbers that are past covariates, for a single network: window (by the training rows and each window's "
+        "context, as the targets) or none (by the training rows alone)",
+        TASK,
     )
     transform: str = described(
         "none",
@@ -300,6 +303,11 @@ class ForecasterConfig:
         usual |= {"chrono": None, "embedding": None, "scaling": "standard", "window_scaling": "last", "stride": 1}
         return [f"{name}={getattr(self, name)!r}" for name, value in usual.items() if getattr(self, name) != value]
 
+    def scaled(self, windows: WindowSet) -> WindowSet:
+        """Windows that are scaled by their own context as the options say."""
+        moved = windows.moved if self.past_scaling == "window" else ()
+        return replace(windows, window_scaling=self.window_scaling, moved=moved)
+
     def to_dict(self) -> dict[str, Any]:
         """The options as JSON holds them; those of `PLACE` are not among them."""
         options = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in PLACE}
@@ -327,7 +335,9 @@ class ForecasterConfig:
             ConfigError: an option out of range.
             TypeError: there is no such option.
         """
-        older = {} if "members" in options else {"members": ALONE}  # files of 0.1.0 hold a single network
+        older: dict[str, Any] = {"past_scaling": "none"}
+        if "members" not in options:
+            older["members"] = ALONE  # files of 0.1.0 hold a single network
         own = options.get("likelihood")
         if isinstance(own, dict):
             known = own.get("name") in {loss.name for loss in LOSSES}
@@ -349,14 +359,6 @@ class ForecasterConfig:
             return MSE()
         levels = tuple(self.quantiles)
         return Pinball(levels) if self.likelihood == "quantile" else GaussianNLL(levels)
-
-    def rate(self, steps: int) -> Schedule:
-        """The schedule of a run of `steps` steps."""
-        from gpulstm.schedules import Constant, Cosine
-
-        if self.schedule == "constant":
-            return Constant(self.learning_rate)
-        return Cosine(self.learning_rate, steps, 0.01 * self.learning_rate)
 
     def stack(self, inputs: int) -> StackSpec:
         """The recurrent layers for windows of `inputs` features."""
@@ -401,8 +403,8 @@ def _check_values(config: ForecasterConfig) -> None:
             _set(config, name, validate.count(name, getattr(config, name)))
     if config.nonnegative is not None:
         validate.flag("nonnegative", config.nonnegative)
-    for name in ("seed", "stream_rows"):
-        _set(config, name, validate.count(name, getattr(config, name), at_least=0))
+    _set(config, "seed", validate.seed(config.seed))
+    _set(config, "stream_rows", validate.count("stream_rows", config.stream_rows, at_least=0))
     if config.context != AUTO and config.stream_rows >= config.context:
         raise ConfigError(f"stream_rows is {config.stream_rows}, expected less than the context of {config.context}")
     for name in ("season", "patience", "min_context", "embedding"):
@@ -433,6 +435,7 @@ def _check_choices(config: ForecasterConfig) -> None:
         ("strategy", STRATEGIES),
         ("schedule", SCHEDULES),
         ("scaling", KINDS),
+        ("past_scaling", ("window", "none")),
         ("training", TRAININGS),
         ("borders", BORDERS),
         ("dtype", NAMES),

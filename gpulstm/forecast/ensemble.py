@@ -61,5 +61,13 @@ class Ensemble:
         return total
 
     def width(self, view: View) -> np.ndarray:
-        """u `(N,)`."""
-        return band.width(view, self.bands.kind)
+        """u `(N,)`; where a level has jumped, those of before and after have little to do with each other, so half
+        of the widest 80 % band is at most what the window's values range over.
+        """
+        u, half = band.width(view, self.bands.kind), float(self.bands.half(0.8).max())
+        if self.bands.kind == "none" or half == 0:
+            return u
+        spread = np.empty(len(view))
+        for index, windows in view.groups(self.setup.limit):
+            spread[index] = np.ptp(windows, axis=1)
+        return np.minimum(u, spread / half)

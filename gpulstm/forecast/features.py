@@ -35,11 +35,6 @@ class Features:
     back: int = 1
     scales: dict[str, np.ndarray] = field(default_factory=dict)
 
-    @property
-    def any(self) -> bool:
-        """Whether there are columns at all."""
-        return self.calendar or self.yearly or self.known or self.past or self.static
-
     def fitted(self, panel: Panel, stops: np.ndarray) -> Features:
         """The same with means, deviations and hinges of the rows before `stops` `(series,)`."""
         rows = np.concatenate([np.arange(a, b) for a, b in zip(panel.offsets[:-1], stops, strict=True)])

@@ -52,7 +52,8 @@ class Fit:
             simple_members(setup.seasons, int(np.median(self.cut - panel.starts)), setup.limit, self.logs)
         )
         self.trial = self._trial(np.stack([member.forecast(self.judge) for member in self.members]))
-        self._views: dict[Any, View] = {}
+        self._views: dict[int, View] = {}  # by the rows before the first origin
+        self._upto = self.cut
         self.ridges: list[int] = []
         self.networks = Training()
         self.runs = Runs()
@@ -87,11 +88,15 @@ class Fit:
     def training(self, space: Space, stops: np.ndarray) -> View:
         """Views of training windows, in the space's own values."""
         first = self.setup.first if space.base.kind != "blend" else max(self.setup.first, space.length)
-        key = (first, stops is self.cut)
-        if key not in self._views:
+        if self._views and stops is not self._upto:  # those for judging are not needed again
+            self._views.clear()
+        self._upto = stops
+        if first not in self._views:
             origins = training_origins(self.panel, stops, self.setup, first, self.seed)
-            self._views[key] = View(self.panel, origins, self.setup.horizon, self.setup.seasons.short, self.setup.sight)
-        return space.view(self._views[key])
+            self._views[first] = View(
+                self.panel, origins, self.setup.horizon, self.setup.seasons.short, self.setup.sight
+            )
+        return space.view(self._views[first])
 
     def window_weights(self, space: Space, view: View) -> np.ndarray:
         """How much a window counts in the criterion: its error in its own scale, in those of sMAPE and MASE."""

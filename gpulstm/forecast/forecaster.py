@@ -174,16 +174,17 @@ class Forecaster:
         return self
 
     # -- forecasting -------------------------------------------------------------------------------------------------
-    def predict(self, horizon: int | None = None, future: Any = None, *, data: Any = None) -> Forecast:
+    def predict(self, data: Any = None, horizon: int | None = None, future: Any = None) -> Forecast:
         """Forecast what follows the series.
 
         Args:
+            data: other series with the same columns, to forecast instead of those of the fit; of a table in parts the
+                forecast is a Dask frame with the rows that `predict_frame` gives of each.  A whole number is taken for
+                the horizon.
             horizon: steps, at most those of the model with the direct strategy; all of them by default.
             future: the future covariates of the steps ahead, where there are any besides the calendar's: a table with
                 their columns, or an array `(steps, columns)` or `(series, steps, columns)`.  The direct strategy needs
                 them for the whole horizon of the model.
-            data: other series with the same columns, to forecast instead of those of the fit; of a table in parts the
-                forecast is a Dask frame with the rows that `predict_frame` gives of each.
 
         Raises:
             NotFittedError: before `fit`.
@@ -191,6 +192,10 @@ class Forecaster:
             DataError: series too short, or wrong future covariates.
         """
         fitted = self.fitted
+        if isinstance(data, (int, np.integer)):
+            if horizon is not None:
+                raise ConfigError(f"data is {data}, expected series, or a horizon alone")
+            data, horizon = None, int(data)
         if data is not None and in_parts(data):
             return mapped("predict", self, data, horizon, future)
         steps = fitted.horizon if horizon is None else validate.count("horizon", horizon)
@@ -205,7 +210,7 @@ class Forecaster:
 
     def predict_frame(self, frame: Any, horizon: int | None = None) -> Any:
         """`predict` for the whole series of a pandas frame, as a frame in long form: for Dask, Spark or Ray."""
-        return self.predict(horizon, data=frame).to_frame("pandas")
+        return self.predict(frame, horizon).to_frame("pandas")
 
     def stream(self, data: Any = None, future: Any = None) -> ForecastStream | MixtureStream:
         """Start a forecast that follows the series row by row; see `ForecastStream` and `MixtureStream`.

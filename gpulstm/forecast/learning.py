@@ -24,6 +24,7 @@ from gpulstm.forecast.short import listed
 from gpulstm.model.embedding import Category
 from gpulstm.model.network import Network, NetworkConfig
 from gpulstm.optimizers import AdamW
+from gpulstm.schedules import Constant, Cosine, Schedule
 from gpulstm.training.callbacks import Callback, CheckpointEvery, EarlyStopping, Progress
 from gpulstm.training.history import History
 from gpulstm.training.parallel import SINGLE
@@ -159,7 +160,7 @@ def windows_of(config: ForecasterConfig, series: SeriesSet, scaler: Scaler, cuts
         origins=np.zeros(0, np.int64),
         least=config.least,
     )
-    return replace(windows, window_scaling=config.window_scaling, scale_lag=config.scale_lag)
+    return replace(config.scaled(windows), scale_lag=config.scale_lag)
 
 
 def training_parts(
@@ -235,7 +236,7 @@ def new_trainer(
         Network(layout, device=resolve(config.device), seed=config.seed, engine=config.engine),
         loss,
         AdamW(weight_decay=config.weight_decay),
-        config.rate(config.epochs * -(-len(train) // config.batch_size)),
+        _schedule(config, config.epochs * -(-len(train) // config.batch_size)),
         epochs=config.epochs,
         batch_size=config.batch_size,
         clip_norm=config.clip_norm,
@@ -246,3 +247,10 @@ def new_trainer(
         identity=None if runs is None else runs.identity,
         parallel=SINGLE if runs is None else runs.ranks,
     )
+
+
+def _schedule(config: ForecasterConfig, steps: int) -> Schedule:
+    """The learning rates of a run of `steps` steps."""
+    if config.schedule == "constant":
+        return Constant(config.learning_rate)
+    return Cosine(config.learning_rate, steps, 0.01 * config.learning_rate)

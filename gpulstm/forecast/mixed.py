@@ -111,14 +111,14 @@ class Mixed:
         names: of the series of the fit.
         targets: columns.
         levels: of the quantiles.
-        nonnegative: whether values below zero cannot be.
+        nonnegative: of each target, whether its values cannot be below zero.
     """
 
     ensemble: Ensemble
     names: tuple[str, ...]
     targets: int
     levels: tuple[float, ...]
-    nonnegative: bool = False
+    nonnegative: tuple[bool, ...]
 
     @property
     def horizon(self) -> int:
@@ -171,14 +171,11 @@ class Mixed:
         quantiles = bands.quantiles(median, width, self.levels)
         quantiles = median[..., None] + (quantiles - median[..., None]) * spread
         mean = bands.mean(median, width)
-        if self.nonnegative:
-            quantiles, mean, median = (np.maximum(part, 0.0) for part in (quantiles, mean, median))
+        lowest = np.where(self.nonnegative, 0.0, -np.inf)  # (targets,)
         shape = (self.targets, count, steps)
-        return Said(
-            np.moveaxis(mean.reshape(shape), 0, 2),
-            np.moveaxis(median.reshape(shape), 0, 2),
-            np.moveaxis(quantiles.reshape(*shape, -1), 0, 2),
-        )
+        mean, median = (np.moveaxis(part.reshape(shape), 0, 2) for part in (mean, median))
+        quantiles = np.moveaxis(quantiles.reshape(*shape, -1), 0, 2)
+        return Said(np.maximum(mean, lowest), np.maximum(median, lowest), np.maximum(quantiles, lowest[:, None]))
 
     def _rows_of(self, names: tuple[str, ...]) -> np.ndarray:
         """The row of `series_weights` of each channel, -1 for a series that was not fitted."""
@@ -259,7 +256,7 @@ class Mixed:
             "names": list(self.names),
             "targets": self.targets,
             "levels": list(self.levels),
-            "nonnegative": self.nonnegative,
+            "nonnegative": list(self.nonnegative),
         }
         return arrays, meta
 
@@ -298,7 +295,7 @@ class Mixed:
             setup, members, arrays["weights"], bands, arrays.get("series_weights"), dict(meta["report"])
         )
         names, levels = tuple(meta["names"]), tuple(meta["levels"])
-        return cls(ensemble, names, meta["targets"], levels, meta["nonnegative"])
+        return cls(ensemble, names, meta["targets"], levels, tuple(meta["nonnegative"]))
 
 
 def _space(number: int, entry: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Space:

@@ -90,7 +90,8 @@ class Predictor:
             origins=origins,
             least=config.least,
         )
-        return replace(windows, window_scaling=config.window_scaling if window_scaling is None else window_scaling)
+        windows = config.scaled(windows)
+        return windows if window_scaling is None else replace(windows, window_scaling=window_scaling)
 
     def forecast(self, windows: WindowSet) -> Predicted:
         """Forecast every window, many of them in a pass; their targets are not looked at.

@@ -15,12 +15,11 @@ from gpulstm import metrics
 from gpulstm.arrays import files
 from gpulstm.data.labels import Labels
 from gpulstm.errors import ConfigError
+from gpulstm.forecast.scores import IN_UNITS, METRICS, Each, owa, together
 from gpulstm.forecast.tables import add_column, frame_of, html_table, write_csv
 
 MODEL, SEASONAL, NAIVE, DRIFT = "model", "seasonal naive", "naive", "drift"
 SEASONAL_DRIFT = "seasonal naive with drift"
-IN_UNITS = ("MAE", "RMSE", "MAPE", "pinball")  # those that mean nothing over several units
-METRICS = ("MAE", "RMSE", "MAPE", "sMAPE", "MASE", "OWA", "pinball", "coverage")
 
 
 @dataclass(frozen=True)
@@ -223,12 +222,12 @@ class Backtest:
         table = {}
         for name, forecast in self.forecasts.items():
             mean = cut(self.mean) if name == MODEL and self.mean is not None else cut(forecast)
-            table[name] = _errors(actual, cut(forecast), mean, scale, single)
+            table[name] = together(actual, cut(forecast), mean, scale, single)
         if self._second is not None:
             second = cut(self._second)
-            reference = _errors(actual, second, second, scale, single)
+            reference = together(actual, second, second, scale, single)
             for own in table.values():
-                own["OWA"] = (_ratio(own["sMAPE"], reference["sMAPE"]) + _ratio(own["MASE"], reference["MASE"])) / 2
+                own["OWA"] = float(owa(own, reference))
         if self.quantiles is not None:
             quantiles = cut(self.quantiles)
             if single:
@@ -243,23 +242,38 @@ class Backtest:
         The columns are series, target, step (0 for all steps), forecaster, and `METRICS`; the first rows, whose series
         and target are empty, are those of all series together.
         """
-        found: list[tuple[Any, ...]] = []
+        forecasters, steps = list(self.forecasts), np.arange(self.actual.shape[1] + 1)
+        shape = (len(self.names), len(self.targets), len(steps), len(forecasters))
+        series, target, step, who = np.indices(shape).reshape(4, -1)
+        blank = np.full(len(steps) * len(forecasters), "")
+        table = {
+            "series": np.concatenate([blank, np.array(self.names)[series]]),
+            "target": np.concatenate([blank, np.array(self.targets)[target]]),
+            "step": np.concatenate([np.repeat(steps, len(forecasters)), step]),
+            "forecaster": np.concatenate([np.tile(forecasters, len(steps)), np.array(forecasters)[who]]),
+        }
+        every = [self.scaled(at or None) for at in steps.tolist()]
+        own = self._each()
+        for name in METRICS:
+            above = [errors[one].get(name, np.nan) for errors in every for one in forecasters]
+            cells = np.stack([own[one].get(name, np.full(shape[:3], np.nan)) for one in forecasters], axis=-1)
+            table[name] = np.concatenate([above, cells.ravel()])
+        return table
 
-        def add(name: str, target: str, step: int, errors: Mapping[str, Mapping[str, float]]) -> None:
-            found.extend(
-                (name, target, step, forecaster, *(own.get(metric, np.nan) for metric in METRICS))
-                for forecaster, own in errors.items()
-            )
-
-        horizon = self.actual.shape[1]
-        for step in range(horizon + 1):
-            add("", "", step, self.scaled(step or None))
-        for row, name in enumerate(self.names):
-            for column, target in enumerate(self.targets):
-                for step in range(horizon + 1):
-                    add(name, target, step, self.errors(row, column, step or None))
-        heads = ("series", "target", "step", "forecaster", *METRICS)
-        return {head: np.array([row[place] for row in found]) for place, head in enumerate(heads)}
+    def _each(self) -> dict[str, dict[str, np.ndarray]]:
+        """The errors of every series, target and step by forecaster and name, as of `Each`."""
+        each = Each(self.actual, self.series, self.scales)
+        found = {
+            name: each.of(forecast, self.mean if name == MODEL and self.mean is not None else forecast)
+            for name, forecast in self.forecasts.items()
+        }
+        if self._second is not None:
+            second = each.of(self._second, self._second)
+            for errors in found.values():
+                errors["OWA"] = owa(errors, second)
+        if self.quantiles is not None:
+            found[MODEL] |= each.bands(self.quantiles, self.levels)
+        return found
 
     def metrics_to(self, path: str | os.PathLike[str]) -> None:
         """Write `table` to a file: JSON where its name ends so, else CSV.
@@ -366,22 +380,3 @@ class Backtest:
     def to_frame(self, library: str = "pandas") -> Any:
         """`columns` as a frame of `"pandas"`, `"polars"` or `"pyarrow"`; errors as in `Forecast.to_frame`."""
         return frame_of(self.columns(), library, self.labels)
-
-
-def _errors(
-    actual: np.ndarray, forecast: np.ndarray, mean: np.ndarray, scale: np.ndarray, single: bool
-) -> dict[str, float]:
-    """By name; those in the unit of the target only for a `single` one."""
-    safe = np.where(scale > 0, scale, np.nan)
-    found = {}
-    if single:
-        found["MAE"] = metrics.mae(actual, forecast)
-        found["RMSE"] = metrics.rmse(actual, mean)
-        found["MAPE"] = metrics.mape(actual, forecast)
-    found["sMAPE"] = metrics.smape(actual, forecast)
-    found["MASE"] = metrics.mae(actual / safe, forecast / np.where(scale > 0, scale, 1.0))
-    return found
-
-
-def _ratio(value: float, reference: float) -> float:
-    return value / reference if reference > 0 else np.nan

@@ -10,7 +10,7 @@ from gpulstm.forecast.panel import Panel, Seasons
 
 WINDOWS = 20_000  # training windows at most
 NUMBERS = 8_000_000  # in those windows at most
-JUDGED = 2_000  # series at most that members are judged on
+JUDGED = 2_000  # series, or origins of one of a few, at most that members are judged on
 LONGEST = 1_024  # rows of a window at most
 SEEN = 512  # rows at most that a learned member sees one by one
 PANEL = 8  # series from which on each is judged at few origins
@@ -85,9 +85,9 @@ def validation_origins(
         usable = np.sort(np.random.default_rng(seed).choice(usable, JUDGED, replace=False))
     cut, count = stops.copy(), rows[usable]
     if len(usable) < PANEL:
-        room = np.minimum(np.maximum(3 * horizon, 0.2 * count), count / 3) if amount is None else np.full(1, amount)
-        room = np.maximum(np.broadcast_to(room, count.shape).astype(np.int64), horizon)
-        step = np.where(room >= 400, max(1, horizon // 8), 1)
+        room = _room(panel, stops[usable], usable, horizon) if amount is None else np.full(len(usable), amount)
+        room = np.maximum(room, horizon)
+        step = np.maximum(np.where(room >= 400, max(1, horizon // 8), 1), -(-room // JUDGED))
         many = (room - horizon) // step + 1
     else:
         room = count // 3 if amount is None else np.full(count.shape, amount)
@@ -99,6 +99,16 @@ def validation_origins(
     for index, last, back in zip(usable, latest, age, strict=True):
         cut[index] = last - back[-1]
     return np.repeat(latest, many) - np.concatenate(age), np.concatenate(age), cut
+
+
+def _room(panel: Panel, stops: np.ndarray, series: np.ndarray, horizon: int) -> np.ndarray:
+    """Rows before the stop of each of some series that hold enough observed values to judge by: three horizons or a
+    fifth of all, but at most a third.
+    """
+    before = np.concatenate([[0], np.cumsum(panel.observed)])
+    count = before[stops] - before[panel.starts[series]]
+    enough = np.minimum(np.maximum(3 * horizon, 0.2 * count), count / 3).astype(np.int64)
+    return stops - (np.searchsorted(before, before[stops] - enough, side="right") - 1)
 
 
 def training_origins(panel: Panel, stops: np.ndarray, setup: Setup, first: int, seed: int) -> np.ndarray:

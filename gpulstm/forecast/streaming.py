@@ -50,7 +50,7 @@ class ForecastStream:
         self._context, self._horizon = predictor.config.context, predictor.config.horizon
         self._series = end_of(series, self._context)
         self._state: Any = None
-        self._statistics: tuple[Array, Array] | None = None  # location and scale of the context
+        self._moved: tuple[list[int], Array, Array] | None = None  # columns that the context scales, and how
         self._since = 0  # rows since the last start
         self.rows = self.starts = 0
         self.forecast = self._start(future)
@@ -73,12 +73,12 @@ class ForecastStream:
         self.rows += count
         self._since += count
         whole = self._predictor.shape.base is not None  # what is added to the network's forecast reads a whole context
-        if whole or (self._statistics is not None and self._since > self._predictor.config.stream_rows):
+        if whole or (self._moved is not None and self._since > self._predictor.config.stream_rows):
             self.forecast = self._start(future)
             return self.forecast
         batch = self._gather(known, count, "none")
-        if self._statistics is not None:
-            self._scale(batch, known, self._statistics)
+        if self._moved is not None:
+            self._scale(batch, known, *self._moved)
         self.forecast = self._step(batch, known)
         return self.forecast
 
@@ -88,7 +88,7 @@ class ForecastStream:
         batch = self._gather(known, self._context, self._predictor.config.window_scaling)
         self._state, self._since = None, 0
         self.starts += 1
-        self._statistics = None if batch.location is None or batch.scale is None else (batch.location, batch.scale)
+        self._moved = batch.moved
         return self._step(batch, known)
 
     def _extended(self, series: SeriesSet, future: Any) -> SeriesSet:
@@ -100,16 +100,15 @@ class ForecastStream:
         )
         return windows.gather(slice(None), self._predictor.network.backend)
 
-    def _scale(self, batch: Batch, known: SeriesSet, statistics: tuple[Array, Array]) -> None:
-        """Scale the targets of new rows by the location and scale of the context that the state began with."""
-        batch.location, batch.scale = statistics
-        targets = known.targets
+    def _scale(self, batch: Batch, known: SeriesSet, columns: list[int], location: Array, scale: Array) -> None:
+        """Scale new rows by the location and scale of the context that the state began with."""
+        batch.location, batch.scale = location[:, : known.targets], scale[:, : known.targets]
         with self._predictor.network.backend.activate():
-            scaled = (batch.x[..., :targets] - batch.location) / batch.scale
+            scaled = (batch.x[..., columns] - location) / scale
             if known.missing == "mask":  # the last columns say what was observed; a gap is put at the location
                 width = known.values.shape[1]
-                scaled = scaled * batch.x[..., width : width + targets]
-            batch.x[..., :targets] = scaled
+                scaled = scaled * batch.x[..., [width + column for column in columns]]
+            batch.x[..., columns] = scaled
 
     def _step(self, batch: Batch, known: SeriesSet) -> Forecast:
         predicted, self._state = self._predictor.forecast_batch(batch, np.arange(len(known)), self._state)

@@ -26,6 +26,14 @@ def add_column(table: dict[str, np.ndarray], name: str, values: np.ndarray) -> N
     table[name] = values
 
 
+def first_columns(labels: Labels, *more: str) -> list[str]:
+    """The names of a result's columns up to that of the targets, which are known before there is a result."""
+    table: dict[str, np.ndarray] = {}
+    for name in (labels.time_name, *labels.id_names, *more, "target"):
+        add_column(table, name, np.empty(0))
+    return list(table)
+
+
 def write_csv(path: str | os.PathLike[str], columns: Mapping[str, np.ndarray], labels: Labels | None = None) -> None:
     """Write columns as a CSV; the file is replaced in one step."""
     text = io.StringIO()

@@ -78,7 +78,7 @@ class Embedding:
         initial: bool = True,
     ) -> None:
         self.count, self.size = validate.count("count", count), validate.count("size", size)
-        seed = validate.count("seed", seed, at_least=0)
+        seed = validate.seed(seed)
         if params is None:
             backend, name = resolve(device), dtypes.dtype_of(dtype).name
             dtypes.check(name, backend.device, backend.capability)

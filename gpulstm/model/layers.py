@@ -261,7 +261,7 @@ class Dense:
         shapes = self.shapes(self.input_size, self.output_size)
         self.params = ParamDict.allocate(self.backend, shapes, self.dtype) if params is None else params
         if initial:
-            self.params.load(dense_values(input_size, output_size, validate.count("seed", seed, at_least=0)))
+            self.params.load(dense_values(input_size, output_size, validate.seed(seed)))
 
     def __repr__(self) -> str:
         return f"Dense({self.input_size}, {self.output_size}, dtype={self.dtype!r}, device={self.backend.device!r})"

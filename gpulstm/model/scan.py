@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gpulstm.arrays import random
 from gpulstm.arrays.backend import Array, Backend
+from gpulstm.arrays.dtypes import where
 from gpulstm.arrays.params import ParamDict
 from gpulstm.arrays.random import MaskKey, Purpose
 from gpulstm.engines.spec import Plan, StackSpec, State, Task
@@ -172,7 +173,7 @@ class Scan:
         ends: list[State] = []
         part, batch = x[segment[0] : segment[1]], x.shape[1]
         if run.lengths is not None and self.first == 0:  # padding may hold anything, NaN included
-            part = run.backend.xp.where(run.valid(segment), part, run.backend.xp.zeros((), x.dtype))
+            part = where(run.backend.xp, run.valid(segment), part, run.backend.xp.zeros((), x.dtype))
         together = run.plan.engine.side_by_side(run.plan) if len(layers) > 1 else None
         if together is not None:
             shape = (*part.shape[:2], run.spec.state_size)
@@ -328,7 +329,7 @@ def _last(run: Pass, y: Array, segment: Segment, before: Array) -> Array:
     if run.lengths is None:
         return y[-1].copy() if segment[1] == run.plan.call.steps else before
     index, ends_here = _last_index(run, segment)
-    return xp.where(ends_here[:, None], y[index, xp.arange(y.shape[1])], before)
+    return where(xp, ends_here[:, None], y[index, xp.arange(y.shape[1])], before)
 
 
 def _last_backward(run: Pass, dlast: Array, segment: Segment) -> Array:
@@ -342,7 +343,7 @@ def _last_backward(run: Pass, dlast: Array, segment: Segment) -> Array:
             dy[-1] = dlast
         return dy
     index, ends_here = _last_index(run, segment)
-    dy[index, xp.arange(dlast.shape[0])] = xp.where(ends_here[:, None], dlast, xp.zeros((), dlast.dtype))
+    dy[index, xp.arange(dlast.shape[0])] = where(xp, ends_here[:, None], dlast, xp.zeros((), dlast.dtype))
     return dy
 
 

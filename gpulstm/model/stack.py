@@ -65,7 +65,7 @@ class Recurrent:
     ) -> None:
         self.spec = spec
         self.backend = resolve(device)
-        self.seed = validate.count("seed", seed, at_least=0)
+        self.seed = validate.seed(seed)
         self.calls, self.first_row = 0, 0
         self._plans = Plans(spec, self.backend.device, None if engine is None else by_name(engine).name)
         self._recorded: Replays | None = None

@@ -27,6 +27,7 @@ class Saved:
         loss_scale, log: arrays, or None.
         state: of the lanes, `h` and perhaps `c`; empty where nothing is carried on.
         history, extra: as the run had them.
+        way: of the CUDA engine to compute the run so far, "" where another engine did or nobody wrote it down.
     """
 
     run: Mapping[str, Any]
@@ -42,6 +43,7 @@ class Saved:
     state: dict[str, np.ndarray]
     history: History
     extra: dict[str, Any]
+    way: str
 
 
 def read(path: str | os.PathLike[str]) -> Saved:
@@ -79,6 +81,7 @@ def read(path: str | os.PathLike[str]) -> Saved:
             state=state,
             history=History.restore(meta["history"]),
             extra=dict(validate.mapping("extra", meta["extra"])),
+            way=str(meta.get("way", "")),
         )
 
 

@@ -51,6 +51,7 @@ class RunState:
         log: losses and norms of the present epoch while a loop runs, else None.
         network_state: of the lanes after the last step, where the next one goes on from it; None within no epoch.
         whole: False while weights and moments are being changed.
+        way: of the CUDA engine to compute the last `fit`, "" before one; no part of a run's identity.
 
     Raises:
         ConfigError: an object of another kind, an option out of range, or a loss whose outputs are not the network's.
@@ -79,7 +80,7 @@ class RunState:
         self.schedule = schedule if isinstance(schedule, Schedule) else Constant(schedule)
         self.batch_size = validate.count("batch_size", batch_size)
         self.clip_norm = None if clip_norm is None else validate.real("clip_norm", clip_norm, above=0)
-        self.seed = validate.count("seed", seed, at_least=0)
+        self.seed = validate.seed(seed)
         self.identity = dict(identity or {})
         if loss.outputs != network.config.outputs:
             raise ConfigError(
@@ -98,6 +99,7 @@ class RunState:
         self._saved_log: np.ndarray | None = None  # of the present epoch, while no loop runs
         self.network_state: Any = None
         self.whole = True
+        self.way = ""
 
     @property
     def weights(self) -> ParamDict:
@@ -162,6 +164,7 @@ class RunState:
             "history": self.history.state(),
             "callbacks": {callback.name: callback.scalars() for callback in callbacks if callback.scalars()},
             "extra": dict(extra or {}),
+            "way": self.way,
         }
         checkpoint.save(path, arrays, meta)
 
@@ -214,7 +217,7 @@ class RunState:
         self.network_state = of_parts(state.get("h"), state.get("c"))
         self.epoch, self.batch = saved.counters["epoch"], saved.counters["batch"]
         self.windows, self.network.calls = saved.counters["windows"], saved.counters["calls"]
-        self.history, self.whole = saved.history, True
+        self.history, self.whole, self.way = saved.history, True, saved.way
         return saved.extra
 
     def open_log(self, steps: int) -> None:

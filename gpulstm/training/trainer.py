@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import os
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -24,6 +25,7 @@ from gpulstm.arrays.random import host_generator
 from gpulstm.data.streamed import AnyWindows, StreamedWindows
 from gpulstm.data.tbptt import Lanes
 from gpulstm.data.windows import WindowSet
+from gpulstm.engines.spec import Plan
 from gpulstm.errors import ShapeError, TrainingError
 from gpulstm.losses import Loss
 from gpulstm.model.memory import Memory, check_memory
@@ -186,6 +188,7 @@ class Trainer:
         state = self.state
         settle(self.ranks, lambda: check_run(self, train, validation), lambda: facts_of(self, train, validation))
         follow_verdicts(self.ranks, self.network.backend)
+        take_way(self, train)
         self._steps.begin(train)
         self._train, state.windows, self._crew.reason = train, len(train), ""
         state.show_last()
@@ -352,6 +355,27 @@ def batches(train: AnyWindows, state: RunState) -> Sequence[Any]:
     return train.batches(state.batch_size, data_order(state.seed, state.epoch, len(train)))
 
 
+def take_way(trainer: Trainer, train: AnyWindows) -> None:
+    """Say where a run goes on in another form of the CUDA engine than it was computed in so far."""
+    state, plan = trainer.state, plan_of_steps(trainer, train)
+    way = f"{plan.form} form with {'own products' if plan.products == 'own' else 'cuBLAS'}" if plan.form else ""
+    if state.way and way and way != state.way:
+        warnings.warn(
+            f"the run was computed in the {state.way} so far and goes on in the {way}: its numbers agree to rounding, "
+            "not to the bit",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+    state.way = way
+
+
+def plan_of_steps(trainer: Trainer, train: AnyWindows) -> Plan:
+    """How the steps of a run will be computed."""
+    read = train.chunk if isinstance(train, Lanes) else None
+    rows = -(-min(trainer.state.batch_size, len(train)) // trainer.ranks.size)
+    return trainer.network.explain(train.context, rows, training=True, memory=trainer.memory, read=read)
+
+
 def check_run(trainer: Trainer, train: AnyWindows, validation: WindowSet | None) -> None:
     """Refuse a run that cannot be, before anything is changed: errors as `Trainer.fit`."""
     state = trainer.state
@@ -359,9 +383,7 @@ def check_run(trainer: Trainer, train: AnyWindows, validation: WindowSet | None)
     check_windows("train", train, state)
     if validation is not None:
         check_windows("validation", validation, state)
-    read = train.chunk if isinstance(train, Lanes) else None
-    rows = -(-min(state.batch_size, len(train)) // trainer.ranks.size)
-    trainer.network.explain(train.context, rows, training=True, memory=trainer.memory, read=read)
+    plan_of_steps(trainer, train)
     if not state.whole:
         raise TrainingError("the last step was cut off in the middle; go on from a checkpoint with restore()")
     if state.batch and state.windows != len(train):

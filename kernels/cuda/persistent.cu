@@ -66,13 +66,6 @@ struct GlBarrier {
 #define GL_BARRIER cooperative_groups::this_grid()
 #endif
 
-// A number that stays in a register: without this the compiler takes its factors into the loop and multiplies again.
-GL_INLINE void gl_keep(long long& number) {
-#ifndef HOSTGPU
-    asm volatile("" : "+l"(number));
-#endif
-}
-
 // A grid smaller than it was asked for would leave columns out: CuPy shrinks one that does not fit, with a warning.
 GL_INLINE void gl_check_grid(long long panels, long long groups) {
     if (gridDim.x != panels * groups) __trap();
@@ -90,10 +83,11 @@ extern "C" __global__ void __launch_bounds__(Forward::threads, 1)
     weights.load(gl_matrix(a.packed, a.pitch, K, (int)a.pitch), n0, K, gl_dynamic);
     const int rows = (int)a.rows, begin = group * Forward::BM, next = (int)groups * Forward::BM;
     const GL_T* h = gl_forward_operand<GL_CELL>(a, a.reverse ? steps - 1 - first : first).at + (long long)begin * K;
-    const bool whole = Forward::Stage::whole(h, K);  // then it is so at every step
+    int whole = Forward::Stage::whole(h, K);  // then it is so at every step
     long long step = (a.reverse ? -1 : 1) * a.rows * K, stride = (long long)next * K;
     gl_keep(step);
     gl_keep(stride);
+    gl_keep(whole);
     for (int i = (int)first; i < (int)last; ++i, h += step) {
         const int t = a.reverse ? (int)steps - 1 - i : i;
         const GL_T* from = h;
@@ -120,10 +114,11 @@ extern "C" __global__ void __launch_bounds__(Backward::threads, 1)
     const int rows = (int)a.rows, begin = group * Backward::BM, next = (int)groups * Backward::BM;
     // of the step before, which the first one has not
     const GL_T* du = gl_backward_operand<GL_CELL>(a, a.reverse ? first - 1 : steps - first).at + (long long)begin * K;
-    const bool whole = Backward::Stage::whole(du, K);  // then it is so at every step
+    int whole = Backward::Stage::whole(du, K);  // then it is so at every step
     long long step = (a.reverse ? 1 : -1) * a.rows * K, stride = (long long)next * K;
     gl_keep(step);
     gl_keep(stride);
+    gl_keep(whole);
     for (int i = (int)first; i < (int)last; ++i, du += step) {
         const int t = i == (int)steps ? -1 : a.reverse ? i : (int)steps - 1 - i;
         const GL_T* from = du;

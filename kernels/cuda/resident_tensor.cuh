@@ -27,7 +27,7 @@ struct GlResidentTensor {
         row = BN + 8,  // of the parts, so that what a warp stores at once lies in different banks
         sums = KS > 1 ? KS * BM * row * 4 : 0
     };
-    typedef GlStage<T, BM, depth * TURNS, threads> Stage;
+    typedef GlStage<T, BM, depth * TURNS, threads, (STEPS - 1) * depth> Stage;
     enum : int {
         pitch_load = depth + pad,  // of a step of B on its way into registers
         loads = BN * pitch_load * (int)sizeof(T),
@@ -37,10 +37,11 @@ struct GlResidentTensor {
         work = (parts + (KS > 1 ? threads * 16 : 0) + 31) / 32 * 32,
         pitch_spare = (STEPS - HELD) * depth + pad  // of the part in shared memory
     };
-    static_assert(HELD == STEPS || HELD % TURNS == 0, "the registers hold whole chunks");
+    static_assert(HELD == STEPS || HELD % TURNS == 0, "the registers hold whole stretches");
     static_assert(BN % (8 * WN) == 0 && BM % 16 == 0, "a tile is whole fragments");
     typedef unsigned int Right[FN][D][2];
 
+    Stage stage;
     Right held[HELD ? HELD : 1];
     float total[FM][FN][4];
 
@@ -84,12 +85,12 @@ struct GlResidentTensor {
             __syncthreads();
         }
         if (STEPS > HELD) turned(b, n0, HELD * depth, (STEPS - HELD) * depth, spare(shared), pitch_spare);
-        __syncthreads();
+        stage.begin(shared, K);
     }
 
     GL_INLINE void product(const T* a, int rows, int K, bool whole, unsigned char* shared) {
         const int warp = threadIdx.x / 32, slice = warp / WN, column = warp % WN * FN * 8;
-        constexpr int chunks = (STEPS + TURNS - 1) / TURNS;
+        constexpr int stretches = (STEPS + TURNS - 1) / TURNS;
         float acc[chains][FM][FN][4] = {};
         auto multiply = [&](const Right& right, const T* from, int first) {  // `first`: of its fragments' chains
 #pragma unroll
@@ -103,32 +104,32 @@ struct GlResidentTensor {
                         gl_mma<T>(acc[(first + d) % chains][i][j], left, right[j][d][0], right[j][d][1]);
                 }
         };
-        auto copy = [&](int chunk) {  // no more of a chunk than the steps that are left
-            const int left = STEPS - chunk * TURNS;
-            Stage::copy(a, rows, K, chunk * TURNS * depth, (left < TURNS ? left : TURNS) * depth, whole,
-                        Stage::at(shared, chunk));
+        auto copy = [&](int stretch) {  // no more of a stretch than the steps that are left
+            const int left = STEPS - stretch * TURNS;
+            stage.copy(a, rows, K, stretch * TURNS * depth, (left < TURNS ? left : TURNS) * depth, whole, shared,
+                       stretch);
         };
-        auto next = [&](int chunk) {  // as in resident.cuh
+        auto next = [&](int stretch) {  // as in resident.cuh
             Stage::wait();
             __syncthreads();
-            if (chunk + 1 < chunks) copy(chunk + 1);
-            return Stage::at(shared, chunk) + slice * piece;
+            if (stretch + 1 < stretches) copy(stretch + 1);
+            return Stage::at(shared, stretch) + slice * piece;
         };
         copy(0);
 #pragma unroll
-        for (int chunk = 0; chunk * TURNS < HELD; ++chunk) {
-            const T* left = next(chunk);
+        for (int stretch = 0; stretch * TURNS < HELD; ++stretch) {
+            const T* left = next(stretch);
 #pragma unroll
-            for (int turn = 0; turn < TURNS && chunk * TURNS + turn < HELD; ++turn)
-                multiply(held[chunk * TURNS + turn], left + turn * depth, turn * D);
+            for (int turn = 0; turn < TURNS && stretch * TURNS + turn < HELD; ++turn)
+                multiply(held[stretch * TURNS + turn], left + turn * depth, turn * D);
         }
 #pragma unroll 1
-        for (int chunk = HELD / TURNS; HELD < STEPS && chunk < chunks; ++chunk) {
-            const T* left = next(chunk);
-            const int turns = STEPS - chunk * TURNS < TURNS ? STEPS - chunk * TURNS : TURNS;
+        for (int stretch = HELD / TURNS; HELD < STEPS && stretch < stretches; ++stretch) {
+            const T* left = next(stretch);
+            const int turns = STEPS - stretch * TURNS < TURNS ? STEPS - stretch * TURNS : TURNS;
 #pragma unroll 1
             for (int turn = 0; turn < turns; ++turn) {
-                const int k = (chunk * TURNS + turn - HELD) * depth + slice * piece;
+                const int k = (stretch * TURNS + turn - HELD) * depth + slice * piece;
                 Right right;
                 take(right, spare(shared) + column * pitch_spare + k, pitch_spare);
                 multiply(right, left + turn * depth, 0);
@@ -144,7 +145,7 @@ struct GlResidentTensor {
 #pragma unroll
                     for (int chain = 1; chain < chains; ++chain) total[i][j][k] += acc[chain][i][j][k];
                 }
-        __syncthreads();  // the parts, or what the next product reads, lie where the chunks were
+        __syncthreads();  // the parts, or what the next product reads, lie where the stretches were
         if constexpr (KS > 1)
             gl_hand_on<2>(total, slice * BM, column, [&](int at, int to, const float* pair) {
                 *(GlTwo*)((float*)shared + at * row + to) = GlTwo{pair[0], pair[1]};

@@ -39,9 +39,9 @@ GL_INLINE GlPlace gl_place(unsigned int e, unsigned int rows, unsigned int units
     return gl_place_at(e / units, e % units, rows, units, t, reverse);
 }
 
-// Element e of gate k in a matrix [T][B][gates * H].
-GL_INLINE long long gl_gate(const GlPlace& p, int gates, int k) {
-    return p.before * gates + ((p.row * gates + k) * p.units + p.unit);
+// Element e of the first gate in a matrix [T][B][gates * H]; the others follow `units` apart.
+GL_INLINE long long gl_gate(const GlPlace& p, int gates) {
+    return p.before * gates + (p.row * gates * p.units + p.unit);
 }
 
 // What a step does besides the cell.  Zoneout is a mask in training and the weight of the old state outside it.
@@ -53,22 +53,32 @@ struct GlOptions {
     const T* mask;  // [B][H]: factor on h in the recurrent product
 };
 
+// Many cards compare two integers faster than they do anything with a double.
+GL_INLINE bool gl_is_zero(double number) {
+#ifdef __CUDA_ARCH__
+    return __double_as_longlong(number) == 0;
+#else
+    return number == 0.0;
+#endif
+}
+
 template <typename T>
 GL_INLINE bool gl_valid(const GlOptions<T>& o, const GlPlace& p) {
     return !o.lengths || p.t < o.lengths[p.row];
 }
 
-template <typename R>
-GL_INLINE R gl_blend(R fresh, R old, const bool* keep, double hold, const GlPlace& p) {
-    if (keep) return keep[p.at] ? fresh : old;
-    return hold == 0.0 ? fresh : (R(1) - R(hold)) * fresh + R(hold) * old;
+// `old` is where the old state lies, which is not read where the fresh one takes its place.
+template <typename R, typename T>
+GL_INLINE R gl_blend(R fresh, const T* old, const bool* keep, double hold, const GlPlace& p) {
+    if (keep) return keep[p.at] ? fresh : (R)*old;
+    return gl_is_zero(hold) ? fresh : (R(1) - R(hold)) * fresh + R(hold) * (R)*old;
 }
 
 // h for the next step (hs; vs = h * mask for its product) and for the reader (y, zero past a row's end).
 template <typename T, typename R>
-GL_INLINE void gl_store_h(const GlOptions<T>& o, const GlPlace& p, R fresh, R old, T* hs, T* vs, T* y) {
+GL_INLINE void gl_store_h(const GlOptions<T>& o, const GlPlace& p, R fresh, T* hs, T* vs, T* y) {
     bool valid = gl_valid(o, p);
-    R h = valid ? gl_blend(fresh, old, o.keep_h, o.hold_h, p) : old;
+    R h = valid ? gl_blend(fresh, hs + p.from, o.keep_h, o.hold_h, p) : (R)hs[p.from];
     hs[p.to] = (T)h;
     if (vs) vs[p.to] = (T)(h * (R)o.mask[p.e]);
     if (y) y[p.at] = valid ? (T)h : (T)R(0);
@@ -100,35 +110,37 @@ template <typename T, typename R>
 GL_INLINE void gl_lstm_step_on(const GlOptions<T>& o, const GlPlace& p, T* gates, const R* u, T* hs, T* vs, T* y,
                                const R* c_from, R* c_to) {
     R z[4];
-    for (int k = 0; k < 4; ++k) z[k] = (R)gates[gl_gate(p, 4, k)] + u[k];
+    gates += gl_gate(p, 4);
+    for (int k = 0; k < 4; ++k) z[k] = (R)gates[k * p.units] + u[k];
     R c_old = c_from[p.e], c;
     R h = gl_lstm(z[0], z[1], z[2], z[3], c_old, c);
-    for (int k = 0; k < 4; ++k) gates[gl_gate(p, 4, k)] = (T)z[k];
-    c_to[p.e] = gl_valid(o, p) ? gl_blend(c, c_old, o.keep_c, o.hold_c, p) : c_old;
-    gl_store_h(o, p, h, (R)hs[p.from], hs, vs, y);
+    for (int k = 0; k < 4; ++k) gates[k * p.units] = (T)z[k];
+    c_to[p.e] = gl_valid(o, p) ? gl_blend(c, &c_old, o.keep_c, o.hold_c, p) : c_old;
+    gl_store_h(o, p, h, hs, vs, y);
 }
 
 template <typename T, typename R>
 GL_INLINE void gl_gru_step_on(const GlOptions<T>& o, const GlPlace& p, T* gates, const R* u, const T* b_hn, T* s_saved,
                               T* hs, T* vs, T* y) {
     R z[3];
-    for (int k = 0; k < 3; ++k) z[k] = (R)gates[gl_gate(p, 3, k)];
+    gates += gl_gate(p, 3);
+    for (int k = 0; k < 3; ++k) z[k] = (R)gates[k * p.units];
     R s = u[2];
     if (b_hn) s += (R)b_hn[p.unit];
     z[0] += u[0];
     z[1] += u[1];
     R h_old = (R)hs[p.from];
     R h = gl_gru(z[0], z[1], z[2], s, h_old);
-    for (int k = 0; k < 3; ++k) gates[gl_gate(p, 3, k)] = (T)z[k];
+    for (int k = 0; k < 3; ++k) gates[k * p.units] = (T)z[k];
     if (s_saved) s_saved[p.at] = (T)s;
-    gl_store_h(o, p, h, h_old, hs, vs, y);
+    gl_store_h(o, p, h, hs, vs, y);
 }
 
 template <typename T, typename R>
 GL_INLINE void gl_rnn_step_on(const GlOptions<T>& o, const GlPlace& p, bool relu, T* gates, R u, T* hs, T* vs, T* y) {
     R h = gl_rnn((R)gates[p.at] + u, relu);
     gates[p.at] = (T)h;
-    gl_store_h(o, p, h, (R)hs[p.from], hs, vs, y);
+    gl_store_h(o, p, h, hs, vs, y);
 }
 
 template <typename T, typename R>
@@ -166,12 +178,13 @@ template <typename T, typename R>
 GL_INLINE R gl_lstm_step_backward_on(const GlOptions<T>& o, const GlPlace& p, const T* gates, T* dgates,
                                      const R* c_from, R dh, R* dc) {
     R z[4], d = dc[p.e];
-    for (int k = 0; k < 4; ++k) z[k] = (R)gates[gl_gate(p, 4, k)];
+    const long long first = gl_gate(p, 4);
+    for (int k = 0; k < 4; ++k) z[k] = (R)(gates + first)[k * p.units];
     R fresh_h = gl_fresh(o, p, o.keep_h, dh), fresh_c = gl_fresh(o, p, o.keep_c, d);
     // The cell's own c_t again, from what was read anyway: zoneout or a row's end may have replaced the stored one.
     R c_old = c_from[p.e], c = gl_lstm_memory(z[0], z[1], z[2], c_old);
     R dc_old = gl_lstm_backward(z[0], z[1], z[2], z[3], c_old, c, fresh_h, fresh_c);
-    for (int k = 0; k < 4; ++k) dgates[gl_gate(p, 4, k)] = (T)z[k];
+    for (int k = 0; k < 4; ++k) (dgates + first)[k * p.units] = (T)z[k];
     dc[p.e] = dc_old + (d - fresh_c);
     return dh - fresh_h;
 }
@@ -180,12 +193,13 @@ template <typename T, typename R>
 GL_INLINE R gl_gru_step_backward_on(const GlOptions<T>& o, const GlPlace& p, const T* gates, T* dgates,
                                     const T* s_saved, T* du, const T* hs, R dh) {
     R z[3], s = (R)s_saved[p.at];
-    for (int k = 0; k < 3; ++k) z[k] = (R)gates[gl_gate(p, 3, k)];
+    const long long first = gl_gate(p, 3);
+    for (int k = 0; k < 3; ++k) z[k] = (R)(gates + first)[k * p.units];
     R fresh = gl_fresh(o, p, o.keep_h, dh);
     R dh_old = gl_gru_backward(z[0], z[1], z[2], s, (R)hs[p.from], fresh);
     for (int k = 0; k < 3; ++k) {
-        dgates[gl_gate(p, 3, k)] = (T)z[k];
-        du[gl_gate(p, 3, k)] = (T)(k == 2 ? s : z[k]);
+        (dgates + first)[k * p.units] = (T)z[k];
+        (du + first)[k * p.units] = (T)(k == 2 ? s : z[k]);
     }
     return dh_old + (dh - fresh);
 }

@@ -1,5 +1,5 @@
-// What one number of the head costs and its slope, for each pointwise loss.  The native passes of the CPU are made of
-// these (on a GPU the losses are array code); the same formulas as gpulstm/losses.py.  T is float or double.
+// What one number of the head costs and its slope, for each pointwise loss.  The native passes of the CPU and the
+// kernels of a GPU are made of these; the same formulas as gpulstm/losses.py.  T is float or double.
 //
 //   z       the number of the head (m and r of a Gaussian), y the target
 //   slope   set to the derivative of the cost with respect to z
@@ -8,13 +8,15 @@
 #ifndef GPULSTM_LOSSES_H
 #define GPULSTM_LOSSES_H
 
-#include <cmath>
-
 #include "equations/inline.h"
+
+#ifndef __CUDACC_RTC__  // which knows them without a header
+#include <cmath>
 
 using std::exp;
 using std::fabs;
 using std::log;
+#endif
 
 template <typename T>
 GL_INLINE T gl_mse(T z, T y, T& slope) {

@@ -10,7 +10,7 @@ import pytest
 from gpulstm.arrays import compilation
 from gpulstm.arrays.compilation import Compilations
 
-LONG = 30.0  # seconds after which a test has failed
+LONG = 600.0  # seconds after which a test has failed
 
 
 def test_each_is_compiled_once_whoever_asks() -> None:

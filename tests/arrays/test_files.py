@@ -26,6 +26,12 @@ files.write(sys.argv[1], b"half of it")
 """
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine the other end of a pipe may take its time."""
+    monkeypatch.setattr(files, "PATIENCE", 600.0)
+
+
 # -- reading ---------------------------------------------------------------------------------------------------------
 def test_a_file_is_read(tmp_path: Path) -> None:
     path = tmp_path / "file"

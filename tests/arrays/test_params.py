@@ -11,7 +11,8 @@ from mistakes import Mistake, check, lstm, texts
 
 from gpulstm.arrays.backend import Backend
 from gpulstm.arrays.params import ALIGNMENT, ParamDict
-from gpulstm.errors import DTypeError, ShapeError
+from gpulstm.errors import ConfigError, DTypeError, ShapeError
+from gpulstm.model.layers import LSTM
 
 SHAPES = {"rnn.W": (3, 5), "rnn.b": (5,), "head.W": (5, 2), "head.b": (2,)}
 
@@ -98,6 +99,11 @@ def test_load_writes_nothing_unless_all_fits() -> None:
     with pytest.raises(ShapeError, match=r"'head.b' has shape \(3,\)"):
         params.load({**values, "head.b": np.zeros(3)})
     np.testing.assert_array_equal(params.flat, before)
+
+
+def test_more_numbers_than_any_machine_holds_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"more than 72057594037927936 parameters, which no machine holds"):
+        LSTM(1, 2**40, device="cpu")
 
 
 def test_names_are_fixed() -> None:

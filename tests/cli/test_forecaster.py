@@ -218,6 +218,28 @@ def test_nothing_is_overwritten_without_force(trained: Path, shop: Path, tmp_pat
     assert call("forecast", trained / "model.safetensors", "--output", tmp_path, "--force").exit_code == 0
 
 
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        ("forecast", "forecast.csv"),
+        ("forecast", "forecast.png"),
+        ("backtest", "backtest.csv"),
+        ("backtest", "backtest.png"),
+        ("backtest", "errors.csv"),
+    ],
+)
+def test_a_file_that_is_there_is_found_before_anything_is_computed(
+    command: str, name: str, trained: Path, shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Forecaster, "predict", None)
+    monkeypatch.setattr(Forecaster, "backtest", None)
+    (tmp_path / name).write_text("mine\n")
+    options = ["--metrics", tmp_path / "errors.csv"] if command == "backtest" else []
+    shown = call(command, trained / "model.safetensors", shop, *options, "--output", tmp_path)
+    assert shown.exit_code == 2
+    assert f"already holds {name}" in shown.stderr
+
+
 def mistakes(shop: Path, folder: Path) -> dict[str, tuple[list[str | Path], str]]:
     """Command lines that cannot be carried out, and words of the sentence that says why."""
     text = folder / "text.safetensors"

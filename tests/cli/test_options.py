@@ -101,3 +101,18 @@ def test_spellings_of_scripts_stay() -> None:
     shown = CliRunner().invoke(app, ["train", "--help"], env={"COLUMNS": "300", "TERM": "dumb"}).output
     for spelling in ("--layers", "--quantile", "--delimiter", "--layer-norm", "--reach", "--tensorboard", "--quiet"):
         assert spelling in shown
+
+
+@pytest.mark.parametrize("text", ["1_000", " 5", "٣", "nan", "0x10", "1.5", ""])
+@pytest.mark.parametrize("option", [["train", "co2", "--hidden-size"], ["forecast", "model", "--horizon"]])
+def test_a_whole_number_is_spelled_as_people_do(option: list[str], text: str) -> None:
+    shown = CliRunner().invoke(app, [*option, text])
+    assert shown.exit_code == 2
+    assert "is not a whole number" in shown.stderr
+
+
+@pytest.mark.parametrize("text", ["0_1", "nan", "inf", ""])
+def test_a_number_is_spelled_as_people_do(text: str) -> None:
+    shown = CliRunner().invoke(app, ["train", "co2", "--dropout", text])
+    assert shown.exit_code == 2
+    assert "is not a number" in shown.stderr

@@ -17,6 +17,7 @@ from command_line import call, forked
 
 import gpulstm as gl
 from gpulstm.arrays import checkpoint, files
+from gpulstm.cli import info
 from gpulstm.data.loading import load_series
 from gpulstm.engines import cpu
 from gpulstm.errors import ConfigError, GpulstmError
@@ -39,6 +40,15 @@ def model(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "model.safetensors"
 
 
+@pytest.fixture(scope="module")
+def large(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that takes more memory than this process has at hand, for which another one trains it."""
+    folder = tmp_path_factory.mktemp("large")
+    wide = [*TRAIN, "--context", "32", "--hidden-size", "512", "--force", "--output", folder]
+    assert forked("train", table, *wide)[0] == 0
+    return folder / "model.safetensors"
+
+
 def one_sentence(status: int, stderr: str, *parts: str) -> None:
     """Assert that the program ended with 2, and that the last it said is one sentence with these parts."""
     assert status == 2 and "Traceback" not in stderr, stderr
@@ -51,12 +61,12 @@ def quota(size: int) -> Callable[[], None]:
     return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
-def memory(size: int) -> Callable[[], None]:
+def memory(size: int, for_ever: bool = True) -> Callable[[], None]:
     """So many bytes of addresses more than there are now: `ulimit -v`."""
 
     def limit() -> None:
         now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (now + size, now + size))
+        resource.setrlimit(resource.RLIMIT_AS, (now + size, now + size if for_ever else resource.RLIM_INFINITY))
 
     return limit
 
@@ -117,14 +127,23 @@ def read_only(tmp_path: Path) -> Iterator[Path]:
 
 def as_nobody(action: Callable[[], object]) -> str:
     """What the package says of an action of who may not do it; root may write everywhere."""
+
+    def act() -> None:
+        if os.geteuid() == 0:
+            os.setresuid(65534, 65534, 65534)
+        action()
+
+    return in_a_child(act)
+
+
+def in_a_child(action: Callable[[], object]) -> str:
+    """What the package says of an action in a child of this process."""
     read, write = os.pipe()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of forks where there are threads
         child = os.fork()
     if child == 0:
         try:
-            if os.geteuid() == 0:
-                os.setresuid(65534, 65534, 65534)
             action()
         except GpulstmError as error:
             os.write(write, str(error).encode())
@@ -165,6 +184,50 @@ def test_too_little_memory_names_the_size_and_what_helps(table: Path, tmp_path: 
     status, stderr = forked("train", table, *large, prepare=memory(200 << 20))
     one_sentence(status, stderr, "iB", "a smaller batch or --memory takes less")
     assert not list(tmp_path.rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize("command", ["forecast", "backtest"])
+def test_too_little_memory_for_a_forecast_is_said(command: str, table: Path, large: Path, tmp_path: Path) -> None:
+    arguments = [large] if command == "forecast" else [large, table, "--origins", "3"]
+    failures = 0
+    for size in (1 << 20, 12 << 20, 20 << 20):
+        status, stderr = forked(command, *arguments, "--force", "--output", tmp_path / "out", prepare=memory(size))
+        if status:
+            one_sentence(status, stderr, "memory")
+            failures += 1
+    assert failures
+    assert call(command, *arguments, "--force", "--output", tmp_path / "out").exit_code == 0
+
+
+def test_after_too_little_memory_the_next_call_is_right(large: Path) -> None:
+    forecaster = gl.Forecaster.load(large, device="cpu")
+    expected = forecaster.predict().mean
+    said = in_a_child(lambda: starved(forecaster, expected))
+    assert "iB" in said and "takes less" in said
+
+
+def starved(forecaster: gl.Forecaster, expected: np.ndarray) -> None:
+    """Forecast without memory, then with it; raises what the first call says once the second is right."""
+    memory(1 << 20, for_ever=False)()
+    try:
+        forecaster.predict()
+    except MemoryError as error:
+        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        if np.array_equal(forecaster.predict().mean, expected):
+            raise ConfigError(str(error)) from None
+
+
+@pytest.mark.parametrize("reason", ["failed to map segment from shared object", "a name is missing"])
+def test_a_library_that_memory_has_no_room_for(reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*arguments: object) -> None:
+        raise ImportError(reason)
+
+    monkeypatch.setattr(info, "machine_facts", fails)
+    status, stderr = forked("info")
+    if "segment" in reason:
+        one_sentence(status, stderr, "not enough memory for a library that this needs", reason)
+    else:
+        assert "Traceback" in stderr
 
 
 def test_a_table_that_memory_does_not_hold_is_named(tmp_path: Path) -> None:

@@ -108,6 +108,29 @@ def test_a_signal_while_it_imports_leaves_one_sentence(number: int) -> None:
     assert stderr.endswith("gpulstm: interrupted\n") and "Traceback" not in stderr
 
 
+@pytest.mark.parametrize("module", ["gpulstm.training", "threading", "gpulstm.cli", "pandas"])
+def test_ctrl_c_at_an_import_leaves_one_sentence(module: str) -> None:
+    """Before the program's handlers are in their place, at the last import before that, and after it."""
+    code = (
+        "import os, signal, sys\n"
+        "import gpulstm.__main__ as program\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name == sys.argv[1]:\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "program.main(['train', 'co2', '--output', '/proc/none'])\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code, module], capture_output=True, text=True, check=False)
+    assert run.stderr == "gpulstm: interrupted\n" and run.returncode == 128 + signal.SIGINT
+
+
+def test_nothing_is_imported_before_ctrl_c_is_taken_care_of() -> None:
+    code = "import sys; before = set(sys.modules); import gpulstm.__main__; print(*sorted(set(sys.modules) - before))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert set(run.stdout.split()) - {"__future__"} == {"gpulstm", "gpulstm.__main__"}
+
+
 def test_without_standard_streams(table: Path, tmp_path: Path) -> None:
     """A service may have none of them."""
     command = f'exec "{sys.executable}" -m gpulstm train "{table}" --target y --horizon 2 --context 4 --hidden-size 2 '

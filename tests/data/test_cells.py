@@ -27,7 +27,7 @@ def test_cells_that_mean_no_value(cell: Any) -> None:
     assert number is not None and np.isnan(number)
 
 
-@pytest.mark.parametrize("cell", ["abc", "1_000", "1,5", object(), 1j])
+@pytest.mark.parametrize("cell", ["abc", "1_000", "1,5", "٣", "0x10", "1 000", object(), 1j])
 def test_cells_that_are_something_else(cell: Any) -> None:
     assert number_of(cell) is None
 
@@ -81,6 +81,13 @@ def test_whole_numbers_of_a_text_file_become_numbers() -> None:
     assert labels.typed() == [1, 20]
     labels.codes(pd.Series(["03"]))
     assert labels.typed() == ["1", "20", "03"]
+
+
+@pytest.mark.parametrize("text", ["--5", "-0", "٣", "9" * 5000, "+1"])
+def test_a_text_that_a_number_would_not_give_back_stays_text(text: str) -> None:
+    labels = Labels()
+    labels.codes(pd.Series(["1", text]))
+    assert labels.typed() == ["1", text]
 
 
 def test_an_array_grows_by_its_parts() -> None:

@@ -92,3 +92,9 @@ def test_uneven_rows_are_taken_as_even() -> None:
     series = load_series({"t": time, "y": np.arange(100.0)})
     assert series.rows == 100
     assert any("not evenly spaced" in note for note in series.notes)
+
+
+def test_merged_rows_have_the_category_of_the_first() -> None:
+    table = {"t": [1, 2, 2, 3], "y": [1.0, 2.0, 4.0, 5.0], "sky": ["a", "b", "c", "a"]}
+    series = load_series(table, target="y", past="sky", time="t", duplicates="mean")
+    np.testing.assert_array_equal(series.values, [[1, 1, 0, 0], [3, 0, 1, 0], [5, 1, 0, 0]])

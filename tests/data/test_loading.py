@@ -220,3 +220,34 @@ def test_an_array_on_a_device_is_not_moved_silently() -> None:
     array = to_device(np.ones(5), "cuda")
     with pytest.raises(DataError, match=r"gpulstm\.to_host"):
         load_series(array)
+
+
+def test_categories_of_a_later_table_are_those_of_the_fit() -> None:
+    table = pd.DataFrame({"y": np.arange(6.0), "sky": list("abcabc"), "wind": np.arange(6.0)})
+    before = load_series(table, target="y", past=["sky", "wind"])
+    for sky in (None, "1", 1, "new"):
+        series = load_series(table.assign(sky=sky), like=before)
+        assert series.columns == before.columns
+        assert not series.values[:, 1:4].any()
+
+
+def test_ids_of_a_dict_of_series_keep_their_type() -> None:
+    days = pd.date_range("2024-01-01", periods=5)
+    series = load_series({number: pd.Series(np.arange(5.0), index=days) for number in (7, 8)})
+    assert series.labels.ids == ((7,), (8,))
+
+
+def test_a_number_is_a_time_in_an_index_of_ids_and_numbers() -> None:
+    index = pd.MultiIndex.from_product([[1, 2], range(10, 16)])
+    series = load_series(pd.DataFrame({"y": np.arange(12.0)}, index=index))
+    assert series.names == ("1", "2")
+    assert series.times.tolist() == [*range(10, 16)] * 2
+
+
+def test_a_later_table_is_read_in_the_zone_of_the_fit() -> None:
+    index = pd.date_range("2024-03-20", periods=20, freq="D", tz="Europe/Berlin")
+    before = load_series(pd.DataFrame({"t": index[:5], "y": np.arange(5.0)}), time="t")
+    for times in (index.tz_convert("UTC"), [time.isoformat() for time in index], [str(time) for time in index[12:]]):
+        series = load_series(pd.DataFrame({"t": times, "y": np.arange(float(len(times)))}), like=before)
+        after = series.axis.form.column(series.after(1)[0])[0]
+        assert pd.Timestamp(after).isoformat() == "2024-04-09T00:00:00+02:00"

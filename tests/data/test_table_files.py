@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from gpulstm.data import table_files
 from gpulstm.data.csv_dialect import find_dialect
 from gpulstm.data.loading import load_series
 from gpulstm.errors import ConfigError, DataError
@@ -56,6 +57,19 @@ def test_a_byte_that_is_no_utf_8_far_down(tmp_path: Path) -> None:
     assert series.rows == 60_001
     assert series.columns == ("n", "note=x", "note=é")
     assert "t.csv is read as cp1252" in series.notes
+
+
+@pytest.mark.parametrize("arrow", [True, False])
+@pytest.mark.parametrize("first", ["10001", "A1"])
+def test_ids_with_zeros_in_front_stay_as_they_are(
+    first: str, arrow: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the first rows hold none of them, and where pandas reads a part of the column as numbers."""
+    monkeypatch.setattr(table_files, "CHUNK", 1500)
+    with pd.option_context("mode.string_storage", "auto" if arrow else "python"):
+        body = "".join(f"{code},{row},1\n" for code in (first, "02134", "2134") for row in range(1500))
+        series = load_series(write(tmp_path, "zip,t,y\n" + body), series="zip", time="t")
+    assert series.names == (first, "02134", "2134")
 
 
 PACKED = {
@@ -267,3 +281,20 @@ def test_mistakes_in_other_sources(tmp_path: Path) -> None:
         load_series({"a": [1]}, sep=";;")
     with pytest.raises(ConfigError, match="decimal and thousands are both"):
         load_series({"a": [1]}, decimal=",", thousands=",")
+
+
+@pytest.mark.parametrize("mark", ["\u202f", "\u00a0", "'", "."])
+def test_every_mark_between_thousands(mark: str, tmp_path: Path) -> None:
+    cells = [f"{mark}".join(("1", "234", f"56{row}")) + ",5" for row in range(9)]
+    rows = "".join(f"2024-01-0{row + 1};{cell}\n" for row, cell in enumerate(cells))
+    series = load_series(write(tmp_path, "t;y\n" + rows))
+    np.testing.assert_array_equal(series.values[:, 0], 1_234_560.5 + np.arange(9))
+
+
+def test_a_sheet_is_a_name_before_it_is_a_number(tmp_path: Path) -> None:
+    path = tmp_path / "t.xlsx"
+    with pd.ExcelWriter(path) as book:
+        for number, name in enumerate(("2024", "1")):
+            pd.DataFrame({"n": [1, 2, 3], "y": [number, number, number]}).to_excel(book, sheet_name=name, index=False)
+    for sheet, value in (("1", 1), (1, 1), ("0", 0), ("2024", 0), (None, 0)):
+        assert load_series(path, target="y", sheet=sheet).values[0, 0] == value

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -46,6 +48,18 @@ def test_times_go_on_as_pandas_has_them(freq: str, zone: str | None, start: str)
         place, off = positions(step, past, offsets, form)
         assert not off.any()
         np.testing.assert_array_equal(place, np.arange(ROWS))
+
+
+@pytest.mark.parametrize("freq", ["1_000", " 5", "nan", "inf", "0", "-1", "D", "", 0, True, float("nan"), [1]])
+def test_a_step_of_numbers_is_a_number_above_0(freq: Any) -> None:
+    with pytest.raises(ConfigError, match="expected a number above 0 or freq='auto'"):
+        given_step(freq, np.arange(3), TimeForm())
+
+
+@pytest.mark.parametrize("freq", ["1_000", "5", "nan", "٣D", "-1D", "", "M", 5, True, [1]])
+def test_a_step_of_dates_is_an_alias(freq: Any) -> None:
+    with pytest.raises(ConfigError, match="expected an alias of pandas such as 'D', 'B' or 'MS'"):
+        given_step(freq, np.arange(3).astype("M8[D]").astype("M8[us]"), TimeForm())
 
 
 @pytest.mark.parametrize("freq", ["B", "D", "h", "15min", "MS", "ME", "BMS", "SMS", "W-WED", "WOM-3FRI", "QS-FEB"])
@@ -159,7 +173,7 @@ def test_uneven_rows_keep_about_their_step() -> None:
 
 def test_mistakes() -> None:
     days = utc(pd.date_range("2024-01-01", periods=9))
-    with pytest.raises(ConfigError, match="no alias of pandas"):
+    with pytest.raises(ConfigError, match="expected an alias of pandas"):
         given_step("fortnight", days, TimeForm())
     with pytest.raises(ConfigError, match="the times are numbers"):
         given_step("D", np.arange(3), TimeForm())

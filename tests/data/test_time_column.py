@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pandas as pd
 import pytest
 
 from gpulstm.data.frames import columns_source
+from gpulstm.data.loading import load_series
 from gpulstm.data.options import TableOptions
 from gpulstm.data.time_column import TimeColumn
 from gpulstm.data.times import TimeForm
@@ -71,3 +73,30 @@ def test_numbers_stay_numbers() -> None:
 def test_rows_that_have_no_time(parts: Any, options: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         read(*parts, **options)
+
+
+@pytest.mark.parametrize(
+    ("zone", "start", "freq"),
+    [
+        ("Europe/Berlin", "2024-03-25", "D"),
+        ("America/New_York", "2024-03-09", "h"),
+        ("America/New_York", "2023-10-01", "B"),
+        ("Australia/Sydney", "2023-01-01", "MS"),
+        ("Australia/Lord_Howe", "2024-03-20", "D"),
+    ],
+)
+def test_offsets_that_change_are_those_of_a_zone(zone: str, start: str, freq: str, tmp_path: Path) -> None:
+    index = pd.date_range(start, periods=45, freq=freq, tz=zone)
+    path = tmp_path / "t.csv"
+    path.write_text("t,y\n" + "".join(f"{time.isoformat()},{row}\n" for row, time in enumerate(index[:40])))
+    series = load_series(path, target="y", time="t")
+    assert series.rows == 40
+    after = series.axis.form.texts(series.after(5)[0])
+    assert [pd.Timestamp(text).isoformat() for text in after] == [time.isoformat() for time in index[40:]]
+    assert any(f"these are those of {zone}" in note for note in series.notes)
+
+
+def test_offsets_of_no_zone_are_read_in_utc(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("t,y\n" + "".join(f"2024-01-{row + 1:02}T00:00:00+0{row % 3}:00,1\n" for row in range(9)))
+    assert load_series(path).axis.form.zone == "UTC"

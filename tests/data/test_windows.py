@@ -111,6 +111,20 @@ def test_window_scaling_is_undone_by_location_and_scale(rng) -> None:
         )
         np.testing.assert_allclose(batch.x[..., :1] * batch.scale + batch.location, plain.x[..., :1], rtol=1e-12)
         np.testing.assert_array_equal(batch.x[..., 1], plain.x[..., 1])
+        both = replace(windows, moved=(1,)).gather(slice(None), CPU)
+        columns, location, scale = both.moved
+        assert columns == [0, 1]
+        np.testing.assert_array_equal(both.x[..., 0], batch.x[..., 0])
+        np.testing.assert_array_equal(both.target, batch.target)
+        np.testing.assert_allclose(both.x * scale + location, plain.x, rtol=1e-12)
+
+
+def test_numbers_that_are_past_covariates_are_scaled_with_their_window_and_categories_are_not(rng) -> None:
+    table = {"y": rng.normal(size=20), "wind": rng.normal(size=20), "sky": list("abcb" * 5)}
+    series = load_series(table, target="y", past=["wind", "sky"])
+    windows = window_set(series, lambda values, offsets, dtype: values.astype(dtype), context=3, horizon=2)
+    assert series.columns == ("y", "wind", "sky=a", "sky=b", "sky=c")
+    assert windows.moved == (1,)
 
 
 def test_missing_targets_weigh_nothing_and_masks_say_what_was_seen() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from forecasters import small
+from forecasters import fitted_to, months, small
 
 from gpulstm.forecast.forecaster import Forecaster
 
@@ -12,3 +12,9 @@ from gpulstm.forecast.forecaster import Forecaster
 def fitted() -> Forecaster:
     """One small forecaster that no test changes."""
     return small(test=30)
+
+
+@pytest.fixture(scope="session")
+def mixture() -> Forecaster:
+    """One default forecaster that no test changes."""
+    return fitted_to(months(), test=30)

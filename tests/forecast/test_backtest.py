@@ -53,11 +53,14 @@ def test_origins_by_number_and_by_row(fitted: Forecaster) -> None:
     assert fitted.backtest(origins=[50, 146]).seen
     for origins, message in (
         (60, "60 origins 3 apart, context 12 and horizon 4 need 193 rows"),
+        (10**15, "1000000000000000 origins 3 apart"),
         ([11], "may lie in the rows 12 to 146"),
+        ([10**15], "may lie in the rows 12 to 146"),
         ([147], "may lie in the rows 12 to 146"),
     ):
         with pytest.raises(DataError, match=message):
             fitted.backtest(origins=origins, stride=3)
+    assert len(fitted.backtest(stride=10**15).origins) == 1
     with pytest.raises(ConfigError, match="no test part to backtest on"):
         small().backtest()
 

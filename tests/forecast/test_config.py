@@ -60,16 +60,13 @@ def test_options_are_kept_as_plain_values() -> None:
     assert {f.name for f in dataclasses.fields(ForecasterConfig)} == {*kept, "device", "parallel", "devices"}
 
 
-def test_it_describes_loss_layers_and_rate() -> None:
+def test_it_describes_loss_and_layers() -> None:
     config = ForecasterConfig(quantiles=[0.2, 0.8], cell="gru", hidden_size=5, num_layers=3, dropout=0.25)
     assert config.loss() == Pinball((0.2, 0.8))
     assert ForecasterConfig(likelihood="gaussian").loss() == GaussianNLL((0.1, 0.5, 0.9))
     assert ForecasterConfig(likelihood="point").loss() == MSE()
     spec = config.stack(7)
     assert (spec.cell, spec.input_size, spec.hidden_size, spec.num_layers, spec.dropout) == ("gru", 7, 5, 3, 0.25)
-    rate = ForecasterConfig(learning_rate=0.5).rate(10)
-    assert (rate.rate(0), rate.rate(10)) == (0.5, pytest.approx(0.005))
-    assert ForecasterConfig(learning_rate=0.5, schedule="constant").rate(10).rate(9) == 0.5
 
 
 def test_windows_of_the_recursive_strategy_know_the_states_that_it_feeds_back() -> None:

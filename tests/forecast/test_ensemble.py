@@ -29,7 +29,7 @@ class Always:
 
 
 PANEL = Panel.of(np.arange(20.0), np.array([0, 10, 20]))
-BANDS = Bands(np.ones((2, 1)), np.ones(2), np.zeros(2))
+BANDS = Bands(np.ones((2, 1)), np.ones(2, int), np.zeros(2))
 
 
 def ensemble(weights: list[float], series_weights: np.ndarray | None = None) -> Ensemble:
@@ -60,4 +60,11 @@ def test_weights_differ_from_series_to_series() -> None:
 def test_a_width_for_each_origin() -> None:
     mixed = ensemble([1.0, 0.0])
     width = mixed.width(mixed.view(PANEL, np.array([8, 18])))
-    assert width.shape == (2,) and (width >= 0).all()
+    assert width.tolist() == [1.0, 1.0]
+
+
+def test_half_a_band_is_no_wider_than_what_the_window_ranges_over() -> None:
+    mixed = ensemble([1.0, 0.0])
+    mixed.bands = Bands(np.full((2, 1), 40.0), np.ones(2, int), np.zeros(2))  # errors of a jump, in widths before it
+    view = mixed.view(PANEL, np.array([8, 18]))
+    np.testing.assert_allclose(mixed.width(view) * mixed.bands.half(0.8).max(), 7.0)

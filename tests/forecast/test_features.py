@@ -20,7 +20,6 @@ def hours(rows: int = 48) -> np.ndarray:
 
 
 def test_without_any_there_are_no_columns() -> None:
-    assert not Features().any
     assert Features().columns(view()).shape == (2, 0)
 
 

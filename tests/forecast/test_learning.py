@@ -77,4 +77,5 @@ def test_the_trainer_has_the_options_of_the_forecaster() -> None:
     assert state.optimizer.config()["weight_decay"] == 0.1
     assert isinstance(state.schedule, Cosine)
     assert state.schedule.steps == 7 * -(-len(train) // 16)  # the rate falls until the last step
+    assert state.schedule.rate(state.schedule.steps) == pytest.approx(0.01 * state.schedule.rate(0))
     assert trainer.extra == {"forecaster": config.to_dict()}

@@ -36,7 +36,7 @@ def test_long_seasons_take_bounded_memory(unit: str, rows: int) -> None:
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert peak < 2048 * MEBI, peak / MEBI
+    assert peak < 512 * MEBI, peak / MEBI
     errors = result.metrics()
     assert errors[MODEL]["MASE"] < errors[SEASONAL]["MASE"]
     fitted: Any = model.fitted

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from gpulstm import Forecaster
-from gpulstm.errors import ConfigError, TrainingError
-from gpulstm.forecast.fit import Fitting
+from gpulstm.errors import TrainingError
 from gpulstm.training.launcher import launcher
 
 SMALL: dict[str, Any] = {
@@ -25,22 +24,6 @@ SMALL: dict[str, Any] = {
     "epochs": 2,
 }
 WAVE = np.sin(np.arange(160) / 5) + np.random.default_rng(0).normal(0, 0.1, 160)
-
-
-def test_options_of_who_trains_are_no_part_of_a_model(tmp_path: Path) -> None:
-    model = Forecaster(**SMALL, members="network", parallel="none").fit(WAVE, progress=False)
-    model.save(tmp_path / "model.safetensors")
-    assert Forecaster.load(tmp_path / "model.safetensors", "cpu").config.parallel == "auto"
-    assert Forecaster(**SMALL).config.identity() == Forecaster(**SMALL, devices="cpu:2").config.identity()
-    with pytest.raises(ConfigError, match="parallel is 'all'"):
-        Forecaster(parallel="all")
-    with pytest.raises(ConfigError, match="devices is '0;1'"):
-        Forecaster(**SMALL, devices="0;1").fit(WAVE, progress=False)
-
-
-def test_a_job_for_other_processes_is_on_their_device() -> None:
-    fitting = Fitting(Forecaster(**SMALL).config).on("cuda:1")
-    assert (fitting.config.device, fitting.earlier) == ("cuda:1", None)
 
 
 @pytest.mark.slow

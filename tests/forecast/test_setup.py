@@ -39,6 +39,18 @@ def test_members_are_judged_within_the_rows_that_may_be_seen() -> None:
     assert few.tolist() == [86]
 
 
+def test_members_are_judged_by_rows_that_were_observed() -> None:
+    values = np.arange(100.0)
+    values[50:95] = np.nan
+    gap = Panel.of(values, np.array([0, 100]))
+    origins, _, cut = validation_origins(gap, np.array([100]), 4, None, 0)
+    assert cut[0] == origins.min() == 43  # 12 observed rows: the last 5, and 7 before the gap
+    whole, _, _ = validation_origins(panel(100), np.array([100]), 4, None, 0)
+    assert whole.min() == 80
+    long, _, _ = validation_origins(panel(200_000), np.array([200_000]), 4, None, 0)
+    assert len(long) <= JUDGED and long.min() == pytest.approx(160_000, abs=50)
+
+
 def test_of_many_series_a_sample_is_judged() -> None:
     rows = [12] * (JUDGED + 50)
     many = panel(*rows)

@@ -53,6 +53,24 @@ def test_a_carried_state_forecasts_about_as_well_as_a_fresh_one() -> None:
     assert np.mean(carried) < 1.25 * np.mean(fresh)
 
 
+@pytest.mark.parametrize("missing", ["auto", "mask"])
+def test_the_level_of_a_past_covariate_does_not_matter_where_it_is_scaled_with_its_window(missing: str) -> None:
+    data = dated(160)
+    data["z"] = np.where(np.arange(160) % 9 == 4, np.nan, data["z"])
+    roles = {"target": "y", "past": "z", "time": "day", "missing": missing}
+    table = {name: data[name] for name in ("y", "z", "day")}
+    higher = table | {"z": table["z"] + 50 * (np.arange(160) >= 130)}
+    forecasts = {}
+    for past_scaling in ("window", "none"):
+        model = small(table, roles=roles, stream_rows=8, past_scaling=past_scaling)
+        for name, each in (("own", table), ("higher", higher)):
+            live = model.stream({key: column[:150] for key, column in each.items()})
+            forecasts[past_scaling, name] = live.update({key: column[150:153] for key, column in each.items()}).mean
+            assert live.starts == 1
+    np.testing.assert_allclose(forecasts["window", "own"], forecasts["window", "higher"], rtol=1e-4)
+    assert np.abs(forecasts["none", "own"] - forecasts["none", "higher"]).max() > 1e-3
+
+
 def test_streams_of_tables_calendars_and_several_series() -> None:
     data = dated(160)
     past = {name: column[:150] for name, column in data.items()}

@@ -42,6 +42,17 @@ def test_options_are_parameters() -> None:
         copy.predict()
 
 
+def test_the_first_argument_of_predict_is_data_or_a_horizon() -> None:
+    y = wave()
+    model = Forecaster(4, members="simple", season=8, device="cpu").fit(y, progress=False)
+    early = model.predict(y[:100])
+    np.testing.assert_array_equal(early.mean, model.predict(data=y[:100]).mean)
+    np.testing.assert_array_equal(model.predict(y[:100], 2).mean, early.mean[:, :2])
+    np.testing.assert_array_equal(model.predict(2).mean, model.predict(horizon=2).mean)
+    with pytest.raises(ConfigError, match="data is 2, expected series, or a horizon alone"):
+        model.predict(2, 3)
+
+
 def test_rows_are_split_in_the_order_of_time() -> None:
     y, scores = wave(), []
     for train, test in TimeSeriesSplit(n_splits=3).split(y):

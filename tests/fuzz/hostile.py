@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import io
 import json
 import sqlite3
@@ -16,7 +17,7 @@ import h5py
 import numpy as np
 import onnx
 from onnx import helper
-from readers import whole
+from readers import TABLE, whole
 
 from gpulstm.arrays import checkpoint
 
@@ -300,6 +301,109 @@ def studies(folder: Path) -> Iterator[tuple[str, bytes]]:
     yield "a page size of zero", held[:16] + bytes(2) + held[18:]
 
 
+def texts(folder: Path) -> Iterator[tuple[str, bytes]]:
+    """Tables as text."""
+    yield "commas alone", b"," * 1_000_000 + b"\n"
+    yield "a quote without end", b'y\n"' + b"a\n" * 500_000
+    yield "a number of 200000 digits", b"y\n" + b"1" * 200_000 + b"\n"
+    yield "a number beyond all", b"y\n1e99999999999\n" + b"2\n" * 30
+    yield "half of a character", TABLE.encode("utf-16")[:-1]
+    yield "UTF-32 that is none", b"\xff\xfe\0\0" + TABLE.encode("utf-16-le")
+    yield "zero bytes", bytes(1000)
+    yield "rows too long", b"a,y\n1,2\n" + b"1," * 10**4 + b"\n"
+
+
+def packed_tables(folder: Path) -> Iterator[tuple[str, bytes]]:
+    """Tables that are packed."""
+    held = gzip.compress(TABLE.encode())
+    for name, line in {"rows": b"1\n", "blanks": b" ", "lines": b"\n"}.items():
+        yield f"{name} without end", gzip.compress(b"y\n1\n" + line * (2**25 // len(line)))
+    yield "zeros without end", gzip.compress(b"y\n" + b"1\n" * 2**18 + bytes(2**25))
+    yield "cut short", held[:-12]
+    yield "a wrong checksum", held[:-8] + bytes(8)
+    yield "no more than its mark", held[:2]
+
+
+def workbooks(folder: Path) -> Iterator[tuple[str, bytes]]:
+    """Workbooks of Office's XML."""
+    with zipfile.ZipFile(whole("workbook", folder)) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    name = "xl/worksheets/sheet1.xml"
+
+    def book(**change: bytes | None) -> bytes:
+        held = io.BytesIO()
+        with zipfile.ZipFile(held, "w", zipfile.ZIP_DEFLATED) as archive:
+            for member, data in {**members, **change}.items():
+                if data is not None:
+                    archive.writestr(member, data)
+        return held.getvalue()
+
+    def sheet(rows: str, before: str = "") -> bytes:
+        start, _, rest = members[name].decode().partition("<sheetData>")
+        return book(
+            **{name: f"{before}{start}<sheetData>{rows}</sheetData>{rest.partition('</sheetData>')[2]}".encode()}
+        )
+
+    def cells(*places: str, value: str = "1", kind: str = "n") -> str:
+        rows = ((place.lstrip("ABCDEFXYZ"), place) for place in places)
+        return "".join(f'<row r="{row}"><c r="{at}" t="{kind}"><v>{value}</v></c></row>' for row, at in rows)
+
+    entities = "".join(f'<!ENTITY a{n} "{f"&a{n - 1};" * 10 if n else "a" * 10}">' for n in range(12))
+    yield "cells in far corners", sheet(cells("XFD1", "A1048576"))
+    yield "a row of nine digits", sheet(cells("A1000000000"))
+    yield "a row of 20 digits", sheet(cells("A1" + "0" * 20))
+    yield "a row below zero", sheet('<row r="-5"><c r="A1"><v>1</v></c></row>')
+    yield "a column of nine letters", sheet(cells("ZZZZZZZZZ1"))
+    yield "blanks without end", sheet(" " * 2**26)
+    yield "a text without end", sheet(cells("A1", value="a" * 2**26, kind="str"))
+    yield "entities of entities", sheet(cells("A1", value="&a11;", kind="str"), f"<!DOCTYPE x [{entities}]>")
+    yield "a number beyond all", sheet(cells("A1", "A2", value="1e999999"))
+    yield "a text that is not there", sheet(cells("A1", value="99999", kind="s"))
+    yield "no sheet", book(**{name: None})
+    yield "no book", book(**{"xl/workbook.xml": None})
+    yield "half a sheet", book(**{name: members[name][:400]})
+    packed = book()
+    at = packed.index(b"xl/theme/theme1.xml") + 60
+    yield "a theme that does not unpack", packed[:at] + bytes(200) + packed[at + 200 :]
+
+
+def parquets(folder: Path) -> Iterator[tuple[str, bytes]]:
+    """Parquet files, and what pandas says of itself in them."""
+    import pyarrow
+    import pyarrow.parquet
+
+    def made(column: Any, said: bytes | None = None, **options: Any) -> bytes:
+        held = io.BytesIO()
+        table = pyarrow.table({"y": column})
+        pyarrow.parquet.write_table(table.replace_schema_metadata({b"pandas": said} if said else {}), held, **options)
+        return held.getvalue()
+
+    plain = pyarrow.array(np.arange(30.0))
+    yield "20 million times one number", made(pyarrow.array(np.zeros(20_000_000)))
+    text = pyarrow.array(["a" * 2**24] * 9, type=pyarrow.large_string())
+    yield "texts of 16 MiB", made(text, use_dictionary=False, compression="zstd")
+    yield "lists of named values", made(pyarrow.array([[{"a": [1.0]}]] * 30))
+    for said in (
+        b"{",
+        b"[1]",
+        b"\xff",
+        b"[" * 200_000,
+        b'{"index_columns":5}',
+        b'{"index_columns":[{"a":1}]}',
+        b'{"index_columns":[{"start":"x","step":[]}]}',
+        b'{"index_columns":[{"start":1e400,"step":1}]}',
+        b'{"columns":[1],"index_columns":["y"]}',
+        b'{"columns":[{"field_name":"y"}],"index_columns":["y"]}',
+    ):
+        yield f"pandas says {said[:50]!r}", made(plain, said)
+    held = made(plain)
+    footer = len(held) - 8 - struct.unpack("<I", held[-8:-4])[0]
+    for end in (1, 8, footer, len(held) - 8, len(held) - 1):
+        yield f"the first {end} bytes", held[:end]
+    yield "rows below zero", held[:footer] + held[footer:].replace(b"\x16\x3c", b"\x16\x3b")
+    yield "a footer of 2 GiB", held[:-8] + struct.pack("<I", 2**31 - 1) + held[-4:]
+
+
 HOSTILE: dict[str, Callable[[Path], Iterator[tuple[str, bytes]]]] = {
     "forecaster": forecasters,
     "training_run": training_runs,
@@ -307,6 +411,10 @@ HOSTILE: dict[str, Callable[[Path], Iterator[tuple[str, bytes]]]] = {
     "keras": archives,
     "weights_h5": weights_files,
     "onnx": onnx_models,
+    "csv": texts,
+    "packed": packed_tables,
+    "parquet": parquets,
+    "workbook": workbooks,
     "verdicts": verdict_files,
     "study": studies,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import types
 from collections.abc import Callable, Mapping
@@ -103,6 +104,8 @@ def native(path: Path) -> object:
     return native_calls.call(path.read_bytes())
 
 
+TABLE = "time,y\n" + "".join(f"2024-01-{day:02d},{day}\n" for day in range(1, 29))
+
 READERS: dict[str, Callable[[Path], object]] = {
     "forecaster": forecaster,
     "training_run": training_run,
@@ -111,7 +114,9 @@ READERS: dict[str, Callable[[Path], object]] = {
     "weights_h5": keras,
     "onnx": onnx,
     "csv": table,
+    "packed": table,
     "parquet": table,
+    "workbook": table,
     "configs": configs,
     "verdicts": cuda_verdicts,
     "study": study,
@@ -125,7 +130,9 @@ ENDS = {
     "weights_h5": ".weights.h5",
     "onnx": ".onnx",
     "csv": ".csv",
+    "packed": ".csv.gz",
     "parquet": ".parquet",
+    "workbook": ".xlsx",
     "configs": ".json",
     "verdicts": ".json",
     "study": ".db",
@@ -173,7 +180,13 @@ def whole(name: str, folder: Path) -> Path:
     elif name == "native":
         path.write_bytes(bytes(range(256)))
     elif name == "csv":
-        path.write_text("time,y\n" + "".join(f"2024-01-{day:02d},{day}\n" for day in range(1, 29)))
+        path.write_text(TABLE)
+    elif name == "packed":
+        path.write_bytes(gzip.compress(TABLE.encode()))
+    elif name == "workbook":
+        import pandas as pd
+
+        pd.DataFrame({"y": np.arange(30.0)}).to_excel(path, index=False)
     else:
         import pyarrow
         import pyarrow.parquet

@@ -15,7 +15,8 @@ from typing import Any, NoReturn
 
 from typer.testing import CliRunner
 
-from gpulstm.cli import app, main
+from gpulstm import __main__ as program
+from gpulstm.cli import app
 
 
 def call(*arguments: str | Path) -> Any:
@@ -60,7 +61,7 @@ def _child(arguments: Sequence[str | Path], prepare: Callable[[], None], stderr:
         os.dup2(stderr, 2)
         sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115  not pytest's
         prepare()
-        main([str(argument) for argument in arguments])
+        program.main([str(argument) for argument in arguments])
     except SystemExit as leaving:
         status = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
     except BaseException:

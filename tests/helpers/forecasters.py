@@ -42,3 +42,17 @@ def many(lengths: tuple[int, ...] = (80, 120, 14)) -> pd.DataFrame:
         pd.DataFrame({"id": f"s{number}", "t": np.arange(rows), "y": (number + 1) * wave(rows, number)})
         for number, rows in enumerate(lengths)
     )
+
+
+def months(rows: int = 144, seed: int = 0) -> dict[str, np.ndarray]:
+    """A trend and a season that grows with it."""
+    steps = np.arange(rows)
+    noise = np.random.default_rng(seed).normal(0, 0.03, rows)
+    values = (100 + steps) * (1 + 0.3 * np.sin(2 * np.pi * steps / 12)) * np.exp(noise)
+    return {"month": np.datetime64("2010-01", "M") + steps, "y": values}
+
+
+def fitted_to(table: Any, **options: Any) -> Forecaster:
+    """With all else as it is by default."""
+    roles = {"time": "month"} if isinstance(table, dict) and "month" in table else {}
+    return Forecaster(**{"device": "cpu", **options}).fit(table, progress=False, **roles)

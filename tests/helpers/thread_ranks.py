@@ -55,7 +55,7 @@ class ThreadRanks:
 
 def run_ranks(size: int, work: Callable[[ThreadRanks], Any]) -> list[Any]:
     """What `work` gives on each of `size` ranks, its exception where it raises one."""
-    shared = {"values": [None] * size, "barrier": threading.Barrier(size, timeout=60)}
+    shared = {"values": [None] * size, "barrier": threading.Barrier(size, timeout=600)}
 
     def one(rank: int) -> Any:
         try:

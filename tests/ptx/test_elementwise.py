@@ -17,6 +17,7 @@ from test_engine import judge
 
 from gpulstm.arrays import random
 from gpulstm.arrays.devices import resolve
+from gpulstm.arrays.kernel_source import SHORT
 from gpulstm.arrays.params import ParamDict
 from gpulstm.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop, clip_scale
 from gpulstm.training.mixed_precision import LossScale
@@ -83,6 +84,25 @@ def test_optimizers_and_clipping(name: str, dtype: str, toolkit: nvrtc.Toolkit) 
     assert not device.faults, str(device.faults)
     for on_device, on_host in zip(*results, strict=True):
         np.testing.assert_allclose(on_device, on_host, rtol=64 * np.finfo(dtype).eps, atol=8 * np.finfo(dtype).eps)
+
+
+def test_gates_of_16_bits_are_closer_than_their_rounding(toolkit: nvrtc.Toolkit) -> None:
+    """tanh and the logistic function of kernels/equations/short.h, everywhere, at infinity and for no number."""
+    device = PtxBackend(toolkit)
+    values = np.concatenate([np.linspace(-20, 20, 4001), [-np.inf, np.inf, 1e30, -1e30, 0.0, np.nan]]).astype("f4")
+    with installed(device):
+        kernel = device.elementwise(
+            "gpulstm_short",
+            "T x",
+            "T hyperbolic, T logistic",
+            "hyperbolic = gl_tanh(x); logistic = gl_sigmoid(x);",
+            headers=(SHORT, "equations/gates.h"),
+        )
+        hyperbolic, logistic = (np.asarray(part) for part in kernel(device.from_host(values)))
+    assert not device.faults, str(device.faults)
+    wide = values.astype("f8")
+    np.testing.assert_allclose(hyperbolic, np.tanh(wide), rtol=0, atol=5e-7)
+    np.testing.assert_allclose(logistic, 0.5 + 0.5 * np.tanh(0.5 * wide), rtol=0, atol=5e-7)
 
 
 def test_masks_are_the_same_bits(toolkit: nvrtc.Toolkit) -> None:

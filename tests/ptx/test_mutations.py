@@ -21,6 +21,8 @@ MATRIX_ROW = r"(ldmatrix\S+\s+\{[^}]*\}, )\[%(\w+)(?:\+\d+)?\]"
 WRONG = "ldmatrix.sync.aligned.m8n8.x4.trans.shared"
 TENSOR = Case("persistent", "gru", "float16", (2, 17, 2, 40), tensor=True, limits=(("processors", 8),))
 
+SEVERAL = Case("persistent", "lstm", "float16", (2, 70, 2, 40), tensor=True, limits=(("processors", 3),))
+
 
 def without(pattern: str, number: int | None = None) -> Callable[[str], str]:
     """A mutation that drops an instruction: all that match, or one in each kernel."""
@@ -92,6 +94,13 @@ def test_more_faults_in_kernels_are_seen(
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("number", range(9))
+def test_each_barrier_of_a_block_on_tensor_cores_is_needed_and_missed(number: int, toolkit: nvrtc.Toolkit) -> None:
+    """Of a layer whose blocks have several tiles of rows, so that one product follows another without the grid's."""
+    assert seen(SEVERAL, toolkit, without(BARRIER, number)) & {faults.SHARED_RACE}
+
+
+@pytest.mark.long
 def test_without_a_mutation_there_is_nothing_to_see(toolkit: nvrtc.Toolkit) -> None:
-    for case in (FUSED, PERSISTENT, TENSOR):
+    for case in (FUSED, PERSISTENT, TENSOR, SEVERAL):
         assert seen(case, toolkit, lambda text: text) == set()

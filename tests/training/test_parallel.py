@@ -206,7 +206,7 @@ def mpiexec(size: int, folder: Path, *arguments: str, **environment: str) -> sub
     program = TESTS / "training" / "programs" / "ranks.py"
     command = [*launcher(), "-n", str(size), sys.executable, str(program), str(folder), *(arguments or ("cpu",))]
     variables = {**os.environ, "GPULSTM_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", **environment}
-    return subprocess.run(command, capture_output=True, text=True, env=variables, timeout=120, check=False)
+    return subprocess.run(command, capture_output=True, text=True, env=variables, timeout=600, check=False)
 
 
 def test_two_processes_train_as_one(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ def parts() -> tuple[Arrays, Meta]:
         "schedule": {},
         "history": History().state(),
         "extra": {"note": "mine"},
+        "way": "fused form with cuBLAS",
     }
     return arrays, meta
 
@@ -47,6 +48,8 @@ def test_the_parts_come_back_without_their_prefixes(tmp_path: Path) -> None:
     assert saved.best == {} and saved.loss_scale is None and saved.log is not None
     assert saved.counters == {"epoch": 1, "batch": 2, "calls": 7, "windows": 40}
     assert saved.callbacks["early"] == {"best": 0.5} and saved.extra == {"note": "mine"}
+    assert saved.way == "fused form with cuBLAS"
+    assert read(written(tmp_path, lambda arrays, meta: meta.pop("way"))).way == ""
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 from runs import Call, interrupt, make, numbers, windows
+from variables import SetVariable
 
 from gpulstm import optimizers
 from gpulstm.arrays import checkpoint
 from gpulstm.arrays.devices import to_host
+from gpulstm.engines.cuda import planner
 from gpulstm.errors import CheckpointError, TrainingError
 from gpulstm.training.callbacks import CheckpointEvery, EarlyStopping
 from gpulstm.training.trainer import Trainer
@@ -107,6 +110,29 @@ def test_a_checkpoint_moves_between_devices(device: str, tmp_path: Path) -> None
         rest.fit(data, data)
         runs.append(to_host(rest.network.params.flat))
     np.testing.assert_allclose(runs[0], runs[1], rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.cuda
+def test_a_run_that_goes_on_in_another_form_says_so(tmp_path: Path, set_variable: SetVariable) -> None:
+    """The form is no part of a run's identity: same run, to rounding; nothing is said where it is the same form."""
+    data, results = windows(dtype="float32"), []
+    set_variable(planner.FORM, "fused")
+    first = make("cuda", "float32", epochs=1)
+    first.fit(data, data)
+    first.save(tmp_path / "run")
+    for form in ("fused", "persistent"):
+        set_variable(planner.FORM, form)
+        rest = make("cuda", "float32", epochs=2)
+        rest.restore(tmp_path / "run")
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            rest.fit(data, data)
+        sentences = [str(one.message) for one in said]
+        assert len(sentences) == (form != "fused"), sentences
+        assert all("computed in the fused form with" in sentence for sentence in sentences)
+        assert all("and goes on in the persistent form with" in sentence for sentence in sentences)
+        results.append(to_host(rest.network.params.flat))
+    np.testing.assert_allclose(results[0], results[1], rtol=1e-3, atol=1e-5)
 
 
 def test_other_runs_are_refused(tmp_path: Path) -> None:

@@ -40,6 +40,9 @@ class RecordingFailed(RuntimeError):
         self.lasting = lasting
 
 
+# Memory pools of recordings that live.  A pool within a cycle that the garbage collector takes has lost its weak
+# references, by which arrays find it, before any finalizer can save it; what they hold would be lost for good.
+_LIVE: set[Any] = set()
 _RETIRED: list[tuple[CupyBackend, Any]] = []  # memory pools of recordings that are gone, not yet given back
 _CAPTURE = threading.Lock()  # the streams that a capture forks to belong to one capture at a time
 _STATE = threading.local()
@@ -123,6 +126,7 @@ class Recording:
             # what the first call left in CuPy's pool would be held twice
             backend.xp.get_default_memory_pool().free_all_blocks()
             self._pool = cuda.MemoryPool()
+            _LIVE.add(self._pool)
             current, stream = cuda.get_current_stream(), cuda.Stream(non_blocking=True)
             self.order = Order(backend) if order is None else order
             self.order.follow(current)
@@ -176,6 +180,7 @@ class Recording:
         self._graph = self.outputs = None
         self._held = {}  # the arrays go back to the pool while it lives, then the pool's blocks to the device
         _RETIRED.append((self._backend, pool))
+        _LIVE.discard(pool)
         _give_back()
 
     @property

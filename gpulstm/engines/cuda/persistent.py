@@ -45,7 +45,7 @@ class Shape:
         rows, columns: of the tile.
         across: owners of weights side by side: threads of four columns, on tensor cores warps.
         slices: owners that share the depth.
-        turns: steps of the depth in a chunk of h.
+        turns: steps of the depth in a stretch of h.
         held: steps whose weights are in registers.
         steps: in all.
     """
@@ -72,16 +72,16 @@ class Shape:
 
     @property
     def work(self) -> int:
-        """Bytes of shared memory in addition to the weights: two chunks of h or the sums, then sums of sums."""
+        """Bytes of shared memory in addition to the weights: two stretches of h or the sums, then sums of sums."""
         pad = 16 // self.size
-        chunks = 2 * self.rows * (self.depth * self.turns + pad) * self.size
+        stretches = 2 * self.rows * (self.depth * self.turns + pad) * self.size
         if self.tensor:
             apart = self.slices > 1  # else a warp has the whole depth, and no parts are added
             sums = self.slices * self.rows * (self.columns + 8) * 4 * apart
             loading = self.columns * (self.depth + pad) * self.size
-            return round_up(round_up(max(chunks, sums, loading), 16) + self.threads * 16 * apart, 32)
+            return round_up(round_up(max(stretches, sums, loading), 16) + self.threads * 16 * apart, 32)
         sums = self.rows * (self.slices + 1) * self.columns * 4
-        return round_up(max(chunks, sums), 16) + round_up(self.threads * 16, 32)
+        return round_up(max(stretches, sums), 16) + round_up(self.threads * 16, 32)
 
     @property
     def bytes(self) -> int:
@@ -199,7 +199,7 @@ def shape(rows: int, columns: int, inner: int, size: int, registers: int, tensor
     depth = slices * _depth(tensor, size, slices)
     steps = ceil_divide(inner, depth)
     held, turns = min(WEIGHTS, max(0, registers // THREADS - WORKING)) // of_step, 1
-    # two at least: each chunk held is a copy of the loop that fetches h
+    # two at least: each stretch held is a copy of the loop that fetches h
     while (turns == 1 or 2 * turns * depth * rows * size <= COPIED) and 2 * turns <= min(held or 8, steps):
         turns *= 2
     held = steps if held >= steps else held // turns * turns

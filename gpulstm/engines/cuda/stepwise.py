@@ -19,6 +19,7 @@ from gpulstm.arrays.cupy_backend import CupyBackend
 from gpulstm.arrays.devices import backend_of
 from gpulstm.arrays.dtypes import is_half
 from gpulstm.arrays.gemm import TYPES, gemm
+from gpulstm.arrays.kernel_source import SHORT
 from gpulstm.engines.cuda.tape import COMPUTE, Tape, input_product, sequence_gradients
 from gpulstm.engines.spec import Grads, State, Task, plan_of
 
@@ -147,7 +148,7 @@ def _compiled(backend: CupyBackend, step: str, dtype: str, relu: bool, names: tu
         "int64 rows, int64 units, int64 t, bool reverse, bool slots, float64 hold_h, float64 hold_c",
         ", ".join(parameters),
         f"{options} {_PLACE} {body}",
-        headers=("cuda/state.cuh",),
+        headers=(SHORT, "cuda/state.cuh") if is_half(dtype) else ("cuda/state.cuh",),
     )
 
 

@@ -11,6 +11,9 @@ from functools import lru_cache
 
 import numpy as np
 
+from gpulstm.forecast.members.passes import in_passes
+
+RUN, LANES = 256, 8  # windows of a pass, and what their number is a multiple of
 Waves = tuple[tuple[float, int], ...]  # periods in rows, and how many harmonics of each
 
 
@@ -44,7 +47,12 @@ def harmonic(
         level: rows at the end whose mean residual stays; 0 lets the last residual die out with the residuals'
             correlation from row to row.
     """
-    behind, inverse, ahead = _solver(windows.shape[1], horizon, tuple(waves), trend)
+    design = _solver(windows.shape[1], horizon, tuple(waves), trend)
+    return in_passes(lambda rows: [_ahead(rows, design, level)], RUN, LANES, windows)[0]
+
+
+def _ahead(windows: np.ndarray, design: tuple[np.ndarray, np.ndarray, np.ndarray], level: int) -> np.ndarray:
+    behind, inverse, ahead = design
     coefficients = windows @ inverse.T
     residual = windows - coefficients @ behind.T
     forecast = coefficients @ ahead.T
@@ -53,4 +61,4 @@ def harmonic(
     energy = np.einsum("nt,nt->n", residual[:, :-1], residual[:, :-1])
     energy = np.where(energy > 0, energy, 1.0)
     phi = np.clip(np.einsum("nt,nt->n", residual[:, 1:], residual[:, :-1]) / energy, 0.0, 0.99)[:, None]
-    return forecast + residual[:, -1:] * phi ** np.arange(1, horizon + 1)
+    return forecast + residual[:, -1:] * phi ** np.arange(1, len(ahead) + 1)

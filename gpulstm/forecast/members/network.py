@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gpulstm.forecast.members.passes import in_passes
 from gpulstm.forecast.members.ridge import Ridge
 from gpulstm.forecast.members.space import Space
 from gpulstm.forecast.panel import View
@@ -13,7 +14,7 @@ from gpulstm.model.network import Network
 
 LEVELS = (0.1, 0.5, 0.9)
 STEPS = 8  # in which about a network reads a window
-PASS = 8  # windows of every forward pass: what is said of one does not depend on how many are asked for
+PASS = 8  # windows of a forward pass
 
 
 def patches(scaled: np.ndarray, length: int, horizon: int, extra: int) -> np.ndarray:
@@ -68,18 +69,15 @@ class Residual:
         """Medians `(N, H)` in the units of the series."""
         view = self.space.view(view)
         scaled = self.space.scaled(view)
-        found = scaled.base.copy()
-        if self.ridge is not None:
-            found += scaled.scale * (scaled.inputs @ self.ridge.weights)
         horizon = scaled.base.shape[1]
         length = scaled.inputs.shape[1] - horizon - scaled.extra - 1
-        x = patches(scaled.inputs, length, horizon, scaled.extra)
-        backend, dtype = self.network.backend, self.network.config.stack.dtype
-        for first in range(0, len(x), PASS):
-            run = x[first : first + PASS]
-            part = np.zeros((x.shape[1], PASS, x.shape[2]), dtype)
-            part[:, : len(run)] = run.transpose(1, 0, 2)
-            raw, _, _ = self.network.forward(backend.from_host(part))
-            median = backend.to_host(raw)[: len(run), :, 0, LEVELS.index(0.5)].astype(np.float64)
-            found[first : first + PASS] += scaled.scale[first : first + PASS] * median
-        return view.back(found)
+        added = in_passes(self._median, PASS, PASS, patches(scaled.inputs, length, horizon, scaled.extra))[0]
+        if self.ridge is not None:
+            added += self.ridge.added(scaled)
+        return view.back(scaled.base + scaled.scale * added)
+
+    def _median(self, x: np.ndarray) -> list[np.ndarray]:
+        """The network's medians `(k, H)` of `(k, T, p)`, in the windows' scale."""
+        backend, dtype = self.network.backend, self.network.config.stack.data_dtype
+        raw, _, _ = self.network.forward(backend.from_host(x.transpose(1, 0, 2).astype(dtype, order="C")))
+        return [backend.to_host(raw)[:, :, 0, LEVELS.index(0.5)].astype(np.float64)]

@@ -7,13 +7,14 @@ transformers effective for time series forecasting?", AAAI 37.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from gpulstm.forecast.members.space import Space
+from gpulstm.forecast.members.passes import in_passes
+from gpulstm.forecast.members.space import Scaled, Space
 from gpulstm.forecast.panel import View
 
+PASS = 32  # windows of a product
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2)
 
 
@@ -75,12 +76,8 @@ class Ridge:
         """Medians `(N, H)` in the units of the series."""
         view = self.space.view(view)
         scaled = self.space.scaled(view)
-        return view.back(scaled.base + scaled.scale * (scaled.inputs @ self.weights))
+        return view.back(scaled.base + scaled.scale * self.added(scaled))
 
-    def residual(self, view: View) -> np.ndarray:
-        """What the linear map adds to the base, in the windows' scale, for a view of the space's own values."""
-        return self.space.scaled(view).inputs @ self.weights
-
-    def config(self) -> dict[str, Any]:
-        """As a file keeps it, without arrays."""
-        return {"space": self.space.config(), "penalty": self.penalty}
+    def added(self, scaled: Scaled) -> np.ndarray:
+        """What the linear map adds to the base `(N, H)`, in the windows' scale."""
+        return in_passes(lambda inputs: [inputs @ self.weights], PASS, PASS, scaled.inputs)[0]

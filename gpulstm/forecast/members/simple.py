@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpulstm.forecast.members.harmonic import harmonic
+from gpulstm.forecast.members.lagged import lagged
 from gpulstm.forecast.members.smoothing import damped, theta
 from gpulstm.forecast.panel import Seasons, View
 
@@ -52,6 +53,7 @@ class Simple:
             "damped": "damped Holt",
             "harmonic": "harmonics",
             "blend": "mean of day and week ago",
+            "lagged": "regression on day and week ago",
         }[self.kind]
         notes = []
         if self.kind in ("seasonal", "theta", "damped") and self.season in (168,):
@@ -173,6 +175,15 @@ def _harmonic(member: Simple, view: View) -> np.ndarray:
     return found
 
 
+def _lagged(member: Simple, view: View) -> np.ndarray:
+    """Where a window is too short for its lags, the mean of the values a day and a week ago."""
+    found = _blend(member, view)
+    for index, windows in view.groups(member.limit, member.season):
+        if windows.shape[1] >= 2 * member.season + view.horizon:
+            found[index] = lagged(windows, view.season, member.season, view.horizon)
+    return found
+
+
 _RULES: dict[str, Callable[[Simple, View], np.ndarray]] = {
     "naive": _naive,
     "seasonal": _seasonal,
@@ -181,6 +192,7 @@ _RULES: dict[str, Callable[[Simple, View], np.ndarray]] = {
     "theta": _theta,
     "damped": _damped,
     "harmonic": _harmonic,
+    "lagged": _lagged,
 }
 
 
@@ -212,6 +224,7 @@ def simple_members(seasons: Seasons, rows: int, limit: int, positive: bool) -> l
             Simple("seasonal", log, week, count=WEEKS),
             Simple("seasonal", log, week, count=WEEKS, move=week),
             Simple("theta", log, week, limit, test=False),
+            Simple("lagged", log, week, limit),
         ]
     found += _harmonics(seasons, rows)
     return found

@@ -13,8 +13,10 @@ from itertools import product
 
 import numpy as np
 
+from gpulstm.forecast.members.passes import in_passes
+
 BLOCK = 16  # rows that a product takes
-RUN = 256  # windows that a product takes
+RUN, LANES = 256, 8  # windows that a product takes, and what their number is a multiple of
 ALPHAS = (0.02, 0.05, *(round(0.1 * k, 1) for k in range(1, 10)), 0.98)
 HOLT = tuple(product((0.05, 0.15, 0.3, 0.5, 0.7, 0.9, 0.99), (0.0, 0.05, 0.15, 0.4), (0.8, 0.9, 0.96)))
 SIGNIFICANT = 1.645  # of the test for seasonality, at the 90 % level
@@ -67,9 +69,8 @@ def smooth(kind: str, values: np.ndarray, start: np.ndarray) -> tuple[np.ndarray
     Returns:
         index of the best parameters `(N,)` int64 and the state after the last row `(N, d)` with them.
     """
-    runs = [slice(first, first + RUN) for first in range(0, len(values), RUN)]
-    parts = [_smooth(kind, values[run].T, start[run].T) for run in runs]
-    return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+    best, state = in_passes(lambda rows, first: _smooth(kind, rows.T, first.T), RUN, LANES, values, start)
+    return best, state
 
 
 def _smooth(kind: str, values: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -185,7 +186,7 @@ def theta(windows: np.ndarray, season: int, horizon: int, *, test: bool = True, 
     values, factor, term = adjusted(windows, season, horizon, test, multiply)
     best, level = smooth("level", values, values[:, :1])
     steps = np.arange(rows) - (rows - 1) / 2
-    slope = values @ steps / max(1e-300, float(steps @ steps)) if rows > 1 else np.zeros(len(values))
+    slope = (values * steps).sum(axis=1) / max(1.0, float(steps @ steps))
     alpha = np.array(ALPHAS)[best][:, None]
     ahead = np.arange(horizon) + (1 - (1 - alpha) ** rows) / alpha
     return (level + slope[:, None] / 2 * ahead) * factor + term

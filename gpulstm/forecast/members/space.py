@@ -15,6 +15,7 @@ from gpulstm.forecast.panel import View
 
 LEVEL = 336  # rows at most whose mean is the level of a window
 PAIRS = 512  # differences at most whose mean is its scale
+RUN = 1024  # windows that are scaled together
 FURTHEST = 64  # lags further back than the window that it sees of a season longer than itself
 
 
@@ -72,20 +73,32 @@ class Space:
         return view.kept((self, "scaled"), lambda: self._scaled(view))
 
     def _scaled(self, view: View) -> Scaled:
-        window = view.kept(("window", self.length), lambda: view.window(self.length))
-        base = self.base.raw(view)
+        base, parts = self.base.raw(view), []
+        for first in range(0, len(view), RUN):  # what is computed on the way is larger than the result
+            run = slice(first, first + RUN)
+            parts.append(self._inputs(view.at(run), base[run]))
+        inputs, scale = (np.concatenate([part[k] for part in parts]) for k in (0, 1))
+        return Scaled(inputs, base, scale, inputs.shape[1] - base.shape[1] - self._seen - 1)
+
+    @property
+    def _seen(self) -> int:
+        """Columns of the inputs that are values before the origin."""
+        return self.length + (FURTHEST if self.season > self.length else 0)
+
+    def _inputs(self, view: View, base: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        window = view.window(self.length)
         level, scale = self._level(view, window), self._scale(view)
-        extra = self.features.columns(view)
-        one = np.ones((len(view), 1))
-        behind = (window - level) / scale
+        parts = [window, base, self.features.columns(view), np.ones((len(view), 1))]
         if self.season > self.length:
             lags = np.linspace(self.length, self.season + self.length, FURTHEST).round().astype(int)
             values, have = view.lags(lags)
-            behind = np.concatenate([np.where(have, (values - level) / scale, 0.0), behind], axis=1)
-        inputs = np.concatenate(
-            [np.clip(behind, -50, 50), np.clip((base - level) / scale, -50, 50), extra, one], axis=1
-        )
-        return Scaled(inputs, base, scale, extra.shape[1])
+            parts.insert(0, np.where(have, values, level))
+        inputs = np.concatenate(parts, axis=1)
+        values = inputs[:, : self._seen + base.shape[1]]
+        values -= level
+        values /= scale
+        np.clip(values, -50, 50, out=values)
+        return inputs, scale
 
     def residual(self, view: View, scaled: Scaled) -> np.ndarray:
         """What the base leaves of what came: `(N, H)`, in the windows' scale, NaN where it was not observed."""
@@ -131,10 +144,7 @@ class Space:
 def _difference(view: View, pairs: int, apart: int) -> np.ndarray:
     """Mean of `|x_t - x_{t-apart}|` over the last `pairs` rows `(N,)`, of those that the series has; 0 for none."""
 
-    def make() -> np.ndarray:
-        lags = np.arange(1, pairs + 1)
-        later, _ = view.lags(lags)
-        earlier, have = view.lags(lags + apart)
-        return np.where(have, np.abs(later - earlier), 0.0).sum(axis=1) / np.maximum(have.sum(axis=1), 1)
-
-    return view.kept(("difference", pairs, apart), make)
+    lags = np.arange(1, pairs + 1)
+    later, _ = view.lags(lags)
+    earlier, have = view.lags(lags + apart)
+    return np.where(have, np.abs(later - earlier), 0.0).sum(axis=1) / np.maximum(have.sum(axis=1), 1)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 from engine_cases import Around, EngineCase, Shape, assert_close, assert_same
+from tolerance import GRADIENT
 
-from gpulstm.arrays.devices import resolve
+import gpulstm
+from gpulstm.arrays.devices import resolve, to_host
 from gpulstm.engines import reference
 from gpulstm.engines.cuda import engine as cuda
 
@@ -98,6 +101,23 @@ def test_lower_precision_inference(name: str, dtype: str) -> None:
 def test_lower_precision_over_many_steps(name: str, dtype: str) -> None:
     """Errors of a hundred steps do not pile up beyond the same bounds."""
     check(name, Shape(100, 2, 3, 8), AROUND["plain"], dtype=dtype)
+
+
+@pytest.mark.parametrize("outputs", ["all", "last"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_rows_of_different_lengths_stay_in_their_dtype(dtype: str, outputs: str) -> None:
+    """Of a whole layer, whose padding is replaced before an engine sees it."""
+    x, lengths = np.random.default_rng(3).normal(size=(5, 4, 3)).astype("f"), [5, 0, 3, 1]
+    x[3:, 2:] = np.nan
+    results = []
+    for device, kind in (("cuda", dtype), ("cpu", "float32")):
+        layer = gpulstm.LSTM(3, 8, 2, device=device, dtype=kind, seed=2)
+        y, state, tape = layer.forward(layer.backend.from_host(x, kind), lengths=lengths, outputs=outputs)
+        dx, _, grads = layer.backward(tape, layer.backend.xp.ones_like(y))
+        assert {array.dtype.name for array in (y, *state, dx, grads.flat)} == {kind}
+        results.append([to_host(array).astype("f") for array in (y, *state, dx, grads.flat)])
+    for ours, wide in zip(*results, strict=True):
+        np.testing.assert_allclose(ours, wide, atol=GRADIENT[dtype] * np.abs(wide).max())
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])

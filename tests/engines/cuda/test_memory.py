@@ -14,12 +14,15 @@ import gpulstm as gl
 import hostgpu
 from gpulstm.arrays.cupy_backend import CupyBackend
 from gpulstm.arrays.devices import resolve, to_host
+from gpulstm.data.windows import WindowSet
 from gpulstm.engines.cuda import planner
 from gpulstm.engines.cuda.graph import KEPT, Order, Recording
 from gpulstm.engines.spec import StackSpec
 from gpulstm.losses import MSE
 from gpulstm.model.network import Network, NetworkConfig
+from gpulstm.optimizers import Adam
 from gpulstm.training.gradients import GradientPass
+from gpulstm.training.trainer import Trainer
 
 pytestmark = pytest.mark.cuda
 
@@ -64,6 +67,21 @@ def test_a_dropped_model_gives_its_memory_back(cuda: CupyBackend) -> None:
         assert free_bytes(cuda) == before
 
 
+def test_a_model_within_a_cycle_gives_its_memory_back(cuda: CupyBackend) -> None:
+    """The garbage collector drops the weak references within a cycle first; arrays find their pool by one."""
+
+    def one() -> None:
+        layer: Any = gl.LSTM(64, 64, device="cuda", seed=0)
+        use(layer, 10)
+        layer.cycle = layer
+
+    one()
+    before = free_bytes(cuda)
+    for _ in range(3):
+        one()
+        assert free_bytes(cuda) == before
+
+
 def test_a_shape_that_is_given_up_gives_its_memory_back(cuda: CupyBackend) -> None:
     layer = gl.LSTM(64, 64, device="cuda", seed=0)
     lengths = range(3, 5 + KEPT)
@@ -73,6 +91,38 @@ def test_a_shape_that_is_given_up_gives_its_memory_back(cuda: CupyBackend) -> No
     for steps in lengths:
         use(layer, steps)
     assert free_bytes(cuda) == before
+
+
+def train(number: int) -> None:
+    """A model made, trained for two epochs in one of several shapes, asked once, and dropped."""
+    config = NetworkConfig(StackSpec("gru" if number % 3 == 0 else "lstm", 3, 9, 1 + number % 2))
+    trainer = Trainer(Network(config, device="cuda", seed=number), MSE(), Adam(), 0.01, epochs=2, batch_size=8)
+    values = np.random.default_rng(number).normal(size=(30 + number % 5, 3)).astype("f")
+    trainer.fit(WindowSet(values, np.array([0, len(values)]), context=5 + number % 7, horizon=1, targets=1, past=2))
+    trainer.network.forward(trainer.network.backend.from_host(np.ones((4, 2, 3), "f")))
+
+
+@pytest.mark.slow
+def test_device_memory_is_level_over_models_made_trained_and_dropped(cuda: CupyBackend) -> None:
+    for number in range(40):  # every kind of model and shape once
+        train(number)
+    levels = []
+    for number in range(40, 240):
+        train(number)
+        if number % 40 == 39:
+            levels.append(free_bytes(cuda))
+    assert len(levels) == 5 and len(set(levels)) == 1, levels
+
+
+@pytest.mark.slow
+def test_device_memory_is_level_over_shapes(cuda: CupyBackend) -> None:
+    layer = gl.LSTM(64, 64, device="cuda", seed=0)
+    levels = []
+    for _ in range(2):
+        for steps in range(3, 53):
+            use(layer, steps)
+        levels.append(free_bytes(cuda))
+    assert levels[0] == levels[1], levels
 
 
 def test_a_recording_that_fails_gives_its_memory_back(cuda: CupyBackend) -> None:

@@ -21,6 +21,7 @@ from gpulstm.errors import GpulstmError
 
 IMPORTED = {"study": ("optuna.storages", "sqlalchemy.dialects.sqlite", "alembic.migration", "alembic.config")}
 SECONDS = 20  # of processor time, after which a child is stopped
+ADDRESSES = 2**33  # bytes that a child may ask for, so that a bomb harms no one else
 
 
 def peak() -> int:
@@ -43,6 +44,7 @@ def outcome(reader: str, path: Path) -> tuple[str, str]:
 def child(reader: str, path: Path, out: int) -> None:
     """Read one file, and write the line."""
     resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
+    resource.setrlimit(resource.RLIMIT_AS, (ADDRESSES, ADDRESSES))
     Path("/proc/self/clear_refs").write_text("5")
     before, start = peak(), resource.getrusage(resource.RUSAGE_SELF)
     how, message = outcome(reader, path)
