@@ -134,7 +134,7 @@ static double gradient_error(Layer<double>& layer) {
     const long T = layer.T, B = layer.B, I = layer.I, H = layer.H;
     const Variant<double> v = layer.variant();
     const long row = layer.option ? baseline::variants.of<double>().saved_row(Cell::lstm, H, v) : 0;
-    const long lanes = baseline::engine.lanes_double, padded = (H + lanes - 1) / lanes * lanes;
+    const long lanes = baseline::engine.of<double>().lanes, padded = (H + lanes - 1) / lanes * lanes;
     std::vector<double> gates(T * B * (layer.option ? row : 4 * padded)), cells(T * B * padded);
     layer.forward(gates.data(), cells.data());
     std::vector<double> dx(T * B * I), dh0(B * H), dc0(B * H), dw_x(I * 4 * H), dw_h(H * 4 * H), db(4 * H), dp(3 * H);
