@@ -36,7 +36,7 @@ def test_every_option_is_explained(name: str) -> None:
 def test_info_says_what_is_here() -> None:
     shown = call("info")
     assert shown.exit_code == 0
-    for words in (f"gpulstm {gpulstm.__version__}", "reference", "available on cpu", "matplotlib", "cores"):
+    for words in (f"gpulstm {gpulstm.__version__}", "reference", "available on cpu", "matplotlib", " core"):
         assert words in shown.output
 
 

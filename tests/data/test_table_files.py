@@ -66,7 +66,7 @@ def test_ids_with_zeros_in_front_stay_as_they_are(
 ) -> None:
     """Also where the first rows hold none of them, and where pandas reads a part of the column as numbers."""
     monkeypatch.setattr(table_files, "CHUNK", 1500)
-    with pd.option_context("mode.string_storage", "auto" if arrow else "python"):
+    with pd.option_context("mode.string_storage", "pyarrow" if arrow else "python"):
         body = "".join(f"{code},{row},1\n" for code in (first, "02134", "2134") for row in range(1500))
         series = load_series(write(tmp_path, "zip,t,y\n" + body), series="zip", time="t")
     assert series.names == (first, "02134", "2134")

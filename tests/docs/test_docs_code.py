@@ -94,7 +94,7 @@ def _shell(block: Block, path: Path) -> None:
     """Run commands with this interpreter's programs first in the path."""
     search = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     command = ["bash", "-euo", "pipefail", "-c", block.text]
-    done = subprocess.run(command, env={**os.environ, "PATH": search}, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env={**os.environ, "PATH": search}, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, f"{path.name}:{block.line}: {done.stdout}{done.stderr}"
 
 
