@@ -55,13 +55,13 @@ def __getattr__(name: str) -> Any:
     import importlib
 
     if name in _PACKAGES:
-        found = importlib.import_module(_PACKAGES[name])
+        value = importlib.import_module(_PACKAGES[name])
     elif name in _NAMES:
-        found = getattr(importlib.import_module(_NAMES[name]), name)
+        value = getattr(importlib.import_module(_NAMES[name]), name)
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = found
-    return found
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:

@@ -94,12 +94,12 @@ def backward_float(
 def forward_double(*args: Any) -> None: ...
 def backward_double(*args: Any) -> None: ...
 def empty_float(shape: tuple[int, ...], /) -> Array:
-    """An uninitialised array; its memory is kept for the next one when it is gone."""
+    """An uninitialized array; its memory is kept for the next one when it is gone."""
 
 def empty_double(shape: tuple[int, ...], /) -> Array: ...
 
 class StackFloat:
-    """The weights of a stack in one direction, read anew in each call."""
+    """The weights of a stack in one direction, read again in each call."""
 
     def __init__(
         self,

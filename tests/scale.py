@@ -106,10 +106,10 @@ def kills(count: int, size: int, seed: int, folder: Path) -> list[str]:
     return faults + ["too few kills hit a rank"] * (hit < count)
 
 
-def _said_of(process: int, what: str) -> bytes:
+def _said_of(process: int, output: str) -> bytes:
     """A file of the kernel on a process; empty where that has ended, or is another user's."""
     try:
-        return Path(f"/proc/{process}/{what}").read_bytes()
+        return Path(f"/proc/{process}/{output}").read_bytes()
     except OSError:
         return b""
 
@@ -184,14 +184,14 @@ def many_series(count: int, parts: int, folder: Path) -> list[str]:
         memory: dict[str, Any] = client.run(peak)
     import pandas as pd
 
-    found = pd.read_parquet(folder / "forecast", columns=["id"])
+    ids = pd.read_parquet(folder / "forecast", columns=["id"])
     most = max(memory.values())
     print(
-        f"{found.id.nunique()} series in {parts} parts: {len(found)} rows in {seconds:.0f} s by 2 workers, "
+        f"{ids.id.nunique()} series in {parts} parts: {len(ids)} rows in {seconds:.0f} s by 2 workers, "
         f"at most {most / 2**20:.0f} MiB each",
         flush=True,
     )
-    return [f"{found.id.nunique()} series"] * (found.id.nunique() != count) + [f"{most} bytes"] * (most > MEMORY)
+    return [f"{ids.id.nunique()} series"] * (ids.id.nunique() != count) + [f"{most} bytes"] * (most > MEMORY)
 
 
 def main() -> int:

@@ -47,6 +47,20 @@ def layers() -> dict[str, set[str]]:
     return table
 
 
+def named_in_the_tree() -> dict[str, set[str]]:
+    """What docs/architecture.md says lies in each folder: names before two spaces, below the folder's own line."""
+    text = (CHECKOUT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named: dict[str, set[str]] = {}
+    folder = ""
+    for indent, names in re.findall(r"^( {4}| {6})(\S+(?: \S+)*)  ", text, re.MULTILINE):
+        if len(indent) == 4 and names.endswith("/"):
+            folder = names.rstrip("/")
+            named[folder] = set()
+        elif len(indent) == 6:
+            named[folder] |= set(names.split())
+    return named
+
+
 def part(name: str) -> str:
     """The folder or leaf that a module belongs to: `gpulstm.data.windows` is of `data`."""
     return name.split(".")[1]
@@ -71,6 +85,34 @@ def imports(name: str, path: Path, known: set[str]) -> set[str]:
 
 def test_the_table_names_every_folder_and_no_other() -> None:
     assert set(layers()) == {part(name) for name in set(modules()) - TOP}
+
+
+def test_the_tree_is_that_of_the_package() -> None:
+    named = named_in_the_tree()
+    assert {"arrays", "engines/cuda", "model", "training", "interop/onnx", "bench"} <= named.keys()
+    for folder, names in named.items():
+        modules_of = {path.stem for path in (PACKAGE / folder).glob("*.py")} - {"__init__"}
+        unknown = {name for name in names if not (PACKAGE / folder / name).is_dir()} - modules_of
+        assert not unknown, f"docs/architecture.md names {sorted(unknown)} in {folder}/"
+        if folder.split("/")[0] in ("arrays", "engines", "model", "training", "interop", "bench"):
+            assert modules_of <= names, f"docs/architecture.md does not name {sorted(modules_of - names)} in {folder}/"
+
+
+def test_commands_and_files_that_contributing_names_are_there() -> None:
+    text = (CHECKOUT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    makefile = (CHECKOUT / "Makefile").read_text(encoding="utf-8")
+    commands = {name for line in re.findall(r"make ([a-z][a-z -]*)", text) for name in line.split()[:1]}
+    assert len(commands) > 5
+    assert {name for name in commands if not re.search(rf"^{name}:", makefile, re.MULTILINE)} == set()
+    files = set(re.findall(r"\b(?:tests|docs|gpulstm|arrays)/[\w/.]+\.(?:py|md)\b", text))
+    assert files
+    assert {name for name in files if not any((root / name).exists() for root in (CHECKOUT, PACKAGE))} == set()
+
+
+def test_programs_that_tests_start_lie_apart_from_tests() -> None:
+    """No file of tests can be started by itself: what tests start lies in `programs/`."""
+    starts = re.compile(r'^if __name__ == "__main__":', re.MULTILINE)
+    assert [file.name for file in TESTS.rglob("test_*.py") if starts.search(file.read_text(encoding="utf-8"))] == []
 
 
 def test_the_table_has_no_cycle() -> None:

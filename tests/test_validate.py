@@ -102,8 +102,8 @@ class Rule:
 def test_an_object_from_the_dict_of_a_checkpoint() -> None:
     config = validate.to_config(Rule(5, (7,)))
     assert config == {"name": "rule", "size": 5, "parts": [7]}
-    made = validate.from_config("kind", [Rule], config)
-    assert (made.size, made.parts) == (5, [7])
+    rule = validate.from_config("kind", [Rule], config)
+    assert (rule.size, rule.parts) == (5, [7])
     with pytest.raises(ConfigError, match="kind is 'law', expected one of: rule"):
         validate.from_config("kind", [Rule], {"name": "law"})
     with pytest.raises(ConfigError, match="kind 'rule' has no option 'color'; it has: size, parts"):

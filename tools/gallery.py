@@ -43,15 +43,15 @@ class Cell:
 
 def cells(script: Path) -> list[Cell]:
     """The cells of a script, in order."""
-    found: list[Cell] = []
+    cells: list[Cell] = []
     lines = script.read_text(encoding="utf-8").splitlines()
     starts = [at for at, line in enumerate(lines) if line.startswith("# %%")]
     for start, stop in zip(starts, [*starts[1:], len(lines)], strict=True):
         body, markdown = lines[start + 1 : stop], lines[start].endswith("[markdown]")
         if markdown:
             body = [re.sub(r"^# ?", "", line) for line in body]
-        found.append(Cell(markdown, "\n".join(body).strip("\n") + "\n", start + 2))
-    return found
+        cells.append(Cell(markdown, "\n".join(body).strip("\n") + "\n", start + 2))
+    return cells
 
 
 def title(name: str) -> str:
@@ -80,9 +80,9 @@ def page(name: str) -> str:
 
 def notebook(name: str) -> dict[str, Any]:
     """A script as a notebook (nbformat 4.5)."""
-    made = []
+    pages = []
     for at, cell in enumerate(cells(GALLERY / f"{name}.py")):
-        made.append(
+        pages.append(
             {
                 "cell_type": "markdown" if cell.markdown else "code",
                 "id": f"cell-{at}",
@@ -92,7 +92,7 @@ def notebook(name: str) -> dict[str, Any]:
             }
         )
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    return {"cells": made, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
+    return {"cells": pages, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
 
 
 def run(name: str) -> list[str]:

@@ -168,14 +168,14 @@ def main() -> None:
     for _ in range(options.rounds):
         for who in contenders:
             for ranks in options.ranks:
-                found = run(who, ranks, options.parts)
-                if (who, ranks) not in best or found["ms"] < best[who, ranks]["ms"]:
-                    best[who, ranks] = found
-    for (who, ranks), found in best.items():
-        ratio = found["ms"] / best[who, options.ranks[0]]["ms"]
-        line = f"{who:8} {ranks} ranks: {found['ms']:7.2f} ms a step, {ratio:.3f} times that of {options.ranks[0]}"
-        parts = ", ".join(f"{name} {value:.2f} ms" for name, value in found.get("parts", {}).items())
-        print(line + (f"; {parts}; {found['bytes']} bytes summed" if options.parts else ""))
+                timing = run(who, ranks, options.parts)
+                if (who, ranks) not in best or timing["ms"] < best[who, ranks]["ms"]:
+                    best[who, ranks] = timing
+    for (who, ranks), timing in best.items():
+        ratio = timing["ms"] / best[who, options.ranks[0]]["ms"]
+        line = f"{who:8} {ranks} ranks: {timing['ms']:7.2f} ms a step, {ratio:.3f} times that of {options.ranks[0]}"
+        parts = ", ".join(f"{name} {value:.2f} ms" for name, value in timing.get("parts", {}).items())
+        print(line + (f"; {parts}; {timing['bytes']} bytes summed" if options.parts else ""))
 
 
 if __name__ == "__main__":

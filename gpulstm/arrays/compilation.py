@@ -17,11 +17,11 @@ class Compilations:
     """What has been compiled, or is being compiled, by key.
 
     Args:
-        what: the end of the line that is shown: "compiling ... for `what`".
+        card: the end of the line that is shown: "compiling ... for `card`".
     """
 
-    def __init__(self, what: str) -> None:
-        self._what = what
+    def __init__(self, card: str) -> None:
+        self._card = card
         self._results: dict[Hashable, Future[Any]] = {}
         self._lock = threading.Lock()
         self._helper: ThreadPoolExecutor | None = None
@@ -86,7 +86,7 @@ class Compilations:
             if self._waiting and not self._shown:
                 self._shown = True
                 print(
-                    f"gpulstm: compiling kernels for {self._what}; they are kept for the next time",
+                    f"gpulstm: compiling kernels for {self._card}; they are kept for the next time",
                     file=sys.stderr,
                     flush=True,
                 )

@@ -356,7 +356,7 @@ def locked(folder: _Path, error: _Error) -> Iterator[None]:
         error: another process keeps the folder; it is named.  Or the folder cannot be made.
     """
     full, path = Path(os.path.abspath(folder)), os.path.join(folder, LOCK)
-    made = [one for one in (full, *full.parents) if not os.path.exists(one)]
+    created = [one for one in (full, *full.parents) if not os.path.exists(one)]
     try:
         os.makedirs(folder, exist_ok=True)
         handle = _locked(path)
@@ -373,7 +373,7 @@ def locked(folder: _Path, error: _Error) -> Iterator[None]:
             os.unlink(path)
         os.close(handle)
         with contextlib.suppress(OSError):  # one that has files ends it
-            for one in made:
+            for one in created:
                 one.rmdir()
 
 

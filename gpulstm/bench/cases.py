@@ -76,7 +76,6 @@ class Contender:
         quantize: "int8" or "bfloat16", what its weights are rounded to; "" for float32.
         kinds: the kinds of case that it serves.
         setting: of "memory": this package's `memory=`, or `FLUSH` for PyTorch; "" for none.
-        variables: of its environment, in addition to those that all have.
     """
 
     name: str
@@ -87,7 +86,6 @@ class Contender:
     quantize: str = ""
     kinds: tuple[str, ...] = ("step", "inference", "training", "update")
     setting: str = ""
-    variables: tuple[tuple[str, str], ...] = ()
 
     @property
     def side(self) -> str:

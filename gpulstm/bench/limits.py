@@ -27,12 +27,12 @@ SIDE = 2048
 L2_BYTES, MEMORY_BYTES = 1 << 17, 1 << 26  # of one array; a copy has two
 
 
-def seconds_of(call: Callable[[], object], seconds: float, fewest: int = 3) -> float:
+def seconds_of(call: Callable[[], object], seconds: float) -> float:
     """The median time of a call, over `seconds` of them."""
     call()
     taken: list[float] = []
     stop = time.perf_counter() + seconds
-    while len(taken) < fewest or time.perf_counter() < stop:
+    while len(taken) < 3 or time.perf_counter() < stop:
         start = time.perf_counter()
         call()
         taken.append(time.perf_counter() - start)

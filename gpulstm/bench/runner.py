@@ -213,7 +213,7 @@ class _Process:
     def start(self) -> None:
         """Start it, and wait until it has built its model, compared its results and warmed up."""
         where = ["-m", worker.__name__] if self.contender.engine else [str(Path(worker.__file__))]
-        variables = environment(self._task["threads"]) | dict(self.contender.variables)
+        variables = environment(self._task["threads"])
         if simulated():
             variables["HOSTGPU_NULL"] = "1"  # launches are counted and timed on the host, kernels do not run
         command = [self.contender.python, *where, json.dumps(self._task)]

@@ -137,9 +137,9 @@ def difference(results: Arrays, arrays: Arrays) -> tuple[float, str]:
     return worst
 
 
-def measure(made: Made, seconds: float) -> list[float]:
+def measure(contender: Made, seconds: float) -> list[float]:
     """Seconds of each call, for as long as `seconds` and at least `FEWEST` calls; each is waited for."""
-    call, wait, clock = made.call, made.wait, time.perf_counter
+    call, wait, clock = contender.call, contender.wait, time.perf_counter
     taken: list[float] = []
     stop = clock() + seconds
     while len(taken) < FEWEST or clock() < stop:
@@ -168,13 +168,13 @@ def _resident(name: str) -> int:
     return int(line.split()[1]) * 1024
 
 
-def count(made: Made) -> dict[str, Any]:
+def count(contender: Made) -> dict[str, Any]:
     """What one call asks of the simulated device."""
     import hostgpu
 
     with hostgpu.counting() as counted:
-        made.call()
-        made.wait()
+        contender.call()
+        contender.wait()
     return dict(counted)
 
 
@@ -202,27 +202,27 @@ def main() -> int:
         with np.load(task["problem"], allow_pickle=False) as file:
             arrays = dict(file)
     try:
-        made, error = make(task, arrays), 0.0
+        contender, error = make(task, arrays), 0.0
         if arrays:
-            error, name = difference(made.outputs(), arrays)
+            error, name = difference(contender.outputs(), arrays)
             if not error <= task["tolerance"]:
                 said = f"{name} is {error:.1e} from the reference (relative norm)"
                 answer({"wrong": f"it computes something else: {said}"})
                 return 0
-            measure(made, WARM_UP)
+            measure(contender, WARM_UP)
     except (RuntimeError, ValueError, MemoryError) as failure:  # what a contender says when it cannot serve
         answer({"reason": str(failure).splitlines()[0] if str(failure) else type(failure).__name__})
         return 0
-    answer({"plan": made.plan, "error": error, "pid": os.getpid()})
+    answer({"plan": contender.plan, "error": error, "pid": os.getpid()})
     for line in sys.stdin:
         if line.strip() == "count":
-            answer(count(made))
+            answer(count(contender))
         elif line.strip() == "peak":
-            answer(peak_of(made.call, task["rounds"]))
+            answer(peak_of(contender.call, task["rounds"]))
         else:
-            made.call()  # back into the caches, threads awake
-            made.wait()
-            answer({"seconds": measure(made, task["seconds"])})
+            contender.call()  # back into the caches, threads awake
+            contender.wait()
+            answer({"seconds": measure(contender, task["seconds"])})
     return 0
 
 

@@ -213,10 +213,12 @@ def _write(model: Recurrent | Network, path: Path, lengths: bool, rng: np.random
     ]
 
 
-def _verdict(what: str, theirs: np.ndarray | None, ours: np.ndarray) -> Check:
+def _verdict(compared: str, theirs: np.ndarray | None, ours: np.ndarray) -> Check:
     if theirs is None:
-        return what, "not compared: it is not installed, or needs options of its own"
-    return what, _shown(other_libraries.largest(theirs, ours), float(np.abs(ours).max(initial=1.0)), ours.dtype.name)
+        return compared, "not compared: it is not installed, or needs options of its own"
+    return compared, _shown(
+        other_libraries.largest(theirs, ours), float(np.abs(ours).max(initial=1.0)), ours.dtype.name
+    )
 
 
 def _shown(error: float, scale: float, dtype: str) -> str:

@@ -134,16 +134,16 @@ def demo(
     lines = [] if quiet or bar else [EpochLines()]
     with files.locked(output, ConfigError):
         tell = (lambda text: None) if quiet else say
-        made = run(output, quiet=not bar, device=device, seed=seed, epochs=epochs or AUTO, callbacks=lines, tell=tell)
-    members = made.forecaster.members
+        result = run(output, quiet=not bar, device=device, seed=seed, epochs=epochs or AUTO, callbacks=lines, tell=tell)
+    members = result.forecaster.members
     if members is not None:
         console().print(members_table(members))
-    console().print(metrics_table(made.backtest))
-    console().print(made.backtest.verdict())
-    say(f"trained in {made.seconds['training']:.0f} s, {made.seconds['all']:.0f} s in all")
-    say(f"written to {output}: {', '.join(path.name for path in made.files.values())}")
-    if "forecast picture" in made.files:
-        say(f"the forecast: {made.files['forecast picture'].resolve()}")
-    if made.forecaster.history.stopped == "interrupted":
+    console().print(metrics_table(result.backtest))
+    console().print(result.backtest.verdict())
+    say(f"trained in {result.seconds['training']:.0f} s, {result.seconds['all']:.0f} s in all")
+    say(f"written to {output}: {', '.join(path.name for path in result.files.values())}")
+    if "forecast picture" in result.files:
+        say(f"the forecast: {result.files['forecast picture'].resolve()}")
+    if result.forecaster.history.stopped == "interrupted":
         say("interrupted: these are the results of the training until then")
         raise typer.Exit(interrupts.status())

@@ -89,11 +89,11 @@ def _parts(series: SeriesSet, config: ForecasterConfig) -> list[str]:
             inside = np.flatnonzero(edge < stops)
             begin = f" from {format_time(series.time[edge[inside]].min(), series.axis.form)}"
         words.append(f"{name} {count} rows{begin}")
-    made = [f"parts: {', '.join(words)}"]
+    lines = [f"parts: {', '.join(words)}"]
     if config.single and config.training == "windows":
         origins = cuts.train - starts - config.context - config.training_horizon + 1
         windows = int(np.maximum(-(-origins // config.stride), 0).sum())
-        made.append(
+        lines.append(
             f"windows: {windows} for training, each {config.context} rows and the {config.training_horizon} after them"
         )
-    return made
+    return lines

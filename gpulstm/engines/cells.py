@@ -199,7 +199,7 @@ class GatedLSTM(LSTM):
             return {}
         gates = "io" if self.spec.coupled else "ifo"
         size = self.spec.hidden_size
-        return {gate: p["p"][place * size : (place + 1) * size] for place, gate in enumerate(gates)}
+        return {gate: p["p"][index * size : (index + 1) * size] for index, gate in enumerate(gates)}
 
 
 class GRU(Cell):

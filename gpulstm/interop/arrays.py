@@ -78,11 +78,11 @@ def expect_shape(name: str, value: np.ndarray, shape: tuple[int, ...]) -> np.nda
     return value
 
 
-def reorder(value: np.ndarray, stored: Sequence[str], wanted: Sequence[str], axis: int = 0) -> np.ndarray:
+def reorder(value: np.ndarray, stored: Sequence[str], order: Sequence[str], axis: int = 0) -> np.ndarray:
     """Blocks of gates along an axis in another order; zeros for a gate that is not stored."""
     parts = dict(zip(stored, np.split(value, len(stored), axis), strict=True))
     zeros = np.zeros_like(next(iter(parts.values())))
-    return np.concatenate([parts.get(gate, zeros) for gate in wanted], axis)
+    return np.concatenate([parts.get(gate, zeros) for gate in order], axis)
 
 
 def one_bias(spec: StackSpec, first: np.ndarray, second: np.ndarray) -> dict[str, np.ndarray]:

@@ -168,16 +168,16 @@ class Categories:
     def __init__(self, columns: Sequence[Category], params: ParamDict, seed: int, initial: bool) -> None:
         self.columns = columns
         self.tables = [
-            Embedding(one.count, one.size, seed=seed + place, params=params.sub(f"{place}."), initial=initial)
-            for place, one in enumerate(columns)
+            Embedding(one.count, one.size, seed=seed + number, params=params.sub(f"{number}."), initial=initial)
+            for number, one in enumerate(columns)
         ]
 
     @staticmethod
     def shapes(columns: Sequence[Category]) -> dict[str, tuple[int, ...]]:
         """Parameter shapes by name."""
         return {
-            f"{place}.{name}": shape
-            for place, one in enumerate(columns)
+            f"{number}.{name}": shape
+            for number, one in enumerate(columns)
             for name, shape in Embedding.shapes(one.count, one.size).items()
         }
 
@@ -189,11 +189,11 @@ class Categories:
         """
         xp = self.tables[0].params.backend.xp
         places = [one.future if ahead else one.column for one in self.columns]
-        others = [place for place in range(values.shape[-1]) if place not in places]
-        codes = [values[..., place].astype("int64") for place in places if place is not None]
-        tables = [table for table, place in zip(self.tables, places, strict=True) if place is not None]
+        others = [column for column in range(values.shape[-1]) if column not in places]
+        codes = [values[..., column].astype("int64") for column in places if column is not None]
+        tables = [table for table, column in zip(self.tables, places, strict=True) if column is not None]
         vectors = [table.look_up(own).astype(dtype) for table, own in zip(tables, codes, strict=True)]
-        rest = [values[..., place : place + 1].astype(dtype) for place in others]
+        rest = [values[..., column : column + 1].astype(dtype) for column in others]
         return xp.concatenate([*rest, *vectors], axis=-1), codes
 
     def add_gradients(
@@ -201,11 +201,11 @@ class Categories:
     ) -> None:
         """Add what the gradient of `replace`'s values says about the tables."""
         tables = [
-            (place, table)
-            for place, (one, table) in enumerate(zip(self.columns, self.tables, strict=True))
+            (number, table)
+            for number, (one, table) in enumerate(zip(self.columns, self.tables, strict=True))
             if not ahead or one.future is not None
         ]
         stop = dvalues.shape[-1]
-        for (place, table), codes_of in zip(reversed(tables), reversed(codes), strict=True):
+        for (number, table), codes_of in zip(reversed(tables), reversed(codes), strict=True):
             part, stop = dvalues[..., stop - table.size : stop], stop - table.size
-            table.add_gradient(codes_of, part, grads.sub(f"{place}."), products)
+            table.add_gradient(codes_of, part, grads.sub(f"{number}."), products)

@@ -65,7 +65,7 @@ class NetworkConfig:
             [one.future for one in self.categories if one.future is not None],
         )
         for taken, width in zip(places, (self.input_size, self.future_size), strict=True):
-            if len(set(taken)) < len(taken) or any(place >= width for place in taken):
+            if len(set(taken)) < len(taken) or any(column >= width for column in taken):
                 raise ConfigError(f"categories are in the columns {taken}, expected different ones of {width}")
 
     @property

@@ -234,8 +234,8 @@ class Recurrent:
             ShapeError, DTypeError, DeviceError: one sentence each, before anything is computed.
         """
         if not isinstance(tape, Tape) or tape.run.weights.params is not self.params:
-            what = "another model's" if isinstance(tape, Tape) else repr(tape)
-            raise ConfigError(f"tape is {what}, expected what forward(..., training=True) of this model returned")
+            came = "another model's" if isinstance(tape, Tape) else repr(tape)
+            raise ConfigError(f"tape is {came}, expected what forward(..., training=True) of this model returned")
         spec, backend, batch, plan = self.spec, self.backend, tape.batch, tape.run.plan
         dy = backend.asarray(dy, spec.dtype, name="dy")
         shape = (batch, spec.output_size)

@@ -63,35 +63,31 @@ class Ranks(Protocol):
         """Say why, and end all ranks at once."""
 
 
-class SingleRank:
+class SingleRank(Ranks):
     """A process by itself."""
 
     rank, size, local_rank = 0, 1, 0
 
     def all_reduce(self, buffer: Array) -> None:
-        """As `Ranks`."""
+        pass
 
     def broadcast(self, value: Any) -> Any:
-        """As `Ranks`."""
         return value
 
     def gather(self, value: Any) -> list[Any]:
-        """As `Ranks`."""
         return [value]
 
     def agree(self, code: int) -> int:
-        """As `Ranks`."""
         return code
 
     def barrier(self) -> None:
-        """As `Ranks`."""
+        pass
 
     def abort(self, reason: str) -> NoReturn:
-        """As `Ranks`."""
         raise TrainingError(reason)
 
 
-class MpiRanks:
+class MpiRanks(Ranks):
     """The ranks of an MPI program, by mpi4py, and NCCL between those that compute on GPUs.
 
     Args:
@@ -141,32 +137,26 @@ class MpiRanks:
         threads.share(places.count(places[self.rank]))
 
     def all_reduce(self, buffer: Array) -> None:
-        """As `Ranks`."""
         if self._nccl is not None:
             self._nccl.sum(buffer)
         else:
             self._communicator.Allreduce(_mpi().IN_PLACE, buffer, op=_mpi().SUM)
 
     def broadcast(self, value: Any) -> Any:
-        """As `Ranks`."""
         return self._communicator.bcast(value, root=0)
 
     def gather(self, value: Any) -> list[Any]:
-        """As `Ranks`."""
         return self._communicator.allgather(value)
 
     def agree(self, code: int) -> int:
-        """As `Ranks`."""
         largest = np.array([code], np.int64)
         self._communicator.Allreduce(_mpi().IN_PLACE, largest, op=_mpi().MAX)
         return int(largest[0])
 
     def barrier(self) -> None:
-        """As `Ranks`."""
         self._communicator.Barrier()
 
     def abort(self, reason: str) -> NoReturn:
-        """As `Ranks`; the launcher ends the other ranks."""
         end_all(self._communicator, reason)
 
 

@@ -307,10 +307,10 @@ class Trainer:
         self._steps.undo(state.batch - bad)
         runs = batches(self._train, state)
         where = f"step {state.step + 1} (epoch {state.epoch + 1}, batch {bad + 1} of {len(runs)})"
-        what = f"the loss is {value}" if not math.isfinite(value) else "the norm of the gradients is not finite"
+        fault = f"the loss is {value}" if not math.isfinite(value) else "the norm of the gradients is not finite"
         cause = self._steps.cause(self._train, runs[bad])
         raise everywhere(
-            TrainingError(f"training stopped at {where}: {what}; {cause}; {rescue(self.state, self.restore_best)}")
+            TrainingError(f"training stopped at {where}: {fault}; {cause}; {rescue(self.state, self.restore_best)}")
         )
 
     def _end_epoch(self, judged: float | None, seconds: float) -> None:
@@ -416,9 +416,9 @@ def check_windows(name: str, windows: AnyWindows, state: RunState) -> None:
         "targets": (windows.targets, config.targets),
         "future covariates": (windows.future, config.future_size),
     }
-    for what, (came, expected) in pairs.items():
+    for size, (came, expected) in pairs.items():
         if came != expected:
-            raise ShapeError(f"the windows of {name} have {what} {came}, the network was made for {expected}")
+            raise ShapeError(f"the windows of {name} have {size} {came}, the network was made for {expected}")
     if not len(windows):
         raise ShapeError(f"{name} has no windows, expected at least one")
     if isinstance(windows, Lanes):

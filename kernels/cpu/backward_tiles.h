@@ -129,9 +129,9 @@ struct InputsOnTiles {
                 for (long slot = 0; slot < blocks * 2; ++slot) {
                     const long column =
                         (slot / pass.shape.x.count * 4 + slot % pass.shape.x.count + pass.shape.x.first) * L;
-                    const bool there = r < rows && slot < slots;
+                    const bool inside = r < rows && slot < slots;
                     M::put(left, blocks, r, slot * L,
-                           there ? V::load(pass.dz + (r0 + r) * pass.shape.width + column) : V(R(0)));
+                           inside ? V::load(pass.dz + (r0 + r) * pass.shape.width + column) : V(R(0)));
                 }
             for (long q = 0; q < pass.inputs.panels; ++q) {
                 const int nv = pass.inputs.in_panel(q);

@@ -9,26 +9,18 @@
 namespace gpulstm {
 namespace GPULSTM_ISA {
 
+template <typename R>
+constexpr EngineFunctions<R> all() {
 #if defined(__AMX_TILE__)
-#define GPULSTM_DOUBLE(function) nullptr  // it has no matrix unit: see `engine_of` in module.cpp
-#else
-#define GPULSTM_DOUBLE(function) function<double>
+    if constexpr (sizeof(R) == 8)
+        return {};  // it has no matrix unit: see `functions` in module.cpp
+    else
 #endif
+        return {Vec<R>::LANES, forward<R>, backward<R>, working_room<R>, stack_forward<R>, make_stream<R>};
+}
 
 extern const Engine engine;
-const Engine engine = {GPULSTM_NAME(GPULSTM_ISA),
-                       Vec<float>::LANES,
-                       Vec<double>::LANES,
-                       forward<float>,
-                       GPULSTM_DOUBLE(forward),
-                       backward<float>,
-                       GPULSTM_DOUBLE(backward),
-                       working_room<float>,
-                       GPULSTM_DOUBLE(working_room),
-                       stack_forward<float>,
-                       GPULSTM_DOUBLE(stack_forward),
-                       make_stream<float>,
-                       GPULSTM_DOUBLE(make_stream)};
+const Engine engine = {{all<float>(), all<double>()}, GPULSTM_NAME(GPULSTM_ISA)};
 
 }  // namespace GPULSTM_ISA
 }  // namespace gpulstm

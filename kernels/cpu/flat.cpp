@@ -247,9 +247,13 @@ void keep(const KeepCall& call) {
 
 }  // namespace
 
+template <typename R>
+constexpr FlatFunctions<R> all() {
+    return {step<R>, squares<R>, loss<R>};
+}
+
 extern const Flat flat;
-const Flat flat = {GPULSTM_NAME(GPULSTM_ISA), step<float>, step<double>, squares<float>,
-                   squares<double>,           loss<float>, loss<double>, keep};
+const Flat flat = {{all<float>(), all<double>()}, GPULSTM_NAME(GPULSTM_ISA), keep};
 
 }  // namespace GPULSTM_ISA
 }  // namespace gpulstm

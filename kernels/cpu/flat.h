@@ -3,6 +3,8 @@
 #ifndef GPULSTM_CPU_FLAT_H
 #define GPULSTM_CPU_FLAT_H
 
+#include "layer.h"
+
 namespace gpulstm {
 
 // One step of an optimizer: all arrays [size].
@@ -37,17 +39,17 @@ struct KeepCall {
 };
 
 // One instruction set's functions.
-struct Flat {
-    const char* name;
+template <typename R>
+struct FlatFunctions {
     // Run the function of that name; false where there is none.
-    bool (*step_float)(const char* function, const StepCall<float>&);
-    bool (*step_double)(const char* function, const StepCall<double>&);
+    bool (*step)(const char* function, const StepCall<R>&);
     // Sum of squares, in double, in an order that depends on the size alone.
-    double (*squares_float)(const float*, long size, int threads);
-    double (*squares_double)(const double*, long size, int threads);
+    double (*squares)(const R*, long size, int threads);
     // Mean cost, weighted, summed in double, into `value`; the gradient of it into draw; false where there is none.
-    bool (*loss_float)(const char* loss, const LossCall<float>&, double& value);
-    bool (*loss_double)(const char* loss, const LossCall<double>&, double& value);
+    bool (*loss)(const char* loss, const LossCall<R>&, double& value);
+};
+struct Flat : ByType<FlatFunctions> {
+    const char* name;
     void (*keep)(const KeepCall&);
 };
 

@@ -79,21 +79,33 @@ struct StackCall {
 // How the work is divided: rows of the batch (threads never meet), or units (they meet once a step).
 enum class Split { automatic, rows, units };
 
-// One instruction set's functions; they return false when memory is short.
-struct Engine {
+// A table of functions for each of the two types of numbers.
+template <template <typename> class Functions>
+struct ByType {
+    Functions<float> of_float;
+    Functions<double> of_double;
+
+    template <typename R>
+    const Functions<R>& of() const {
+        if constexpr (sizeof(R) == 8)
+            return of_double;
+        else
+            return of_float;
+    }
+};
+
+// One instruction set's functions; they return false, or null, when memory is short.
+template <typename R>
+struct EngineFunctions {
+    long lanes;
+    bool (*forward)(const ForwardCall<R>&, int threads, Split);
+    bool (*backward)(const BackwardCall<R>&, int threads, Split);
+    size_t (*room)(const BackwardCall<R>&, int threads);  // bytes of working space: of backward, and of forward
+    bool (*stack)(const StackCall<R>&, int threads);
+    Stream<R>* (*stream)(const StreamCall<R>&);  // to be deleted
+};
+struct Engine : ByType<EngineFunctions> {
     const char* name;
-    long lanes_float, lanes_double;
-    bool (*forward_float)(const ForwardCall<float>&, int threads, Split);
-    bool (*forward_double)(const ForwardCall<double>&, int threads, Split);
-    bool (*backward_float)(const BackwardCall<float>&, int threads, Split);
-    bool (*backward_double)(const BackwardCall<double>&, int threads, Split);
-    size_t (*room_float)(const BackwardCall<float>&,
-                         int threads);  // bytes of working space: of backward, and of forward
-    size_t (*room_double)(const BackwardCall<double>&, int threads);
-    bool (*stack_float)(const StackCall<float>&, int threads);
-    bool (*stack_double)(const StackCall<double>&, int threads);
-    Stream<float>* (*stream_float)(const StreamCall<float>&);  // null when memory is short; to be deleted
-    Stream<double>* (*stream_double)(const StreamCall<double>&);
 };
 
 }  // namespace gpulstm

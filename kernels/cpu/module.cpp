@@ -45,20 +45,20 @@ bool may_use_amx() {  // the processor has tiles for bfloat16, and the system le
 namespace {
 
 std::vector<const Engine*> usable() {  // the best last
-    std::vector<const Engine*> found = {&baseline::engine};
+    std::vector<const Engine*> engines = {&baseline::engine};
 #ifdef GPULSTM_X86
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
-        found.push_back(&avx2::engine);
+        engines.push_back(&avx2::engine);
         if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw"))
-            found.push_back(&avx512::engine);
+            engines.push_back(&avx512::engine);
     }
 #ifdef GPULSTM_AMX
-    if (found.back() == &avx512::engine && may_use_amx()) found.push_back(&amx::engine);
+    if (engines.back() == &avx512::engine && may_use_amx()) engines.push_back(&amx::engine);
 #endif
 #endif
-    return found;
+    return engines;
 }
 
 const Engine* engine = usable().back();
@@ -74,11 +74,15 @@ void use(const std::string& name) {
 
 // Double precision has no matrix unit: there the vector units' engine serves it.
 template <typename R>
-const Engine& engine_of() {
+const EngineFunctions<R>& functions() {
 #ifdef GPULSTM_AMX
-    if (sizeof(R) == 8 && engine == &amx::engine) return avx512::engine;
+    if (sizeof(R) == 8 && engine == &amx::engine) return avx512::engine.of<R>();
 #endif
-    return *engine;
+    return engine->of<R>();
+}
+template <typename R>
+long lanes_of() {
+    return functions<R>().lanes;
 }
 
 // Rounded weights run on the vector units.
@@ -105,22 +109,13 @@ long gates(Cell cell) { return cell == Cell::lstm ? 4 : cell == Cell::gru ? 3 : 
 nb::tuple saved_sizes(int which, long H, bool is_double) {
     const Cell cell = cell_of(which);
     extent("hidden", H);
-    long lanes = is_double ? engine_of<double>().lanes_double : engine->lanes_float;
+    const long lanes = is_double ? lanes_of<double>() : lanes_of<float>();
     return nb::make_tuple(width(cell, H, lanes), padded(cell, H, lanes));
 }
 
 template <typename R>
 size_t room_of(Cell cell, long T, long B, long I, long H, int threads) {
-    BackwardCall<R> call = {};
-    call.cell = cell;
-    call.T = T;
-    call.B = B;
-    call.I = I;
-    call.H = H;
-    if constexpr (sizeof(R) == 8)
-        return engine_of<double>().room_double(call, threads);
-    else
-        return engine->room_float(call, threads);
+    return functions<R>().room(sized<BackwardCall<R>>(cell, T, B, I, H), threads);
 }
 size_t working_room(int cell, long T, long B, long I, long H, bool is_double, int threads) {
     for (long one : {T, B, I, H}) extent("an extent", one);
@@ -134,25 +129,11 @@ void forward(int cell, bool reverse, const In& x, const In& w_x, const In& w_h, 
              const In& h0, const MaybeIn& c0, const MaybeIn& mask, const MaybeIn& lengths, const Out& y,
              const Out& h_end, const MaybeOut& c_end, const MaybeOut& saved, const MaybeOut& cells, int threads,
              int split, int precision) {
-    ForwardCall<R> call;
-    call.cell = cell_of(cell);
-    call.reverse = reverse;
     if (x.ndim() != 3 || h0.ndim() != 2) throw std::invalid_argument("x has three axes and h0 two");
-    const long T = call.T = x.shape(0), B = call.B = x.shape(1), I = call.I = x.shape(2), H = call.H = h0.shape(1);
-    const long row = gates(call.cell) * H,
-               lanes = sizeof(R) == 8 ? engine_of<double>().lanes_double : engine->lanes_float;
-    call.x = data<R>("x", x, {T, B, I});
-    call.w_x = data<R>("w_x", w_x, {I, row});
-    call.w_h = data<R>("w_h", w_h, {H, row});
-    call.b = data<R>("b", b, {row});
-    call.b_hn = data<R>("b_hn", b_hn, {H});
-    call.h0 = data<R>("h0", h0, {B, H});
-    call.c0 = data<R>("c0", c0, {B, H});
-    call.mask = data<R>("mask", mask, {B, H});
-    call.lengths = data<int64_t>("lengths", lengths, {B});
-    call.y = data<R>("y", y, {T, B, H});
-    call.h_end = data<R>("h_end", h_end, {B, H});
-    call.c_end = data<R>("c_end", c_end, {B, H});
+    auto call = sized<ForwardCall<R>>(cell_of(cell), x.shape(0), x.shape(1), x.shape(2), h0.shape(1));
+    const long T = call.T, B = call.B, H = call.H, row = gates(call.cell) * H, lanes = lanes_of<R>();
+    take_layer<R>(call, row, H, reverse, x, w_x, w_h, h0, c0, mask, lengths);
+    take_outputs(call, row, H, b, b_hn, y, h_end, c_end);
     call.gates = data<R>("gates", saved, {T, B, width(call.cell, H, lanes)});
     call.cells = data<R>("cells", cells, {T, B, padded(call.cell, H, lanes)});
     if (call.cell == Cell::lstm && (!call.c0 || !call.c_end || !call.gates != !call.cells))
@@ -161,11 +142,11 @@ void forward(int cell, bool reverse, const In& x, const In& w_x, const In& w_h, 
     const Split way = split_of(split);
     nb::gil_scoped_release released;
     if constexpr (sizeof(R) == 8)
-        done(engine_of<double>().forward_double(call, count, way));
+        done(functions<R>().forward(call, count, way));
     else if ((call.precision = precision_of(precision)) != Precision::full)
         done(reduced().forward(call, count, way));
     else
-        done(engine->forward_float(call, count, way));
+        done(functions<R>().forward(call, count, way));
 }
 
 template <typename R>
@@ -173,43 +154,20 @@ void backward(int cell, bool reverse, const In& x, const In& w_x, const In& w_h,
               const MaybeIn& mask, const MaybeIn& lengths, const In& y, const MaybeIn& saved, const MaybeIn& cells,
               const In& dy, const In& dh_end, const MaybeIn& dc_end, const Out& dx, const Out& dh0, const MaybeOut& dc0,
               const Out& dw_x, const Out& dw_h, const MaybeOut& db, const MaybeOut& db_hn, int threads, int split) {
-    BackwardCall<R> call;
-    call.cell = cell_of(cell);
-    call.reverse = reverse;
     if (x.ndim() != 3 || h0.ndim() != 2) throw std::invalid_argument("x has three axes and h0 two");
-    const long T = call.T = x.shape(0), B = call.B = x.shape(1), I = call.I = x.shape(2), H = call.H = h0.shape(1);
-    const long row = gates(call.cell) * H,
-               lanes = sizeof(R) == 8 ? engine_of<double>().lanes_double : engine->lanes_float;
-    call.x = data<R>("x", x, {T, B, I});
-    call.w_x = data<R>("w_x", w_x, {I, row});
-    call.w_h = data<R>("w_h", w_h, {H, row});
-    call.h0 = data<R>("h0", h0, {B, H});
-    call.c0 = data<R>("c0", c0, {B, H});
-    call.mask = data<R>("mask", mask, {B, H});
-    call.lengths = data<int64_t>("lengths", lengths, {B});
-    call.y = data<R>("y", y, {T, B, H});
+    auto call = sized<BackwardCall<R>>(cell_of(cell), x.shape(0), x.shape(1), x.shape(2), h0.shape(1));
+    const long T = call.T, B = call.B, H = call.H, row = gates(call.cell) * H, lanes = lanes_of<R>();
+    take_layer<R>(call, row, H, reverse, x, w_x, w_h, h0, c0, mask, lengths);
+    take_gradients(call, row, H, y, dy, dh_end, dc_end, dx, dh0, dc0, dw_x, dw_h, db, db_hn);
     call.gates = data<R>("gates", saved, {T, B, width(call.cell, H, lanes)});
     call.cells = data<R>("cells", cells, {T, B, padded(call.cell, H, lanes)});
-    call.dy = data<R>("dy", dy, {T, B, H});
-    call.dh_end = data<R>("dh_end", dh_end, {B, H});
-    call.dc_end = data<R>("dc_end", dc_end, {B, H});
-    call.dx = data<R>("dx", dx, {T, B, I});
-    call.dh0 = data<R>("dh0", dh0, {B, H});
-    call.dc0 = data<R>("dc0", dc0, {B, H});
-    call.dw_x = data<R>("dw_x", dw_x, {I, row});
-    call.dw_h = data<R>("dw_h", dw_h, {H, row});
-    call.db = data<R>("db", db, {row});
-    call.db_hn = data<R>("db_hn", db_hn, {H});
     if (call.cell == Cell::lstm && (!call.c0 || !call.gates || !call.cells || !call.dc_end || !call.dc0))
         throw std::invalid_argument("an LSTM needs c0, gates, cells, dc_end and dc0");
     if (call.cell == Cell::gru && !call.gates) throw std::invalid_argument("a GRU needs gates");
     const int count = threads_of(threads);
     const Split way = split_of(split);
     nb::gil_scoped_release released;
-    if constexpr (sizeof(R) == 8)
-        done(engine_of<double>().backward_double(call, count, way));
-    else
-        done(engine->backward_float(call, count, way));
+    done(functions<R>().backward(call, count, way));
 }
 
 // A stack in one direction without anything saved; each call reads the weights again.
@@ -257,11 +215,11 @@ class PyStack {
         threads_of(threads);
         nb::gil_scoped_release released;
         if constexpr (sizeof(R) == 8)
-            done(engine_of<double>().stack_double(call, threads));
+            done(functions<R>().stack(call, threads));
         else if (precision != Precision::full)
             done(reduced().stack(call, threads));
         else
-            done(engine->stack_float(call, threads));
+            done(functions<R>().stack(call, threads));
     }
 };
 
@@ -287,11 +245,11 @@ PyStream<R>* make_stream(int which, long batch, long inputs, long hidden, const 
     StreamCall<R> call = weights.stream_call(cell, sizes, threads);
     call.precision = precision_of(precision);
     if constexpr (sizeof(R) == 8)
-        return new PyStream<R>(engine_of<double>().stream_double(call), sizes);
+        return new PyStream<R>(functions<R>().stream(call), sizes);
     else if (call.precision != Precision::full)
         return new PyStream<R>(reduced().stream(call), sizes);
     else
-        return new PyStream<R>(engine->stream_float(call), sizes);
+        return new PyStream<R>(functions<R>().stream(call), sizes);
 }
 
 template <typename R>

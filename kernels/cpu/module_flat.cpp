@@ -50,8 +50,8 @@ const Flat& flat() {
     throw std::logic_error("no flat passes were compiled for " + name);
 }
 
-void same_size(const char* name, size_t found, size_t wanted) {
-    if (found != wanted) throw std::invalid_argument(std::string(name) + " has another size than the call's");
+void same_size(const char* name, size_t size, size_t expected) {
+    if (size != expected) throw std::invalid_argument(std::string(name) + " has another size than the call's");
 }
 template <typename R>
 void aligned(std::initializer_list<const void*> arrays) {
@@ -78,10 +78,7 @@ void step(const std::string& function, const Out<R>& w, const In<R>& g,
     bool known;
     {
         nb::gil_scoped_release released;
-        if constexpr (sizeof(R) == 8)
-            known = passes.step_double(function.c_str(), call);
-        else
-            known = passes.step_float(function.c_str(), call);
+        known = passes.of<R>().step(function.c_str(), call);
     }
     if (!known) throw std::invalid_argument("there is no native step " + function);
 }
@@ -92,10 +89,7 @@ double squares(const In<R>& x, int threads) {
     threads_of(threads);
     aligned<R>({x.data()});
     nb::gil_scoped_release released;
-    if constexpr (sizeof(R) == 8)
-        return passes.squares_double(x.data(), long(x.size()), threads);
-    else
-        return passes.squares_float(x.data(), long(x.size()), threads);
+    return passes.of<R>().squares(x.data(), long(x.size()), threads);
 }
 
 template <typename R>
@@ -107,8 +101,8 @@ double loss(const std::string& name, const In<R>& raw, const In<R>& target, cons
     aligned<R>({raw.data(), target.data(), draw.data(), weight ? weight->data() : nullptr});
     if (weight) same_size("weight", weight->size(), count);
     const std::vector<R> own(options.begin(), options.end());
-    const size_t wanted = name == "huber" || name == "gaussian" ? 1 : name == "pinball" ? 2 * outputs : 0;
-    same_size("options", own.size(), wanted);
+    const size_t numbers = name == "huber" || name == "gaussian" ? 1 : name == "pinball" ? 2 * outputs : 0;
+    same_size("options", own.size(), numbers);
     if (name != "pinball" && name != "softmax") same_size("raw", outputs, name == "gaussian" ? 2 : 1);
     const LossCall<R> call = {raw.data(),    target.data(), weight ? weight->data() : nullptr, draw.data(), long(count),
                               long(outputs), own.data()};
@@ -117,10 +111,7 @@ double loss(const std::string& name, const In<R>& raw, const In<R>& target, cons
     bool known;
     {
         nb::gil_scoped_release released;
-        if constexpr (sizeof(R) == 8)
-            known = passes.loss_double(name.c_str(), call, value);
-        else
-            known = passes.loss_float(name.c_str(), call, value);
+        known = passes.of<R>().loss(name.c_str(), call, value);
     }
     if (!known) throw std::invalid_argument("there is no native loss " + name);
     return value;

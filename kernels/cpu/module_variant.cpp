@@ -116,24 +116,14 @@ class PyVariant {
         return cell == other.cell && H == other.H && gates == other.gates && variant.P == other.variant.P;
     }
 
-    long saved_row() const {
-        if constexpr (sizeof(R) == 8)
-            return variants().saved_row_double(cell, H, variant);
-        else
-            return variants().saved_row_float(cell, H, variant);
-    }
+    long saved_row() const { return variants().of<R>().saved_row(cell, H, variant); }
 
     size_t room(long T, long B, long I, int threads) const {
         for (long one : {T, B, I}) extent("an extent", one);
         for (long one : {I, H, variant.P}) in_memory({T, B, one}), in_memory({one, H});
         threads_of(threads);
-        VariantBackward<R> f = {};
-        f.variant = variant;
-        f.call.cell = cell, f.call.T = T, f.call.B = B, f.call.I = I, f.call.H = H;
-        if constexpr (sizeof(R) == 8)
-            return variants().room_double(f, threads);
-        else
-            return variants().room_float(f, threads);
+        VariantBackward<R> f = {sized<BackwardCall<R>>(cell, T, B, I, H), variant};
+        return variants().of<R>().room(f, threads);
     }
 
     void forward(bool reverse, const In& x, const In& w_x, const In& w_h, const MaybeIn& b, const MaybeIn& b_hn,
@@ -142,29 +132,14 @@ class PyVariant {
         if (x.ndim() != 3) throw std::invalid_argument("x has three axes");
         const long T = x.shape(0), B = x.shape(1), I = x.shape(2), P = variant.P, row = gates * H;
         check(T, B, threads);
-        VariantForward<R> f = {};
-        f.variant = variant;
+        VariantForward<R> f = {sized<ForwardCall<R>>(cell, T, B, I, H), variant};
         ForwardCall<R>& call = f.call;
-        call.cell = cell, call.reverse = reverse, call.T = T, call.B = B, call.I = I, call.H = H;
-        call.x = data<R>("x", x, {T, B, I});
-        call.w_x = data<R>("w_x", w_x, {I, row});
-        call.w_h = data<R>("w_h", w_h, {P, row});
-        call.b = data<R>("b", b, {row});
-        call.b_hn = data<R>("b_hn", b_hn, {H});
-        call.h0 = data<R>("h0", h0, {B, P});
-        call.c0 = data<R>("c0", c0, {B, H});
-        call.mask = data<R>("mask", mask, {B, P});
-        call.lengths = data<int64_t>("lengths", lengths, {B});
-        call.y = data<R>("y", y, {T, B, P});
-        call.h_end = data<R>("h_end", h_end, {B, P});
-        call.c_end = data<R>("c_end", c_end, {B, H});
+        take_layer<R>(call, row, P, reverse, x, w_x, w_h, h0, c0, mask, lengths);
+        take_outputs(call, row, P, b, b_hn, y, h_end, c_end);
         f.saved = data<R>("saved", saved, {T, B, saved_row()});
         if (memory && (!call.c0 || !call.c_end)) throw std::invalid_argument("an LSTM needs c0 and c_end");
         nb::gil_scoped_release released;
-        if constexpr (sizeof(R) == 8)
-            done(variants().forward_double(f, threads));
-        else
-            done(variants().forward_float(f, threads));
+        done(variants().of<R>().forward(f, threads));
     }
 
     void backward(bool reverse, const In& x, const In& w_x, const In& w_h, const In& h0, const MaybeIn& c0,
@@ -176,29 +151,11 @@ class PyVariant {
         if (x.ndim() != 3) throw std::invalid_argument("x has three axes");
         const long T = x.shape(0), B = x.shape(1), I = x.shape(2), P = variant.P, row = gates * H;
         check(T, B, threads);
-        VariantBackward<R> f = {};
-        f.variant = variant;
+        VariantBackward<R> f = {sized<BackwardCall<R>>(cell, T, B, I, H), variant};
         BackwardCall<R>& call = f.call;
-        call.cell = cell, call.reverse = reverse, call.T = T, call.B = B, call.I = I, call.H = H;
-        call.x = data<R>("x", x, {T, B, I});
-        call.w_x = data<R>("w_x", w_x, {I, row});
-        call.w_h = data<R>("w_h", w_h, {P, row});
-        call.h0 = data<R>("h0", h0, {B, P});
-        call.c0 = data<R>("c0", c0, {B, H});
-        call.mask = data<R>("mask", mask, {B, P});
-        call.lengths = data<int64_t>("lengths", lengths, {B});
-        call.y = data<R>("y", y, {T, B, P});
+        take_layer<R>(call, row, P, reverse, x, w_x, w_h, h0, c0, mask, lengths);
+        take_gradients(call, row, P, y, dy, dh_end, dc_end, dx, dh0, dc0, dw_x, dw_h, db, db_hn);
         f.saved = data<R>("saved", saved, {T, B, saved_row()});
-        call.dy = data<R>("dy", dy, {T, B, P});
-        call.dh_end = data<R>("dh_end", dh_end, {B, P});
-        call.dc_end = data<R>("dc_end", dc_end, {B, H});
-        call.dx = data<R>("dx", dx, {T, B, I});
-        call.dh0 = data<R>("dh0", dh0, {B, P});
-        call.dc0 = data<R>("dc0", dc0, {B, H});
-        call.dw_x = data<R>("dw_x", dw_x, {I, row});
-        call.dw_h = data<R>("dw_h", dw_h, {P, row});
-        call.db = data<R>("db", db, {row});
-        call.db_hn = data<R>("db_hn", db_hn, {H});
         f.dp = data<R>("dp", dp, {(variant.coupled ? 2 : 3) * H});
         f.dw_p = data<R>("dw_p", dw_p, {H, P});
         f.dgain_x = data<R>("dgain_x", dgain_x, {row});
@@ -211,10 +168,7 @@ class PyVariant {
             (variant.layer_norm && (!f.dgain_x || !f.dgain_h || (memory && (!f.dgain_c || !f.db_c)))))
             throw std::invalid_argument("a parameter has no gradient to add to");
         nb::gil_scoped_release released;
-        if constexpr (sizeof(R) == 8)
-            done(variants().backward_double(f, threads));
-        else
-            done(variants().backward_float(f, threads));
+        done(variants().of<R>().backward(f, threads));
     }
 };
 
@@ -234,10 +188,7 @@ PyStream<R>* make_stream(const std::vector<PyVariant<R>*>& options, long batch, 
     const StreamSizes sizes(first.memory, batch, inputs, first.H, variants[0].P, long(options.size()));
     const Weights<R> weights(sizes.I, sizes.H, sizes.P, first.gates * sizes.H, w_x, w_h, b, b_hn);
     const StreamCall<R> call = weights.stream_call(first.cell, sizes, threads);
-    if constexpr (sizeof(R) == 8)
-        return new PyStream<R>(gpulstm::variants().stream_double(call, variants.data()), sizes);
-    else
-        return new PyStream<R>(gpulstm::variants().stream_float(call, variants.data()), sizes);
+    return new PyStream<R>(gpulstm::variants().of<R>().stream(call, variants.data()), sizes);
 }
 
 template <typename R>

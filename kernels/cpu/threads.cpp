@@ -106,10 +106,10 @@ Team& the_team() {
 
 }  // namespace
 
-int team_begin(int wanted) {
+int team_begin(int asked) {
     Team& t = the_team();
     owner = t.owned.try_lock();
-    return owner && wanted > 1 ? t.hire(wanted) : 1;
+    return owner && asked > 1 ? t.hire(asked) : 1;
 }
 
 void team_run(int count, Work work, void* context) {

@@ -13,8 +13,8 @@ namespace gpulstm {
 
 typedef void (*Work)(void* context, int member);
 
-// Between begin and end the team belongs to the calling thread; begin returns how many of `wanted` members it has.
-int team_begin(int wanted);
+// Between begin and end the team belongs to the calling thread; begin returns how many of the `asked` members it has.
+int team_begin(int asked);
 // Runs work(context, member) for member 0 .. count-1, member 0 on the calling thread; returns when all are done.
 void team_run(int count, Work work, void* context);
 void team_end();

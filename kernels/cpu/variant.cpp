@@ -8,11 +8,13 @@
 namespace gpulstm {
 namespace GPULSTM_ISA {
 
+template <typename R>
+constexpr VariantFunctions<R> all() {
+    return {variant_saved_row<R>, variant_room<R>, variant_forward<R>, variant_backward<R>, variant_stream<R>};
+}
+
 extern const Variants variants;
-const Variants variants = {GPULSTM_NAME(GPULSTM_ISA), variant_saved_row<float>, variant_saved_row<double>,
-                           variant_room<float>,       variant_room<double>,     variant_forward<float>,
-                           variant_forward<double>,   variant_backward<float>,  variant_backward<double>,
-                           variant_stream<float>,     variant_stream<double>};
+const Variants variants = {{all<float>(), all<double>()}, GPULSTM_NAME(GPULSTM_ISA)};
 
 }  // namespace GPULSTM_ISA
 }  // namespace gpulstm

@@ -18,10 +18,10 @@ namespace GPULSTM_ISA {
 
 // What of a step and row is saved for the gradient, each where its option is used: offsets into a row of `all` numbers.
 //
-//   gates   [G][padded]   activated;  sum [padded]: a GRU's u_n + b_hn;  memory [padded]: c_t, as the next step reads
-//   it fresh   [padded]      c_t before zoneout, where that differs; a GRU's and RNN's h_t before it is in no need of a
-//   place read    [padded]      what the output gate is multiplied with, and normal_c: where c is normalized normal_x,
-//   normal_h [width], inverse [3]: of both products and of c: 1 / standard deviation
+// - gates [G][padded]: activated; sum [padded]: a GRU's u_n + b_hn
+// - memory [padded]: c_t, as the next step reads it; fresh [padded]: c_t before zoneout, where that differs
+// - read, normal_c [padded]: where c is normalized, what the output gate is multiplied with, and c before its gain
+// - normal_x, normal_h [width]: of both products; inverse [3]: of both and of c, 1 / standard deviation
 template <typename R>
 struct Saved {
     static constexpr long L = Vec<R>::LANES;
@@ -172,7 +172,6 @@ struct VariantLayer {
     }
 
     // Of an LSTM's gates in stored order: i, f, g, o, or i, g, o.
-    long forget() const { return padded; }
     long cell_input() const { return (v.coupled ? 1 : 2) * padded; }
     long output() const { return (v.coupled ? 2 : 3) * padded; }
 

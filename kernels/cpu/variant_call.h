@@ -59,19 +59,16 @@ struct VariantBackward {
 };
 
 // One instruction set's functions; forward and backward return false when memory is short.
-struct Variants {
+template <typename R>
+struct VariantFunctions {
+    long (*saved_row)(Cell, long H, const Variant<R>&);      // numbers a step and row
+    size_t (*room)(const VariantBackward<R>&, int threads);  // bytes of working space of backward
+    bool (*forward)(const VariantForward<R>&, int threads);
+    bool (*backward)(const VariantBackward<R>&, int threads);
+    Stream<R>* (*stream)(const StreamCall<R>&, const Variant<R>* options);  // as Engine's; options of each layer
+};
+struct Variants : ByType<VariantFunctions> {
     const char* name;
-    long (*saved_row_float)(Cell, long H, const Variant<float>&);  // numbers a step and row
-    long (*saved_row_double)(Cell, long H, const Variant<double>&);
-    size_t (*room_float)(const VariantBackward<float>&, int threads);  // bytes of working space of backward
-    size_t (*room_double)(const VariantBackward<double>&, int threads);
-    bool (*forward_float)(const VariantForward<float>&, int threads);
-    bool (*forward_double)(const VariantForward<double>&, int threads);
-    bool (*backward_float)(const VariantBackward<float>&, int threads);
-    bool (*backward_double)(const VariantBackward<double>&, int threads);
-    Stream<float>* (*stream_float)(const StreamCall<float>&,
-                                   const Variant<float>* options);  // as Engine's; of each layer
-    Stream<double>* (*stream_double)(const StreamCall<double>&, const Variant<double>* options);
 };
 
 }  // namespace gpulstm

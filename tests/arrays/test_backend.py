@@ -64,11 +64,11 @@ def test_dlpack_from_the_host() -> None:
 
 def test_round_trip(backend: Backend) -> None:
     x = np.arange(6.0).reshape(2, 3)
-    there = to_device(x, backend)
-    assert backend.owns(there)
-    assert backend_of(there) is backend
-    assert to_device(there, backend) is there
-    np.testing.assert_array_equal(to_host(there), x)
+    moved = to_device(x, backend)
+    assert backend.owns(moved)
+    assert backend_of(moved) is backend
+    assert to_device(moved, backend) is moved
+    np.testing.assert_array_equal(to_host(moved), x)
     backend.synchronize()
 
 

@@ -148,8 +148,8 @@ def rewritten(data: bytes, **header: str | None) -> bytes:
     return struct.pack("<Q", len(text)) + text + data[8 + length :]
 
 
-def flipped(data: bytes, place: int) -> bytes:
-    return data[:place] + bytes([data[place] ^ 0x10]) + data[place + 1 :]
+def flipped(data: bytes, offset: int) -> bytes:
+    return data[:offset] + bytes([data[offset] ^ 0x10]) + data[offset + 1 :]
 
 
 @pytest.mark.parametrize(

@@ -58,9 +58,11 @@ def test_bfloat16_needs_a_library(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.cuda
 def test_bfloat16_is_rounded_on_the_device_and_comes_back_as_float32() -> None:
     backend = resolve("cuda")
-    there = backend.from_host([1.0, 1.00390625, -2.5], "bfloat16")  # the second lies half way, and goes to the even one
-    assert there.dtype.name == "bfloat16"
+    rounded = backend.from_host(
+        [1.0, 1.00390625, -2.5], "bfloat16"
+    )  # the second lies half way, and goes to the even one
+    assert rounded.dtype.name == "bfloat16"
     assert backend.asarray(backend.from_host([3.0], "float32"), "bfloat16").dtype.name == "bfloat16"
-    back = backend.to_host(there)
+    back = backend.to_host(rounded)
     assert back.dtype == np.float32
     np.testing.assert_array_equal(back, np.array([1.0, 1.0, -2.5], np.float32))

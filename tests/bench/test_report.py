@@ -69,8 +69,8 @@ def test_what_is_written_down() -> None:
 
 def test_the_tables_of_the_documentation_are_those_of_its_json() -> None:
     document = json.loads((DOCS / "benchmarks" / "cpu.json").read_text(encoding="utf-8"))
-    made = runpy.run_path(str(TOOLS / "benchmark_tables.py"))["tables"](document)
+    tables = runpy.run_path(str(TOOLS / "benchmark_tables.py"))["tables"](document)
     text = (DOCS / "benchmarks.md").read_text(encoding="utf-8")
-    for line in filter(None, made.splitlines()):
+    for line in filter(None, tables.splitlines()):
         assert line in text
     assert {row["wrong"] for row in document["results"]} == {""}

@@ -100,8 +100,8 @@ def test_nothing_to_guess_is_said_too() -> None:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of one series, fitted for a moment."""
     path = tmp_path_factory.mktemp("first") / "co2.safetensors"
-    made = Forecaster(4, members=("network",), context=8, hidden_size=2, epochs=1, stride=40, device="cpu")
-    made.fit(datasets.co2(), progress=False).save(path)
+    forecaster = Forecaster(4, members=("network",), context=8, hidden_size=2, epochs=1, stride=40, device="cpu")
+    forecaster.fit(datasets.co2(), progress=False).save(path)
     return path
 
 
@@ -119,8 +119,8 @@ def test_columns_begin_with_the_time_and_do_not_depend_on_the_number_of_series(t
     one = Forecaster.load(trained, "cpu").predict()
     one.to_csv(tmp_path / "one.csv")
     assert head(tmp_path / "one.csv")[1:3] == ["series", "target"]
-    made = Forecaster(4, members=("network",), context=8, hidden_size=2, epochs=1, device="cpu")
-    many = made.fit(panel(tmp_path / "shops.csv"), series="shop", progress=False).predict()
+    forecaster = Forecaster(4, members=("network",), context=8, hidden_size=2, epochs=1, device="cpu")
+    many = forecaster.fit(panel(tmp_path / "shops.csv"), series="shop", progress=False).predict()
     assert list(many.columns())[:3] == ["day", "shop", "target"]
     assert list(many.columns())[3:] == list(one.columns())[3:]
     assert list(many.to_frame("pandas").columns) == list(many.columns())

@@ -83,7 +83,7 @@ def test_options_reach_the_forecaster(shop: Path, tmp_path: Path) -> None:
     options += ["--season", "3", "--dtype", "float64", "--layer-norm", "--stride", "2", "--batch-size", "9"]
     shown = call("train", shop, *ROLES, *SMALL, *options, "--epochs", "1", "--output", tmp_path)
     assert shown.exit_code == 0, shown.output
-    made = Forecaster.load(tmp_path / "model.safetensors", "cpu").config.to_dict()
+    loaded = Forecaster.load(tmp_path / "model.safetensors", "cpu").config.to_dict()
     expected = {"cell": "gru", "quantiles": [0.2, 0.8], "likelihood": "gaussian", "seed": 5, "learning_rate": 0.01}
     expected |= {"clip_norm": None, "patience": None, "validation": "2024-04-10", "season": 3, "dtype": "float64"}
     expected |= {
@@ -99,7 +99,7 @@ def test_options_reach_the_forecaster(shop: Path, tmp_path: Path) -> None:
         "context": 8,
         "hidden_size": 4,
     }
-    assert {name: made[name] for name in expected} == expected
+    assert {name: loaded[name] for name in expected} == expected
 
 
 def test_a_line_an_epoch_where_stderr_is_no_terminal(shop: Path, tmp_path: Path) -> None:

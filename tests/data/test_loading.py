@@ -150,10 +150,10 @@ def test_other_data_are_read_at_the_step_of_the_fit() -> None:
 
 
 def test_an_array_that_was_given_is_not_the_series_own() -> None:
-    given = np.arange(20.0).reshape(10, 2)
-    read = load_series(given)
-    assert not np.shares_memory(read.values, given)
-    np.testing.assert_array_equal(read.values, given)
+    values = np.arange(20.0).reshape(10, 2)
+    read = load_series(values)
+    assert not np.shares_memory(read.values, values)
+    np.testing.assert_array_equal(read.values, values)
 
 
 @pytest.mark.parametrize(

@@ -43,9 +43,9 @@ def test_bytes_a_row(kind: str, training: str, tmp_path: Path) -> None:
     """
     rows = 500_000
     command = [sys.executable, "-c", CODE, str(TOOLS), str(tmp_path), kind, training, str(rows)]
-    found = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()[-1])
-    bytes_a_row = (found["peak"] - found["start"]) * 2**20 / rows
-    assert 30 < bytes_a_row < 125, found
+    result = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()[-1])
+    bytes_a_row = (result["peak"] - result["start"]) * 2**20 / rows
+    assert 30 < bytes_a_row < 125, result
 
 
 @pytest.mark.parametrize("stride", [1, 3, 7])

@@ -20,8 +20,8 @@ def table(**more: Any) -> pd.DataFrame:
     return pd.DataFrame({"day": DAYS, "y": np.arange(4.0), "x": np.ones(4), "kind": list("abab"), **more})
 
 
-def roles_of(frame: pd.DataFrame, made: tuple[str, ...] = (), **options: Any) -> Roles:
-    return decide(frame_source(frame), TableOptions(**options), made)
+def roles_of(frame: pd.DataFrame, known: tuple[str, ...] = (), **options: Any) -> Roles:
+    return decide(frame_source(frame), TableOptions(**options), known)
 
 
 def names(roles: Roles, positions: list[int]) -> list[str]:
@@ -77,7 +77,7 @@ def test_mistakes(options: dict[str, Any], error: type[Exception], message: str)
 
 def test_names_of_covariates_that_are_made_are_taken() -> None:
     with pytest.raises(ConfigError, match="column 'x' has the name of a calendar covariate; rename it"):
-        roles_of(table(), made=("x",), target="y", past="x")
+        roles_of(table(), known=("x",), target="y", past="x")
 
 
 def test_the_column_that_tells_series_apart_is_found() -> None:

@@ -191,9 +191,9 @@ def test_window_statistics(kind: str, gaps: bool, backend, rng) -> None:
         observed = rng.random((7, 3, 2)) > 0.4
         observed[:, 0, 0] = False
         observed[3, 0, 1] = observed[3, 1:, :] = True
-    given = None if observed is None else backend.from_host(observed)
+    mask = None if observed is None else backend.from_host(observed)
     with backend.activate():
-        location, scale = window_statistics(backend.xp, backend.from_host(context), given, kind)
+        location, scale = window_statistics(backend.xp, backend.from_host(context), mask, kind)
     location, scale = backend.to_host(location), backend.to_host(scale)
     for row in range(3):
         for target in range(2):

@@ -109,8 +109,8 @@ def test_standard_input_of_a_process(piped: bool, tmp_path: Path) -> None:
     path = write(tmp_path, PLAIN)
     code = "from gpulstm.data import load_series; print(load_series('-').values.tolist())"
     with open(path, "rb") as file:
-        given: Any = {"input": file.read()} if piped else {"stdin": file}
-        run = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, **given)
+        stream: Any = {"input": file.read()} if piped else {"stdin": file}
+        run = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, **stream)
     assert run.stdout.decode().strip() == str(VALUES.tolist())
 
 

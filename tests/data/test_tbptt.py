@@ -73,7 +73,7 @@ def test_borders_of_series_lie_between_chunks(borders: str) -> None:
     firsts = [int(data.gather(run, CPU).x[0, 0, 0]) for run in data.batches(1)]
     assert data.skipped == ["1"]
     assert firsts == [2, 5, 8, 17, 20, 23, 26, 29, 32]
-    assert fresh == [place in ((0, 3) if borders == "reset" else (0,)) for place in range(9)]
+    assert fresh == [step in ((0, 3) if borders == "reset" else (0,)) for step in range(9)]
 
 
 def test_missing_targets_weigh_nothing_and_are_told_to_the_network() -> None:
@@ -145,8 +145,8 @@ def test_gradients_flow_through_reach_rows_and_equal_central_differences() -> No
     rng = np.random.default_rng(2)
     for name in net.params:
         array = net.params[name]
-        for place in rng.integers(0, array.size, 3):
-            at, old = np.unravel_index(place, array.shape), array.flat[place]
+        for index in rng.integers(0, array.size, 3):
+            at, old = np.unravel_index(index, array.shape), array.flat[index]
             array[at] = old + 1e-5
             high = value()
             array[at] = old - 1e-5
@@ -232,18 +232,18 @@ def sales(rows: int = 400) -> dict[str, Any]:
 @pytest.mark.parametrize("strategy", ["direct", "recursive"])
 def test_a_forecaster_trains_so(strategy: str, tmp_path: Path) -> None:
     roles: dict[str, Any] = {"target": "y", "time": "day", "future": "k", "progress": False}
-    made = Forecaster(**{**FORECASTER, "strategy": strategy, "draws": 5, "epochs": 10, "reach": 16, "test": 20})
-    made.fit(sales(), **roles)
-    losses_ = made.history.columns()["validation_loss"]
+    forecaster = Forecaster(**{**FORECASTER, "strategy": strategy, "draws": 5, "epochs": 10, "reach": 16, "test": 20})
+    forecaster.fit(sales(), **roles)
+    losses_ = forecaster.history.columns()["validation_loss"]
     assert losses_[-1] < losses_[0]
     ahead = np.ones((3, 1))
-    assert made.predict(future=ahead).mean.shape == (1, 3, 1)
-    assert not made.backtest(stride=5).seen
-    made.save(tmp_path / "f")
+    assert forecaster.predict(future=ahead).mean.shape == (1, 3, 1)
+    assert not forecaster.backtest(stride=5).seen
+    forecaster.save(tmp_path / "f")
     again = Forecaster.load(tmp_path / "f", "cpu")
     options = again.config
     assert (options.training, options.chunk, options.reach) == ("truncated", 8, 16)
-    np.testing.assert_array_equal(again.predict(future=ahead).mean, made.predict(future=ahead).mean)
+    np.testing.assert_array_equal(again.predict(future=ahead).mean, forecaster.predict(future=ahead).mean)
 
 
 def test_a_forecaster_goes_on_bit_for_bit(tmp_path: Path) -> None:

@@ -45,9 +45,9 @@ def test_times_go_on_as_pandas_has_them(freq: str, zone: str | None, start: str)
     for step in (infer_step(past, offsets, form), given_step(freq, past, form)):
         days = month_days(step, past, offsets, form)
         np.testing.assert_array_equal(follow(step, past[-1:], AHEAD, form, days)[0], time[ROWS:])
-        place, off = positions(step, past, offsets, form)
+        steps_on, off = positions(step, past, offsets, form)
         assert not off.any()
-        np.testing.assert_array_equal(place, np.arange(ROWS))
+        np.testing.assert_array_equal(steps_on, np.arange(ROWS))
 
 
 @pytest.mark.parametrize("freq", ["1_000", " 5", "nan", "inf", "0", "-1", "D", "", 0, True, float("nan"), [1]])
@@ -72,8 +72,8 @@ def test_rows_that_are_missing_change_nothing(freq: str, zone: str | None, data:
     keep = np.array([row for row in range(ROWS) if row not in gone])
     form, offsets = TimeForm(zone=zone), np.array([0, len(keep)])
     step = infer_step(time[keep], offsets, form)
-    place, off = positions(step, time[keep], offsets, form)
-    np.testing.assert_array_equal(place, keep)
+    steps_on, off = positions(step, time[keep], offsets, form)
+    np.testing.assert_array_equal(steps_on, keep)
     assert not off.any()
 
 
@@ -140,9 +140,9 @@ def test_hours_of_a_market_or_a_shop_have_no_gaps(
     for chosen in (np.arange(rows), keep):
         offsets = np.array([0, len(chosen)])
         step = infer_step(time[chosen], offsets, form)
-        place, off = positions(step, time[chosen], offsets, form)
+        steps_on, off = positions(step, time[chosen], offsets, form)
         assert not off.any()
-        np.testing.assert_array_equal(place, chosen)
+        np.testing.assert_array_equal(steps_on, chosen)
         np.testing.assert_array_equal(follow(step, time[chosen][-1:], 200, form)[0], time[rows:])
 
 

@@ -42,9 +42,9 @@ def test_a_page_has_text_code_output_and_picture(name: str) -> None:
 
 @pytest.mark.parametrize("name", gallery.ORDER)
 def test_a_notebook_has_the_same_cells(name: str) -> None:
-    made = json.loads(json.dumps(gallery.notebook(name)))
-    texts = ["".join(cell["source"]).strip() for cell in made["cells"]]
-    assert [cell["cell_type"] == "markdown" for cell in made["cells"]] == [
+    notebook = json.loads(json.dumps(gallery.notebook(name)))
+    texts = ["".join(cell["source"]).strip() for cell in notebook["cells"]]
+    assert [cell["cell_type"] == "markdown" for cell in notebook["cells"]] == [
         cell.markdown for cell in gallery.cells(gallery.GALLERY / f"{name}.py")
     ]
     assert texts == [cell.text.strip() for cell in gallery.cells(gallery.GALLERY / f"{name}.py")]

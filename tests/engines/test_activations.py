@@ -64,16 +64,16 @@ def test_a_network_config_survives_json() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("named", "message"),
     [
         (("Tanh",), "activations has 1 entries, expected 3 for the LSTM, or none"),
         (("Sigmoid", "Tanh", "Gelu"), "activation is 'Gelu', expected one of Sigmoid"),
         (("Sigmoid", "Tanh", ("Elu", math.inf)), "alpha of activation Elu is inf, expected a finite number"),
     ],
 )
-def test_mistakes(given: tuple, message: str) -> None:
+def test_mistakes(named: tuple, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        gl.LSTM(2, 3, activations=given, device="cpu")
+        gl.LSTM(2, 3, activations=named, device="cpu")
 
 
 def test_nonlinearity_and_activations_are_one_choice() -> None:

@@ -221,10 +221,10 @@ def test_gradients_are_added_to_those_given() -> None:
 def test_without_dstate_the_final_state_counts_for_nothing() -> None:
     case = Case("gru")
     _, _, tape = case.forward()
-    given = case.stack.backward(tape, case.dy, np.zeros_like(case.start[0]))
+    gradients = case.stack.backward(tape, case.dy, np.zeros_like(case.start[0]))
     left_out = case.stack.backward(tape, case.dy)
-    np.testing.assert_array_equal(given[0], left_out[0])
-    np.testing.assert_array_equal(given[2].flat, left_out[2].flat)
+    np.testing.assert_array_equal(gradients[0], left_out[0])
+    np.testing.assert_array_equal(gradients[2].flat, left_out[2].flat)
 
 
 def test_what_lies_past_a_row_is_not_read() -> None:

@@ -205,7 +205,7 @@ def test_a_sequence_in_segments_gives_the_same_bits(cell: str, reverse: bool, en
 
 @pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512", "amx"])
 def test_every_instruction_set_of_this_machine_agrees(isa: str) -> None:
-    there = cpu._module().instruction_sets()
+    sets = cpu._module().instruction_sets()
     code = (
         "import itertools, sys; sys.path[:0] = ['tests/engines', 'tests/helpers']\n"
         "import test_cpu as t, test_cpu_variant as v\n"
@@ -217,7 +217,7 @@ def test_every_instruction_set_of_this_machine_agrees(isa: str) -> None:
     )
     environment = {**os.environ, native.VARIABLE: isa}
     done = subprocess.run([sys.executable, "-c", code, isa], env=environment, capture_output=True, text=True)
-    if isa in there:
+    if isa in sets:
         assert done.returncode == 0, done.stderr
     else:
         assert f"{native.VARIABLE} is '{isa}'" in done.stderr

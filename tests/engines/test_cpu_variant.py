@@ -128,8 +128,8 @@ def test_gradients_are_central_differences(variant: tuple[str, dict[str, Any]]) 
 
     pairs = [(x, dx), *zip(state, _parts(dstate), strict=True), *((model.params[name], grads[name]) for name in grads)]
     for values, gradient in pairs:
-        for place in rng.choice(values.size, min(values.size, 5), replace=False):
-            at = np.unravel_index(place, values.shape)
+        for index in rng.choice(values.size, min(values.size, 5), replace=False):
+            at = np.unravel_index(index, values.shape)
             kept, slopes = values[at], []
             for step in (1e-6, -1e-6):
                 values[at] = kept + step

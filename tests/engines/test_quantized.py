@@ -27,8 +27,8 @@ def _as_before() -> Iterator[None]:
     gl.set_num_threads(None)
 
 
-def distance(found: np.ndarray, expected: np.ndarray) -> float:
-    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+def distance(result: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.linalg.norm(result - expected) / np.linalg.norm(expected))
 
 
 def pair(cell: str, sizes: tuple[int, ...], kind: str | None, **options: Any) -> tuple[Any, Any]:

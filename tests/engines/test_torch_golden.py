@@ -84,9 +84,9 @@ def golden(kind: str, case: str, backend: Backend) -> Golden:
     return Golden(kind, case, backend)
 
 
-def assert_close(found: Any, expected: np.ndarray, name: str) -> None:
-    assert found.shape == expected.shape, name
-    assert np.linalg.norm(to_host(found) - expected) <= FORWARD["float64"] * np.linalg.norm(expected), name
+def assert_close(result: Any, expected: np.ndarray, name: str) -> None:
+    assert result.shape == expected.shape, name
+    assert np.linalg.norm(to_host(result) - expected) <= FORWARD["float64"] * np.linalg.norm(expected), name
 
 
 @pytest.mark.parametrize(("kind", "case"), CASES)

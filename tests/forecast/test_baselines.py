@@ -14,11 +14,11 @@ from gpulstm.forecast.results import DRIFT, NAIVE, SEASONAL, SEASONAL_DRIFT
 
 def test_of_a_rising_season() -> None:
     values = np.array([1.0, 5.0, 2.0, 6.0, 3.0, 7.0, *[99.0] * 3])
-    found = baselines(load_series(values), np.array([6]), 3, 2)
-    assert found[NAIVE][0, :, 0].tolist() == [7.0, 7.0, 7.0]
-    assert found[SEASONAL][0, :, 0].tolist() == [3.0, 7.0, 3.0]
-    assert found[SEASONAL_DRIFT][0, :, 0].tolist() == [4.0, 8.0, 5.0]
-    np.testing.assert_allclose(found[DRIFT][0, :, 0], 7.0 + 1.2 * np.arange(1, 4))
+    results = baselines(load_series(values), np.array([6]), 3, 2)
+    assert results[NAIVE][0, :, 0].tolist() == [7.0, 7.0, 7.0]
+    assert results[SEASONAL][0, :, 0].tolist() == [3.0, 7.0, 3.0]
+    assert results[SEASONAL_DRIFT][0, :, 0].tolist() == [4.0, 8.0, 5.0]
+    np.testing.assert_allclose(results[DRIFT][0, :, 0], 7.0 + 1.2 * np.arange(1, 4))
 
 
 def test_without_a_season_there_are_two() -> None:
@@ -35,15 +35,15 @@ def test_nothing_behind_the_origin_counts() -> None:
 
 def test_each_series_has_its_own_past() -> None:
     series = load_series(np.array([[[1.0], [2.0], [3.0], [9.0]], [[10.0], [20.0], [30.0], [9.0]]]))
-    found = baselines(series, np.array([3, 7]), 1, 1)
-    assert found[NAIVE][:, 0, 0].tolist() == [3.0, 30.0]
-    assert found[DRIFT][:, 0, 0].tolist() == [4.0, 40.0]
+    results = baselines(series, np.array([3, 7]), 1, 1)
+    assert results[NAIVE][:, 0, 0].tolist() == [3.0, 30.0]
+    assert results[DRIFT][:, 0, 0].tolist() == [4.0, 40.0]
 
 
 def test_missing_values_are_skipped() -> None:
     series = load_series(np.array([1.0, np.nan, 3.0, np.nan, 9.0]), missing="mask")
-    found = baselines(series, np.array([4]), 1, 1)
-    assert found[NAIVE][0, 0, 0] == 3.0 and found[DRIFT][0, 0, 0] == 5.0
+    results = baselines(series, np.array([4]), 1, 1)
+    assert results[NAIVE][0, 0, 0] == 3.0 and results[DRIFT][0, 0, 0] == 5.0
 
 
 def test_without_statsforecast_there_are_no_automatic_ones(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,8 +69,8 @@ def test_every_cell_and_likelihood(cell: str, likelihood: str) -> None:
 
 
 def test_training_on_a_device_gives_nearly_the_same(device: str) -> None:
-    here, there = small(dtype="float64", epochs=1), small(dtype="float64", epochs=1, device=device)
-    np.testing.assert_allclose(there.predict().quantiles, here.predict().quantiles, rtol=1e-9)
+    on_cpu, on_device = small(dtype="float64", epochs=1), small(dtype="float64", epochs=1, device=device)
+    np.testing.assert_allclose(on_device.predict().quantiles, on_cpu.predict().quantiles, rtol=1e-9)
 
 
 def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ def test_the_criterion_is_the_mean_of_two_ratios() -> None:
     rng = np.random.default_rng(0)
     actual, forecasts = 10 + rng.random((6, 3)), 10 + rng.random((2, 6, 3))
     actual[2, 1] = np.nan
-    found = trial(forecasts, actual).criterion(forecasts[1])
+    result = trial(forecasts, actual).criterion(forecasts[1])
 
     def both(forecast: np.ndarray) -> tuple[float, float]:
         error = np.abs(forecast - actual)
@@ -27,7 +27,7 @@ def test_the_criterion_is_the_mean_of_two_ratios() -> None:
         return float(np.nanmean(error, axis=1).mean()), float(np.nanmean(relative, axis=1).mean())
 
     first, second = both(forecasts[0]), both(forecasts[1])
-    assert found == pytest.approx((second[0] / first[0] + second[1] / first[1]) / 2, rel=1e-12)
+    assert result == pytest.approx((second[0] / first[0] + second[1] / first[1]) / 2, rel=1e-12)
     assert trial(forecasts, actual).criterion(forecasts[0]) == pytest.approx(1.0)
 
 
@@ -40,8 +40,8 @@ def test_weights_are_powers_of_errors_without_the_bad_ones() -> None:
 def test_a_member_that_says_the_same_as_another_is_left_out() -> None:
     actual = np.arange(12.0).reshape(4, 3) + 20
     naive, other = actual - 3, actual + 1
-    found = trial(np.stack([naive, other, other + 1e-5, actual + 2]), actual)
-    assert mix.distinct(found, range(4)) == [0, 1, 3]
+    result = trial(np.stack([naive, other, other + 1e-5, actual + 2]), actual)
+    assert mix.distinct(result, range(4)) == [0, 1, 3]
 
 
 def test_series_get_the_member_that_serves_them() -> None:
@@ -52,11 +52,11 @@ def test_series_get_the_member_that_serves_them() -> None:
     bad = actual + 5
     even = (series % 2 == 0)[:, None]
     forecasts = np.stack([actual + 20, np.where(even, good, bad), np.where(even, bad, good)])
-    found = trial(forecasts, actual, series)
-    found.age = np.tile(np.arange(6) * 2, 10)
-    errors = np.array([found.criterion(forecast) for forecast in forecasts])
-    assert mix.choose_share(found, 4, 10) > 0
-    weights = mix.series_weights(found, errors, 1.0, np.ones(60, bool), 11)
+    result = trial(forecasts, actual, series)
+    result.age = np.tile(np.arange(6) * 2, 10)
+    errors = np.array([result.criterion(forecast) for forecast in forecasts])
+    assert mix.choose_share(result, 4, 10) > 0
+    weights = mix.series_weights(result, errors, 1.0, np.ones(60, bool), 11)
     np.testing.assert_allclose(weights.sum(axis=1), 1.0, rtol=1e-12)
     assert (weights[0:10:2, 1] > 0.99).all() and (weights[1:10:2, 2] > 0.99).all()
     np.testing.assert_allclose(weights[10], mix.power_weights(errors), rtol=1e-12)
@@ -67,9 +67,9 @@ def test_series_alike_share_their_weights() -> None:
     series = np.repeat(np.arange(40), 4)
     actual = 50 + rng.random((160, 4))
     forecasts = actual + np.array([3.0, 1.0, 1.2])[:, None, None] * rng.normal(size=(3, 160, 4))
-    found = trial(forecasts, actual, series)
-    found.age = np.tile(np.arange(4) * 2, 40)
-    assert mix.choose_share(found, 4, 40) == 0.0
+    result = trial(forecasts, actual, series)
+    result.age = np.tile(np.arange(4) * 2, 40)
+    assert mix.choose_share(result, 4, 40) == 0.0
 
 
 def test_a_mixture_is_the_weighted_mean() -> None:

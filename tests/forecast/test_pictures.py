@@ -95,7 +95,7 @@ def test_a_backtest_shows_forecasts_that_do_not_overlap(drawn: list[dict[str, An
 
 def test_at_most_so_many_forecasts_the_latest_ones() -> None:
     result = backtest_of(list(range(2, 58, 2)), [0] * 28, horizon=2)
-    assert [result.origins[place] for place in pictures._apart(result, 0)] == list(range(42, 58, 2))
+    assert [result.origins[number] for number in pictures._apart(result, 0)] == list(range(42, 58, 2))
 
 
 def test_the_pictures_are_written(tmp_path: Path) -> None:

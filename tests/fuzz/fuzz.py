@@ -116,7 +116,7 @@ def main() -> int:
         fuzz(options.only, options.seconds, options.finds)
         return 0
     sys.path.insert(0, str(HERE))
-    found = 0
+    faults = 0
     names = targets()
     for name in names:
         share = max(1, options.seconds // len(names))
@@ -128,9 +128,9 @@ def main() -> int:
             flush=True,
         )
         if run.returncode:
-            found += 1
+            faults += 1
             print("\n".join(run.stderr.splitlines()[-25:]), flush=True)
-    return min(found, 1)
+    return min(faults, 1)
 
 
 if __name__ == "__main__":

@@ -33,10 +33,10 @@ def _changed(name: str, folder: Path, change: Callable[[dict[str, Any], dict[str
 
 def _set(*keys: str, value: Any) -> Callable[[dict[str, Any], dict[str, Any]], None]:
     def change(arrays: dict[str, Any], meta: dict[str, Any]) -> None:
-        place = meta
+        entry = meta
         for key in keys[:-1]:
-            place = place[key]
-        place[keys[-1]] = value
+            entry = entry[key]
+        entry[keys[-1]] = value
 
     return change
 
@@ -133,21 +133,21 @@ def weights_files(folder: Path) -> Iterator[tuple[str, bytes]]:
         return held.getvalue()
 
     def unwritten(file: Any) -> None:
-        for place in range(3):
-            file.create_dataset(f"layers/lstm/cell/vars/{place}", (3 << 28,), "f4")
+        for number in range(3):
+            file.create_dataset(f"layers/lstm/cell/vars/{number}", (3 << 28,), "f4")
 
     def shared(file: Any) -> None:
         block = file.create_dataset("block", (1 << 26,), "f4", chunks=(1 << 16,), compression="gzip")
         block[: 1 << 16] = 1
-        for place in range(12):
-            file[f"layers/lstm/cell/vars/{place}"] = block
+        for number in range(12):
+            file[f"layers/lstm/cell/vars/{number}"] = block
 
     def fan(file: Any) -> None:
         group = file.create_group("deepest")
         for level in range(7):
             above = file.create_group(f"level{level}")
-            for place in range(12):
-                above[str(place)] = group
+            for number in range(12):
+                above[str(number)] = group
             group = above
         file["layers/lstm"] = group
 

@@ -93,12 +93,12 @@ def call(data: bytes) -> str:
     Returns:
         the name of the exception that refused it, empty where there was none.
     """
-    module, given = native.load(), Arguments(data)
+    module, draw = native.load(), Arguments(data)
     assert module is not None
     makers = [_layer, _gradient, _stack, _stream, _options, _step, _loss, _sizes, _keep]
     caches = module.caches()[:3]
     try:
-        for _ in makers[given.choose(len(makers))](module, given):
+        for _ in makers[draw.choose(len(makers))](module, draw):
             pass
     except REFUSED as error:
         return type(error).__name__
@@ -107,186 +107,186 @@ def call(data: bytes) -> str:
     return ""
 
 
-def _extents(given: Arguments) -> tuple[int, int, int, int, int, int]:
-    cell = given.choose(4)
-    steps, rows, inputs, hidden = (1 + given.choose(5) for _ in range(4))
+def _extents(draw: Arguments) -> tuple[int, int, int, int, int, int]:
+    cell = draw.choose(4)
+    steps, rows, inputs, hidden = (1 + draw.choose(5) for _ in range(4))
     return cell, steps, rows, inputs, hidden, (4, 3, 1, 1)[cell] * hidden
 
 
-def _layer(module: Any, given: Arguments) -> Iterator[None]:
-    cell, steps, rows, inputs, hidden, row = _extents(given)
-    width, padded = module.saved_sizes(cell, hidden, given.ending == "double")
-    keeps, memory = given.choose(2), given.array(rows, hidden) if not cell else None
-    getattr(module, f"forward_{given.ending}")(
-        *(given.number(cell), bool(given.choose(2)), given.array(steps, rows, inputs)),
-        *(given.array(inputs, row), given.array(hidden, row), given.array(row, may_miss=True)),
-        *(given.array(hidden, may_miss=True), given.array(rows, hidden), memory),
-        *(given.array(rows, hidden, may_miss=True), given.lengths(steps, rows), given.array(steps, rows, hidden)),
-        *(given.array(rows, hidden), memory),
-        *((given.array(steps, rows, width), given.array(steps, rows, padded)) if keeps else (None, None)),
-        *(given.number(2), given.number(given.choose(3)), given.number(given.choose(3))),
+def _layer(module: Any, draw: Arguments) -> Iterator[None]:
+    cell, steps, rows, inputs, hidden, row = _extents(draw)
+    width, padded = module.saved_sizes(cell, hidden, draw.ending == "double")
+    keeps, memory = draw.choose(2), draw.array(rows, hidden) if not cell else None
+    getattr(module, f"forward_{draw.ending}")(
+        *(draw.number(cell), bool(draw.choose(2)), draw.array(steps, rows, inputs)),
+        *(draw.array(inputs, row), draw.array(hidden, row), draw.array(row, may_miss=True)),
+        *(draw.array(hidden, may_miss=True), draw.array(rows, hidden), memory),
+        *(draw.array(rows, hidden, may_miss=True), draw.lengths(steps, rows), draw.array(steps, rows, hidden)),
+        *(draw.array(rows, hidden), memory),
+        *((draw.array(steps, rows, width), draw.array(steps, rows, padded)) if keeps else (None, None)),
+        *(draw.number(2), draw.number(draw.choose(3)), draw.number(draw.choose(3))),
     )
     yield
 
 
-def _gradient(module: Any, given: Arguments) -> Iterator[None]:
-    cell, steps, rows, inputs, hidden, row = _extents(given)
-    width, padded = module.saved_sizes(cell, hidden, given.ending == "double")
-    memory = given.array(rows, hidden) if not cell else None
-    getattr(module, f"backward_{given.ending}")(
-        *(given.number(cell), bool(given.choose(2)), given.array(steps, rows, inputs), given.array(inputs, row)),
-        *(given.array(hidden, row), given.array(rows, hidden), memory, given.array(rows, hidden, may_miss=True)),
-        *(given.lengths(steps, rows), given.array(steps, rows, hidden)),
-        *(given.array(steps, rows, width, may_miss=cell > 1), given.array(steps, rows, padded, may_miss=cell > 0)),
-        *(given.array(steps, rows, hidden), given.array(rows, hidden), memory, given.array(steps, rows, inputs)),
-        *(given.array(rows, hidden), memory, given.array(inputs, row), given.array(hidden, row)),
-        *(given.array(row, may_miss=True), given.array(hidden, may_miss=True), given.number(2)),
-        given.number(given.choose(3)),
+def _gradient(module: Any, draw: Arguments) -> Iterator[None]:
+    cell, steps, rows, inputs, hidden, row = _extents(draw)
+    width, padded = module.saved_sizes(cell, hidden, draw.ending == "double")
+    memory = draw.array(rows, hidden) if not cell else None
+    getattr(module, f"backward_{draw.ending}")(
+        *(draw.number(cell), bool(draw.choose(2)), draw.array(steps, rows, inputs), draw.array(inputs, row)),
+        *(draw.array(hidden, row), draw.array(rows, hidden), memory, draw.array(rows, hidden, may_miss=True)),
+        *(draw.lengths(steps, rows), draw.array(steps, rows, hidden)),
+        *(draw.array(steps, rows, width, may_miss=cell > 1), draw.array(steps, rows, padded, may_miss=cell > 0)),
+        *(draw.array(steps, rows, hidden), draw.array(rows, hidden), memory, draw.array(steps, rows, inputs)),
+        *(draw.array(rows, hidden), memory, draw.array(inputs, row), draw.array(hidden, row)),
+        *(draw.array(row, may_miss=True), draw.array(hidden, may_miss=True), draw.number(2)),
+        draw.number(draw.choose(3)),
     )
     yield
 
 
-def _weights(given: Arguments, inputs: int, hidden: int, row: int) -> list[list[Any]]:
-    layers = given.choose(4)
-    first = [given.array(hidden if layer else inputs, row) for layer in range(layers)]
+def _weights(draw: Arguments, inputs: int, hidden: int, row: int) -> list[list[Any]]:
+    layers = draw.choose(4)
+    first = [draw.array(hidden if layer else inputs, row) for layer in range(layers)]
     return [
         first,
-        [given.array(hidden, row) for _ in range(layers)],
-        [given.array(row) for _ in range(layers * given.choose(2))],
-        [given.array(hidden) for _ in range(layers * given.choose(2))],
+        [draw.array(hidden, row) for _ in range(layers)],
+        [draw.array(row) for _ in range(layers * draw.choose(2))],
+        [draw.array(hidden) for _ in range(layers * draw.choose(2))],
     ]
 
 
-def _stack(module: Any, given: Arguments) -> Iterator[None]:
-    cell, steps, rows, inputs, hidden, row = _extents(given)
-    weights = _weights(given, inputs, hidden, row)
-    kind = module.StackFloat if given.ending == "float" else module.StackDouble
-    sizes = given.number(inputs), given.number(hidden)
-    stack = kind(given.number(cell), *sizes, *weights, given.number(given.choose(3)))
+def _stack(module: Any, draw: Arguments) -> Iterator[None]:
+    cell, steps, rows, inputs, hidden, row = _extents(draw)
+    weights = _weights(draw, inputs, hidden, row)
+    kind = module.StackFloat if draw.ending == "float" else module.StackDouble
+    sizes = draw.number(inputs), draw.number(hidden)
+    stack = kind(draw.number(cell), *sizes, *weights, draw.number(draw.choose(3)))
     yield
-    states = [given.array(len(weights[0]), rows, hidden) for _ in range(4)]
+    states = [draw.array(len(weights[0]), rows, hidden) for _ in range(4)]
     stack.forward(
-        *(given.array(steps, rows, inputs), states[0] if given.choose(2) else None, states[1] if not cell else None),
-        *(given.lengths(steps, rows), given.array(steps, rows, hidden), states[2], states[3] if not cell else None),
-        given.number(2),
+        *(draw.array(steps, rows, inputs), states[0] if draw.choose(2) else None, states[1] if not cell else None),
+        *(draw.lengths(steps, rows), draw.array(steps, rows, hidden), states[2], states[3] if not cell else None),
+        draw.number(2),
     )
 
 
-def _stream(module: Any, given: Arguments) -> Iterator[None]:
-    cell, _, rows, inputs, hidden, row = _extents(given)
-    weights = _weights(given, inputs, hidden, row)
-    make = module.StreamFloat if given.ending == "float" else module.StreamDouble
-    sizes = given.number(rows), given.number(inputs), given.number(hidden)
-    stream = make(given.number(cell), *sizes, *weights, given.number(2), given.number(given.choose(3)))
+def _stream(module: Any, draw: Arguments) -> Iterator[None]:
+    cell, _, rows, inputs, hidden, row = _extents(draw)
+    weights = _weights(draw, inputs, hidden, row)
+    make = module.StreamFloat if draw.ending == "float" else module.StreamDouble
+    sizes = draw.number(rows), draw.number(inputs), draw.number(hidden)
+    stream = make(draw.number(cell), *sizes, *weights, draw.number(2), draw.number(draw.choose(3)))
     for name in ("write", "read"):
-        states = [given.array(len(weights[0]), rows, hidden), given.array(len(weights[0]), rows, hidden)]
+        states = [draw.array(len(weights[0]), rows, hidden), draw.array(len(weights[0]), rows, hidden)]
         getattr(stream, name)(states[0], None if cell else states[1])
-        stream.step(given.array(rows, inputs), given.array(rows, hidden))
+        stream.step(draw.array(rows, inputs), draw.array(rows, hidden))
         yield
 
 
-def _options(module: Any, given: Arguments) -> Iterator[None]:
-    cell, steps, rows, inputs, hidden, _ = _extents(given)
-    cell, kind = min(cell, 2), module.VariantFloat if given.ending == "float" else module.VariantDouble
-    coupled, normed, has_projection, reset_before, has_peepholes = (given.choose(4) == 3 for _ in range(5))
-    of_memory = [None if cell and not given.odd() else given.array(hidden) for _ in range(4)]
+def _options(module: Any, draw: Arguments) -> Iterator[None]:
+    cell, steps, rows, inputs, hidden, _ = _extents(draw)
+    cell, kind = min(cell, 2), module.VariantFloat if draw.ending == "float" else module.VariantDouble
+    coupled, normed, has_projection, reset_before, has_peepholes = (draw.choose(4) == 3 for _ in range(5))
+    of_memory = [None if cell and not draw.odd() else draw.array(hidden) for _ in range(4)]
     row = ((3 if coupled else 4), 3, 1)[cell] * hidden
-    outputs = 1 + given.choose(5) if has_projection else hidden
+    outputs = 1 + draw.choose(5) if has_projection else hidden
     peepholes = (2 if coupled else 3) * hidden
-    activations = [(given.number(given.choose(10)), given.number(0.5), given.number(0.5)) for _ in range(given.few(3))]
+    activations = [(draw.number(draw.choose(10)), draw.number(0.5), draw.number(0.5)) for _ in range(draw.few(3))]
     options = kind(
-        *(given.number(cell), given.number(hidden), given.number(outputs), coupled, reset_before, activations),
-        *(given.number(0.0), given.number(1e-5), given.array(peepholes) if has_peepholes else None),
-        given.array(hidden, outputs) if has_projection else None,
-        *((given.array(row), given.array(row), *of_memory[:2]) if normed else (None,) * 4),
+        *(draw.number(cell), draw.number(hidden), draw.number(outputs), coupled, reset_before, activations),
+        *(draw.number(0.0), draw.number(1e-5), draw.array(peepholes) if has_peepholes else None),
+        draw.array(hidden, outputs) if has_projection else None,
+        *((draw.array(row), draw.array(row), *of_memory[:2]) if normed else (None,) * 4),
     )
     options.saved_row()
-    options.room(given.number(steps), given.number(rows), given.number(inputs), given.number(2))
-    masks = [given.array(steps, rows, size, dtype=bool, may_miss=True) for size in (outputs, hidden)]
-    options.zoneout(given.number(0.1), given.number(0.1), *masks, given.number(steps), given.number(rows))
+    options.room(draw.number(steps), draw.number(rows), draw.number(inputs), draw.number(2))
+    masks = [draw.array(steps, rows, size, dtype=bool, may_miss=True) for size in (outputs, hidden)]
+    options.zoneout(draw.number(0.1), draw.number(0.1), *masks, draw.number(steps), draw.number(rows))
     yield
-    memory = given.array(rows, hidden) if not cell else None
-    saved = given.array(steps, rows, options.saved_row())
+    memory = draw.array(rows, hidden) if not cell else None
+    saved = draw.array(steps, rows, options.saved_row())
     shared = (
-        bool(given.choose(2)),
-        given.array(steps, rows, inputs),
-        given.array(inputs, row),
-        given.array(outputs, row),
+        bool(draw.choose(2)),
+        draw.array(steps, rows, inputs),
+        draw.array(inputs, row),
+        draw.array(outputs, row),
     )
     options.forward(
-        *(*shared, given.array(row, may_miss=True), given.array(hidden, may_miss=True), given.array(rows, outputs)),
-        *(memory, given.array(rows, outputs, may_miss=True), given.lengths(steps, rows)),
-        *(given.array(steps, rows, outputs), given.array(rows, outputs), memory, saved, given.number(2)),
+        *(*shared, draw.array(row, may_miss=True), draw.array(hidden, may_miss=True), draw.array(rows, outputs)),
+        *(memory, draw.array(rows, outputs, may_miss=True), draw.lengths(steps, rows)),
+        *(draw.array(steps, rows, outputs), draw.array(rows, outputs), memory, saved, draw.number(2)),
     )
     yield
     options.backward(
-        *(*shared, given.array(rows, outputs), memory, given.array(rows, outputs, may_miss=True)),
-        *(given.lengths(steps, rows), given.array(steps, rows, outputs), saved, given.array(steps, rows, outputs)),
-        *(given.array(rows, outputs), memory, given.array(steps, rows, inputs), given.array(rows, outputs), memory),
-        *(given.array(inputs, row), given.array(outputs, row), given.array(row, may_miss=True)),
-        *(given.array(hidden, may_miss=True), given.array(peepholes, may_miss=True)),
-        given.array(hidden, outputs) if has_projection else None,
-        *((given.array(row), given.array(row), *of_memory[2:]) if normed else (None,) * 4),
-        given.number(2),
+        *(*shared, draw.array(rows, outputs), memory, draw.array(rows, outputs, may_miss=True)),
+        *(draw.lengths(steps, rows), draw.array(steps, rows, outputs), saved, draw.array(steps, rows, outputs)),
+        *(draw.array(rows, outputs), memory, draw.array(steps, rows, inputs), draw.array(rows, outputs), memory),
+        *(draw.array(inputs, row), draw.array(outputs, row), draw.array(row, may_miss=True)),
+        *(draw.array(hidden, may_miss=True), draw.array(peepholes, may_miss=True)),
+        draw.array(hidden, outputs) if has_projection else None,
+        *((draw.array(row), draw.array(row), *of_memory[2:]) if normed else (None,) * 4),
+        draw.number(2),
     )
     yield
     options.zoneout(0.1, 0.1, None, None, 1, rows)
-    make = module.variant_stream_float if given.ending == "float" else module.variant_stream_double
-    layers = [options] * given.few(1)
+    make = module.variant_stream_float if draw.ending == "float" else module.variant_stream_double
+    layers = [options] * draw.few(1)
     stream = make(
-        *(layers, given.number(rows), given.number(inputs), [given.array(inputs, row)], [given.array(outputs, row)]),
-        *([given.array(row)] if given.choose(2) else [], [given.array(hidden)] if given.choose(2) else []),
-        given.number(2),
+        *(layers, draw.number(rows), draw.number(inputs), [draw.array(inputs, row)], [draw.array(outputs, row)]),
+        *([draw.array(row)] if draw.choose(2) else [], [draw.array(hidden)] if draw.choose(2) else []),
+        draw.number(2),
     )
-    stream.write(given.array(1, rows, outputs), given.array(1, rows, hidden) if not cell else None)
-    stream.step(given.array(rows, inputs), given.array(rows, outputs))
+    stream.write(draw.array(1, rows, outputs), draw.array(1, rows, hidden) if not cell else None)
+    stream.step(draw.array(rows, inputs), draw.array(rows, outputs))
 
 
-def _step(module: Any, given: Arguments) -> Iterator[None]:
+def _step(module: Any, draw: Arguments) -> Iterator[None]:
     names = ("sgd", "adam", "rmsprop", "adagrad", "adadelta", "nadam", "x")
-    size = given.choose(40)
-    moments = [given.array(size, may_miss=True) for _ in range(given.few(given.choose(5)))]
-    numbers = [given.number(0.5) for _ in range(given.few(given.choose(10)))]
-    getattr(module, f"step_{given.ending}")(
-        *(names[given.choose(len(names))], given.array(size), given.array(size), moments, given.number(1.0), numbers),
-        given.number(2),
+    size = draw.choose(40)
+    moments = [draw.array(size, may_miss=True) for _ in range(draw.few(draw.choose(5)))]
+    numbers = [draw.number(0.5) for _ in range(draw.few(draw.choose(10)))]
+    getattr(module, f"step_{draw.ending}")(
+        *(names[draw.choose(len(names))], draw.array(size), draw.array(size), moments, draw.number(1.0), numbers),
+        draw.number(2),
     )
-    getattr(module, f"squares_{given.ending}")(given.array(size), given.number(2))
+    getattr(module, f"squares_{draw.ending}")(draw.array(size), draw.number(2))
     yield
 
 
-def _loss(module: Any, given: Arguments) -> Iterator[None]:
-    name = ("mse", "mae", "huber", "gaussian", "pinball", "softmax", "x")[given.choose(7)]
-    count, outputs = given.choose(5), {"gaussian": 2, "pinball": 3, "softmax": 4}.get(name, 1)
-    options = [given.number(0.5) for _ in range({"huber": 1, "gaussian": 1, "pinball": 6}.get(name, 0))]
-    getattr(module, f"loss_{given.ending}")(
-        *(name, given.array(count * outputs), given.array(count), given.array(count, may_miss=True)),
-        *(given.array(count * outputs), options),
+def _loss(module: Any, draw: Arguments) -> Iterator[None]:
+    name = ("mse", "mae", "huber", "gaussian", "pinball", "softmax", "x")[draw.choose(7)]
+    count, outputs = draw.choose(5), {"gaussian": 2, "pinball": 3, "softmax": 4}.get(name, 1)
+    options = [draw.number(0.5) for _ in range({"huber": 1, "gaussian": 1, "pinball": 6}.get(name, 0))]
+    getattr(module, f"loss_{draw.ending}")(
+        *(name, draw.array(count * outputs), draw.array(count), draw.array(count, may_miss=True)),
+        *(draw.array(count * outputs), options),
     )
     yield
 
 
-def _sizes(module: Any, given: Arguments) -> Iterator[None]:
-    is_double = bool(given.choose(2))
-    kind = given.choose(4)
+def _sizes(module: Any, draw: Arguments) -> Iterator[None]:
+    is_double = bool(draw.choose(2))
+    kind = draw.choose(4)
     if kind == 0:
-        width, padded = module.saved_sizes(given.number(0), given.number(5), is_double)
+        width, padded = module.saved_sizes(draw.number(0), draw.number(5), is_double)
         assert width >= padded >= 1
     elif kind == 1:
-        sizes = [given.number(5) for _ in range(4)]
-        assert module.working_room(given.number(0), *sizes, is_double, given.number(2)) < 2**63
+        sizes = [draw.number(5) for _ in range(4)]
+        assert module.working_room(draw.number(0), *sizes, is_double, draw.number(2)) < 2**63
     elif kind == 2:
         make = module.empty_double if is_double else module.empty_float
-        shape = [given.number(3) for _ in range(given.choose(5))]
+        shape = [draw.number(3) for _ in range(draw.choose(5))]
         array = make(shape)
         assert array.size < 2**20
         array[...] = 0
     else:
-        module.give_caches(given.number(2**15), given.number(2**19), given.number(2**25))
-        yield from _layer(module, given)
+        module.give_caches(draw.number(2**15), draw.number(2**19), draw.number(2**25))
+        yield from _layer(module, draw)
 
 
-def _keep(module: Any, given: Arguments) -> Iterator[None]:
-    kept = given.array(1 + given.choose(4), 3, dtype=bool)
-    module.keep(kept, *(given.number(1) for _ in range(6)), given.number(2), given.number(0))
+def _keep(module: Any, draw: Arguments) -> Iterator[None]:
+    kept = draw.array(1 + draw.choose(4), 3, dtype=bool)
+    module.keep(kept, *(draw.number(1) for _ in range(6)), draw.number(2), draw.number(0))
     yield

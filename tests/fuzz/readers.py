@@ -47,8 +47,8 @@ def onnx(path: Path) -> object:
     if all(value.name in net.graph.weights or value.shape is not None for value in net.inputs):
         shapes = {value.name: [one if isinstance(one, int) else 2 for one in value.shape or ()] for value in net.inputs}
         if all(np.prod(shape, dtype=float) < 2**16 for shape in shapes.values()):
-            given = {value.name: np.ones(shapes[value.name], value.dtype or "float32") for value in net.inputs}
-            net.run(given)
+            inputs = {value.name: np.ones(shapes[value.name], value.dtype or "float32") for value in net.inputs}
+            net.run(inputs)
     return net
 
 

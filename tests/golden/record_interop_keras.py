@@ -59,11 +59,11 @@ def layers(rng: np.random.Generator) -> tuple[dict[str, np.ndarray], dict[str, o
         for masked in (False, True):
             name = f"{case}-masked" if masked else case
             x, mask = rng.normal(size=(3, 6, 2)), rng.random(size=(3, 6)) < 0.6
-            given = torch.tensor(mask) if masked else None
-            y, *state = layer(torch.tensor(x), mask=given)
-            arrays |= {f"{name}/weight/{place}": value for place, value in enumerate(layer.get_weights())}
+            mask_tensor = torch.tensor(mask) if masked else None
+            y, *state = layer(torch.tensor(x), mask=mask_tensor)
+            arrays |= {f"{name}/weight/{index}": value for index, value in enumerate(layer.get_weights())}
             arrays |= {f"{name}/x": x, f"{name}/y": y.detach().numpy(), **({f"{name}/mask": mask} if masked else {})}
-            arrays |= {f"{name}/state/{place}": value.detach().numpy() for place, value in enumerate(state)}
+            arrays |= {f"{name}/state/{index}": value.detach().numpy() for index, value in enumerate(state)}
             configs[name] = {"class_name": type(layer).__name__, "config": config}
     return arrays, configs
 
@@ -72,14 +72,14 @@ def model(rng: np.random.Generator) -> dict[str, np.ndarray]:
     """A model in both kinds of file."""
     keras.config.set_floatx("float32")
     keras.config.set_dtype_policy("float32")
-    found = keras.Sequential(
+    model = keras.Sequential(
         [keras.Input((6, 2)), kl.GRU(4, return_sequences=True), kl.Dropout(0.2), kl.GRU(4), kl.Dense(3)]
     )
-    found.set_weights([rng.normal(size=weight.shape) * 0.6 for weight in found.get_weights()])
-    found.save(HERE / "interop_keras.keras")
-    found.save_weights(HERE / "interop_keras.weights.h5")
+    model.set_weights([rng.normal(size=weight.shape) * 0.6 for weight in model.get_weights()])
+    model.save(HERE / "interop_keras.keras")
+    model.save_weights(HERE / "interop_keras.weights.h5")
     x = rng.normal(size=(3, 6, 2)).astype("f4")
-    return {"model/x": x, "model/y": found(torch.tensor(x), training=False).detach().numpy()}
+    return {"model/x": x, "model/y": model(torch.tensor(x), training=False).detach().numpy()}
 
 
 def main() -> None:

@@ -32,33 +32,33 @@ def node_cases() -> dict[str, onnx_cases.Case]:
         from onnx.backend.test.loader import load_model_tests
 
         cases = [case for case in load_model_tests(kind="node") if case.name.startswith(STARTS)]
-    found = {}
+    recorded = {}
     for case in cases:
         folder = Path(case.model_dir) if case.model_dir else None
         if case.data_sets:
-            given, expected = case.data_sets[0]
+            inputs, expected = case.data_sets[0]
             model = case.model
         else:
             assert folder
             model = onnx.load(folder / "model.onnx")
-            given, expected = (
+            inputs, expected = (
                 [
                     numpy_helper.to_array(onnx.load_tensor(file))
                     for file in sorted((folder / "test_data_set_0").glob(f"{kind}_*.pb"))
                 ]
                 for kind in ("input", "output")
             )
-        found[case.name] = (model.SerializeToString(), list(given), list(expected))
-    return found
+        recorded[case.name] = (model.SerializeToString(), list(inputs), list(expected))
+    return recorded
 
 
 def main() -> None:
     """Collect all cases and write the file."""
     arrays: dict[str, np.ndarray] = {}
-    for name, (model, given, expected) in {**node_cases(), **onnx_cases.cases()}.items():
+    for name, (model, inputs, expected) in {**node_cases(), **onnx_cases.cases()}.items():
         arrays[f"{name}/model"] = np.frombuffer(model, np.uint8)
-        arrays |= {f"{name}/input/{place}": np.ascontiguousarray(value) for place, value in enumerate(given)}
-        arrays |= {f"{name}/output/{place}": np.ascontiguousarray(value) for place, value in enumerate(expected)}
+        arrays |= {f"{name}/input/{index}": np.ascontiguousarray(value) for index, value in enumerate(inputs)}
+        arrays |= {f"{name}/output/{index}": np.ascontiguousarray(value) for index, value in enumerate(expected)}
     path = Path(__file__).with_name("interop_onnx.safetensors")
     save_file(arrays, path, metadata={"onnx": onnx.__version__, "torch": torch.__version__})
     print(path, path.stat().st_size, "bytes,", sum(name.endswith("/model") for name in arrays), "cases")

@@ -38,11 +38,11 @@ def main() -> None:
         module = torch_cases.make(chosen, seed)
         for lengths in (False, True):
             name = f"{case}-lengths" if lengths else case
-            given = torch_cases.data(module, np.random.default_rng(seed), 5, 3, lengths)
+            data = torch_cases.data(module, np.random.default_rng(seed), 5, 3, lengths)
             parts = {
                 "weight": {key: value.numpy() for key, value in module.state_dict().items()},
-                "given": given,
-                "result": torch_cases.run(module, given),
+                "given": data,
+                "result": torch_cases.run(module, data),
             }
             for part, values in parts.items():
                 arrays |= {f"{name}/{part}/{key}": np.ascontiguousarray(value) for key, value in values.items()}

@@ -70,11 +70,11 @@ def main() -> None:
             optimizer, factor=0.5, patience=2, threshold=1e-2, cooldown=cooldown, min_lr=0.002, eps=0.0
         )
         arrays["plateau-losses"] = plateau_losses()
-        found = []
+        values = []
         for loss in arrays["plateau-losses"]:
-            found.append(optimizer.param_groups[0]["lr"])
+            values.append(optimizer.param_groups[0]["lr"])
             plateau.step(loss)
-        arrays[f"plateau-rates-{cooldown}"] = np.array(found)
+        arrays[f"plateau-rates-{cooldown}"] = np.array(values)
     path = Path(__file__).with_name("optimizers.safetensors")
     metadata = {"torch": torch.__version__, "rate": str(RATE), "cases": json.dumps({k: v[1] for k, v in CASES.items()})}
     save_file(arrays, path, metadata=metadata)
@@ -83,12 +83,12 @@ def main() -> None:
 
 def rates(optimizer: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler, steps: int) -> np.ndarray:
     """The learning rate of each of `steps` steps."""
-    found = []
+    values = []
     for _ in range(steps):
-        found.append(optimizer.param_groups[0]["lr"])
+        values.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         schedule.step()
-    return np.array(found)
+    return np.array(values)
 
 
 if __name__ == "__main__":

@@ -58,22 +58,22 @@ def record(
     dy, target = (torch.randn(STEPS, ROWS, directions * units, dtype=torch.float64) for _ in range(2))
 
     def forward(state: list[torch.Tensor] | None) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        given = None if state is None else tuple(state) if len(state) == 2 else state[0]
+        initial = None if state is None else tuple(state) if len(state) == 2 else state[0]
         if lengths is None:
-            y, end = model(x, given)
+            y, end = model(x, initial)
         else:
-            packed, end = model(pack_padded_sequence(x, torch.tensor(lengths), enforce_sorted=False), given)
+            packed, end = model(pack_padded_sequence(x, torch.tensor(lengths), enforce_sorted=False), initial)
             y, _ = pad_packed_sequence(packed, total_length=STEPS)
         return y, list(end) if isinstance(end, tuple) else [end]
 
-    found = {name: value.detach().clone() for name, value in model.named_parameters()}
+    values = {name: value.detach().clone() for name, value in model.named_parameters()}
     y, end = forward(start)
     (sum((value * d).sum() for value, d in zip(end, dend, strict=True)) + (y * dy).sum()).backward()
-    found |= {"x": x, "dy": dy, "y": y, "target": target}
+    values |= {"x": x, "dy": dy, "y": y, "target": target}
     for name, first, last, d in zip("hc", start, end, dend, strict=False):
-        found |= {f"{name}_0": first, f"{name}_n": last, f"d{name}": d, f"grad.{name}_0": first.grad}
-    found["grad.x"] = x.grad.clone()
-    found |= {f"grad.{name}": value.grad.clone() for name, value in model.named_parameters()}
+        values |= {f"{name}_0": first, f"{name}_n": last, f"d{name}": d, f"grad.{name}_0": first.grad}
+    values["grad.x"] = x.grad.clone()
+    values |= {f"grad.{name}": value.grad.clone() for name, value in model.named_parameters()}
 
     optimizer, losses = torch.optim.Adam(model.parameters(), lr=RATE), []
     for _ in range(10):
@@ -85,8 +85,8 @@ def record(
                 value.grad[: 2 * HIDDEN if kind is torch.nn.GRU else None] = 0
         optimizer.step()
         losses.append(loss.detach())
-    found["losses"] = torch.stack(losses)
-    arrays = {name: np.ascontiguousarray(value.detach().numpy()) for name, value in found.items()}
+    values["losses"] = torch.stack(losses)
+    arrays = {name: np.ascontiguousarray(value.detach().numpy()) for name, value in values.items()}
     return arrays if lengths is None else {**arrays, "lengths": np.array(lengths)}
 
 

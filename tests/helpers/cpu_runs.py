@@ -40,17 +40,17 @@ def run(model: Recurrent, shape: tuple[int, ...], *, lengths: bool = False, seed
     return results | {f"d {name}": value for name, value in grads.items()}
 
 
-def compare(found: dict[str, np.ndarray], expected: dict[str, np.ndarray], dtype: str) -> None:
+def compare(results: dict[str, np.ndarray], expected: dict[str, np.ndarray], dtype: str) -> None:
     """Forward values by their size, gradients by their norm."""
-    assert found.keys() == expected.keys()
+    assert results.keys() == expected.keys()
     for name, value in expected.items():
-        assert found[name].shape == value.shape
-        assert found[name].dtype == value.dtype
+        assert results[name].shape == value.shape
+        assert results[name].dtype == value.dtype
         if name.startswith("d"):
-            error = np.linalg.norm(found[name] - value) / max(np.linalg.norm(value), 1e-30)
+            error = np.linalg.norm(results[name] - value) / max(np.linalg.norm(value), 1e-30)
             assert error <= GRADIENT[dtype], (name, error)
         else:
-            assert np.allclose(found[name], value, rtol=FORWARD[dtype], atol=FORWARD[dtype]), name
+            assert np.allclose(results[name], value, rtol=FORWARD[dtype], atol=FORWARD[dtype]), name
 
 
 def both(cell: str, shape: tuple[int, ...], dtype: str, *, lengths: bool = False, **options: Any) -> None:

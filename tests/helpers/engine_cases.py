@@ -147,18 +147,18 @@ class EngineCase:
         return {name: take(value) for name, value in results.items() if value is not None}
 
 
-def assert_close(found: dict[str, np.ndarray], expected: dict[str, np.ndarray], bounds: str) -> None:
+def assert_close(results: dict[str, np.ndarray], expected: dict[str, np.ndarray], bounds: str) -> None:
     """Every array within the bounds of `tolerance`, relative to its norm; where all is zero, equal."""
-    assert found.keys() == expected.keys()
+    assert results.keys() == expected.keys()
     for name, value in expected.items():
-        assert found[name].shape == value.shape, name
-        assert np.isfinite(found[name]).all(), name
+        assert results[name].shape == value.shape, name
+        assert np.isfinite(results[name]).all(), name
         bound = (GRADIENT if name.startswith("d") else FORWARD)[bounds] * np.linalg.norm(value)
-        assert np.linalg.norm(found[name].astype("float64") - value) <= bound, name
+        assert np.linalg.norm(results[name].astype("float64") - value) <= bound, name
 
 
-def assert_same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
+def assert_same(results: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
     """Every array equal bit for bit."""
-    assert found.keys() == expected.keys()
+    assert results.keys() == expected.keys()
     for name, value in expected.items():
-        assert found[name].tobytes() == value.tobytes(), name
+        assert results[name].tobytes() == value.tobytes(), name

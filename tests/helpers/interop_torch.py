@@ -9,10 +9,10 @@ import numpy as np
 from gpulstm.model.stack import Recurrent
 
 
-def run(layer: Recurrent, given: dict[str, Any]) -> dict[str, np.ndarray]:
+def run(layer: Recurrent, inputs: dict[str, Any]) -> dict[str, np.ndarray]:
     """Outputs, final state and all gradients on the host; gradients of weights under PyTorch's names."""
     backend, spec = layer.backend, layer.spec
-    on = {name: backend.from_host(value) for name, value in given.items()}
+    on = {name: backend.from_host(value) for name, value in inputs.items()}
     state = (on["h0"], on["c0"]) if spec.has_memory else on["h0"]
     y, end, tape = layer.forward(on["x"], state, on.get("lengths"), training=True)
     dend = (on["dh"], on["dc"]) if spec.has_memory else on["dh"]
@@ -41,13 +41,13 @@ def weight_gradients(layer: Recurrent, grads: dict[str, np.ndarray]) -> dict[str
     return results
 
 
-def compare(found: dict[str, np.ndarray], expected: dict[str, np.ndarray], tolerance: float) -> float:
+def compare(results: dict[str, np.ndarray], expected: dict[str, np.ndarray], tolerance: float) -> float:
     """Assert that all results agree, each to `tolerance` of its own largest value (at least 1); the largest error."""
-    assert found.keys() == expected.keys()
+    assert results.keys() == expected.keys()
     worst = 0.0
     for name, value in expected.items():
-        assert found[name].shape == value.shape, name
-        error = np.abs(found[name] - value).max() / max(1.0, np.abs(value).max())
+        assert results[name].shape == value.shape, name
+        error = np.abs(results[name] - value).max() / max(1.0, np.abs(value).max())
         assert error <= tolerance, f"{name} differs by {error:g}"
         worst = max(worst, float(error))
     return worst

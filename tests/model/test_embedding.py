@@ -36,12 +36,12 @@ def test_a_layer_looks_rows_up_and_learns_them(device: str, rng: np.random.Gener
     layer = gl.Embedding(5, 3, dtype="float64", device=device, seed=4)
     table = to_host(layer.params["W"])
     codes = np.array([[0, 4, 4], [2, -1, 5]])
-    here = layer.params.backend.from_host(codes)
-    y = to_host(layer(here))
+    on_host = layer.params.backend.from_host(codes)
+    y = to_host(layer(on_host))
     np.testing.assert_array_equal(y[0], table[[0, 4, 4]])
     np.testing.assert_array_equal(y[1], [table[2], np.zeros(3), np.zeros(3)])  # of no known value
     dy = rng.normal(size=(2, 3, 3))
-    gradient = to_host(layer.backward(here, layer.params.backend.from_host(dy))["W"])
+    gradient = to_host(layer.backward(on_host, layer.params.backend.from_host(dy))["W"])
     expected = np.zeros((5, 3))
     for code, row in zip(codes.ravel(), dy.reshape(-1, 3), strict=True):
         if 0 <= code < 5:
@@ -58,8 +58,8 @@ def test_many_categories_are_added_in_blocks(device: str, rng: np.random.Generat
     codes, dy = rng.integers(0, 30, 100), rng.normal(size=(100, 2))
     expected = np.stack([dy[codes == code].sum(axis=0) for code in range(30)])
     backend = layer.params.backend
-    found = layer.backward(backend.from_host(codes), backend.from_host(dy))["W"]
-    np.testing.assert_allclose(to_host(found), expected, rtol=1e-12, atol=1e-14)
+    gradient = layer.backward(backend.from_host(codes), backend.from_host(dy))["W"]
+    np.testing.assert_allclose(to_host(gradient), expected, rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize(("last", "state_at"), [(None, None), (2, 2)])
@@ -91,8 +91,8 @@ def test_devices_agree(device: str, rng: np.random.Generator) -> None:
         x, future, draw = inputs(np.random.default_rng(1), network)
         raw, _, tape = network.forward(x, future, training=True)
         results.append((to_host(raw), to_host(network.backward(tape, draw).flat)))
-    for here, there in zip(*results, strict=True):
-        np.testing.assert_allclose(here, there, rtol=1e-10, atol=1e-12)
+    for on_host, on_device in zip(*results, strict=True):
+        np.testing.assert_allclose(on_host, on_device, rtol=1e-10, atol=1e-12)
 
 
 def test_a_config_comes_back_from_json_and_refuses_columns_that_are_not_there() -> None:

@@ -83,8 +83,8 @@ def test_a_network_and_a_forecaster_start_so() -> None:
     bias = Network(config, device="cpu").params["rnn.b_l0"]
     assert bias[50:100].max() > 5 and np.array_equal(bias[:50], -bias[50:100])
     options: dict[str, Any] = {"hidden_size": 16, "num_layers": 1, "device": "cpu", "learning_rate": 1e-12}
-    made = Forecaster(2, 4, epochs=1, validation=0, chrono=300, **options).fit(np.arange(20.0), progress=False)
-    assert made.fitted.network.params["rnn.b_l0"][16:32].max() > 4
+    forecaster = Forecaster(2, 4, epochs=1, validation=0, chrono=300, **options).fit(np.arange(20.0), progress=False)
+    assert forecaster.fitted.network.params["rnn.b_l0"][16:32].max() > 4
 
 
 @pytest.mark.parametrize("cell", CELLS)

@@ -105,21 +105,21 @@ STEPS_OF_LAYERS = [
 
 @pytest.mark.parametrize("isa", ["amx", pytest.param("avx512", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
-    "what",
+    "stack",
     [pytest.param(case, marks=[pytest.mark.slow] if case[2] else [], id=str(case)) for case in STEPS_OF_LAYERS],
 )
-def test_what_a_native_training_step_takes_of_the_machine(what: Any, isa: str) -> None:
+def test_what_a_native_training_step_takes_of_the_machine(stack: Any, isa: str) -> None:
     """The resident set of a process, which a bound is for; of the best instruction set where this one is not there."""
-    there = cpu._module().instruction_sets()
-    chosen = isa if isa in there else there[-1]
+    sets = cpu._module().instruction_sets()
+    chosen = isa if isa in sets else sets[-1]
     environment = {**os.environ, "GPULSTM_CPU_ISA": chosen, "GPULSTM_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", RESIDENT, json.dumps(what)]
+    command = [sys.executable, "-c", RESIDENT, json.dumps(stack)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
     predicted, peak, used = json.loads(done.stdout)
     assert used == chosen
     assert 0.85 < predicted / peak < 1.15, (format_bytes(predicted), format_bytes(peak))
-    if what[2] not in (None, "sqrt"):
-        assert peak < 1.05 * parse_bytes(what[2]), format_bytes(peak)  # pages besides the arrays are not foreseen
+    if stack[2] not in (None, "sqrt"):
+        assert peak < 1.05 * parse_bytes(stack[2]), format_bytes(peak)  # pages besides the arrays are not foreseen
 
 
 @pytest.mark.cuda

@@ -55,10 +55,10 @@ def test_gradients_equal_central_differences(rng: np.random.Generator) -> None:
 
 
 def test_devices_agree(device: str, rng: np.random.Generator) -> None:
-    here, there = Network(CONFIG, device="cpu"), Network(CONFIG, device=device)
-    np.testing.assert_array_equal(here.params.flat, to_host(there.params.flat))
+    on_cpu, on_device = Network(CONFIG, device="cpu"), Network(CONFIG, device=device)
+    np.testing.assert_array_equal(on_cpu.params.flat, to_host(on_device.params.flat))
     results = []
-    for network in (here, there):
+    for network in (on_cpu, on_device):
         x, future, draw = inputs(network, np.random.default_rng(1))
         raw, (h, c), tape = network.forward(x, future, training=True)
         grads = network.backward(tape, draw)

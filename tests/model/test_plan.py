@@ -80,9 +80,9 @@ def engine_depth(call: Any) -> int:
     depths: list[int] = []
 
     def watch(frame: FrameType, event: str, _: Any) -> None:
-        place = Path(frame.f_code.co_filename)
-        enters = place.parent.name == "engines" and frame.f_code.co_name in ("forward", "__call__")
-        if event != "call" or not (enters or (place.name == "engine.py" and frame.f_code.co_name == "forward")):
+        file = Path(frame.f_code.co_filename)
+        enters = file.parent.name == "engines" and frame.f_code.co_name in ("forward", "__call__")
+        if event != "call" or not (enters or (file.name == "engine.py" and frame.f_code.co_name == "forward")):
             return
         above, names = frame.f_back, []
         while above is not None:

@@ -264,24 +264,25 @@ def test_backward_of_the_last_output() -> None:
 def test_arrays_of_the_other_side() -> None:
     """Host arrays at a CUDA model and CUDA arrays at a CPU model, at every argument that takes one."""
     cuda = resolve("cuda")
-    here, there = gl.LSTM(INPUTS, HIDDEN, device="cuda"), lstm()
+    on_gpu, on_cpu = gl.LSTM(INPUTS, HIDDEN, device="cuda"), lstm()
     moved, zeros = cuda.from_host(x()), cuda.zeros((1, ROWS, HIDDEN), "float32")
     hint = r"is a ndarray on the host but the model is on cuda:0; move it with gpulstm.to_device\("
-    check(here, (DeviceError, f"^x {hint}x, 'cuda:0'"), x())
-    check(here, (DeviceError, "^x is a list on the host"), x().tolist())
-    check(here, (DeviceError, f"^h of state {hint}"), moved, (h, c))
-    check(here, (DeviceError, f"^c of state {hint}"), moved, (zeros, c))
-    tape = here.forward(moved)[2]
-    check(here.backward, (DeviceError, f"^dy {hint}"), tape, dy)
-    check(here.backward, (DeviceError, f"^h of dstate {hint}"), tape, cuda.from_host(dy), (h, c))
+    check(on_gpu, (DeviceError, f"^x {hint}x, 'cuda:0'"), x())
+    check(on_gpu, (DeviceError, "^x is a list on the host"), x().tolist())
+    check(on_gpu, (DeviceError, f"^h of state {hint}"), moved, (h, c))
+    check(on_gpu, (DeviceError, f"^c of state {hint}"), moved, (zeros, c))
+    tape = on_gpu.forward(moved)[2]
+    check(on_gpu.backward, (DeviceError, f"^dy {hint}"), tape, dy)
+    check(on_gpu.backward, (DeviceError, f"^h of dstate {hint}"), tape, cuda.from_host(dy), (h, c))
     check(
-        lambda: here.backward(tape, cuda.from_host(dy), grads=there.params.like()), (DeviceError, "grads lives on cpu")
+        lambda: on_gpu.backward(tape, cuda.from_host(dy), grads=on_cpu.params.like()),
+        (DeviceError, "grads lives on cpu"),
     )
     back = r"lives on cuda:0 but the model is on cpu; move it with gpulstm.to_host\("
-    check(there, (DeviceError, rf"^x {back}x\)"), moved)
-    check(there, (DeviceError, f"^h of state {back}"), x(), (zeros, zeros))
-    check(there, (DeviceError, f"^lengths {back}"), x(), None, cuda.from_host(np.array([1, 2, 3])))
-    check(there.params.load, (DeviceError, f"^parameter '.*' {back}"), dict(here.params))
+    check(on_cpu, (DeviceError, rf"^x {back}x\)"), moved)
+    check(on_cpu, (DeviceError, f"^h of state {back}"), x(), (zeros, zeros))
+    check(on_cpu, (DeviceError, f"^lengths {back}"), x(), None, cuda.from_host(np.array([1, 2, 3])))
+    check(on_cpu.params.load, (DeviceError, f"^parameter '.*' {back}"), dict(on_gpu.params))
     check(resolve, (DeviceError, "device 'cuda:97' is not there: this machine has cuda:0 to cuda:"), "cuda:97")
 
 

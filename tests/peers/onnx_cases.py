@@ -77,6 +77,6 @@ def cases() -> dict[str, Case]:
         results = results if isinstance(results, tuple) else (results,)
         for dynamo in (False, True):
             data = export(module, inputs, dynamo)
-            given, expected = [value.numpy() for value in inputs], [value.numpy() for value in results]
-            result[f"{name}-{'dynamo' if dynamo else 'script'}"] = (data, given, expected)
+            arrays_in, expected = [value.numpy() for value in inputs], [value.numpy() for value in results]
+            result[f"{name}-{'dynamo' if dynamo else 'script'}"] = (data, arrays_in, expected)
     return result

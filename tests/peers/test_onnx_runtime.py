@@ -59,44 +59,44 @@ def random_node(rng: np.random.Generator) -> tuple[onnx.ModelProto, dict[str, np
     if op == "LSTM" and rng.integers(3) == 0:
         attributes["input_forget"] = 1
     draw = lambda *shape: rng.normal(size=shape).astype(np.float32) * 0.6  # noqa: E731
-    given = {"X": draw(steps, batch, size)}
+    fed = {"X": draw(steps, batch, size)}
     weights = {"W": draw(count, width * hidden, size), "R": draw(count, width * hidden, hidden)}
     if rng.integers(2):
         weights["B"] = draw(count, 2 * width * hidden)
     if rng.integers(2):
-        given["sequence_lens"] = rng.integers(1, steps + 1, size=batch).astype(np.int32)
+        fed["sequence_lens"] = rng.integers(1, steps + 1, size=batch).astype(np.int32)
     if rng.integers(2):
-        given["initial_h"] = draw(count, batch, hidden)
+        fed["initial_h"] = draw(count, batch, hidden)
     if op == "LSTM" and rng.integers(2):
-        given["initial_c"] = draw(count, batch, hidden)
+        fed["initial_c"] = draw(count, batch, hidden)
     if op == "LSTM" and rng.integers(2):
         weights["P"] = draw(count, 3 * hidden)
     names = ["X", "W", "R", "B", "sequence_lens", "initial_h", *(["initial_c", "P"] if op == "LSTM" else [])]
-    inputs = [name if name in given or name in weights else "" for name in names]
+    inputs = [name if name in fed or name in weights else "" for name in names]
     outputs = ["Y", "Y_h", *(["Y_c"] if op == "LSTM" else [])]
     node = helper.make_node(op, inputs, outputs, **attributes)
     graph = helper.make_graph(
         [node],
         "one",
         [helper.make_tensor_value_info(name, numpy_helper.from_array(value).data_type, value.shape)
-         for name, value in given.items()],
+         for name, value in fed.items()],
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
         [numpy_helper.from_array(value, name) for name, value in weights.items()],
     )  # fmt: skip
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)], ir_version=8)
-    return model, given, f"{op} {attributes}, inputs {inputs}, T={steps} B={batch} I={size}"
+    return model, fed, f"{op} {attributes}, inputs {inputs}, T={steps} B={batch} I={size}"
 
 
 def test_random_recurrent_nodes(capsys: pytest.CaptureFixture[str]) -> None:
     rng, worst = np.random.default_rng(SEED), 0.0
     compared = 0
     for case in range(400):
-        model, given, text = random_node(rng)
-        expected = onnxruntime.InferenceSession(model.SerializeToString()).run(None, given)
+        model, fed, text = random_node(rng)
+        expected = onnxruntime.InferenceSession(model.SerializeToString()).run(None, fed)
         if not all(np.abs(value).max() < 10 for value in expected):
             continue  # without bounds on the activations values can grow, and errors with them
         compared += 1
-        results = from_onnx(model, device="cpu").run(given)
+        results = from_onnx(model, device="cpu").run(fed)
         for name, ours, theirs in zip(("Y", "Y_h", "Y_c"), results, expected, strict=False):
             assert ours.shape == theirs.shape
             error = np.abs(ours - theirs).max() / max(1.0, np.abs(theirs).max())
@@ -127,10 +127,10 @@ NOT_IN_REFERENCE = {"lstm-coupled", "lstm-clip", "lstm-activations", "gru-clip",
 
 
 def ours(layer: Recurrent, x: np.ndarray, state: dict[str, np.ndarray], lengths: np.ndarray | None) -> list[np.ndarray]:
-    given: Any = None
+    fed: Any = None
     if state:
-        given = (state["h_0"], state["c_0"]) if layer.spec.has_memory else state["h_0"]
-    y, end = layer(x, given, lengths)
+        fed = (state["h_0"], state["c_0"]) if layer.spec.has_memory else state["h_0"]
+    y, end = layer(x, fed, lengths)
     return [y, *(end if layer.spec.has_memory else (end,))]
 
 
@@ -201,12 +201,12 @@ def test_double_precision_in_onnx_reference() -> None:
 @pytest.mark.parametrize("case", onnx_cases.cases().items(), ids=lambda case: case[0])
 def test_models_of_pytorchs_exporters(case: tuple[str, onnx_cases.Case]) -> None:
     """Both exporters, PyTorch's own results; the older one's file with another batch and length in ONNX Runtime."""
-    name, (data, given, expected) = case
+    name, (data, fed, expected) = case
     net = from_onnx(data, device="cpu")
-    for result, reference in zip(net.run(given), expected, strict=True):
+    for result, reference in zip(net.run(fed), expected, strict=True):
         np.testing.assert_allclose(result, reference, rtol=1e-5, atol=1e-6)
     if name.endswith("script"):
-        other = [np.concatenate([value, value], axis=1) for value in given]
+        other = [np.concatenate([value, value], axis=1) for value in fed]
         session = onnxruntime.InferenceSession(data)
         names = [entry.name for entry in session.get_inputs()]
         for result, reference in zip(

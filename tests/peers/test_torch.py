@@ -32,11 +32,11 @@ def test_random_configurations(lengths: bool, capsys: pytest.CaptureFixture[str]
         options = torch_cases.random_options(rng)
         module = torch_cases.make(options, seed=case)
         steps, batch = int(rng.integers(1, 9)), int(rng.integers(1, 6))
-        given = torch_cases.data(module, rng, steps, batch, lengths)
+        inputs = torch_cases.data(module, rng, steps, batch, lengths)
         layer = from_torch(module, device="cpu")
         message = f"GPULSTM_PEER_SEED={SEED}, case {case}: {options}, T={steps}, B={batch}"
         try:
-            error = interop_torch.compare(interop_torch.run(layer, given), torch_cases.run(module, given), 1e-10)
+            error = interop_torch.compare(interop_torch.run(layer, inputs), torch_cases.run(module, inputs), 1e-10)
         except AssertionError as found:
             raise AssertionError(message) from found
         worst, kinds[options["cell"]] = max(worst, error), kinds[options["cell"]] + 1

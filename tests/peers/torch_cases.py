@@ -61,16 +61,16 @@ def data(module: torch.nn.RNNBase, rng: np.random.Generator, steps: int, batch: 
     return results
 
 
-def run(module: torch.nn.RNNBase, given: dict[str, Any]) -> dict[str, np.ndarray]:
+def run(module: torch.nn.RNNBase, inputs: dict[str, Any]) -> dict[str, np.ndarray]:
     """PyTorch's outputs, final state and all gradients, padded as they came."""
     tensors = {
-        name: torch.tensor(value, requires_grad=True) for name, value in given.items() if name in ("x", "h0", "c0")
+        name: torch.tensor(value, requires_grad=True) for name, value in inputs.items() if name in ("x", "h0", "c0")
     }
     module.zero_grad()
-    state = (tensors["h0"], tensors["c0"]) if "c0" in given else tensors["h0"]
+    state = (tensors["h0"], tensors["c0"]) if "c0" in inputs else tensors["h0"]
     x = tensors["x"]
-    if "lengths" in given:
-        lengths = torch.tensor(given["lengths"])
+    if "lengths" in inputs:
+        lengths = torch.tensor(inputs["lengths"])
         packed = torch.nn.utils.rnn.pack_padded_sequence(x, lengths, enforce_sorted=False)
         out, end = module(packed, state)
         y, _ = torch.nn.utils.rnn.pad_packed_sequence(out, total_length=x.shape[0])
@@ -78,7 +78,7 @@ def run(module: torch.nn.RNNBase, given: dict[str, Any]) -> dict[str, np.ndarray
         y, end = module(x, state)
     ends = end if isinstance(end, tuple) else (end,)
     results = (y, *ends)
-    weights = [torch.tensor(given[name]) for name in ("dy", "dh", "dc") if name in given]
+    weights = [torch.tensor(inputs[name]) for name in ("dy", "dh", "dc") if name in inputs]
     sum((result * weight).sum() for result, weight in zip(results, weights, strict=True)).backward()
     actual = dict(zip(("y", "hn", "cn"), (result.detach().numpy() for result in results), strict=False))
     actual |= {f"d{name}": tensor.grad.numpy() for name, tensor in tensors.items()}

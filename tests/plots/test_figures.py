@@ -36,9 +36,9 @@ def saved_figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     return saved
 
 
-def labels(figure: Figure, place: int = 0) -> list[str]:
+def labels(figure: Figure, index: int = 0) -> list[str]:
     """The legend of one of the axes."""
-    return figure.axes[place].get_legend_handles_labels()[1]
+    return figure.axes[index].get_legend_handles_labels()[1]
 
 
 def is_picture(path: Path) -> bool:
@@ -55,7 +55,7 @@ def test_bands_are_pairs_around_one_half_the_widest_first() -> None:
 
 def test_forecast(tmp_path: Path, saved_figures: list[Figure]) -> None:
     path = tmp_path / "new folder" / "forecast.png"
-    given = figures.forecast(
+    written = figures.forecast(
         path,
         FAN,
         time=DAYS,
@@ -65,7 +65,7 @@ def test_forecast(tmp_path: Path, saved_figures: list[Figure]) -> None:
         title="Ours",
         label="x (m)",
     )
-    assert given == path
+    assert written == path
     assert is_picture(path)
     assert labels(saved_figures[0]) == ["observed", "80 % interval", "50 % interval", "naive", "what came", "median"]
     lines = {line.get_label(): line.get_ydata() for line in saved_figures[0].axes[0].lines}

@@ -9,14 +9,14 @@ import pytest
 @pytest.fixture(scope="session")
 def toolkit() -> nvrtc.Toolkit:
     """The oldest toolkit that is installed."""
-    found = nvrtc.toolkits()
-    assert found, nvrtc.MISSING
-    return found[0]
+    toolkits = nvrtc.toolkits()
+    assert toolkits, nvrtc.MISSING
+    return toolkits[0]
 
 
 @pytest.fixture(scope="session")
 def newest() -> nvrtc.Toolkit:
     """The newest."""
-    found = nvrtc.toolkits()
-    assert found, nvrtc.MISSING
-    return found[-1]
+    toolkits = nvrtc.toolkits()
+    assert toolkits, nvrtc.MISSING
+    return toolkits[-1]

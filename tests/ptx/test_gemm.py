@@ -30,13 +30,13 @@ def judge(
     b = rng.normal(size=(columns, inner) if transb else (inner, columns)).astype(dtype)
     c = rng.normal(size=(rows, columns)).astype(dtype)
     backend = PtxBackend(toolkit, capability, Settings())
-    place, expected = backend.memory.array, (a.T if transa else a).astype("f8") @ (b.T if transb else b).astype("f8")
+    put, expected = backend.memory.array, (a.T if transa else a).astype("f8") @ (b.T if transb else b).astype("f8")
     kind = "TF32" if gemm.is_tensor(tile) and dtype == "float32" else dtype
     with installed(backend), pytest.MonkeyPatch.context() as patch:
         patch.setattr(gemm, "choose_tile", lambda *_: tile)
         for start, accumulate in ((np.full_like(c, np.nan), False), (c, True)):
-            out = place(start)
-            factors = place(a), place(b)
+            out = put(start)
+            factors = put(a), put(b)
             gemm.gemm(backend, *factors, out, products="own", transa=transa, transb=transb, accumulate=accumulate)  # type: ignore[arg-type]
             error = np.abs(out.get().astype("f8") - expected - (c if accumulate else 0)).max()
             assert error <= PRODUCT[kind] * np.abs(expected).max()

@@ -118,8 +118,8 @@ def unsigned(values: np.ndarray) -> np.ndarray:
     ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip
 def test_integers(code: str, inputs: tuple[np.ndarray, ...], expected: np.ndarray) -> None:
-    found = elementwise(code, "u32", "%r1", *inputs, result="u4", width="b32")
-    np.testing.assert_array_equal(found, np.asarray(expected).astype("i8").astype("u4"))
+    result = elementwise(code, "u32", "%r1", *inputs, result="u4", width="b32")
+    np.testing.assert_array_equal(result, np.asarray(expected).astype("i8").astype("u4"))
 
 
 def test_the_parser_reads_operands_scopes_and_lines() -> None:

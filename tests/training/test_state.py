@@ -103,10 +103,10 @@ def test_a_checkpoint_moves_between_devices(device: str, tmp_path: Path) -> None
     first.fit(data, data)
     first.save(tmp_path / "run")
     runs = []
-    for place in (device, other):
-        rest = make(place, epochs=2)
+    for one in (device, other):
+        rest = make(one, epochs=2)
         rest.restore(tmp_path / "run")
-        assert rest.network.backend.device.startswith(place)
+        assert rest.network.backend.device.startswith(one)
         rest.fit(data, data)
         runs.append(to_host(rest.network.params.flat))
     np.testing.assert_allclose(runs[0], runs[1], rtol=1e-9, atol=1e-11)

@@ -111,8 +111,8 @@ def to_keras(model: Recurrent | Network, path: str | os.PathLike[str] | None = N
         )
     more = isinstance(model, Network) and (model.config.future_size or model.config.categories)
     if more or (isinstance(model, Network) and spec.bidirectional):
-        what = "covariates of the horizon or learned categories" if more else "bidirectional layers' last outputs"
-        raise InteropError(f"no Sequential of Keras reads {what} as this network does")
+        unread = "covariates of the horizon or learned categories" if more else "bidirectional layers' last outputs"
+        raise InteropError(f"no Sequential of Keras reads {unread} as this network does")
     layers = []
     for layer in range(spec.num_layers):
         suffixes = spec.suffixes[layer * spec.directions : (layer + 1) * spec.directions]

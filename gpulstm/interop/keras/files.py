@@ -175,18 +175,18 @@ def _names(file: BinaryIO, name: str) -> list[str]:
 
 def _member(file: BinaryIO, name: str, member: str, most: int) -> bytes:
     """The unpacked bytes of one file in an archive, at most `most`."""
-    what = f"{member} in {name}"
+    described = f"{member} in {name}"
     try:
         with zipfile.ZipFile(file) as archive:
             entry = archive.getinfo(member)
             if entry.file_size > most:
-                raise InteropError(f"{what} takes {entry.file_size} bytes, more than the {most} that it may")
+                raise InteropError(f"{described} takes {entry.file_size} bytes, more than the {most} that it may")
             if entry.flag_bits & 1:
-                raise InteropError(f"{what} is encrypted")
+                raise InteropError(f"{described} is encrypted")
             with archive.open(entry) as stream:  # gives no more than the announced size, and checks the checksum
                 return stream.read(most + 1)
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError) as error:
-        raise InteropError(f"{what} is damaged: {error}") from error
+        raise InteropError(f"{described} is damaged: {error}") from error
 
 
 def _written_by(file: BinaryIO, name: str) -> str:

@@ -234,15 +234,15 @@ def _write_head(builder: _Builder, model: Network, lengths: bool) -> None:
 
 def _vectors(builder: _Builder, name: str, model: Network, width: int, *, ahead: bool) -> str:
     """An input whose columns of codes are replaced by learned vectors at its end; the code -1 has one of zeros."""
-    places = {place: one.future if ahead else one.column for place, one in enumerate(model.config.categories)}
+    places = {number: one.future if ahead else one.column for number, one in enumerate(model.config.categories)}
     others = [column for column in range(width) if column not in places.values()]
     parts = [builder.node("Gather", name, builder.integers(*others), axis=2)] if others else []
-    for place, column in places.items():
+    for number, column in places.items():
         if column is None:
             continue
-        table, index = f"categories.{place}.W", f"column_{column}"
+        table, index = f"categories.{number}.W", f"column_{column}"
         if all(tensor.name != table for tensor in builder.graph.initializer):
-            values = model.categories.tables[place].params.host()["W"]
+            values = model.categories.tables[number].params.host()["W"]
             builder.weight(table, np.concatenate([values, np.zeros_like(values[:1])]))
         if all(tensor.name != index for tensor in builder.graph.initializer):
             builder.weight(index, np.array(column, np.int64))

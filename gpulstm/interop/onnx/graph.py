@@ -158,20 +158,20 @@ def _check_operators(nodes: Iterable[onnx.NodeProto], operators: Mapping[str, Op
 
 def _check_order(nodes: list[Node], known: set[str], outputs: list[Value]) -> None:
     """Every name is made once, and before it is used: so there are no cycles."""
-    made: dict[str, Node] = {}
+    makers: dict[str, Node] = {}
     for node in nodes:
         for name in filter(None, node.outputs):
-            if name in known or name in made:
+            if name in known or name in makers:
                 raise InteropError(f"{name!r} is made twice, the second time by the {node}")
-            made[name] = node
+            makers[name] = node
     ready = set(known)
     for node in nodes:
         for name in filter(None, node.inputs):
             if name in ready:
                 continue
-            if name in made:
+            if name in makers:
                 raise InteropError(
-                    f"the {node} needs {name!r}, which is made later, by the {made[name]}: a cycle, or not in order"
+                    f"the {node} needs {name!r}, which is made later, by the {makers[name]}: a cycle, or not in order"
                 )
             raise InteropError(f"the {node} needs {name!r}, which nothing makes")
         ready |= set(node.outputs)

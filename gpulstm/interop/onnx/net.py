@@ -159,12 +159,12 @@ class OnnxNet:
 
     def _last_uses(self) -> list[list[str]]:
         """For each node the values that no later node and no output needs."""
-        kept, found = {value.name for value in self.outputs} | {""}, []
+        kept, last_uses = {value.name for value in self.outputs} | {""}, []
         for node in reversed(self.nodes):
             ending = {*node.inputs, *node.outputs} - kept
             kept |= ending
-            found.append(sorted(ending & ({*node.inputs, *node.outputs})))
-        return found[::-1]
+            last_uses.append(sorted(ending & ({*node.inputs, *node.outputs})))
+        return last_uses[::-1]
 
     # -- arguments ---------------------------------------------------------------------------------------------------
     def _inputs(self, inputs: Sequence[Any] | Mapping[str, Any]) -> dict[str, Any]:

@@ -123,8 +123,8 @@ def axis_of(node: Node, axis: Any, rank: int) -> int:
 
 
 # -- one value in, one of its shape out ------------------------------------------------------------------------------
-def _unary(name: str, function: Callable[[Any, Array], Array], attributes: str = "") -> None:
-    operator(name, attributes)(lambda context, node, x: function(context.xp, x))
+def _unary(name: str, function: Callable[[Any, Array], Array]) -> None:
+    operator(name)(lambda context, node, x: function(context.xp, x))
 
 
 for _name in ("Sqrt", "Exp", "Log", "Abs", "Neg", "Floor", "Ceil", "Sign", "Sin", "Cos"):
@@ -202,12 +202,12 @@ def _broadcast(context: Context, node: Node, *values: Array) -> None:
     context.room(node, np.broadcast_shapes(*(value.shape for value in values)), values[0].dtype.itemsize)
 
 
-def _binary(name: str, function: Callable[[Any, Array, Array], Array], attributes: str = "") -> None:
+def _binary(name: str, function: Callable[[Any, Array, Array], Array]) -> None:
     def run(context: Context, node: Node, a: Array, b: Array) -> Array:
         _broadcast(context, node, a, b)
         return function(context.xp, a, b)
 
-    operator(name, attributes, inputs=(2, 2))(run)
+    operator(name, inputs=(2, 2))(run)
 
 
 def _divide(xp: Any, a: Array, b: Array) -> Array:

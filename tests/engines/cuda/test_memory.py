@@ -212,8 +212,8 @@ def test_the_default_stream_of_another_thread_is_another_stream(cuda: CupyBacken
 def training(steps: int = 5) -> tuple[GradientPass, dict[str, Any]]:
     """A pass of a small network, and a batch for it."""
     network = Network(NetworkConfig(StackSpec("lstm", 3, 9)), device="cuda", seed=2)
-    rng, place = np.random.default_rng(0), network.backend.from_host
-    data = {"x": place(rng.normal(size=(steps, 4, 3)).astype("f")), "target": place(rng.normal(size=(4, 1, 1)))}
+    rng, put = np.random.default_rng(0), network.backend.from_host
+    data = {"x": put(rng.normal(size=(steps, 4, 3)).astype("f")), "target": put(rng.normal(size=(4, 1, 1)))}
     return GradientPass(network, MSE(), network.params.like()), data
 
 

@@ -28,8 +28,8 @@ def test_a_struct_holds_numbers_and_addresses_in_eight_bytes_each() -> None:
         data = type("Memory", (), {"ptr": 2**40 + 8})
 
     values = {"rows": 7, "hold_h": 0.25, "packed": OnDevice, "mask": None}
-    made = passes.struct(("rows", "hold_h", "packed", "mask"), values)
-    assert made.tobytes() == b"".join(np.array(value).tobytes() for value in (7, 0.25, 2**40 + 8, 0))
+    struct = passes.struct(("rows", "hold_h", "packed", "mask"), values)
+    assert struct.tobytes() == b"".join(np.array(value).tobytes() for value in (7, 0.25, 2**40 + 8, 0))
 
 
 @pytest.mark.parametrize(("value", "step", "expected"), [(0, 4, 0), (1, 4, 4), (4, 4, 4), (5, 4, 8)])

@@ -305,11 +305,11 @@ def test_every_kind_of_training_step_is_replayed_with_the_bits_of_its_pieces(
             optimizer, state, seen = Adam(), None, []
             optimizer.init(network.params)
             read = None if state_at is None else 3
-            rng, place = np.random.default_rng(0), network.backend.from_host
+            rng, put = np.random.default_rng(0), network.backend.from_host
             states = []
             for _ in range(5):
-                x = place(rng.normal(size=(6, 4, 3)).astype("f"))
-                target = place(rng.normal(size=(4 * (read or 1), 1, 1)).astype("f"))
+                x = put(rng.normal(size=(6, 4, 3)).astype("f"))
+                target = put(rng.normal(size=(4 * (read or 1), 1, 1)).astype("f"))
                 result = gradients(x, target, state=state, read=read, state_at=state_at)
                 optimizer.step(network.params, gradients.grads, rate=0.01, scale=result.scale)
                 state = result.state

@@ -21,8 +21,8 @@ STEPS, ROWS, INPUTS, UNITS = 7, 3, 4, 5
 SPEC = StackSpec("gru", INPUTS, UNITS, dtype="float64")
 
 
-def near(found: Any, expected: np.ndarray) -> None:
-    assert np.linalg.norm(to_host(found) - expected) <= GRADIENT["float64"] * np.linalg.norm(expected)
+def near(result: Any, expected: np.ndarray) -> None:
+    assert np.linalg.norm(to_host(result) - expected) <= GRADIENT["float64"] * np.linalg.norm(expected)
 
 
 @pytest.fixture

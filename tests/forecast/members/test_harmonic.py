@@ -13,8 +13,8 @@ WAVES = ((10.0, 2), (7.0, 1))
 def test_waves_and_a_trend_are_continued() -> None:
     steps = np.arange(-80, 6)
     values = 3 + 0.1 * steps + 2 * np.sin(2 * np.pi * steps / 10 + 1) - np.cos(4 * np.pi * steps / 10)
-    found = harmonic(values[None, :80], 6, WAVES, True, 0)
-    np.testing.assert_allclose(found[0], values[80:], rtol=1e-9)
+    forecast = harmonic(values[None, :80], 6, WAVES, True, 0)
+    np.testing.assert_allclose(forecast[0], values[80:], rtol=1e-9)
 
 
 @pytest.mark.parametrize("level", [0, 4])

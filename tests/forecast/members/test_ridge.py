@@ -29,20 +29,20 @@ def test_weights_solve_the_normal_equations(penalty: float) -> None:
     rng = np.random.default_rng(0)
     inputs, residual, weight = rng.normal(size=(60, 7)), rng.normal(size=(60, 3)), rng.random(60)
     residual[4, 1] = np.nan  # leaves the whole row out
-    found = Moments(inputs, residual, weight).solve(penalty)
+    solution = Moments(inputs, residual, weight).solve(penalty)
     weight[4], residual[4] = 0, 0
     square = (inputs * weight[:, None]).T @ inputs / weight.sum()
     right = (inputs * weight[:, None]).T @ residual / weight.sum()
     mean = np.diag(square).mean()
-    np.testing.assert_allclose(found, np.linalg.solve(square + penalty * mean * np.eye(7), right), rtol=1e-8)
+    np.testing.assert_allclose(solution, np.linalg.solve(square + penalty * mean * np.eye(7), right), rtol=1e-8)
 
 
 def test_windows_can_be_taken_out_again() -> None:
     rng = np.random.default_rng(1)
     inputs, residual = rng.normal(size=(50, 5)), rng.normal(size=(50, 2))
     out = np.arange(50) < 20
-    found = (Moments(inputs, residual) - Moments(inputs[out], residual[out])).solve(0.1)
-    np.testing.assert_allclose(found, Moments(inputs[~out], residual[~out]).solve(0.1), rtol=1e-8)
+    solution = (Moments(inputs, residual) - Moments(inputs[out], residual[out])).solve(0.1)
+    np.testing.assert_allclose(solution, Moments(inputs[~out], residual[~out]).solve(0.1), rtol=1e-8)
 
 
 @pytest.mark.parametrize("log", [False, True])

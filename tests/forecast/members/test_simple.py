@@ -28,8 +28,8 @@ def test_seasonal_naive_and_means_are_those_of_a_loop() -> None:
     series = panel(60)
     view = View(series, np.array([9, 20, 55]), 5, 4, 40)
     for count in (1, 3):
-        found = Simple("seasonal", season=4, count=count).forecast(view)
-        for origin, forecast in zip((9, 20, 55), found, strict=True):
+        result = Simple("seasonal", season=4, count=count).forecast(view)
+        for origin, forecast in zip((9, 20, 55), result, strict=True):
             for step in range(5):
                 phase = [row for row in range(origin) if row % 4 == (origin + step) % 4][::-1]
                 assert forecast[step] == pytest.approx(np.mean(series.values[phase[:count]]), rel=1e-12)
@@ -72,8 +72,8 @@ def test_nothing_behind_the_origin_is_seen(member: Simple) -> None:
 @pytest.mark.parametrize("value", [0.0, 5.0, -3.0])
 def test_a_constant_series_stays(member: Simple, value: float) -> None:
     series = Panel.of(np.full(800, value), np.array([0, 800]))
-    found = member.forecast(View(series, np.array([1, 5, 50, 780]), 20, 4, 100))
-    np.testing.assert_allclose(found, value, rtol=1e-9, atol=1e-9)
+    result = member.forecast(View(series, np.array([1, 5, 50, 780]), 20, 4, 100))
+    np.testing.assert_allclose(result, value, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("member", MEMBERS, ids=lambda member: member.name)

@@ -37,15 +37,15 @@ def holt_errors(
 def factors(window: np.ndarray, season: int, ratio: bool) -> np.ndarray:
     """Classical decomposition by the book: centered moving average, mean of each phase, normalized."""
     rows, half = len(window), season // 2
-    found: dict[int, list[float]] = {phase: [] for phase in range(season)}
+    by_phase: dict[int, list[float]] = {phase: [] for phase in range(season)}
     for row in range(half, rows - half):
         part = window[row - half : row + half + 1]
         weights = np.ones(len(part))
         if season % 2 == 0:
             weights[[0, -1]] = 0.5
         mean = float((part * weights).sum() / weights.sum())
-        found[(row - rows) % season].append(window[row] / mean if ratio else window[row] - mean)
-    phases = np.array([np.mean(found[phase]) for phase in range(season)])
+        by_phase[(row - rows) % season].append(window[row] / mean if ratio else window[row] - mean)
+    phases = np.array([np.mean(by_phase[phase]) for phase in range(season)])
     return phases / phases.mean() if ratio else phases - phases.mean()
 
 
@@ -73,9 +73,9 @@ def test_the_damped_trend_is_that_of_a_loop(rows: int) -> None:
 @pytest.mark.parametrize("ratio", [True, False])
 def test_seasonal_factors_are_those_of_the_book(season: int, ratio: bool) -> None:
     values = walks(4, 5 * season + 2) + 8 * np.sin(2 * np.pi * np.arange(5 * season + 2) / season)
-    found, multiply = seasonal_factors(values, season, ratio)
+    seasonal, multiply = seasonal_factors(values, season, ratio)
     assert multiply.tolist() == [ratio] * 4
-    for window, own in zip(values, found, strict=True):
+    for window, own in zip(values, seasonal, strict=True):
         np.testing.assert_allclose(own, factors(window, season, ratio), rtol=1e-10, atol=1e-12)
 
 

@@ -32,9 +32,9 @@ def results(stack: Recurrent, x: np.ndarray) -> list[np.ndarray]:
         y, state, tape = stack.forward(here, lengths=[3, 5, 0])
     dx, dstate, grads = stack.backward(tape, y)
     streamed = stack.stream(3)(here[0])
-    found = [y, *state, dx, *dstate, grads.flat, streamed]
-    assert all(backend.owns(value) for value in found)
-    return [to_host(value) for value in found]
+    results = [y, *state, dx, *dstate, grads.flat, streamed]
+    assert all(backend.owns(value) for value in results)
+    return [to_host(value) for value in results]
 
 
 def passes(device: str, dtype: str, x: np.ndarray) -> list[float]:
@@ -46,15 +46,15 @@ def passes(device: str, dtype: str, x: np.ndarray) -> list[float]:
     optimizer.init(weights)
     gradients = GradientPass(network, MSE(), weights.like(), scale=scale)
     data, target = (to_device(value.astype("f"), device) for value in (x, x[0, :, :1, None]))
-    found = []
+    results = []
     for _ in range(4):
         result = gradients(data, target)
         optimizer.step(weights, gradients.grads, rate=0.1, scale=result.scale)
         if scale is not None:
             scale.move(result.scale)
             network.params.load(weights)
-        found.append(float(result.value))
-    return found
+        results.append(float(result.value))
+    return results
 
 
 def refused(call: Callable[[], Any], pattern: str) -> None:
@@ -88,22 +88,22 @@ def main() -> None:
         assert cupy.cuda.Device().id == 0
 
     zero, one = (gl.LSTM(2, 4, device=f"cuda:{n}") for n in (0, 1))
-    there, wrong = to_device(x, "cuda:1"), to_device(x, "cuda:0")
+    on_second, wrong = to_device(x, "cuda:1"), to_device(x, "cuda:0")
     for _ in range(3):  # what is refused, is refused whether or not the shape was recorded
-        one(there), zero(wrong)
+        one(on_second), zero(wrong)
     refused(lambda: one.stream(3)(wrong[0]), "^x lives on cuda:0 but the model is on cuda:1")
     refused(
-        lambda: one.stream(3)(there[0], to_device(np.zeros((3, 4), "f"), "cuda:0")),
+        lambda: one.stream(3)(on_second[0], to_device(np.zeros((3, 4), "f"), "cuda:0")),
         "^out lives on cuda:0 but the model is on cuda:1",
     )
     refused(lambda: one(wrong), "^x lives on cuda:0 but the model is on cuda:1")
-    refused(lambda: zero(there), "^x lives on cuda:1 but the model is on cuda:0")
+    refused(lambda: zero(on_second), "^x lives on cuda:1 but the model is on cuda:0")
     refused(lambda: one(x), "^x is a ndarray on the host but the model is on cuda:1.*to_device")
-    refused(lambda: gl.LSTM(2, 4, device="cpu")(there), "^x lives on cuda:1 but the model is on cpu.*to_host")
+    refused(lambda: gl.LSTM(2, 4, device="cpu")(on_second), "^x lives on cuda:1 but the model is on cpu.*to_host")
     h, c = (to_device(np.zeros((1, 3, 4)), "cuda:1") for _ in range(2))
-    refused(lambda: one(there, (h, to_device(to_host(c), "cuda:0"))), "^c of state lives on cuda:0")
-    refused(lambda: one(there, lengths=to_device(np.array([1, 2, 3]), "cuda:0")), "^lengths lives on cuda:0")
-    y, _, tape = one.forward(there)
+    refused(lambda: one(on_second, (h, to_device(to_host(c), "cuda:0"))), "^c of state lives on cuda:0")
+    refused(lambda: one(on_second, lengths=to_device(np.array([1, 2, 3]), "cuda:0")), "^lengths lives on cuda:0")
+    y, _, tape = one.forward(on_second)
     refused(lambda: one.backward(tape, to_device(y, "cuda:0")), "^dy lives on cuda:0 but the model is on cuda:1")
     refused(lambda: one.backward(tape, y, (h, to_device(to_host(c), "cuda:0"))), "^c of dstate lives on cuda:0")
     refused(lambda: one.backward(tape, y, grads=zero.params.like()), "^grads lives on cuda:0")

@@ -43,7 +43,7 @@ def train(device: str) -> list[np.ndarray]:
     """Three Adam steps of a deep stack with dropout and lengths; the loss of each, then the weights."""
     options: dict[str, Any] = {"bidirectional": True, "dropout": 0.3, "recurrent_dropout": 0.2, "zoneout": 0.1}
     stack = gl.LSTM(3, 7, 2, dtype="float64", device=device, **options)
-    rng, loss, optimizer, found = np.random.default_rng(1), MSE(), Adam(), []
+    rng, loss, optimizer, results = np.random.default_rng(1), MSE(), Adam(), []
     optimizer.init(stack.params)
     for _ in range(3):
         x, target = rng.normal(size=(6, 5, 3)), rng.normal(size=(5, 14, 1))
@@ -51,8 +51,8 @@ def train(device: str) -> list[np.ndarray]:
         value, dy = loss(y[:, :, None, None], to_device(target, device))
         grads = stack.backward(tape, dy[:, :, 0, 0])[2]
         optimizer.step(stack.params, grads, rate=1e-2, scale=clip_scale(grads, 1.0)[1])
-        found.append(to_host(value))
-    return [*found, to_host(stack.params.flat)]
+        results.append(to_host(value))
+    return [*results, to_host(stack.params.flat)]
 
 
 def main() -> None:

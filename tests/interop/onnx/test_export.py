@@ -22,8 +22,8 @@ def state_of(layer: Recurrent, rng: np.random.Generator, batch: int) -> dict[str
 
 
 def results(layer: Recurrent, x: np.ndarray, state: dict[str, np.ndarray] | None, lengths: Any = None) -> list[Any]:
-    given = None if state is None else tuple(state.values()) if layer.spec.has_memory else state["h_0"]
-    y, end = layer(x, given, lengths)
+    start = None if state is None else tuple(state.values()) if layer.spec.has_memory else state["h_0"]
+    y, end = layer(x, start, lengths)
     return [y, *(end if layer.spec.has_memory else (end,))]
 
 
@@ -123,6 +123,6 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.cuda
 def test_exports_on_cuda(name: str, rng: np.random.Generator) -> None:
     data, x = to_onnx(LAYERS[name]), rng.normal(size=(3, 2, 3)).astype("f4")
-    here, there = from_onnx(data, device="cpu"), from_onnx(data, device="cuda")
-    for ours, theirs in zip(here.run([x]), there.run([gl.to_device(x, "cuda")]), strict=True):
+    on_cpu, on_gpu = from_onnx(data, device="cpu"), from_onnx(data, device="cuda")
+    for ours, theirs in zip(on_cpu.run([x]), on_gpu.run([gl.to_device(x, "cuda")]), strict=True):
         np.testing.assert_allclose(ours, gl.to_host(theirs), rtol=1e-5, atol=1e-6)

@@ -46,7 +46,7 @@ def test_sources(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "outputs", "error", "message"),
+    ("inputs", "outputs", "error", "message"),
     [
         ([], None, ShapeError, "input 'x' is missing; there are: x, h_0"),
         (X, None, ShapeError, "inputs is a ndarray, expected a list or a dict of arrays"),
@@ -60,9 +60,9 @@ def test_sources(tmp_path: Path) -> None:
         ([X, np.zeros((3, 5, 4))], None, InteropError, r"initial_h of shape|Expand node"),
     ],
 )  # fmt: skip
-def test_wrong_inputs(given: Any, outputs: Any, error: type[Exception], message: str) -> None:
+def test_wrong_inputs(inputs: Any, outputs: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
-        from_onnx(to_onnx(LAYERS["rnn"]), device="cpu").run(given, outputs)
+        from_onnx(to_onnx(LAYERS["rnn"]), device="cpu").run(inputs, outputs)
 
 
 def test_chosen_outputs() -> None:

@@ -29,8 +29,8 @@ def values(case: str, kind: str) -> list[np.ndarray]:
 @pytest.mark.parametrize("case", CASES)
 def test_recorded_models(case: str, engine: str | None, device: str) -> None:
     net = from_onnx(GOLDEN[f"{case}/model"].tobytes(), device=device, engine=engine)
-    given = [gl.to_device(value, device) if value.dtype.kind == "f" else value for value in values(case, "input")]
-    for results, expected in zip(net.run(given), values(case, "output"), strict=True):
+    inputs = [gl.to_device(value, device) if value.dtype.kind == "f" else value for value in values(case, "input")]
+    for results, expected in zip(net.run(inputs), values(case, "output"), strict=True):
         np.testing.assert_allclose(gl.to_host(results), expected, rtol=1e-5, atol=1e-6)
 
 

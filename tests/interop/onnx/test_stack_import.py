@@ -35,13 +35,13 @@ def test_a_stack_of_other_weights_differs(rng: np.random.Generator) -> None:
 
 def changed(name: str, **attributes: object) -> bytes:
     """The model of a layer whose last recurrent node has other attributes."""
-    made = decode(to_onnx(LAYERS[name]))
-    last = [each for each in made.graph.node if each.op_type in ("LSTM", "GRU", "RNN")][-1]
+    model = decode(to_onnx(LAYERS[name]))
+    last = [each for each in model.graph.node if each.op_type in ("LSTM", "GRU", "RNN")][-1]
     for key, value in attributes.items():
         kept = [each for each in last.attribute if each.name != key]
         del last.attribute[:]
         last.attribute.extend([*kept, onnx.helper.make_attribute(key, value)])
-    return encode(made)
+    return encode(model)
 
 
 W, R = tensor("w", 1, 4, 1, data=b"1234" * 4), tensor("r", 1, 4, 1, data=b"1234" * 4)

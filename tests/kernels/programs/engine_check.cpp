@@ -86,12 +86,12 @@ struct Layer {
     bool forward(R* gates, R* cells) {  // with an option both are one array
         ForwardCall<R> f = call();
         if constexpr (sizeof(R) == 8) {
-            if (option) return baseline::variants.forward_double({f, variant(), gates}, 1);
+            if (option) return baseline::variants.of<double>().forward({f, variant(), gates}, 1);
             f.gates = gates, f.cells = cells;
-            return baseline::engine.forward_double(f, 1, Split::automatic);
+            return baseline::engine.of<double>().forward(f, 1, Split::automatic);
         } else {
             f.gates = gates, f.cells = cells;
-            return baseline::engine.forward_float(f, 1, Split::automatic);
+            return baseline::engine.of<float>().forward(f, 1, Split::automatic);
         }
     }
     double objective() {
@@ -133,7 +133,7 @@ static double forward_error(Layer<R>& layer) {
 static double gradient_error(Layer<double>& layer) {
     const long T = layer.T, B = layer.B, I = layer.I, H = layer.H;
     const Variant<double> v = layer.variant();
-    const long row = layer.option ? baseline::variants.saved_row_double(Cell::lstm, H, v) : 0;
+    const long row = layer.option ? baseline::variants.of<double>().saved_row(Cell::lstm, H, v) : 0;
     const long lanes = baseline::engine.lanes_double, padded = (H + lanes - 1) / lanes * lanes;
     std::vector<double> gates(T * B * (layer.option ? row : 4 * padded)), cells(T * B * padded);
     layer.forward(gates.data(), cells.data());
@@ -151,9 +151,9 @@ static double gradient_error(Layer<double>& layer) {
         f.call = call, f.variant = v, f.saved = gates.data(), f.dp = layer.option == PEEPHOLES ? dp.data() : nullptr;
         if (layer.option == NORM)
             f.dgain_x = dgain_x.data(), f.dgain_h = dgain_h.data(), f.dgain_c = dgain_c.data(), f.db_c = db_c.data();
-        baseline::variants.backward_double(f, 1);
+        baseline::variants.of<double>().backward(f, 1);
     } else {
-        baseline::engine.backward_double(call, 1, Split::automatic);
+        baseline::engine.of<double>().backward(call, 1, Split::automatic);
     }
     struct {
         std::vector<double>*value, *gradient;

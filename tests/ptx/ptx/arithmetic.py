@@ -95,11 +95,11 @@ def _shift(registers: Registers, x: Instruction) -> Run:
 def _insert(registers: Registers, x: Instruction) -> Run:
     dtype, bits = numpy_type(x.kind), 8 * WIDTHS[x.kind]
     source, target = (registers.reader(operand, x.kind) for operand in x.operands[1:3])
-    place, length = (registers.reader(operand, "u32") for operand in x.operands[3:5])
+    start, length = (registers.reader(operand, "u32") for operand in x.operands[3:5])
     write = registers.writer(x.operands[0])
 
     def run(lanes: Lanes) -> None:
-        at, count, one = place(lanes).astype(dtype), length(lanes).astype(dtype), dtype(1)
+        at, count, one = start(lanes).astype(dtype), length(lanes).astype(dtype), dtype(1)
         mask = np.where(count >= bits, ~dtype(0), (one << count) - one) << at
         write(lanes, (target(lanes) & ~mask) | ((source(lanes) << at) & mask))
 
@@ -111,11 +111,11 @@ def _extract(registers: Registers, x: Instruction) -> Run:
         raise PtxError(f"unknown: {x.text}")
     dtype, bits = numpy_type(x.kind), 8 * WIDTHS[x.kind]
     source = registers.reader(x.operands[1], x.kind)
-    place, length = (registers.reader(operand, "u32") for operand in x.operands[2:4])
+    start, length = (registers.reader(operand, "u32") for operand in x.operands[2:4])
     write = registers.writer(x.operands[0])
 
     def run(lanes: Lanes) -> None:
-        at, count, one = place(lanes).astype(dtype), length(lanes).astype(dtype), dtype(1)
+        at, count, one = start(lanes).astype(dtype), length(lanes).astype(dtype), dtype(1)
         mask = np.where(count >= bits, ~dtype(0), (one << count) - one)
         write(lanes, (source(lanes) >> at) & mask)
 

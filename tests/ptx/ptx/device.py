@@ -143,9 +143,9 @@ class PtxBackend:
     def module(self, file: str, defines: tuple[tuple[str, str], ...], *, cooperative: bool = False) -> Any:
         """The kernels of a file under a choice of macros."""
         source = module_source(file, defines)
-        found = self.kernels(source)
-        self.sources |= {id(kernel): source for kernel in found.values()}
-        return SimpleNamespace(get_function=lambda name: _Function(self, found[name]))
+        kernels = self.kernels(source)
+        self.sources |= {id(kernel): source for kernel in kernels.values()}
+        return SimpleNamespace(get_function=lambda name: _Function(self, kernels[name]))
 
     def kernel(self, file: str, defines: tuple[tuple[str, str], ...], name: str, *, cooperative: bool = False) -> Any:
         """A kernel of a file, as `CupyBackend` gives it."""
@@ -259,12 +259,12 @@ def _signature(code: str, name: str) -> list[tuple[str, str, str]]:
     text = re.search(rf"__global__ void {name}\((.*?)\)\s*{{", code, re.DOTALL)
     assert text is not None, code
     parts = re.split(r",\s*(?![^<]*>)", " ".join(text.group(1).split()))
-    found = []
+    parameters = []
     for part in parts:
         match = _PARAMETER.match(part)
         assert match is not None, part
-        found.append((match.group(1) or match.group(3), match.group(2) or "", match.group(4)))
-    return found
+        parameters.append((match.group(1) or match.group(3), match.group(2) or "", match.group(4)))
+    return parameters
 
 
 @contextlib.contextmanager

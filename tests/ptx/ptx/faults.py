@@ -48,7 +48,7 @@ class Faults:
     @property
     def kinds(self) -> set[str]:
         """The kinds of all faults."""
-        return {place.kind for place in self.found}
+        return {fault.kind for fault in self.found}
 
     def __bool__(self) -> bool:
         return bool(self.found)

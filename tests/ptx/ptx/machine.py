@@ -57,8 +57,8 @@ class _StoreBuffers:
     def read(self, memory: GlobalMemory, blocks: np.ndarray, offsets: np.ndarray, width: int) -> np.ndarray:
         at = offsets[:, None] + np.arange(width)
         own = self.interval[blocks[:, None], at] > 0
-        found = np.where(own, self.values[blocks[:, None], at], memory.bytes[at])
-        return np.ascontiguousarray(found, np.uint8).view(f"u{width}")[:, 0]
+        values = np.where(own, self.values[blocks[:, None], at], memory.bytes[at])
+        return np.ascontiguousarray(values, np.uint8).view(f"u{width}")[:, 0]
 
     def write(self, blocks: np.ndarray, offsets: np.ndarray, values: np.ndarray, width: int, now: np.ndarray) -> None:
         at = offsets[:, None] + np.arange(width)

@@ -262,8 +262,8 @@ class _Body:
         if register is not None:
             return register
         for pattern, width in _FLOAT.items():
-            if found := pattern.match(text):
-                return Bits(int(found.group(1), 16), width)
+            if match := pattern.match(text):
+                return Bits(int(match.group(1), 16), width)
         if _INTEGER.match(text):
             return Integer(int(text.rstrip("U"), 0))
         return Symbol(text)

@@ -98,8 +98,8 @@ def load(machine: Machine, x: Instruction) -> Run:
             write(lanes, np.ascontiguousarray(values(index)).view(dtype).astype(widened, copy=False))
 
     if space == "param":
-        parameters, place = machine.parameters, x.operands[1]
-        assert isinstance(place, Address)
+        parameters, where = machine.parameters, x.operands[1]
+        assert isinstance(where, Address)
 
         def run(lanes: Lanes) -> None:
             offsets = address(lanes)

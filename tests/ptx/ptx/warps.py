@@ -86,8 +86,8 @@ def mma(machine: Machine, x: Instruction) -> Run:
         factors_a, factors_b = numbers(left(lanes, count)), numbers(right(lanes, count))
         for part in range(per):
             for register in range(2 * along):
-                place = within * per + register // 2 * 4 * per + part
-                a[:, group + register % 2 * 8, place] = factors_a[:, register, :, part]
+                index = within * per + register // 2 * 4 * per + part
+                a[:, group + register % 2 * 8, index] = factors_a[:, register, :, part]
             for register in range(along):
                 b[:, within * per + register * 4 * per + part, group] = factors_b[:, register, :, part]
         before = sums(lanes, count).view(np.float32)  # [warp][register][lane]

@@ -75,7 +75,7 @@ def plain(stream: Callable[[Callable[[], Any]], Any], layer: Any, make: Callable
         return [part for value in values for part in (value if isinstance(value, tuple) else (value,))]
 
     results: list[Any] = []
-    given = layer.params.like()
+    sums = layer.params.like()
     layer.backend.synchronize()  # what was made on the default stream is there for the two others
 
     def once() -> None:
@@ -85,9 +85,9 @@ def plain(stream: Callable[[Callable[[], Any]], Any], layer: Any, make: Callable
         third = stream(lambda: layer.forward(xs[0]))  # a third tape while two are alive
         results.append(flat(*first[:2], *second[:2], *third[:2]))
         results.append(flat(*stream(lambda: layer(xs[0])), *stream(lambda: layer(xs[1], state, lengths))))
-        stream(lambda: given.flat.fill(0.25))
+        stream(lambda: sums.flat.fill(0.25))
         passes = [stream(lambda: layer.backward(third[2], dy)), stream(lambda: layer.backward(first[2], dy, dstate))]
-        passes.append(stream(lambda: layer.backward(second[2], dlast, None, given)))
+        passes.append(stream(lambda: layer.backward(second[2], dlast, None, sums)))
         results.append(
             [part for dx, dstart, grads in passes for part in flat(dx, dstart, stream(lambda g=grads: g.flat * 1))]
         )
@@ -114,15 +114,15 @@ def plain(stream: Callable[[Callable[[], Any]], Any], layer: Any, make: Callable
 def compare(kind: str, form: str, device: str) -> Iterator[str]:
     """What is wrong with a kind of layer in a form, on a device."""
     rng = np.random.default_rng(5)
-    made: dict[str, np.ndarray] = {}
+    arrays: dict[str, np.ndarray] = {}
     cell, options = KINDS[kind]
     dtype = FORMS[form]
     common = {"num_layers": LAYERS, "dtype": dtype, "seed": 8, **options}
 
     def host(name: str, shape: tuple[int, ...]) -> np.ndarray:
-        if name not in made:
-            made[name] = rng.normal(size=shape).astype(dtype)
-        return made[name].copy()
+        if name not in arrays:
+            arrays[name] = rng.normal(size=shape).astype(dtype)
+        return arrays[name].copy()
 
     reference = cell(INPUTS, HIDDEN, device="cpu", engine="reference", **common)
     expected = plain(lambda work: work(), reference, host)

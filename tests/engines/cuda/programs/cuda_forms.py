@@ -55,10 +55,10 @@ class Case:
 
     def __str__(self) -> str:
         sizes = "x".join(map(str, self.sizes))
-        what = f"{self.form}-{self.tile or 'auto'}-{self.cell}-{self.dtype}-{sizes}-{self.options.replace(' ', '_')}"
-        what += "".join(f"-{value}_{limit}" for limit, value in self.card.items())
-        what += "" if self.tensor is None else "-tensor" if self.tensor else "-no_tensor"
-        return what + ("-lengths" if self.lengths else "")
+        label = f"{self.form}-{self.tile or 'auto'}-{self.cell}-{self.dtype}-{sizes}-{self.options.replace(' ', '_')}"
+        label += "".join(f"-{value}_{limit}" for limit, value in self.card.items())
+        label += "" if self.tensor is None else "-tensor" if self.tensor else "-no_tensor"
+        return label + ("-lengths" if self.lengths else "")
 
     @property
     def tf32(self) -> bool:
@@ -183,7 +183,7 @@ def compare(case: Case) -> tuple[float, str]:
             if value is not None:
                 os.environ[name] = value
         forget_plans()
-    worst, place = 0.0, "nothing"
+    worst, where = 0.0, "nothing"
     for name, want in expected.items():
         assert got[name].shape == want.shape, (name, got[name].shape, want.shape)
         assert got[name].tobytes() == again[name].tobytes(), f"{case}: {name} differs between two runs"
@@ -193,8 +193,8 @@ def compare(case: Case) -> tuple[float, str]:
         allowed = table["TF32" if case.tf32 else case.dtype]
         error = float(np.abs(got[name].astype(np.float64) - want).max()) / max(1.0, float(np.abs(want).max()))
         if not error / allowed <= worst:  # a NaN is the worst
-            worst, place = error / allowed, name
-    return worst, place
+            worst, where = error / allowed, name
+    return worst, where
 
 
 def check(case: Case) -> None:
@@ -217,10 +217,10 @@ def main(every: int) -> int:
         for case in list(cases(form))[::every]:
             if impossible(case):
                 continue
-            worst, place = compare(case)
+            worst, where = compare(case)
             good = worst <= 1
             failed += not good
-            print(f"{'ok ' if good else 'BAD'} {case}: {worst:.3f} of what is allowed, at {place}", flush=True)
+            print(f"{'ok ' if good else 'BAD'} {case}: {worst:.3f} of what is allowed, at {where}", flush=True)
     return failed
 
 
