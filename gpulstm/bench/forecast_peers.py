@@ -26,7 +26,7 @@ STEPS, CHECKED = 1000, 50  # of training at most, and after how many a library t
 
 def neuralforecast(task: dict[str, Any], arrays: Arrays) -> np.ndarray:
     """NHITS with twice the horizon as its input, stopped early by the horizon before the test part; one fit, then
-    `cross_validation`.  Without early stopping its quantiles fall together: it learns a short series by heart.
+    `cross_validation`.  Without early stopping its quantiles fall together on short series.
 
     Returns:
         quantiles `(N, H, 3)`, of the origins in the order of their series and rows.

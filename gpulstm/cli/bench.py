@@ -61,7 +61,7 @@ def bench(
         ),
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="With --suite forecast: folder of further series; see docs/forecasting.md.")
+        Path | None, typer.Option(help="With --suite forecast: folder of further series; see docs/forecasts.md.")
     ] = None,
     task: Annotated[
         list[str] | None, typer.Option(help="With --suite forecast: only this task (may be repeated).")

@@ -30,17 +30,19 @@ def own_rule(alias: str) -> bool:
 
 def dates_of(alias: str, low: np.datetime64, high: np.datetime64, more: int) -> np.ndarray:
     """The dates of an alias from `low` to `high`, at least one, and `more` or a few more after them."""
-    import pandas as pd
-
-    if own_rule(alias):
+    if own_rule(alias) or alias in ("MS", "ME"):
         name, _, number = alias.partition("#")
         months = np.arange(low.astype("datetime64[M]"), high.astype("datetime64[M]") + (more + 1) * MONTH)
+        if alias in ("MS", "ME"):  # pandas says the same, but takes a millisecond
+            return months.astype("datetime64[D]") if alias == "MS" else (months + MONTH).astype("datetime64[D]") - 1
         if not number:
             ends = (months + MONTH).astype("datetime64[D]")
             return np.busday_offset(ends, -1, roll="forward", weekmask=alias[-3:].capitalize())
         if name == "BMS":
             return np.busday_offset(months.astype("datetime64[D]"), int(number) - 1, roll="forward")
         return np.busday_offset((months + MONTH).astype("datetime64[D]"), -int(number), roll="forward")
+    import pandas as pd
+
     dates: Any = pd.bdate_range(low, high) if alias == "B" else pd.date_range(low, high, freq=alias)
     if more or not len(dates):
         last = dates[-1] if len(dates) else pd.Timestamp(low if not more else high)

@@ -21,6 +21,7 @@ from gpulstm.data.time_formats import (
     spelling,
     text_form,
     zone_of,
+    zones_of,
 )
 from gpulstm.data.times import EPOCHS, ZONES, TimeForm, zones_like
 from gpulstm.errors import DataError, option
@@ -84,8 +85,8 @@ class TimeColumn:
         else:
             codes, labels = pd.factorize(column)
             cells = labels.tolist()
-            if all(isinstance(cell, str) for cell in cells):
-                self._take_texts([text.strip() for text in cells], codes)
+            if set(map(type, cells)) == {str}:
+                self._take_texts(list(map(str.strip, cells)), codes)
             else:
                 self._take_objects(cells, codes)
 
@@ -130,11 +131,11 @@ class TimeColumn:
                 self._take("numbers", TimeForm(), numbers[codes])
                 return
             self._pattern = self._decide(guesses(texts[0], self._options.dayfirst))
-        dates, bad = parse(texts, self._pattern) if self._pattern else (np.empty(0), 0)
+        zones = zones_of(texts)
+        dates, bad = parse(texts, self._pattern, zones) if self._pattern else (np.empty(0), 0)
         if bad is not None:
             raise self._refused(texts[bad], int(np.argmax(codes == bad)))
-        zones = [zone_of(text) for text in texts]
-        self._zones |= {zone for zone in zones if zone}
+        self._zones |= set(zones) - {None}  # type: ignore[arg-type]
         if self._zones and None in zones:
             one, other = texts[zones.index(None)], next((text for text in texts if zone_of(text)), "those before")
             raise DataError(

@@ -51,6 +51,13 @@ def zone_of(text: str) -> str | None:
     return "UTC" if offset in ("+00:00", "-00:00") else offset
 
 
+def zones_of(texts: Sequence[str]) -> list[str | None]:
+    """The zone that each text ends in; what follows the first colon is the same in many of them."""
+    ends = [text.partition(":")[2] for text in texts]
+    known = {end: zone_of(f":{end}") for end in set(ends)}
+    return [known[end] for end in ends]
+
+
 def guesses(text: str, dayfirst: bool | None) -> list[str]:
     """The patterns that one label may have; "ISO" for ISO 8601, "quarter" for 2024Q1."""
     if _ISO.fullmatch(text):
@@ -129,8 +136,14 @@ def _orders(pattern: str, dates: list[str], dayfirst: bool | None) -> list[str]:
     return found
 
 
-def parse(texts: Sequence[str], pattern: str) -> tuple[np.ndarray, int | None]:
-    """Labels as `datetime64` in UTC, and the first that the pattern cannot read, or None."""
+def parse(
+    texts: Sequence[str], pattern: str, zones: Sequence[str | None] | None = None
+) -> tuple[np.ndarray, int | None]:
+    """Labels as `datetime64` in UTC, and the first that the pattern cannot read, or None.
+
+    Args:
+        zones: `zones_of` the labels, where that is known.
+    """
     import pandas as pd
 
     labels: Any = pd.Series(list(texts), dtype=object)
@@ -140,9 +153,11 @@ def parse(texts: Sequence[str], pattern: str) -> tuple[np.ndarray, int | None]:
         pairs = [(match[1] or match[7], match[3] or match[5]) for match in matches if match]
         months = [f"{year}-{3 * int(quarter) - 2:02}" for year, quarter in pairs]
         return np.array(months, dtype="datetime64[M]").astype(TIME), bad
-    zoned = "%z" in pattern or "%Z" in pattern or (pattern == "ISO" and any(zone_of(text) for text in texts))
+    zoned = (
+        "%z" in pattern or "%Z" in pattern or (pattern == "ISO" and any(zones_of(texts) if zones is None else zones))
+    )
     pattern = "ISO8601" if pattern == "ISO" else pattern
-    if pattern == "ISO8601" and any("," in text for text in texts):
+    if pattern == "ISO8601" and "," in "".join(texts):
         labels = labels.str.replace(",", ".")
     dates = pd.to_datetime(labels, format=pattern, errors="coerce", utc=zoned)
     absent = dates.isna().to_numpy()
@@ -200,6 +215,8 @@ def as_numbers(texts: Sequence[str]) -> np.ndarray | None:
     """Labels as whole numbers or floats, or None where one is neither."""
     if all(map(_WHOLE.fullmatch, texts)):
         return np.array(list(map(int, texts)), dtype=np.int64)
+    if number_of(texts[0]) is None:
+        return None
     values = list(map(number_of, texts))
     return None if None in values else np.array(values, dtype=np.float64)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass, fields, replace
+from dataclasses import KW_ONLY, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,6 @@ from gpulstm.arrays.dtypes import NAMES, is_half
 from gpulstm.data.scaling import KINDS, check_window_kind
 from gpulstm.data.splits import Amount, parse_amount
 from gpulstm.data.tbptt import BORDERS, check_reach
-from gpulstm.data.windows import WindowSet
 from gpulstm.engines.spec import StackSpec
 from gpulstm.errors import ConfigError
 from gpulstm.losses import LOSSES, MSE, GaussianNLL, Loss, Pinball, from_config
@@ -143,10 +142,7 @@ class ForecasterConfig:
         "last", "by each window's context: last, mean, standard or none; see data.scaling.window_statistics", TASK
     )
     past_scaling: str = described(
-        "window",
-        "of numbers that are past covariates, for a single network: window (by the training rows and each window's "
-        "context, as the targets) or none (by the training rows alone)",
-        TASK,
+        "window", "of past covariates, for a single network: window (by its context too, as targets) or none", TASK
     )
     transform: str = described(
         "none",
@@ -303,11 +299,6 @@ class ForecasterConfig:
         usual |= {"chrono": None, "embedding": None, "scaling": "standard", "window_scaling": "last", "stride": 1}
         return [f"{name}={getattr(self, name)!r}" for name, value in usual.items() if getattr(self, name) != value]
 
-    def scaled(self, windows: WindowSet) -> WindowSet:
-        """Windows that are scaled by their own context as the options say."""
-        moved = windows.moved if self.past_scaling == "window" else ()
-        return replace(windows, window_scaling=self.window_scaling, moved=moved)
-
     def to_dict(self) -> dict[str, Any]:
         """The options as JSON holds them; those of `PLACE` are not among them."""
         options = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in PLACE}
@@ -335,9 +326,7 @@ class ForecasterConfig:
             ConfigError: an option out of range.
             TypeError: there is no such option.
         """
-        older: dict[str, Any] = {"past_scaling": "none"}
-        if "members" not in options:
-            older["members"] = ALONE  # files of 0.1.0 hold a single network
+        older = {} if "members" in options else {"members": ALONE}  # files of 0.1.0 hold a single network
         own = options.get("likelihood")
         if isinstance(own, dict):
             known = own.get("name") in {loss.name for loss in LOSSES}
@@ -346,7 +335,7 @@ class ForecasterConfig:
                     f"it was fitted with the loss {own.get('name')!r} of its own; give it: load(path, likelihood=...)"
                 )
             options = {**options, "likelihood": from_config(own) if likelihood is None else likelihood}
-        named = {**older, **{RENAMED.get(name, name): value for name, value in options.items()}}
+        named = {**older, "past_scaling": "none", **{RENAMED.get(name, name): value for name, value in options.items()}}
         if is_half(named.get("dtype")) and not resolve(device).is_cuda:
             named["dtype"] = "float32"
         return cls(**named, device=device)

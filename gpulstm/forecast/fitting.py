@@ -75,6 +75,12 @@ class Fit:
         self.trial = self._trial(np.concatenate([self.trial.forecasts, forecast[None]]))
         return len(self.members) - 1
 
+    def drop(self, first: int) -> None:
+        """Leave the members out that were added last, from number `first` on."""
+        del self.members[first:]
+        self.ridges = [index for index in self.ridges if index < first]
+        self.trial = self._trial(self.trial.forecasts[:first])
+
     @property
     def plain(self) -> list[int]:
         """The indices of the simple forecasts."""
@@ -305,14 +311,15 @@ def _spaces(fit: Fit, features: Features, calendar: bool) -> list[int]:
     else:
         bases = [(Simple("naive"), setup.length, (1,))]
     found: dict[tuple[int, bool], tuple[int, float]] = {}
-    variants = [features]
+    changes: list[dict[str, Any]] = [{"past": False}, {}] if features.past else [{}]
     rows = int(np.median(fit.cut - fit.panel.starts))
     if calendar and m == 24:
-        variants.append(replace(features, calendar=True))
+        changes.append({"calendar": True})
     if calendar and seasons.year and m != 52 and rows >= 2 * seasons.year * (m if m == 24 else 1):
-        variants.append(replace(variants[-1], yearly=True))
+        changes.append({**changes[-1], "yearly": True})
     chosen: list[int] = []
-    for variant_number, variant in enumerate(variants):
+    for variant_number, change in enumerate(changes):
+        variant, before = replace(features, **change), len(fit.members)
         errors: dict[int, tuple[int, float]] = {}
         for number, (base, length, apart) in enumerate(bases):
             for log in logs:
@@ -331,6 +338,10 @@ def _spaces(fit: Fit, features: Features, calendar: bool) -> list[int]:
                 if fit.members[index].space.base == ridge.space.base
                 and fit.members[index].space.features is ridge.space.features
             ]
+        if not change and features.past:  # past covariates are read where they were found to help
+            features = fit.members[found[0, False][0]].space.features
+            if not features.past:
+                fit.drop(before)
     return chosen
 
 

@@ -19,6 +19,7 @@ from gpulstm.errors import ConfigError, option
 from gpulstm.forecast.config import ForecasterConfig
 from gpulstm.forecast.fitted import Fitted, new_scaler
 from gpulstm.forecast.members.training import Runs
+from gpulstm.forecast.predictor import scaled_by_context
 from gpulstm.forecast.shaping import Cut, Left, Shape, Transform, chosen
 from gpulstm.forecast.short import listed
 from gpulstm.model.embedding import Category
@@ -160,7 +161,7 @@ def windows_of(config: ForecasterConfig, series: SeriesSet, scaler: Scaler, cuts
         origins=np.zeros(0, np.int64),
         least=config.least,
     )
-    return replace(config.scaled(windows), scale_lag=config.scale_lag)
+    return replace(scaled_by_context(config, windows), scale_lag=config.scale_lag)
 
 
 def training_parts(

@@ -38,6 +38,12 @@ def point_of(loss: Loss) -> str:
     return "median" if nearest == 0.5 else f"q{nearest!r}"
 
 
+def scaled_by_context(config: ForecasterConfig, windows: WindowSet) -> WindowSet:
+    """Windows that are scaled by their own context as the options say."""
+    moved = windows.moved if config.past_scaling == "window" else ()
+    return replace(windows, window_scaling=config.window_scaling, moved=moved)
+
+
 class Predictor:
     """A trained network with all that turns series into forecasts, from any origins.
 
@@ -90,7 +96,7 @@ class Predictor:
             origins=origins,
             least=config.least,
         )
-        windows = config.scaled(windows)
+        windows = scaled_by_context(config, windows)
         return windows if window_scaling is None else replace(windows, window_scaling=window_scaling)
 
     def forecast(self, windows: WindowSet) -> Predicted:

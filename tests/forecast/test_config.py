@@ -27,6 +27,7 @@ MISTAKES: list[tuple[dict[str, Any], type[GpulstmError], str]] = [
     ({"strategy": "both"}, ConfigError, "strategy is 'both'"),
     ({"scaling": "log"}, ConfigError, "scaling is 'log'"),
     ({"window_scaling": "max"}, ConfigError, "window_scaling is 'max'"),
+    ({"past_scaling": "standard"}, ConfigError, "past_scaling is 'standard'"),
     ({"schedule": "step"}, ConfigError, "schedule is 'step'"),
     ({"dtype": "float16"}, ConfigError, "dtype is 'float16'"),
     ({"learning_rate": 0}, ConfigError, "learning_rate is 0"),
@@ -96,3 +97,10 @@ def test_a_forecaster_takes_the_options_by_place_and_by_name() -> None:
     assert "horizon=3, context=9" in repr(Forecaster(3, 9))
     with pytest.raises(TypeError, match="unexpected keyword argument 'layers'"):
         Forecaster(layers=2)  # type: ignore[call-arg]
+
+
+def test_a_file_of_before_scales_past_covariates_as_it_was_trained() -> None:
+    options = ForecasterConfig().to_dict()
+    assert ForecasterConfig.from_dict(options, "cpu").past_scaling == "window"
+    del options["past_scaling"]
+    assert ForecasterConfig.from_dict(options, "cpu").past_scaling == "none"

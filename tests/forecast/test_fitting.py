@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -80,3 +81,19 @@ def test_hours_know_their_calendar() -> None:
     assert model.fitted.horizon == 24
     result = model.backtest(stride=1).metrics()
     assert result[MODEL]["MASE"] < 0.5 * result[SEASONAL]["MASE"]
+
+
+def test_past_covariates_are_read_where_they_help_and_change_nothing_else() -> None:
+    rng = np.random.default_rng(0)
+    y = np.sin(np.arange(200) * 2 * np.pi / 7) + 0.3 * rng.normal(size=200)
+    days = np.datetime64("2024-01-01") + np.arange(200)
+
+    def fitted(**columns: np.ndarray) -> Forecaster:
+        options: dict[str, Any] = {"horizon": 3, "members": ("simple", "ridge"), "device": "cpu"}
+        roles: dict[str, Any] = {"target": "y", "past": [*columns], "time": "day", "progress": False}
+        return Forecaster(**options).fit({"day": days, "y": y, **columns}, **roles)
+
+    alone, noise = fitted(), fitted(x=rng.normal(size=200))
+    np.testing.assert_array_equal(noise.predict().mean, alone.predict().mean)
+    leading = fitted(x=np.roll(y, -3) + 0.05 * rng.normal(size=200))
+    assert leading.members["error"] < 0.7 * alone.members["error"]
