@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gpulstm.arrays.launch import place
-from gpulstm.errors import ConfigError, GpulstmError, speaking_options
+from gpulstm.errors import ConfigError, GpulstmError, one_line, speaking_options
 from gpulstm.forecast.results import Backtest
 from gpulstm.forecast.scores import METRICS
 from gpulstm.training import interrupts
@@ -72,7 +72,7 @@ def polite(command: Command) -> Command:
         except BrokenPipeError:
             raise  # the reader of a pipe has gone; the framework ends quietly
         except OSError as error:
-            say(f"gpulstm: {error.filename or 'standard output'}: {error.strerror or error}")
+            say(one_line(f"gpulstm: {error.filename or 'standard output'}: {error.strerror or error}"))
             raise typer.Exit(MISTAKE) from None
         except MemoryError as error:
             text = str(error) or "there is not enough memory"

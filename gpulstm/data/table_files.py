@@ -235,17 +235,13 @@ def _workbook(path: Path, options: TableOptions) -> Source:
     packed.check_workbook(path)
     what = f"{path.name} cannot be read as a workbook"
     try:
-        with (
-            warnings.catch_warnings(),
-            packed.unpacking(path),
-            files.damaged(what, DataError),
-            pd.ExcelFile(path) as book,
-        ):
+        with warnings.catch_warnings(), packed.unpacking(path), files.damaged(what, DataError):
             warnings.simplefilter("ignore")  # openpyxl's, of styles and forms that no table has
-            sheet: Any = 0 if options.sheet is None else options.sheet
-            if isinstance(sheet, str) and sheet not in book.sheet_names and (number := whole_of(sheet)) is not None:
-                sheet = number
-            raw = pd.read_excel(book, sheet_name=sheet, header=None, dtype=object)
+            with pd.ExcelFile(path) as book:
+                sheet: Any = 0 if options.sheet is None else options.sheet
+                if isinstance(sheet, str) and sheet not in book.sheet_names and (number := whole_of(sheet)) is not None:
+                    sheet = number
+                raw = pd.read_excel(book, sheet_name=sheet, header=None, dtype=object)
     except GpulstmError:
         raise
     except ImportError:
