@@ -73,6 +73,8 @@ def copy(size: int, threads: int, seconds: float) -> float:
 
 def main() -> int:
     """Measure and print."""
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # who asked is gone: so is this, without a word
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads, seconds = int(sys.argv[1]) or cores, float(sys.argv[2])
     measured = {

@@ -13,6 +13,7 @@ import importlib
 import json
 import math
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -186,6 +187,8 @@ def main() -> int:
     be from what is expected) and `case` (steps, batch, inputs, hidden, layers, kind).  Of a case of kind "memory":
     `setting` (see `Contender`) and `rounds`; it has no problem and is not warmed up.
     """
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # who asked is gone: so is this, without a word
     task = json.loads(sys.argv[1])
     answers, sys.stdout = sys.stdout, sys.stderr  # nothing that a library prints gets between the answers
 
