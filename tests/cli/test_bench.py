@@ -38,8 +38,11 @@ def test_bench_writes_what_it_measured_and_overwrites_only_by_force(tmp_path: Pa
 def test_ctrl_c_gives_130_and_no_traceback() -> None:
     command = [sys.executable, "-m", "gpulstm", "bench", "--shape", "50,32,8,64,1", "--seconds", "60"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        while not Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text():  # the first contender's process
+        started = ""
+        while "gpulstm.bench" not in started:  # the first process that measures
             assert process.poll() is None
+            for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+                started = Path(f"/proc/{child}/cmdline").read_text()
         process.send_signal(signal.SIGINT)
         _, stderr = process.communicate()
     assert process.returncode == 130
