@@ -2,7 +2,7 @@
 
 This file is run by an interpreter that has them and not this package (extra `peers-forecast`): at its top it imports
 the standard library and NumPy, and a library only inside its function.  All series are numbered from row 0; the test
-part is never trained on.
+part is never trained on.  Missing values are carried forward for all of them: their networks have no rule for them.
 """
 
 from __future__ import annotations
@@ -117,6 +117,15 @@ def darts(task: dict[str, Any], arrays: Arrays) -> np.ndarray:
     return np.stack(results).astype(np.float64)
 
 
+def filled(value: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+    """Missing values as the last ones before them in the same series, as this package's networks see them."""
+    row = np.arange(len(value))
+    known = np.where(np.isnan(value), -1, row)
+    known = np.maximum.accumulate(known)
+    first = np.repeat(bounds[:-1], np.diff(bounds))  # what lies before the first value of a series stays missing
+    return np.where(known >= first, value[known], np.nan)
+
+
 def _quiet() -> dict[str, Any]:
     return {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_checkpointing": False}
 
@@ -135,6 +144,7 @@ def main() -> int:
     answers, sys.stdout = sys.stdout, sys.stderr  # nothing that a library prints gets between the answers
     with np.load(task["problem"], allow_pickle=False) as file:
         arrays = dict(file)
+    arrays["value"] = filled(arrays["value"], arrays["bounds"])
     try:
         __import__(task["peer"])
         with tempfile.TemporaryDirectory() as folder:

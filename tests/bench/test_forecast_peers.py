@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+import numpy as np
 import pytest
 from bench_cases import WAVES, monthly
 
@@ -26,3 +27,8 @@ def test_columns_of_quantiles_are_told_apart_by_either_way_to_name_them() -> Non
         ("NHITS-lo-80.0", "NHITS-median", "NHITS-hi-80.0"),
     ):
         assert sorted([high, middle, low], key=forecast_peers._level) == [low, middle, high]
+
+
+def test_missing_values_are_carried_forward_within_a_series() -> None:
+    value = np.array([1, np.nan, np.nan, 4, np.nan, 6, np.nan])
+    np.testing.assert_array_equal(forecast_peers.filled(value, np.array([0, 4, 7])), [1, 1, 1, 4, np.nan, 6, 6])
