@@ -77,16 +77,15 @@ def style() -> Iterator[Any]:
     except ImportError as error:
         raise missing_extra("matplotlib", "drawing a picture") from error
     present = set(matplotlib.font_manager.get_font_names())
-    talk = logging.getLogger("matplotlib.font_manager")  # says that a font has no bold
-    level = talk.level
-    talk.setLevel(logging.ERROR)
-    try:
-        with matplotlib.rc_context(
-            STYLE | {"font.family": ["DejaVu Sans", *(name for name in FONTS if name in present)]}
-        ):
-            yield matplotlib
-    finally:
-        talk.setLevel(level)
+    logging.getLogger("matplotlib.font_manager").addFilter(_says_more)  # also of what is drawn later: `forecast.plot()`
+    with matplotlib.rc_context(STYLE | {"font.family": ["DejaVu Sans", *(name for name in FONTS if name in present)]}):
+        yield matplotlib
+
+
+def _says_more(record: logging.LogRecord) -> bool:
+    """Whether a message of matplotlib's says more than that one of `FONTS` has no bold, which no user asked for."""
+    message = record.getMessage()
+    return not ("Failed to find font weight" in message and any(name in message for name in FONTS))
 
 
 @contextmanager
@@ -110,12 +109,17 @@ def colors_of(names: Sequence[str]) -> dict[str, str]:
 
 def headline(figure: Any, text: str) -> None:
     """The title of a picture, in as many lines as its width asks for."""
-    figure.suptitle(text, x=0.01, ha="left", wrap=True)
+    figure.suptitle(_broken(text, int(9 * figure.get_figwidth())), x=0.01, ha="left")
 
 
 def label_of(text: str, inches: float) -> str:
     """The text of a vertical axis that is so high, in as many lines as that asks for."""
-    return "\n".join(textwrap.fill(line, int(11 * inches)) for line in text.splitlines())
+    return _broken(text, int(11 * inches))
+
+
+def _broken(text: str, width: int) -> str:
+    """Lines of at most so many characters; matplotlib's own `wrap` takes what stands between dollars for a formula."""
+    return "\n".join(textwrap.fill(line, width) for line in text.splitlines())
 
 
 def time_axis(axes: Any, time: np.ndarray) -> None:

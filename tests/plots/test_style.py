@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -36,6 +38,22 @@ def test_a_long_title_stays_within_the_picture() -> None:
         title = figure._suptitle.get_window_extent()
         assert title.height > 30 and title.x1 < figure.bbox.width
         assert title.y0 > figure.axes[0].get_window_extent().y1 - 5
+
+
+def test_dollars_of_a_long_title_are_no_formula_also_where_it_is_drawn_later() -> None:
+    with style.style() as matplotlib:
+        figure = matplotlib.figure.Figure(figsize=(4, 3))
+        style.headline(figure, "net_$_a_$ and Ba$$in yield of a substation with a long name")
+    figure.canvas.draw()
+    assert "\n" in figure._suptitle.get_text()
+
+
+def test_of_fonts_only_what_a_user_asked_for_is_said() -> None:
+    with style.style():
+        log = logging.getLogger("matplotlib.font_manager")
+        words = "findfont: Failed to find font weight bold for %s, now using 500."
+        shown = [log.filter(log.makeRecord("", 30, "", 0, words, (name,), None)) for name in (style.FONTS[0], "Arial")]
+    assert [bool(one) for one in shown] == [False, True]
 
 
 def test_a_long_label_is_broken_and_its_own_lines_are_kept() -> None:
