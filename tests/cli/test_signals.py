@@ -126,7 +126,10 @@ def test_ctrl_c_at_an_import_leaves_one_sentence(module: str) -> None:
 
 
 def test_nothing_is_imported_before_ctrl_c_is_taken_care_of() -> None:
-    code = "import sys; before = set(sys.modules); import gpulstm.__main__; print(*sorted(set(sys.modules) - before))"
+    code = (
+        "import importlib.util, sys; importlib.util.find_spec('gpulstm'); "  # what finds an editable installation
+        "before = set(sys.modules); import gpulstm.__main__; print(*sorted(set(sys.modules) - before))"
+    )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert set(run.stdout.split()) - {"__future__"} == {"gpulstm", "gpulstm.__main__"}
 
