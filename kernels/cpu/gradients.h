@@ -14,11 +14,12 @@
 namespace gpulstm {
 namespace GPULSTM_ISA {
 
-// The step that row b takes first, -1 for a row of length 0.
+// The step that row b takes first, -1 for a row of length 0 (or less, as arrays from elsewhere may say).
 template <typename R>
 static long first_time(const BackwardCall<R>& call, long b) {
     if (!call.reverse) return 0;
-    return (call.lengths && call.lengths[b] < call.T ? call.lengths[b] : call.T) - 1;
+    const int64_t length = call.lengths ? call.lengths[b] : call.T;
+    return (length < 0 ? 0 : length < call.T ? length : call.T) - 1;
 }
 
 // Rows of a sum over time and batch, in the blocks and the order in which gradients are summed: calls part(first,

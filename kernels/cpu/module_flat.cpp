@@ -130,6 +130,7 @@ void keep(const nb::ndarray<bool, nb::device::cpu, nb::c_contig>& kept, unsigned
           unsigned stream, unsigned call, unsigned least, int threads, long first) {
     if (kept.ndim() == 0) throw std::invalid_argument("kept has no axis of time");
     const long steps = long(kept.shape(0)), size = steps ? long(kept.size()) / steps : 0;
+    in_range("first", first, 0, 1l << 34);  // a block of Philox's counter has four numbers, and its count 32 bits
     const KeepCall f = {kept.data(), steps, first, size, first_step, k0, k1, stream, call, least, threads_of(threads)};
     nb::gil_scoped_release released;
     flat().keep(f);

@@ -109,9 +109,9 @@ struct ReducedMatrix {
                 for (long g = 0; g < groups; ++g, to += part.count * L * 4) {
                     Int group = {};
                     for (int e = 0; int8 && e < 4; ++e) {
-                        const Int q = Narrow::rounded(number(g * 4 + e), factor);
-                        sum += q;
-                        group |= (q & Narrow::all(255)) << (8 * e);
+                        const Int q = Narrow::rounded(number(g * 4 + e), factor) & Narrow::all(255);
+                        sum += (q ^ Narrow::all(128)) - Narrow::all(128);  // as a byte, also where a weight is NaN
+                        group |= q << (8 * e);
                     }
                     if (!int8)
                         group = ((Narrow::upper(number(g * 2)) >> 16) & Narrow::all(0xffff)) |

@@ -59,6 +59,10 @@ def streamed(module: Any, layers: list[Any], batch: int = 1) -> Any:
             "options has not one object a layer",
         ),
         (lambda module: streamed(module, [options(module, 1)], batch=0), "batch is 0, expected 1 to"),
+        (
+            lambda module: module.keep(np.zeros((1, 4), bool), 0, 0, 0, 0, 0, 0, 1, 2**63 - 1),
+            "first is 9223372036854775807",
+        ),
         (lambda module: module.squares_float(np.ones(3, "f4"), 1025), "threads is 1025, expected 1 to 1024"),
     ],
 )
