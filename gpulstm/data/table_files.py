@@ -170,8 +170,7 @@ def _text_chunks(
             sep=dialect.sep,
             header=0,
             names=list(range(len(dialect.names))),
-            usecols=sorted(kinds),
-            index_col=False,
+            index_col=False,  # with usecols pandas would cut rows that are too long, without a word
             dtype=as_text,
             keep_default_na=False,
             na_values=blank,

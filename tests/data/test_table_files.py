@@ -298,3 +298,14 @@ def test_a_sheet_is_a_name_before_it_is_a_number(tmp_path: Path) -> None:
             pd.DataFrame({"n": [1, 2, 3], "y": [number, number, number]}).to_excel(book, sheet_name=name, index=False)
     for sheet, value in (("1", 1), (1, 1), ("0", 0), ("2024", 0), (None, 0)):
         assert load_series(path, target="y", sheet=sheet).values[0, 0] == value
+
+
+@pytest.mark.parametrize("target", ["y", "z"])
+def test_a_row_that_is_too_long_far_down_is_refused(tmp_path: Path, target: str) -> None:
+    """A decimal comma in one of many rows moves the cells after it."""
+    rows = [f"{hour},{hour % 7},3" for hour in range(40_000)]
+    rows[39_000] = "39000,1,5,3"
+    path = tmp_path / "table.csv"
+    path.write_text("\n".join(["hour,y,z", *rows]) + "\n")
+    with pytest.raises(DataError, match=r"table\.csv cannot be read as CSV: Expected 3 fields in line 39002, saw 4"):
+        load_series(path, target=target, time="hour")
