@@ -48,13 +48,14 @@ struct VariantStream final : Stream<R> {
             layers[i].forward.call.x = i ? between[(i - 1) & 1] : x;
             layers[i].forward.call.y = i + 1 < layers.count ? between[i & 1] : y;
         }
-        groups = plan.groups > 1 ? team_begin(plan.groups) : 1;  // the team may be fewer than planned
-        if (groups == 1) {
+        groups = 1;
+        if (plan.groups == 1) {
             work(this, 0);
-        } else {
+        } else {  // rows are laid out for the team that was planned: where it is smaller, or busy, one thread takes all
+            if (team_begin(plan.groups) == plan.groups) groups = plan.groups;
             team_run(groups, work, this);
+            team_end();
         }
-        if (plan.groups > 1) team_end();
     }
     static void work(void* self, int member) {
         const Flushed flushed;
