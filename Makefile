@@ -237,7 +237,8 @@ test-lowest: pyproject.toml
 	@$(VENV)-lowest/bin/python -m pip install -q --disable-pip-version-check uv
 	@$(VENV)-lowest/bin/uv pip compile -q --resolution lowest-direct --extra test pyproject.toml -o $(VENV)-lowest/requirements.txt
 	@$(VENV)-lowest/bin/uv pip install -q --python $(VENV)-lowest/bin/python -r $(VENV)-lowest/requirements.txt -e .
-	@OPENBLAS_NUM_THREADS=1 $(VENV)-lowest/bin/python -m pytest -q -m "not cuda" tests/arrays tests/data tests/interop tests/training tests/model
+	@OPENBLAS_NUM_THREADS=1 $(VENV)-lowest/bin/python -m pytest -q -m "not cuda and not slow" $(SHARED) \
+	  tests/arrays tests/cli tests/data tests/interop tests/model tests/plots tests/training
 
 # NVRTC and the headers of the CUDA runtime, those that CuPy's [ctk] brings, for CUDA 12 and 13 in folders of their own;
 # a disassembler.  About 400 MB; no GPU needed.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
@@ -31,7 +31,7 @@ app = typer.Typer(
 
 def _version(asked: bool) -> None:
     if asked:
-        print(f"gpulstm {version('gpulstm')}")
+        print(f"gpulstm {sys.modules['gpulstm'].__version__}")
         raise typer.Exit
 
 

@@ -69,7 +69,7 @@ def polite(command: Command) -> Command:
         except GpulstmError as error:
             say(f"gpulstm: {error}")
             raise typer.Exit(MISTAKE) from None
-        except BrokenPipeError:
+        except (BrokenPipeError, typer.Exit):
             raise  # the reader of a pipe has gone; the framework ends quietly
         except OSError as error:
             say(one_line(f"gpulstm: {error.filename or 'standard output'}: {error.strerror or error}"))
@@ -78,7 +78,10 @@ def polite(command: Command) -> Command:
             text = str(error) or "there is not enough memory"
             say(f"gpulstm: {text}{'' if 'takes less' in text else '; a smaller batch or --memory takes less'}")
             raise typer.Exit(MISTAKE) from None
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Exception) as error:
+            # compiled code that calls Python makes an error of its own of an interrupt: Matplotlib's, as it draws
+            if not (isinstance(error, KeyboardInterrupt) or interrupts.interrupted):
+                raise
             say("gpulstm: interrupted")
             raise typer.Exit(interrupts.status()) from None
 

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import platform
+import sys
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -97,7 +98,7 @@ def machine_facts() -> dict[str, Any]:
     if caches is not None:
         engines.append(("caches", caches))
     return {
-        "version": importlib.metadata.version("gpulstm"),
+        "version": sys.modules["gpulstm"].__version__,
         "python": platform.python_version(),
         "numpy": numpy.__version__,
         "devices": devices,

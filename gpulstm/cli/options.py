@@ -70,7 +70,7 @@ def with_options(command: Command, defaults: Mapping[str, Any] | None = None) ->
     Args:
         defaults: of options whose default on the command line is not that of Python.
     """
-    hints = get_type_hints(command, include_extras=True)
+    hints = _evaluated(command)
     parameters: list[inspect.Parameter] = []
     classes: dict[str, type] = {}
     for name, parameter in inspect.signature(command).parameters.items():
@@ -91,6 +91,19 @@ def with_options(command: Command, defaults: Mapping[str, Any] | None = None) ->
     return run  # type: ignore[return-value]
 
 
+def _evaluated(command: Command) -> dict[str, Any]:
+    """The annotations of a command's parameters, as they are written.
+
+    Python 3.10 puts `Optional` around one whose default is None, and what is asked of typer within it is lost.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    for name, hint in hints.items():
+        written = [member for member in get_args(hint) if get_origin(member) is Annotated]
+        if get_origin(hint) is Union and written:
+            hints[name] = written[0]
+    return hints
+
+
 def hints_of(options: type) -> dict[str, Any]:
     """The annotations of a dataclass's fields, evaluated.
 
@@ -105,7 +118,7 @@ def hints_of(options: type) -> dict[str, Any]:
 
 def exact(command: Command) -> Command:
     """The command, whose numbers have to be spelled as people do: `1_000`, ` 5` or `nan` is a wrong command line."""
-    hints = get_type_hints(command, include_extras=True)
+    hints = _evaluated(command)
     for annotation in hints.values():
         kind, *asked = get_args(annotation) or (None,)
         kinds = {inner for member in _members(kind) for inner in (member, *get_args(member))}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numbers
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -164,8 +165,10 @@ def given_step(freq: Any, time: np.ndarray, form: TimeForm) -> Step:
     if isinstance(freq, str) and own_rule(freq):
         return Step("offset", alias=freq, clock=_time_of_day(time, form))
     try:
-        offset = to_offset(freq if not isinstance(freq, str) or freq.isascii() else None)
-    except (ValueError, TypeError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", FutureWarning)  # pandas 2 still takes the old names that pandas 3 refuses
+            offset = to_offset(freq if not isinstance(freq, str) or freq.isascii() else None)
+    except (ValueError, TypeError, FutureWarning) as error:
         newer = re.search(r"(?:use|mean) '?(\w+)", str(error))
         hint = f"; {newer[1]!r} is its name today" if newer else ""
         raise ConfigError(

@@ -16,6 +16,7 @@ from typing import Any
 ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 received: int | None = None  # the number of the last one
+interrupted = False  # whether `interrupt` has ended what was going on
 
 
 def interrupt(number: int, frame: Any) -> None:
@@ -24,8 +25,8 @@ def interrupt(number: int, frame: Any) -> None:
     Raises:
         KeyboardInterrupt: always.
     """
-    global received
-    received = number
+    global interrupted, received
+    interrupted, received = True, number
     handle(leave)
     raise KeyboardInterrupt
 

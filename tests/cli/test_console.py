@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
+import typer
 from command_line import call
 
 from gpulstm.cli import console, info
 from gpulstm.errors import ConfigError
+from gpulstm.training import interrupts
 
 
 def test_faults_of_the_program_keep_their_traceback() -> None:
@@ -18,6 +21,30 @@ def test_faults_of_the_program_keep_their_traceback() -> None:
 
     with pytest.raises(KeyError, match="a fault"):
         broken()
+
+
+def test_an_error_that_a_library_made_of_an_interrupt_is_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Compiled code that calls Python answers with its own error where a signal's handler raised."""
+
+    @console.polite
+    def draws() -> None:
+        with pytest.raises(KeyboardInterrupt):
+            interrupts.interrupt(signal.SIGTERM, None)
+        raise ValueError("Invalid bounding box")
+
+    handlers = {number: signal.getsignal(number) for number in interrupts.ENDING}
+    monkeypatch.setattr(interrupts, "interrupted", False)
+    monkeypatch.setattr(interrupts, "received", None)
+    try:
+        with pytest.raises(typer.Exit) as ended:
+            draws()
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert ended.value.exit_code == 128 + signal.SIGTERM
+    assert capsys.readouterr().err == "gpulstm: interrupted\n"
 
 
 @pytest.mark.parametrize(

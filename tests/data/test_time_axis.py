@@ -39,7 +39,8 @@ def utc(index: pd.DatetimeIndex) -> np.ndarray:
 @pytest.mark.parametrize("freq", OFFSETS)
 @pytest.mark.parametrize("start", ["2024-01-15", "2023-02-27 09:00"])
 def test_times_go_on_as_pandas_has_them(freq: str, zone: str | None, start: str) -> None:
-    index = pd.date_range(start, periods=ROWS + AHEAD, freq=freq, tz=zone)
+    offset = pd.offsets.LastWeekOfMonth(weekday=1) if freq == "LWOM-TUE" else freq  # pandas 2 has no alias of it
+    index = pd.date_range(start, periods=ROWS + AHEAD, freq=offset, tz=zone)
     time, form, offsets = utc(index), TimeForm(zone=zone), np.array([0, ROWS])
     past = time[:ROWS]
     for step in (infer_step(past, offsets, form), given_step(freq, past, form)):

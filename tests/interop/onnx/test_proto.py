@@ -17,7 +17,8 @@ MODEL = to_onnx(gl.LSTM(2, 3, device="cpu", seed=1))
 
 
 def test_the_types_of_all_attributes_are_known() -> None:
-    assert {(op, name) for op, entry in OPERATORS.items() for name in entry.attributes} <= attribute_types().keys()
+    named = {(op, name) for op, entry in OPERATORS.items() for name in entry.attributes}
+    assert named - attribute_types().keys() <= {("Cast", "round_mode")}  # since ONNX 1.19; the lowest here is 1.17
 
 
 def test_a_message_there_and_back() -> None:
