@@ -273,9 +273,10 @@ def main() -> int:
         "the loop of the product alone, from its first multiply to its last, forward / backward. `spills`: bytes of",
         "local memory.",
         "",
-        "A sum stays in the lane that the tensor core leaves it in. So with one row of sixteen most lanes have",
-        "nothing to do in the gates, and the fused step of float16 executes more than before; and a lane's gates are",
-        "two bytes in a sector of 32, so a forward step on tensor cores asks the L2 cache for more than it did.",
+        "A sum stays in the lane that the tensor core leaves it in. So with fewer than sixteen rows many lanes have",
+        "nothing to do in the gates, and the fused step of float16 takes a plain tile where all its blocks run at",
+        "once. A lane's gates are two bytes in a sector of 32, so a forward step on tensor cores asks the L2 cache",
+        "for more than it did.",
         "",
     ]
     if arguments.counted:

@@ -6,6 +6,7 @@ CuPy does not allow a cuBLAS call while a CUDA graph is recorded.  So what may b
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, cast
 
 from gpulstm.arrays.backend import Array, Backend
@@ -89,9 +90,11 @@ def choose_tile(rows: int, columns: int, processors: int, tensor: bool = False) 
     """The tile that is expected to finish first: as many waves of blocks as it needs, each as long as it is large.
 
     Of tiles that are equal the larger one is taken; a tile that needs more blocks down than a grid has is not, unless
-    the largest does too (the rows are taken in several grids then).
+    the largest does too (the rows are taken in several grids then).  Where fewer rows than a tensor core multiplies
+    leave its lanes idle and all blocks of the smallest plain tile run at once, these execute less and are taken.
     """
-    tiles = TENSOR_TILES if tensor else TILES
+    few = rows < TENSOR_TILES[0][0] and math.prod(blocks(TILES[0], rows, columns)) <= processors
+    tiles = TENSOR_TILES if tensor and not few else TILES
 
     def time(shape: Tile) -> float:
         across, down = blocks(shape, rows, columns)

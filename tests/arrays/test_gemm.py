@@ -58,16 +58,20 @@ def test_affine(dtype: str, products: gemm.Products, bias: bool, rng: np.random.
 
 
 @pytest.mark.parametrize(
-    ("rows", "columns", "processors", "expected"),
+    ("rows", "columns", "tensor", "expected"),
     [
-        (64, 1024, 132, gemm.TILES[1]),  # a wave of small ones is over before one of large ones
-        (256, 4096, 132, gemm.TILES[3]),
-        (1, 1024, 132, gemm.TILES[0]),
-        (256, 1024, 132, gemm.TILES[2]),
+        (64, 1024, False, gemm.TILES[1]),  # a wave of small ones is over before one of large ones
+        (256, 4096, False, gemm.TILES[3]),
+        (1, 1024, False, gemm.TILES[0]),
+        (256, 1024, False, gemm.TILES[2]),
+        (1, 1024, True, gemm.TILES[0]),  # a tensor core would multiply fifteen rows that are not there
+        (15, 1024, True, gemm.TILES[0]),
+        (16, 1024, True, gemm.TENSOR_TILES[0]),
+        (15, 1088, True, gemm.TENSOR_TILES[0]),  # 136 plain blocks are more than run at once
     ],
 )
-def test_the_tile_that_is_done_first(rows: int, columns: int, processors: int, expected: gemm.Tile) -> None:
-    assert gemm.choose_tile(rows, columns, processors) == expected
+def test_the_tile_that_is_done_first(rows: int, columns: int, tensor: bool, expected: gemm.Tile) -> None:
+    assert gemm.choose_tile(rows, columns, 132, tensor) == expected
 
 
 @pytest.mark.parametrize("tensor", [False, True])
