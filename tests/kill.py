@@ -290,8 +290,12 @@ def one_round(suite: Suite, tally: Tally) -> None:
     rng = random.Random(f"{tally.seed}-{tally.rounds}")
     command, sent = rng.choice(sorted(suite.commands)), rng.choice(sorted(SIGNALS))
     arguments, fresh = suite.arguments(command, rng), rng.random() < FRESH
-    share, pause = rng.random() * suite.takes[f"{command} {fresh}"], rng.random() * 0.05
-    status, fault = killed(Process(arguments, fresh), sent, share, pause)
+    kind = f"{command} {fresh}"
+    share, pause = 1.1 * rng.random() * suite.takes[kind], rng.random() * 0.05
+    process = Process(arguments, fresh)
+    status, fault = killed(process, sent, share, pause)
+    if status == 0 and "--resume" not in arguments:  # what it takes depends on what else the machine does
+        suite.takes[kind] = (suite.takes[kind] + process.used()) / 2
     fault = fault or ", ".join([*suite.torn(), *suite.piled()])
     can_go_on = command == "train" and status and (suite.folder / "train" / "run.safetensors").is_file()
     if not fault and can_go_on and rng.random() < 0.25:
