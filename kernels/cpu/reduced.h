@@ -19,6 +19,7 @@ struct Narrow {
     typedef Raw<float>::Mask Int;
     static constexpr long L = V::LANES;
     static constexpr float NOTHING = 1e-30f;  // numbers up to here count as zero
+    typedef uint32_t Unsigned __attribute__((vector_size(4 * L)));
     typedef int8_t Bytes __attribute__((vector_size(L), aligned(1), may_alias));
     typedef int16_t Halves __attribute__((vector_size(2 * L), aligned(2), may_alias));
 
@@ -32,7 +33,8 @@ struct Narrow {
     }
     // The bits of v rounded to bfloat16, in the upper half; a NaN stays one.
     static Int upper(V v) {
-        const Int bits = Int(v.v), near = bits + all(0x7fff) + ((bits >> 16) & all(1));
+        const Int bits = Int(v.v);
+        const Int near = Int(Unsigned(bits) + Unsigned(all(0x7fff) + ((bits >> 16) & all(1))));  // a NaN's may overflow
         return (size_of(v) > all(0x7f800000) ? bits | all(0x400000) : near) & all(-0x10000);
     }
     // What stands for one in int8, and the factor that brings there, of numbers whose largest size is given.
