@@ -52,28 +52,53 @@ static inline long variant_gates(Cell cell, bool coupled) {
     return cell == Cell::lstm ? (coupled ? 3 : 4) : cell == Cell::gru ? 3 : 1;
 }
 
-// Layer normalization of one row of `count` numbers (Ba, Kiros & Hinton 2016): x becomes (x - mean) / deviation in
-// `normal`, and 1 / deviation is returned.  `inside` is 1 for the numbers that count, 0 for padding.
-template <typename R>
-static R normalize(const R* x, const R* inside, long registers, long count, double epsilon, R* normal) {
+// N sums over the registers of a row: `add(j, into)` adds register j to each.  Four of each at a time, so that an
+// addition does not wait for the one before it.
+template <typename R, int N, typename F>
+static void sums_of_row(long registers, const F& add, R (&out)[N]) {
     typedef Vec<R> V;
     constexpr long L = V::LANES;
-    const auto total = [](V v) {
-        R lanes[L], sum = 0;
-        v.store(lanes);
-        for (R lane : lanes) sum += lane;
-        return sum;
-    };
-    V sum(R(0)), squares(R(0));
-    for (long j = 0; j < registers; ++j) sum = sum + V::load(x + j * L) * V::load(inside + j * L);
-    const V mean(total(sum) / R(count));
-    for (long j = 0; j < registers; ++j) {
-        const V d = (V::load(x + j * L) - mean) * V::load(inside + j * L);
-        d.store(normal + j * L);
-        squares = squares + d * d;
+    V parts[4][N];
+    for (auto& part : parts)
+        for (V& sum : part) sum = V(R(0));
+    long j = 0;
+    for (; j + 4 <= registers; j += 4)
+        for (long k = 0; k < 4; ++k) add(j + k, parts[k]);
+    for (; j < registers; ++j) add(j, parts[0]);
+    for (int n = 0; n < N; ++n) {
+        R lanes[L];
+        ((parts[0][n] + parts[1][n]) + (parts[2][n] + parts[3][n])).store(lanes);
+        for (long half = L / 2; half; half /= 2)
+            for (long k = 0; k < half; ++k) lanes[k] += lanes[k + half];
+        out[n] = lanes[0];
     }
-    const R inverse = R(1) / R(sqrt(total(squares) / R(count) + R(epsilon)));
-    for (long j = 0; j < registers; ++j) (V::load(normal + j * L) * V(inverse)).store(normal + j * L);
+}
+
+// Layer normalization of one row of `count` numbers (Ba, Kiros & Hinton 2016): x becomes (x - mean) / deviation in
+// `normal`, which may be x, `use(j, the register from number j of it)` takes it from there, and 1 / deviation is
+// returned.  `inside` is 1 for the numbers that count, 0 for padding.
+template <typename R, typename F>
+static R normalize(const R* x, const R* inside, long registers, long count, double epsilon, R* normal, const F& use) {
+    typedef Vec<R> V;
+    constexpr long L = V::LANES;
+    R sum[1], squares[1];
+    sums_of_row(
+        registers, [&](long j, V* into) { into[0] = into[0] + V::load(x + j * L) * V::load(inside + j * L); }, sum);
+    const V mean(sum[0] / R(count));
+    sums_of_row(
+        registers,
+        [&](long j, V* into) {
+            const V d = (V::load(x + j * L) - mean) * V::load(inside + j * L);
+            d.store(normal + j * L);
+            into[0] = into[0] + d * d;
+        },
+        squares);
+    const R inverse = R(1) / R(sqrt(squares[0] / R(count) + R(epsilon)));
+    for (long j = 0; j < registers; ++j) {
+        const V value = V::load(normal + j * L) * V(inverse);
+        value.store(normal + j * L);
+        use(j * L, value);
+    }
     return inverse;
 }
 
@@ -84,22 +109,19 @@ static void normalize_backward(const R* d, const R* gain, const R* normal, const
                                R inverse, R* out) {
     typedef Vec<R> V;
     constexpr long L = V::LANES;
-    V sum(R(0)), product(R(0));
+    R sums[2];  // of n, of n normal
+    sums_of_row(
+        registers,
+        [&](long j, V* into) {
+            const V n = V::load(d + j * L) * V::load(gain + j * L);
+            into[0] = into[0] + n;
+            into[1] = into[1] + n * V::load(normal + j * L);
+        },
+        sums);
+    const V mean(sums[0] / R(count)), mean_product(sums[1] / R(count));
     for (long j = 0; j < registers; ++j) {
         const V n = V::load(d + j * L) * V::load(gain + j * L);
-        sum = sum + n;
-        product = product + n * V::load(normal + j * L);
-    }
-    R lanes[L], mean = 0, mean_product = 0;
-    sum.store(lanes);
-    for (R lane : lanes) mean += lane;
-    product.store(lanes);
-    for (R lane : lanes) mean_product += lane;
-    mean /= R(count), mean_product /= R(count);
-    for (long j = 0; j < registers; ++j) {
-        const V n = V::load(d + j * L) * V::load(gain + j * L);
-        ((n - V(mean) - V::load(normal + j * L) * V(mean_product)) * V(inverse) * V::load(inside + j * L))
-            .store(out + j * L);
+        ((n - mean - V::load(normal + j * L) * mean_product) * V(inverse) * V::load(inside + j * L)).store(out + j * L);
     }
 }
 

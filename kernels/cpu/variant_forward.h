@@ -47,7 +47,7 @@ struct VariantForwardPass : VariantLayer<R> {
         ahead = m.take<R>(plan.groups * rows_most * ahead_steps * width);
         sums = m.take<R>(B * width);
         parts = m.take<R>(B * (padded > padded_P ? padded : padded_P));  // m before its projection, and fresh h
-        normal = m.take<R>(v.layer_norm ? plan.groups * 2 * width : 0);
+        normal = m.take<R>(v.layer_norm ? plan.groups * padded : 0);
         if (v.w_p) fresh_h = m.take<R>(B * padded_P);
     }
 
@@ -110,11 +110,11 @@ struct VariantForwardPass : VariantLayer<R> {
         for (long i = 0; i < count; ++i)
             for (long r = 0; r < rows; ++r) {
                 R *a = ahead_row(place, t0 + i, s) + r * width, *saved = tape_row(t0 + i, place.r0 + r);
-                R* n = saved ? saved + this->saved.normal_x : normal + place.group * 2 * width;
-                const R inverse = normalize(a, this->inside, columns.registers, columns.parts * H, v.epsilon, n);
+                const R inverse = normalize(a, this->inside, columns.registers, columns.parts * H, v.epsilon,
+                                            saved ? saved + this->saved.normal_x : a, [&](long j, V n) {
+                                                (n * V::load(this->gain_x + j) + V::load(this->bias + j)).store(a + j);
+                                            });
                 if (saved) saved[this->saved.inverse] = inverse;
-                for (long j = 0; j < width; j += L)
-                    (V::load(n + j) * V::load(this->gain_x + j) + V::load(this->bias + j)).store(a + j);
             }
     }
 
@@ -135,10 +135,10 @@ struct VariantForwardPass : VariantLayer<R> {
             const long b = r0 + r;
             R *saved = tape_row(t, b), *row = z + r * width;
             if (v.layer_norm) {
-                R* n = saved ? saved + this->saved.normal_h : normal + place.group * 2 * width;
-                const R inverse = normalize(row, this->inside, columns.registers, columns.parts * H, v.epsilon, n);
+                const R inverse = normalize(row, this->inside, columns.registers, columns.parts * H, v.epsilon,
+                                            saved ? saved + this->saved.normal_h : row,
+                                            [&](long j, V n) { (n * V::load(this->gain_h + j)).store(row + j); });
                 if (saved) saved[this->saved.inverse + 1] = inverse;
-                for (long j = 0; j < width; j += L) (V::load(n + j) * V::load(this->gain_h + j)).store(row + j);
             }
             R* fresh = v.w_p ? parts + b * padded : parts + b * padded_P;
             if (this->is_lstm)
@@ -174,7 +174,7 @@ struct VariantForwardPass : VariantLayer<R> {
         const bool valid = !call.lengths || t < call.lengths[b];
         const bool* keep = this->row_of(v.keep_c, t, b, H);
         const long output = this->output(), input = this->cell_input();
-        R *c_row = c + b * padded, *c_fresh = v.layer_norm ? normal + (place.group * 2 + 1) * width : nullptr;
+        R *c_row = c + b * padded, *c_fresh = v.layer_norm ? normal + place.group * padded : nullptr;
         for (long u = 0; u < padded; u += L) {
             const V c_old = V::load(c_row + u);
             const auto sum = [&](long at) {
@@ -207,14 +207,14 @@ struct VariantForwardPass : VariantLayer<R> {
             }
         }
         if (!v.layer_norm) return;
-        R* n = saved ? saved + this->saved.normal_c : c_fresh;
-        const R inverse = normalize(c_fresh, this->inside, padded / L, H, v.epsilon, n);
+        const R inverse = normalize(c_fresh, this->inside, padded / L, H, v.epsilon,
+                                    saved ? saved + this->saved.normal_c : c_fresh, [&](long u, V n) {
+                                        const V read =
+                                            this->shown(n * V::load(this->gain_c + u) + V::load(this->b_c + u));
+                                        if (saved) read.store(saved + this->saved.read + u);
+                                        (V::load(shown_m + u) * read).store(shown_m + u);
+                                    });
         if (saved) saved[this->saved.inverse + 2] = inverse;
-        for (long u = 0; u < padded; u += L) {
-            const V read = this->shown(V::load(n + u) * V::load(this->gain_c + u) + V::load(this->b_c + u));
-            if (saved) read.store(saved + this->saved.read + u);
-            (V::load(shown_m + u) * read).store(shown_m + u);
-        }
     }
 
     void gru(long b, const R* a, const R* z, R* saved, R* fresh) {
