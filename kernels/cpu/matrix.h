@@ -85,7 +85,7 @@ struct Matrix {
 // The working space of `add_outer`, of each thread.
 template <typename R>
 struct OuterRoom {
-    static constexpr long L = Vec<R>::LANES, DEPTH = 256;
+    static constexpr long L = Vec<R>::LANES, DEPTH = 128;
     R *left, *right, *sums;
     long each;
     void lay_out(Layout& m, int threads, long most) {

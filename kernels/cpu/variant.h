@@ -52,12 +52,27 @@ static inline long variant_gates(Cell cell, bool coupled) {
     return cell == Cell::lstm ? (coupled ? 3 : 4) : cell == Cell::gru ? 3 : 1;
 }
 
+// The sum of N lanes, half to half.
+template <typename R, int N>
+struct Lanes {
+    typedef R V __attribute__((vector_size(N * sizeof(R))));
+    static R sum(V v) {
+        typename Lanes<R, N / 2>::V half[2];
+        __builtin_memcpy(half, &v, sizeof v);
+        return Lanes<R, N / 2>::sum(half[0] + half[1]);
+    }
+};
+template <typename R>
+struct Lanes<R, 1> {
+    typedef R V;
+    static R sum(R lane) { return lane; }
+};
+
 // N sums over the registers of a row: `add(j, into)` adds register j to each.  Four of each at a time, so that an
 // addition does not wait for the one before it.
 template <typename R, int N, typename F>
 static void sums_of_row(long registers, const F& add, R (&out)[N]) {
     typedef Vec<R> V;
-    constexpr long L = V::LANES;
     V parts[4][N];
     for (auto& part : parts)
         for (V& sum : part) sum = V(R(0));
@@ -65,13 +80,8 @@ static void sums_of_row(long registers, const F& add, R (&out)[N]) {
     for (; j + 4 <= registers; j += 4)
         for (long k = 0; k < 4; ++k) add(j + k, parts[k]);
     for (; j < registers; ++j) add(j, parts[0]);
-    for (int n = 0; n < N; ++n) {
-        R lanes[L];
-        ((parts[0][n] + parts[1][n]) + (parts[2][n] + parts[3][n])).store(lanes);
-        for (long half = L / 2; half; half /= 2)
-            for (long k = 0; k < half; ++k) lanes[k] += lanes[k + half];
-        out[n] = lanes[0];
-    }
+    for (int n = 0; n < N; ++n)
+        out[n] = Lanes<R, V::LANES>::sum(((parts[0][n] + parts[1][n]) + (parts[2][n] + parts[3][n])).v);
 }
 
 // Layer normalization of one row of `count` numbers (Ba, Kiros & Hinton 2016): x becomes (x - mean) / deviation in

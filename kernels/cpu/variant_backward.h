@@ -1,5 +1,5 @@
 // A layer with options backward in time; see variant.h.  Per step and row the gradients of the gates, then what reaches
-// h_{t-1} through W_h; after the last step the whole-sequence products and sums.
+// h_{t-1} through W_h; after a few steps, while what they left is in the caches, dx and the sums over their rows.
 #ifndef GPULSTM_CPU_VARIANT_BACKWARD_H
 #define GPULSTM_CPU_VARIANT_BACKWARD_H
 
@@ -20,11 +20,12 @@ struct VariantBackwardPass : VariantLayer<R> {
     const BackwardCall<R>& call;
     const Plan plan;
     const Columns<R> inputs;
-    Matrix<R> w_x, w_h, w_n, w_p;  // transposed; w_n as in the forward pass
-    // Of all steps: gradients of the gates' inputs as x W_x has a part in them, as h W_h has; the same before
+    Matrix<R> w_x, w_h, w_n, w_p;        // transposed; w_n as in the forward pass
+    const long block_steps, part_steps;  // of a block of sums, see gradient_parts; of what is summed at once
+    // Of the steps of a part: gradients of the gates' inputs as x W_x has a part in them, as h W_h has; the same before
     // normalization.
     R *da, *du, *dpx, *dph;
-    R *dm, *dh_new, *shown_m, *dread, *reset_v;  // of all steps where an option needs them later
+    R *dm, *dh_new, *shown_m, *dread, *reset_v;  // of a part where an option needs them for its sums
     R *dh, *dc, *dv, *around, *c_start, *own;
     OuterRoom<R> room;
 
@@ -37,12 +38,14 @@ struct VariantBackwardPass : VariantLayer<R> {
           w_x(width, inputs.registers),
           w_h(v.reset_before ? 2 * padded : width, padded_P / L),
           w_n(padded, v.reset_before ? padded_P / L : 0),
-          w_p(padded_P, v.w_p ? padded / L : 0) {}
+          w_p(padded_P, v.w_p ? padded / L : 0),
+          block_steps(B < GRADIENT_BLOCK ? GRADIENT_BLOCK / B : 1),
+          part_steps(B < OuterRoom<R>::DEPTH ? OuterRoom<R>::DEPTH / B : 1) {}
 
     bool after() const { return this->is_gru && !v.reset_before; }  // a GRU's u is not its a
 
     void lay_out(Layout& m) {
-        const long rows = T * B;
+        const long rows = (T < part_steps ? T : part_steps) * B;
         this->lay_out_vectors(m);
         for (Matrix<R>* one : {&w_x, &w_h, &w_n, &w_p}) one->lay_out(m);
         da = m.take<R>(rows * width);
@@ -74,16 +77,34 @@ struct VariantBackwardPass : VariantLayer<R> {
         const Place place(plan, thread, B);
         for (long b = place.r0; b < place.r1; ++b) begin_row(b);
         meet_all(plan);
-        for (long s = T - 1; s >= 0; --s) step(place, call.reverse ? T - 1 - s : s);
+        for (long s = T - 1; s >= 0; --s) {
+            const long t = call.reverse ? T - 1 - s : s, first = part_begin(t), stop = part_end(t);
+            step(place, t);
+            if (t != (call.reverse ? stop - 1 : first)) continue;
+            meet_all(plan);
+            input_gradient(thread, first * B, (stop - first) * B);
+            for (long k = 0; k < (stop - first) * B; k += OuterRoom<R>::DEPTH) {
+                const long left = (stop - first) * B - k;
+                sum(thread, first * B, k, left < OuterRoom<R>::DEPTH ? left : OuterRoom<R>::DEPTH);
+            }
+            meet_all(plan);
+        }
         for (long b = place.r0; b < place.r1; ++b) {
             for (long u = 0; u < P; u += L) V::load(dh + b * padded_P + u).store(call.dh0 + b * P + u, P - u);
             for (long u = 0; this->is_lstm && u < H; u += L)
                 V::load(dc + b * padded + u).store(call.dc0 + b * H + u, H - u);
         }
-        meet_all(plan);
-        input_gradient(thread);
-        gradient_parts(T, B, call.reverse, OuterRoom<R>::DEPTH, [&](long k, long depth) { sum(thread, k, depth); });
     }
+
+    // The steps that are summed together with step t: blocks begin at time 0 and at whole blocks, whatever T is, so
+    // that segments of a sequence are summed as the whole is.
+    long part_begin(long t) const { return t - t % block_steps % part_steps; }
+    long part_end(long t) const {
+        const long block = t - t % block_steps + block_steps, part = part_begin(t) + part_steps;
+        const long stop = part < block ? part : block;
+        return stop < T ? stop : T;
+    }
+    long row_in_part(long t, long b) const { return (t - part_begin(t)) * B + b; }
 
     void pack(bool first, bool last) {
         const long row = columns.parts * H;
@@ -125,7 +146,7 @@ struct VariantBackwardPass : VariantLayer<R> {
     }
 
     void step(const Place& place, long t) {
-        const long r0 = place.r0, rows = place.r1 - r0, first = t * B + r0;
+        const long r0 = place.r0, rows = place.r1 - r0, first = row_in_part(t, r0);
         R* fresh = v.w_p ? dh_new + first * padded_P : dh_new + r0 * padded_P;
         for (long r = 0; r < rows; ++r) split_h(t, r0 + r, fresh + r * padded_P);
         const R* dmemory = fresh;
@@ -182,7 +203,7 @@ struct VariantBackwardPass : VariantLayer<R> {
         const bool valid = !call.lengths || t < call.lengths[b];
         const bool* keep = this->row_of(v.keep_c, t, b, H);
         const R *saved = tape_row(t, b), *c_old_row = c_before(t, b);
-        const long row = t * B + b, output = this->output(), input = this->cell_input();
+        const long row = row_in_part(t, b), output = this->output(), input = this->cell_input();
         R *z = da + row * width, *dc_row = dc + b * padded, *read_row = v.layer_norm ? dread + row * padded : nullptr;
         const V one(R(1));
         for (long u = 0; u < padded; u += L) {  // the way through the output gate, and of c as far as it is read there
@@ -219,7 +240,8 @@ struct VariantBackwardPass : VariantLayer<R> {
 
     void gru(long t, long b, const R* d) {
         const R* saved = tape_row(t, b);
-        R *a = da + (t * B + b) * width, *s = du + (t * B + b) * width;
+        const long row = row_in_part(t, b);
+        R *a = da + row * width, *s = du + row * width;
         for (long u = 0; u < padded; u += L) {
             const V r = V::load(saved + u), z = V::load(saved + padded + u), n = V::load(saved + 2 * padded + u),
                     dh_t = V::load(d + u);
@@ -235,7 +257,7 @@ struct VariantBackwardPass : VariantLayer<R> {
                 (dn * r).store(s + 2 * padded + u);
             } else {
                 const V seen = P > u ? v_before(t, b, u) : V(R(0));
-                (r * seen).store(reset_v + (t * B + b) * padded + u);
+                (r * seen).store(reset_v + row * padded + u);
             }
             (V::load(around + b * padded_P + u) + dh_t * z).store(around + b * padded_P + u);
         }
@@ -244,7 +266,7 @@ struct VariantBackwardPass : VariantLayer<R> {
     // The reset gate before the product: from the candidate's gradient that of r v, of r, and the part of v's that goes
     // there.
     void reset(const Place& place, long t) {
-        const long r0 = place.r0, rows = place.r1 - r0, first = t * B + r0;
+        const long r0 = place.r0, rows = place.r1 - r0, first = row_in_part(t, r0);
         w_n.multiply(da + first * width + 2 * padded, width, rows, nullptr, 0, dv + r0 * padded_P, padded_P);
         for (long r = 0; r < rows; ++r)
             for (long u = 0; u < padded; u += L) {
@@ -257,32 +279,34 @@ struct VariantBackwardPass : VariantLayer<R> {
 
     void rnn(long t, long b, const R* d) {
         const R* saved = tape_row(t, b);
-        for (long u = 0; u < padded; u += L)
-            (V::load(d + u) * this->candidate.slope(V::load(saved + u))).store(da + (t * B + b) * width + u);
+        R* a = da + row_in_part(t, b) * width;
+        for (long u = 0; u < padded; u += L) (V::load(d + u) * this->candidate.slope(V::load(saved + u))).store(a + u);
     }
 
-    // dx, the rows of all steps divided among the threads.
-    void input_gradient(int thread) {
+    // dx of a part that begins at row `first` of time and batch, its rows divided among the threads.
+    void input_gradient(int thread, long first, long all) {
         R* out = own + thread * CHUNK_ROWS * inputs.padded;
-        const long stop = share(T * B, plan.count(), thread + 1);
-        for (long r = share(T * B, plan.count(), thread); r < stop; r += CHUNK_ROWS) {
+        const long stop = share(all, plan.count(), thread + 1);
+        for (long r = share(all, plan.count(), thread); r < stop; r += CHUNK_ROWS) {
             const long rows = stop - r < CHUNK_ROWS ? stop - r : CHUNK_ROWS;
             w_x.multiply(dpx + r * width, width, rows, nullptr, 0, out, inputs.padded);
             for (long e = 0; e < rows; ++e)
-                __builtin_memcpy(call.dx + (r + e) * I, out + e * inputs.padded, size_t(I) * sizeof(R));
+                __builtin_memcpy(call.dx + (first + r + e) * I, out + e * inputs.padded, size_t(I) * sizeof(R));
         }
     }
 
-    // The gradients of the parameters, rows k to k + depth - 1 of time and batch.
-    void sum(int thread, long k, long depth) {
+    // The gradients of the parameters, rows k to k + depth - 1 of a part that begins at row `first` of time and batch.
+    void sum(int thread, long first, long k, long depth) {
         const int count = plan.count();
         const long row = columns.parts * H;
         const auto nothing = [](long) -> const R* { return nullptr; };
-        const auto saved_at = [&](long field) { return [=](long r) { return f.saved + r * this->saved.all + field; }; };
-        const auto x = [&](long r, const R*&) { return call.x + r * I; };
+        const auto saved_at = [&](long field) {
+            return [=](long r) { return f.saved + (first + r) * this->saved.all + field; };
+        };
+        const auto x = [&](long r, const R*&) { return call.x + (first + r) * I; };
         const auto v_of = [&](long r, const R*& factor) {
             if (call.mask) factor = call.mask + r % B * P;
-            return h_before(r / B, r % B);
+            return h_before((first + r) / B, r % B);
         };
         add_outer(room, thread, count, k, depth, I, x, dpx, width, columns, call.dw_x, row);
         if (v.reset_before) {
@@ -309,7 +333,7 @@ struct VariantBackwardPass : VariantLayer<R> {
             }
         }
         if (v.p) {
-            const auto c_old = [&](long r) { return c_before(r / B, r % B); };
+            const auto c_old = [&](long r) { return c_before((first + r) / B, r % B); };
             add_columns(thread, count, k, depth, da, width, c_old, this->units, f.dp);
             if (!v.coupled) add_columns(thread, count, k, depth, da + padded, width, c_old, this->units, f.dp + H);
             add_columns(thread, count, k, depth, da + this->output(), width, saved_at(this->saved.fresh), this->units,
