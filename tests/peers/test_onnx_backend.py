@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import unittest
 import warnings
+from typing import Any
 
 import pytest
 
@@ -29,9 +30,20 @@ ENGINES = [engine or None for engine in os.environ.get("GPULSTM_PEER_ENGINES", "
 RECURRENT = [name for name in CASES if name.startswith(("test_lstm_", "test_gru_", "test_rnn_", "test_simple_rnn_"))]
 
 
+ONE_PLACE = 2.0**-23  # a gate of float32 may differ in its last place, in which 1 - z of a GRU may be all there is
+
+
+class Suite(onnx.backend.test.BackendTest):  # type: ignore[misc]
+    """ONNX's cases, whose absolute tolerance of 1e-7 is less than the last place of a gate."""
+
+    @classmethod
+    def assert_similar_outputs(cls, ref_outputs: Any, outputs: Any, rtol: float, atol: float, **where: Any) -> None:
+        super().assert_similar_outputs(ref_outputs, outputs, rtol, atol + ONE_PLACE, **where)
+
+
 def runner(engine: str | None) -> dict[str, unittest.TestCase]:
     """ONNX's own test methods by name, `<case>_<device>`."""
-    suite = onnx.backend.test.BackendTest(make_backend(engine), __name__).test_suite
+    suite = Suite(make_backend(engine), __name__).test_suite
     return {test.id().split(".")[-1]: test for test in suite}
 
 
