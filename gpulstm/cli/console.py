@@ -47,8 +47,9 @@ def aside() -> Console:
 
 
 def say(text: str) -> None:
-    """A line for the person who waits, on stderr."""
-    aside().print(text)
+    """A line for the person who waits, on stderr, which a service may not have."""
+    if sys.stderr is not None:
+        print(text, file=sys.stderr, flush=True)
 
 
 def polite(command: Command) -> Command:
