@@ -83,7 +83,7 @@ class Variant(NamedTuple):
 def variants() -> Iterator[Variant]:
     """Every kernel that a plan on one of CARDS can choose; the persistent ones at the sizes of H = 256.
 
-    All of them have tensor cores, so no float16 is multiplied on ordinary units unless a user forces a tile.
+    All of them have tensor cores, so ordinary units multiply 16 bits for few rows alone, or where a user forces a tile.
     """
     for cell, dtype in itertools.product(CELLS, TYPES):
         base = (("GL_T", TYPES[dtype][0]), ("GL_R", TYPES[dtype][1]), ("GL_CELL", str(CELLS[cell])))
@@ -241,7 +241,7 @@ def page(chosen: list[Variant], reports_of: Reports, targets: dict[str, list[int
         "# The compiled kernels",
         "",
         "Written by `make kernels`: every kernel of the [CUDA engine](cuda-engine.md) that a plan on these cards can",
-        "choose (all have tensor cores, so 16 bits are not multiplied on ordinary units), compiled by NVRTC with",
+        "choose (all have tensor cores, so ordinary units multiply 16 bits for few rows alone), compiled by NVRTC with",
         f"CuPy's options and headers: {others}. The numbers are those of CUDA {version}.",
         "A cell is registers a thread, bytes of shared memory a block (static and dynamic; persistent kernels at H =",
         "256), and theoretical occupancy: the share of a multiprocessor's threads that registers, shared memory and",
