@@ -30,6 +30,7 @@ THREADS = 256  # of a block, at most
 FEW = 8192  # weights of a block up to which half as many threads do: what each does besides would outweigh its products
 WEIGHTS = 128  # registers of a thread for weights, at most
 WORKING = 127  # registers of a thread that are not for weights: sums, addresses, what is being loaded
+MORE_ROWS = 16  # the same for each further sixteen rows on tensor cores, where a warp has the whole depth
 COPIED = 16384  # bytes of h that are copied to shared memory at once, where two steps of the depth take no more
 ROWS = {False: (4, 8), True: (16, 32)}  # of a tile, by whether it is for tensor cores: few for a small batch
 UNITS = {False: (8, 12, 16, 32), True: (16, 32)}  # hidden units of a block
@@ -198,7 +199,8 @@ def shape(rows: int, columns: int, inner: int, size: int, registers: int, tensor
         slices = threads // across // 2 * 2
     depth = slices * _depth(tensor, size, slices)
     steps = ceil_divide(inner, depth)
-    held, turns = min(WEIGHTS, max(0, registers // THREADS - WORKING)) // of_step, 1
+    working = WORKING + (MORE_ROWS * (rows // 16 - 1) if tensor and slices == 1 else 0)
+    held, turns = min(WEIGHTS, max(0, registers // THREADS - working)) // of_step, 1
     # two at least: each stretch held is a copy of the loop that fetches h
     while (turns == 1 or 2 * turns * depth * rows * size <= COPIED) and 2 * turns <= min(held or 8, steps):
         turns *= 2

@@ -78,8 +78,9 @@ H100, A100, RTX4090, T4 = (132, 232448, 65536), (108, 166912, 65536), (128, 1013
         ("float32", 64, 1536, H100, (12, 128, 1, 0.4)),  # 36 MiB, in registers and shared memory
         ("float32", 64, 1024, A100, (12, 86, 1, 0.6)),
         ("float16", 16, 1024, H100, (16, 64, 1, 1.0)),
-        ("float16", 64, 2048, H100, (16, 128, 1, 0.5)),  # 32 MiB of half the size
-        ("TF32", 64, 1024, H100, (16, 64, 2, 0.5)),
+        ("float16", 64, 1024, H100, (16, 64, 2, 0.75)),  # two tiles of rows need registers of their own
+        ("float16", 64, 2048, H100, (16, 128, 1, 0.4)),  # 32 MiB of half the size
+        ("TF32", 64, 1024, H100, (16, 64, 2, 0.4)),
         ("TF32", 64, 1536, H100, (12, 128, 1, 0.4)),  # does not fit in fragments, and need not be TF32
         ("float16", 16, 640, T4, (16, 40, 1, 1.0)),
         ("float32", 64, 2048, H100, "bytes of shared memory besides 131072 of registers, the card has 232448"),

@@ -81,8 +81,8 @@ def test_tiles_follow_the_product() -> None:
 
 
 def test_a_layout_is_put_in_words() -> None:
-    whole = forms(StackSpec("lstm", 64, 1024, dtype="float16"), 64, tensor=True)
-    assert str(whole.layout) == "128 blocks of 16 units on tensor cores, weights in registers"
+    whole = forms(StackSpec("lstm", 64, 1024, dtype="float16"), 16, tensor=True)
+    assert str(whole.layout) == "64 blocks of 16 units on tensor cores, weights in registers"
     part = forms(StackSpec("lstm", 512, 1536), 4)
     assert "weights to 40% in registers, the rest in shared memory" in str(part.layout)
 
