@@ -32,8 +32,8 @@ from gpulstm.engines.cuda.passes import CELLS
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "cuda-kernels.md"
 REMEMBERED = ROOT / "build" / "kernels"
-FEW = TILES[:1] + TENSOR_TILES  # of few rows, and of more
-CHOSEN = {"float16": FEW, "bfloat16": FEW, "float32": TILES + TENSOR_TILES, "float64": TILES}
+OF_16_BITS = TILES[:1] + TENSOR_TILES  # of few rows, and of more
+CHOSEN = {"float16": OF_16_BITS, "bfloat16": OF_16_BITS, "float32": TILES + TENSOR_TILES, "float64": TILES}
 REGISTERS = 65536  # that a block may have, on all of CARDS
 NEWEST = (75, 90, 120)  # what the newest toolkit compiles for
 

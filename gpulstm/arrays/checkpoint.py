@@ -61,7 +61,7 @@ def save(path: str | os.PathLike[str], arrays: Mapping[str, Any], meta: Mapping[
     header = {
         "format": FORMAT,
         "format_version": str(FORMAT_VERSION),
-        "library_version": _version(),
+        "library_version": package_version(),
         "meta": text,
         "crc32": _checksum(host, text),
     }
@@ -89,7 +89,7 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str,
     if not (version.isascii() and version.isdecimal()) or len(version) > 9 or int(version) > FORMAT_VERSION:
         raise CheckpointError(
             f"{path} has format version {version!r}, written by gpulstm {header.get('library_version', '?')}; this is "
-            f"gpulstm {_version()}, which reads up to {FORMAT_VERSION}: upgrade it"
+            f"gpulstm {package_version()}, which reads up to {FORMAT_VERSION}: upgrade it"
         )
     text = header.get("meta", "")
     try:
@@ -132,5 +132,6 @@ def _checksum(arrays: Mapping[str, np.ndarray], text: str) -> str:
     return f"{value:08x}"
 
 
-def _version() -> str:
+def package_version() -> str:
+    """The version of this package."""
     return str(sys.modules["gpulstm"].__version__)  # the package itself stands above every module of it

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
+from gpulstm.arrays.checkpoint import package_version
 from gpulstm.cli import bench, console, convert, demo, forecaster, info, tune, warmup
 from gpulstm.cli.options import PlainCommand, PlainGroup, exact
 
@@ -31,7 +31,7 @@ app = typer.Typer(
 
 def _version(asked: bool) -> None:
     if asked:
-        print(f"gpulstm {sys.modules['gpulstm'].__version__}")
+        print(f"gpulstm {package_version()}")
         raise typer.Exit
 
 

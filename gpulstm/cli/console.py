@@ -57,7 +57,7 @@ def polite(command: Command) -> Command:
 
     Mistakes that the package names (`GpulstmError`), files that cannot be read or written and too little memory give
     status 2, a signal n that asks the process to end gives 128 + n: Ctrl-C, SIGTERM, and SIGHUP unless it is ignored.
-    Everything else is a fault of the program and keeps its traceback.
+    Everything else is a fault of the program and keeps its traceback, unless a signal has ended the work before.
     """
 
     @functools.wraps(command)
@@ -71,7 +71,7 @@ def polite(command: Command) -> Command:
             say(f"gpulstm: {error}")
             raise typer.Exit(MISTAKE) from None
         except (BrokenPipeError, typer.Exit):
-            raise  # the reader of a pipe has gone; the framework ends quietly
+            raise  # the reader of a pipe has gone, or the command has spoken; the framework ends quietly
         except OSError as error:
             say(one_line(f"gpulstm: {error.filename or 'standard output'}: {error.strerror or error}"))
             raise typer.Exit(MISTAKE) from None

@@ -7,13 +7,13 @@ import importlib.util
 import json
 import os
 import platform
-import sys
 from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 
 from gpulstm.arrays import native
+from gpulstm.arrays.checkpoint import package_version
 from gpulstm.arrays.cupy_backend import CupyBackend, cuda_missing, device_count
 from gpulstm.arrays.devices import processor, resolve
 from gpulstm.arrays.variables import variables
@@ -98,7 +98,7 @@ def machine_facts() -> dict[str, Any]:
     if caches is not None:
         engines.append(("caches", caches))
     return {
-        "version": sys.modules["gpulstm"].__version__,
+        "version": package_version(),
         "python": platform.python_version(),
         "numpy": numpy.__version__,
         "devices": devices,

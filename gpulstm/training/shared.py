@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from gpulstm.arrays.backend import Backend
+from gpulstm.arrays.checkpoint import package_version
 from gpulstm.arrays.devices import to_host
 from gpulstm.model.state import map_state, of_parts, parts
 from gpulstm.training.callbacks import Callback, Run
@@ -72,7 +72,7 @@ def facts_of(trainer: Any, train: Any, validation: Any) -> dict[str, Any]:
     options |= {f"option {name}": value for name, value in {**shape.pop("stack"), **shape}.items()}
     own = {name: getattr(trainer, name) for name in ("epochs", "memory", "restore_best", "log_every")}
     return {
-        "version of gpulstm": sys.modules["gpulstm"].__version__,
+        "version of gpulstm": package_version(),
         "version of NumPy": np.__version__,
         "kind of device": "cuda" if backend.is_cuda else "cpu",
         "run": trainer.extra.get("member", "training"),

@@ -26,7 +26,7 @@ static long first_time(const BackwardCall<R>& call, long b) {
 // count).
 template <typename F>
 static void gradient_parts(long T, long B, bool reverse, long depth, F part) {
-    const long all = T * B, steps = GRADIENT_BLOCK / B ? GRADIENT_BLOCK / B : 1, block = steps * B;
+    const long all = T * B, block = gradient_steps(B) * B;
     const long blocks = (all + block - 1) / block;
     for (long i = 0; i < blocks; ++i) {
         const long start = (reverse ? i : blocks - 1 - i) * block, stop = start + block < all ? start + block : all;

@@ -13,7 +13,10 @@ namespace GPULSTM_ISA {
 
 constexpr long CHUNK_ROWS = 48;  // rows whose sums wait next to them
 constexpr long GRADIENT_BLOCK =
-    1024;                        // rows (of one step at least) whose part of the weights' gradients is summed at once
+    1024;  // rows (of one step at least) whose part of the weights' gradients is summed at once
+// Steps whose part of the weights' gradients is summed at once.
+static inline long gradient_steps(long B) { return B > 0 && B < GRADIENT_BLOCK ? GRADIENT_BLOCK / B : 1; }
+
 constexpr double ALONE = 1.5e6;  // multiply-adds of a call below which a second thread costs more than it brings
 
 constexpr long MEETING = 384 << 10;  // bytes of weights a step below which threads do not meet

@@ -85,7 +85,7 @@ static void sums_of_row(long registers, const F& add, R (&out)[N]) {
 }
 
 // Layer normalization of one row of `count` numbers (Ba, Kiros & Hinton 2016): x becomes (x - mean) / deviation in
-// `normal`, which may be x, `use(j, the register from number j of it)` takes it from there, and 1 / deviation is
+// `normal`, which may be x, `use(j, v)` is given each register v of it, from number j on, and 1 / deviation is
 // returned.  `inside` is 1 for the numbers that count, 0 for padding.
 template <typename R, typename F>
 static R normalize(const R* x, const R* inside, long registers, long count, double epsilon, R* normal, const F& use) {

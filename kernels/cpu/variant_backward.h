@@ -39,7 +39,7 @@ struct VariantBackwardPass : VariantLayer<R> {
           w_h(v.reset_before ? 2 * padded : width, padded_P / L),
           w_n(padded, v.reset_before ? padded_P / L : 0),
           w_p(padded_P, v.w_p ? padded / L : 0),
-          block_steps(B > 0 && B < GRADIENT_BLOCK ? GRADIENT_BLOCK / B : 1),
+          block_steps(gradient_steps(B)),
           part_steps(B > 0 && B < OuterRoom<R>::DEPTH ? OuterRoom<R>::DEPTH / B : 1) {}
 
     bool after() const { return this->is_gru && !v.reset_before; }  // a GRU's u is not its a

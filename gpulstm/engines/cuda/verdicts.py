@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gpulstm.arrays import files
+from gpulstm.arrays.checkpoint import package_version
 from gpulstm.arrays.cupy_backend import CupyBackend
 from gpulstm.arrays.kernel_source import digest
 from gpulstm.arrays.variables import variables
@@ -243,7 +244,7 @@ def of(backend: CupyBackend) -> Verdicts:
     """The verdicts of a device, one object for the process."""
     runtime = backend.xp.cuda.runtime
     versions = f"driver {runtime.driverGetVersion()}, CUDA {runtime.runtimeGetVersion()}, CuPy {backend.xp.__version__}"
-    own = f"gpulstm {sys.modules['gpulstm'].__version__} ({digest()})"
+    own = f"gpulstm {package_version()} ({digest()})"
     device = f"{backend.device_name}, {versions}, {own}"
     verdicts = Verdicts(device, file())
     if mode() == "again":
