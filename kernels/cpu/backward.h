@@ -96,8 +96,16 @@ struct BackwardPass {
                     V(R(0)).store(dz + (t * call.B + b) * shape.width + u);
     }
 
-    // One register of units in one row at step s, from what came back through W_h (null: nothing).
-    __attribute__((noinline)) void finish_sum(const Place& place, long b, long s, long u, const R* sum) {
+    // The registers of units from u0 on, `registers` of them, in rows b to b + rows - 1 at step s, from what came back
+    // through W_h (null: nothing), whose rows lie `line` apart.
+    __attribute__((noinline)) void finish_sums(const Place& place, long b, long rows, long s, long u0, int registers,
+                                               const R* sums, long line) {
+        for (long e = 0; e < rows; ++e)
+            for (int j = 0; j < registers; ++j)
+                finish_sum(place, b + e, s, u0 + j * L, sums ? sums + e * line + j * L : nullptr);
+    }
+
+    inline __attribute__((always_inline)) void finish_sum(const Place& place, long b, long s, long u, const R* sum) {
         const long at = b * shape.padded + u, left = call.H - u;
         V dh = sum ? V::load(sum) : V(R(0));
         if (call.mask) dh = dh * V::load(call.mask + b * call.H + u, left);
@@ -110,17 +118,15 @@ struct BackwardPass {
         }
     }
 
-    // The gradients of one register of units in one row at step s, from that of h but for dy.
-    inline void finish(const Place& place, long b, long s, long u, V dh) {
+    // The gradients of one register of units in one row at step s, from that of h but for dy.  Vectors have names, as
+    // in the forward pass.
+    inline __attribute__((always_inline)) void finish(const Place& place, long b, long s, long u, V dh) {
         const long t = time(s), at = b * shape.padded + u, row = t * call.B + b, left = call.H - u;
         R* to = dz + row * shape.width + (shape.is_rnn() ? u : 4 * u);
-        const int registers = shape.is_rnn() ? 1 : 4;
         if (call.lengths && t >= call.lengths[b]) {  // the state was held: its gradient goes on as it is
             dh.store(around + at);
-            for (int j = 0; j < registers; ++j) {
-                V(R(0)).store(to + j * L);
-                steps.put(*this, place, b, s, u, j, V(R(0)));
-            }
+            const int registers = shape.is_rnn() ? 1 : 4;
+            for (int j = 0; j < registers; ++j) put(place, b, s, u, j, V(R(0)), to);
             return;
         }
         dh = dh + V::load(call.dy + row * call.H + u, left);
@@ -129,34 +135,34 @@ struct BackwardPass {
         const R* z = shape.is_rnn() ? nullptr : call.gates + row * shape.width + 4 * u;
         V kept(R(0));
         if (call.cell == Cell::lstm) {
-            V g[4];
-            for (int j = 0; j < 4; ++j) g[j] = V::load(z + j * L);
+            V i = V::load(z), f = V::load(z + L), g = V::load(z + 2 * L), o = V::load(z + 3 * L);
             V c_old =
                 first ? V::load(call.c0 + b * call.H + u, left) : V::load(call.cells + old_row * shape.padded + u);
-            V c = V::load(call.cells + row * shape.padded + u);
-            gl_lstm_backward(g[0], g[1], g[2], g[3], c_old, c, dh, V::load(dc + at)).store(dc + at);
-            for (int j = 0; j < 4; ++j) {
-                g[j].store(to + j * L);
-                steps.put(*this, place, b, s, u, j, g[j]);
-            }
+            V c_new = V::load(call.cells + row * shape.padded + u);
+            gl_lstm_backward(i, f, g, o, c_old, c_new, dh, V::load(dc + at)).store(dc + at);
+            put(place, b, s, u, 0, i, to);
+            put(place, b, s, u, 1, f, to);
+            put(place, b, s, u, 2, g, to);
+            put(place, b, s, u, 3, o, to);
         } else if (call.cell == Cell::gru) {
             V n = V::load(z), r = V::load(z + L), update = V::load(z + 2 * L), sum = V::load(z + 3 * L);
             V h_old = V::load(first ? call.h0 + b * call.H + u : call.y + old_row * call.H + u, left);
             kept = gl_gru_backward(r, update, n, sum, h_old, dh);
-            n.store(to);
-            r.store(to + L);
-            update.store(to + 2 * L);
-            sum.store(to + 3 * L);
-            steps.put(*this, place, b, s, u, 1, r);
-            steps.put(*this, place, b, s, u, 2, update);
-            steps.put(*this, place, b, s, u, 3, sum);
+            n.store(to);  // of the input's product alone
+            put(place, b, s, u, 1, r, to);
+            put(place, b, s, u, 2, update, to);
+            put(place, b, s, u, 3, sum, to);
         } else {
             V h = V::load(call.y + row * call.H + u, left);
-            const V d = gl_rnn_backward(h, dh, call.cell == Cell::rnn_relu);
-            d.store(to);
-            steps.put(*this, place, b, s, u, 0, d);
+            put(place, b, s, u, 0, gl_rnn_backward(h, dh, call.cell == Cell::rnn_relu), to);
         }
         if (carries()) kept.store(around + at);
+    }
+
+    // dz of one slot, for the weights' gradients and for the next step's product.
+    inline __attribute__((always_inline)) void put(const Place& place, long b, long s, long u, int slot, V d, R* to) {
+        d.store(to + slot * L);
+        steps.put(*this, place, b, s, u, slot, d);
     }
 };
 

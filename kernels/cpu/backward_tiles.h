@@ -62,8 +62,8 @@ struct BackwardOnTiles {
         } ready = {0, 0, 0, nullptr, 0};
         const auto finish_one = [&] {
             if (ready.r == ready.end) return;
-            pass.finish_sum(place, place.r0 + ready.r, s, ready.q * pass.units.nv * L + ready.j * L,
-                            ready.sums + ready.j * L);
+            pass.finish_sums(place, place.r0 + ready.r, 1, s, ready.q * pass.units.nv * L + ready.j * L, 1,
+                             ready.sums + ready.j * L, line);
             if (++ready.j < pass.units.in_panel(ready.q)) return;
             ready.j = 0;
             ready.sums += line;

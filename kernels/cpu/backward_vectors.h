@@ -66,9 +66,7 @@ struct BackwardOnVectors {
             by_panels(pass.shape, m, pass.shape.h);
             product(m, rows, nv);
         }
-        for (long r = 0; r < rows; ++r)
-            for (int j = 0; j < nv; ++j)
-                pass.finish_sum(place, b0 + r, s, u0 + j * L, last ? nullptr : own + r * line + j * L);
+        pass.finish_sums(place, b0, rows, s, u0, nv, last ? nullptr : own, line);
     }
 };
 

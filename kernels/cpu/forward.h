@@ -101,49 +101,66 @@ struct ForwardPass {
         }
     }
 
-    __attribute__((noinline)) void finish_row(const Place& place, long b, long s, long t, long p, const R* sums) {
-        finish(place, b, s, t, p, sums);
+    // ---- the gates and the new state of one panel's units in some rows ----------------------------------------------
+    // Rows b to b + rows - 1, whose sums lie `line` apart.  Vectors have names and stand in no array: an array that is
+    // not split into registers is copied through memory in pieces, and each read of it waits for them.
+    __attribute__((noinline)) void finish(const Place& place, long b, long rows, long s, long t, long p, const R* sums,
+                                          long line) {
+        if (call.cell == Cell::lstm)
+            for (long e = 0; e < rows; ++e) finish_lstm(place, b + e, s, t, p, sums + e * line);
+        else if (call.cell == Cell::gru)
+            for (long e = 0; e < rows; ++e) finish_gru(place, b + e, s, t, p, sums + e * line);
+        else
+            for (long e = 0; e < rows; ++e)
+                for (int j = 0; j < 4; ++j)
+                    store_h(place, b + e, s, t, p * shape.units + j * L,
+                            gl_rnn(V::load(sums + e * line + j * L), call.cell == Cell::rnn_relu), valid(t, b + e));
     }
 
-    // ---- the gates and the new state of one panel's units in one row ------------------------------------------------
-    inline void finish(const Place& place, long b, long s, long t, long p, const R* sums) {
-        const bool valid = !call.lengths || t < call.lengths[b];
-        const long u = p * shape.units, at = b * shape.padded + u;
-        R* saved = call.gates ? call.gates + (t * call.B + b) * shape.width + p * 4 * L : nullptr;
-        V z[4];
-        for (int j = 0; j < 4; ++j) z[j] = V::load(sums + j * L);
-        if (call.cell == Cell::lstm) {
-            V c_old = V::load(c + at), c_new;
-            V fresh = gl_lstm(z[0], z[1], z[2], z[3], c_old, c_new);
-            if (!valid) c_new = c_old;
-            c_new.store(c + at);
-            if (saved) {
-                for (int j = 0; j < 4; ++j) z[j].store(saved + j * L);
-                c_new.store(call.cells + (t * call.B + b) * shape.padded + u);
-            }
-            store_h(place, b, s, t, u, fresh, valid);
-        } else if (call.cell == Cell::gru) {
-            V r = z[1], update = z[2], n = z[0], h_old = V::load(h[s & 1] + at);
-            V fresh = gl_gru(r, update, n, z[3], h_old);
-            if (saved) {
-                n.store(saved);
-                r.store(saved + L);
-                update.store(saved + 2 * L);
-                z[3].store(saved + 3 * L);
-            }
-            store_h(place, b, s, t, u, fresh, valid);
-        } else {
-            for (int j = 0; j < 4; ++j)
-                store_h(place, b, s, t, u + j * L, gl_rnn(z[j], call.cell == Cell::rnn_relu), valid);
+    bool valid(long t, long b) const { return !call.lengths || t < call.lengths[b]; }
+    R* saved_gates(long t, long b, long p) const {
+        return call.gates ? call.gates + (t * call.B + b) * shape.width + p * 4 * L : nullptr;
+    }
+
+    inline __attribute__((always_inline)) void finish_lstm(const Place& place, long b, long s, long t, long p,
+                                                           const R* sums) {
+        const long at = b * shape.padded + p * L;
+        const bool fits = valid(t, b);
+        V i = V::load(sums), f = V::load(sums + L), g = V::load(sums + 2 * L), o = V::load(sums + 3 * L);
+        V c_old = V::load(c + at), c_new;
+        const V fresh = gl_lstm(i, f, g, o, c_old, c_new);
+        if (!fits) c_new = c_old;
+        c_new.store(c + at);
+        if (R* saved = saved_gates(t, b, p)) {
+            i.store(saved);
+            f.store(saved + L);
+            g.store(saved + 2 * L);
+            o.store(saved + 3 * L);
+            c_new.store(call.cells + (t * call.B + b) * shape.padded + p * L);
         }
+        store_h(place, b, s, t, p * L, fresh, fits);
     }
 
-    inline void store_h(const Place& place, long b, long s, long t, long u, V fresh, bool valid) {
+    inline __attribute__((always_inline)) void finish_gru(const Place& place, long b, long s, long t, long p,
+                                                          const R* sums) {
+        V n = V::load(sums), r = V::load(sums + L), update = V::load(sums + 2 * L), sum = V::load(sums + 3 * L);
+        const V fresh = gl_gru(r, update, n, sum, V::load(h[s & 1] + b * shape.padded + p * L));
+        if (R* saved = saved_gates(t, b, p)) {
+            n.store(saved);
+            r.store(saved + L);
+            update.store(saved + 2 * L);
+            sum.store(saved + 3 * L);
+        }
+        store_h(place, b, s, t, p * L, fresh, valid(t, b));
+    }
+
+    inline __attribute__((always_inline)) void store_h(const Place& place, long b, long s, long t, long u, V fresh,
+                                                       bool fits) {
         const long at = b * shape.padded + u, left = call.H - u;
-        V value = valid ? fresh : V::load(h[s & 1] + at);
+        V value = fits ? fresh : V::load(h[s & 1] + at);
         value.store(h[~s & 1] + at);
         if (left <= 0) return;
-        (valid ? value : V(R(0))).store(call.y + (t * call.B + b) * call.H + u, left);
+        (fits ? value : V(R(0))).store(call.y + (t * call.B + b) * call.H + u, left);
         if (call.mask) value = value * V::load(call.mask + b * call.H + u, left);
         if (call.mask) value.store(v[~s & 1] + at);
         products.put(*this, place, b, s + 1, u, value);

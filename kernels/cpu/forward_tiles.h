@@ -72,7 +72,7 @@ struct ForwardOnTiles {
         } ready = {0, 0, 0, nullptr};
         const auto finish_one = [&] {
             if (ready.r == ready.end) return;
-            pass.finish_row(place, place.r0 + ready.r, s, t, ready.p, ready.sums);
+            pass.finish(place, place.r0 + ready.r, 1, s, t, ready.p, ready.sums, line);
             ready.sums += line;
             ++ready.r;
         };

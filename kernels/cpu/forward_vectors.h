@@ -138,7 +138,7 @@ struct ForwardOnVectors {
         for (int which = start ? 1 : 0; which < 2; ++which) {
             if (which && halves) {
                 half_products(pass, q, b0, rows, s, p, start, own, begun);
-                for (long e = 0; e < rows; ++e) pass.finish(place, b0 + e, s, t, p, own + e * line);
+                pass.finish(place, b0, rows, s, t, p, own, line);
                 break;
             }
             const Part& part = which ? pass.shape.h : pass.shape.x;
@@ -162,9 +162,8 @@ struct ForwardOnVectors {
                     q.a = a + r * q.a_row + k;
                     some_panels<R>(int(r_end - r), part.count, at_once)(q, 0);
                     if (!ends) continue;
-                    for (long e = r; e < r_end; ++e)
-                        for (int j = 0; j < at_once; ++j)
-                            pass.finish(place, b0 + e, s, t, p + j, own + e * line + j * 4 * L);
+                    for (int j = 0; j < at_once; ++j)
+                        pass.finish(place, b0 + r, r_end - r, s, t, p + j, own + r * line + j * 4 * L, line);
                 }
                 begun = true;
             }

@@ -212,7 +212,7 @@ struct ForwardOnReduced {
                     for (long j = 0; j < SUMS; j += L) V::load(pass.bias + p * SUMS + j).store(z + j);
                     add(w_x, pass.shape.x, p, x_sums + e * SUMS * 4, x_scales[r + e], z);
                     add(w_h, pass.shape.h, p, h_sums + e * SUMS * 4, h_scales[r + e], z);
-                    pass.finish(place, place.r0 + r + e, s, t, p, z);
+                    pass.finish(place, place.r0 + r + e, 1, s, t, p, z, SUMS);
                 }
             }
         }
