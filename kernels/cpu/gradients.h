@@ -34,6 +34,45 @@ static void gradient_parts(long T, long B, bool reverse, long depth, F part) {
     }
 }
 
+// The left factor of a sum of outer products over `depth` rows: `count` columns in groups of twelve, [group][row][12],
+// the last one narrower.  So a row is copied by whole registers, and tiles of 3, 4 or 6 columns fill a group.
+template <typename R>
+struct LeftFactor {
+    static constexpr long GROUP = 12;
+    const long count, depth;
+    R* const data;
+
+    // Row `index`, times `factor` where there is one.
+    void put(const R* from, const R* factor, long index) const {
+        long c = 0;
+        for (; c + GROUP <= count; c += GROUP) {
+            R* to = data + c * depth + index * GROUP;
+            if (factor)
+                for (long e = 0; e < GROUP; ++e) to[e] = from[c + e] * factor[c + e];
+            else
+                __builtin_memcpy(to, from + c, GROUP * sizeof(R));
+        }
+        R* to = data + c * depth + index * (count - c);
+        for (long e = 0; c + e < count; ++e) to[e] = factor ? from[c + e] * factor[c + e] : from[c + e];
+    }
+    // Calls tile(first column, columns, the product) for tiles of all columns: each with `depth` rows of `nv`
+    // registers at `right`, `b_row` apart, its sums at `out` in rows of `nv` registers.
+    template <typename F>
+    void each_tile(int nv, const R* right, long b_row, R* out, F tile) const {
+        const long line = nv * Vec<R>::LANES;
+        for (long g = 0; g < count; g += GROUP) {
+            const long width = count - g < GROUP ? count - g : GROUP, tiles = tiles_for(width, nv);
+            for (long i = 0; i < tiles; ++i) {
+                const long c = share(width, tiles, i), columns = share(width, tiles, i + 1) - c;
+                Product<R> q = plain_product(data + g * depth + c, 1, depth, right, b_row, out, line);
+                q.a_step = width;
+                one_panel<R>(int(columns), nv)(q, 0);
+                tile(g + c, columns);
+            }
+        }
+    }
+};
+
 template <typename R>
 struct WeightGradients {
     typedef Vec<R> V;
@@ -56,7 +95,7 @@ struct WeightGradients {
     }
 
     void add_biases(long p, const R* sum) const {
-        if (call.db) add_row(shape.x, p, sum + shape.x.first * L, call.db);
+        if (call.db) add_row(Slots(shape, shape.x, p), sum + shape.x.first * L, call.db);
         const long room = shape.H - p * L;
         if (call.db_hn && room > 0)
             (V::load(call.db_hn + p * L, room) + V::load(sum + 3 * L)).store(call.db_hn + p * L, room);
@@ -69,12 +108,30 @@ struct WeightGradients {
         return first ? call.h0 + b * call.H : call.y + (old * call.B + b) * call.H;
     }
 
-    void add_row(const Part& part, long p, const R* from, R* row) const {
-        for (int j = 0; j < part.count; ++j) {
-            const long room = shape.H - shape.unit(p, j);
-            if (room <= 0) continue;
-            R* to = row + shape.column(part, p, j);
-            (V::load(to, room) + V::load(from + j * L)).store(to, room);
+    // Where the registers of a panel's part lie in a row of weights, those that hold units.
+    struct Slots {
+        int count = 0;
+        bool whole = true;  // no register is padded
+        long at[4], room[4];
+        Slots(const Shape<R>& shape, const Part& part, long p) {
+            for (int j = 0; j < part.count; ++j) {
+                const long left = shape.H - shape.unit(p, j);
+                if (left < L) whole = false;
+                if (left <= 0) break;
+                at[count] = shape.column(part, p, j);
+                room[count++] = left;
+            }
+        }
+    };
+
+    static void add_row(const Slots& slots, const R* from, R* row) {
+        for (int j = 0; j < slots.count; ++j) {
+            R* to = row + slots.at[j];
+            const V sum = V::load(from + j * L);
+            if (slots.whole)
+                (V::load(to) + sum).store(to);
+            else
+                (V::load(to, slots.room[j]) + sum).store(to, slots.room[j]);
         }
     }
 };

@@ -108,33 +108,25 @@ static void add_outer(const OuterRoom<R>& room, int thread, int threads, long k0
     if (q0 == q1) return;
     R *left = room.left + thread * room.each, *right = room.right + thread * OuterRoom<R>::DEPTH * 4 * L;
     R* sum = room.sums + thread * ROWS * 4 * L;
-    const long tiles = tiles_for(M, 4);
+    const LeftFactor<R> factors{M, depth, left};
     for (long k = 0; k < depth; ++k) {
         const R *factor = nullptr, *from = a(k0 + k, factor);
-        for (long i = 0; i < tiles; ++i) {
-            const long c = share(M, tiles, i), now = share(M, tiles, i + 1) - c;
-            R* to = left + c * depth + k * now;
-            for (long e = 0; e < now; ++e) to[e] = factor ? from[c + e] * factor[c + e] : from[c + e];
-        }
+        factors.put(from, factor, k);
     }
     for (long q = q0; q < q1; ++q) {
         const int nv = int(columns.registers - q * 4 < 4 ? columns.registers - q * 4 : 4);
         for (long k = 0; k < depth; ++k)
             for (int j = 0; j < nv; ++j)
                 V::load(d + (k0 + k) * d_row + (q * 4 + j) * L).store(right + (k * nv + j) * L);
-        for (long i = 0; i < tiles; ++i) {
-            const long c = share(M, tiles, i), count = share(M, tiles, i + 1) - c;
-            Product<R> m = plain_product(left + c * depth, 1, depth, right, nv * L, sum, nv * L);
-            m.a_step = count;
-            one_panel<R>(int(count), nv)(m, 0);
-            for (long e = 0; e < count; ++e)
-                for (int j = 0; j < nv; ++j) {
-                    const long left_over = columns.left(q * 4 + j);
-                    if (left_over <= 0) continue;
-                    R* to = dw + (c + e) * row + first + columns.at(q * 4 + j);
+        factors.each_tile(nv, right, nv * L, sum, [&](long c, long count) {
+            for (int j = 0; j < nv; ++j) {
+                const long left_over = columns.left(q * 4 + j);
+                if (left_over <= 0) continue;
+                R* to = dw + c * row + first + columns.at(q * 4 + j);
+                for (long e = 0; e < count; ++e, to += row)
                     (V::load(to, left_over) + V::load(sum + (e * nv + j) * L)).store(to, left_over);
-                }
-        }
+            }
+        });
     }
 }
 

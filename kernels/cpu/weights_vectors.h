@@ -35,40 +35,21 @@ struct WeightsOnVectors : WeightGradients<R> {
     }
 
     void part(int thread, const R* dz, long k, long depth, long p0, long p1) {
-        R* x = left + thread * this->depth_most * this->columns;
-        R* v = x + depth * this->call.I;
+        const auto& call = this->call;
+        R* data = left + thread * this->depth_most * this->columns;
+        const LeftFactor<R> x{call.I, depth, data}, v{call.H, depth, data + depth * call.I};
         R* z = right + thread * this->depth_most * 4 * L;
-        const long x_tiles = tiles_for(this->call.I, this->shape.x.count),
-                   v_tiles = tiles_for(this->call.H, this->shape.h.count);
         for (long d = 0; d < depth; ++d) {
-            pack_row(this->call.x + (k + d) * this->call.I, nullptr, this->call.I, x_tiles, depth, x, d);
-            const long b = (k + d) % this->call.B;
-            pack_row(this->before((k + d) / this->call.B, b),
-                     this->call.mask ? this->call.mask + b * this->call.H : nullptr, this->call.H, v_tiles, depth, v,
-                     d);
+            const long t = (k + d) / call.B, b = (k + d) % call.B;
+            x.put(call.x + (k + d) * call.I, nullptr, d);
+            v.put(this->before(t, b), call.mask ? call.mask + b * call.H : nullptr, d);
         }
         for (long p = p0; p < p1; ++p) {
             R sum[4 * L];
             pack_panel(dz + (k * this->shape.panels + p) * 4 * L, depth, z, sum);
-            add(this->shape.x, x, this->call.I, depth, z, p, this->call.dw_x, thread);
-            add(this->shape.h, v, this->call.H, depth, z, p, this->call.dw_h, thread);
+            add(this->shape.x, x, z, p, call.dw_x, thread);
+            add(this->shape.h, v, z, p, call.dw_h, thread);
             this->add_biases(p, sum);
-        }
-    }
-
-    static constexpr long MOST = FEW_REGISTERS ? 3 : ROWS;  // the usual number of this->columns of a tile
-
-    // Row d of a part, times `factor`, by tile of its this->columns: [tile][d][this->columns of the tile].
-    static void pack_row(const R* from, const R* factor, long count, long tiles, long depth, R* out, long d) {
-        for (long i = 0; i < tiles; ++i) {
-            const long c = share(count, tiles, i), now = share(count, tiles, i + 1) - c;
-            R* to = out + c * depth + d * now;
-            if (factor)
-                for (long e = 0; e < now; ++e) to[e] = from[c + e] * factor[c + e];
-            else if (now == MOST)
-                __builtin_memcpy(to, from + c, MOST * sizeof(R));
-            else
-                for (long e = 0; e < now; ++e) to[e] = from[c + e];
         }
     }
 
@@ -85,17 +66,14 @@ struct WeightsOnVectors : WeightGradients<R> {
         for (int j = 0; j < 4; ++j) total[j].store(sum + j * L);
     }
 
-    // dw [M][G*H] += a^T z, the this->columns of one panel.
-    void add(const Part& part, const R* a, long M, long depth, const R* z, long p, R* dw, int thread) {
+    // dw [M][G*H] += a^T z, the columns of one panel.
+    void add(const Part& part, const LeftFactor<R>& a, const R* z, long p, R* dw, int thread) {
         R* sum = sums + thread * ROWS * 4 * L;
-        const long tiles = tiles_for(M, part.count), row = this->shape.gates * this->shape.H;
-        for (long i = 0; i < tiles; ++i) {
-            const long c = share(M, tiles, i), count = share(M, tiles, i + 1) - c;
-            Product<R> q = plain_product(a + c * depth, 1, depth, z + part.first * L, 4 * L, sum, part.count * L);
-            q.a_step = count;
-            one_panel<R>(int(count), part.count)(q, 0);
-            for (long e = 0; e < count; ++e) this->add_row(part, p, sum + e * part.count * L, dw + (c + e) * row);
-        }
+        const long row = this->shape.gates * this->shape.H;
+        const typename WeightGradients<R>::Slots slots(this->shape, part, p);
+        a.each_tile(part.count, z + part.first * L, 4 * L, sum, [&](long c, long columns) {
+            for (long e = 0; e < columns; ++e) this->add_row(slots, sum + e * part.count * L, dw + (c + e) * row);
+        });
     }
 };
 
