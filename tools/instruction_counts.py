@@ -33,8 +33,10 @@ from ptx.device import Launch, PtxBackend
 from ptx.machine import Settings
 
 import kernels
-from gpulstm.arrays.gemm import choose_tile
-from gpulstm.arrays.kernel_source import digest
+from gpulstm.arrays.gemm import TENSOR_TILES, TYPES, choose_tile, tile
+from gpulstm.arrays.kernel_source import digest, module_source
+from gpulstm.engines.cuda import fused
+from gpulstm.engines.cuda.passes import CELLS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "instruction-counts.md"
@@ -55,6 +57,8 @@ FAMILIES = {
 }  # fmt: skip
 _LINE = re.compile(r"//## File \"\.nv_debug_ptx_txt\", line (\d+)")
 _APART = re.compile(r"BRA\.DIV UR\d+, `\((\.L_\w+)\)")
+_LABEL = re.compile(r"^(\.L_x_\w+):")
+_TO = re.compile(r"`\((\.L_x_\w+)\)")
 _SUBROUTINE = re.compile(r"^\$\w.*:$")
 _INSTRUCTION = re.compile(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9]*)")
 
@@ -105,15 +109,36 @@ class Step:
         return -(-self.blocks // PROCESSORS) * self.instructions * self.warps
 
 
-def machine_lines(toolkit: nvrtc.Toolkit, source: str, capability: int) -> tuple[list[tuple[int, str]], int]:
-    """(line of the PTX, opcode) of each machine instruction of a source with one kernel; bytes of spilled registers."""
+def disassembled(toolkit: nvrtc.Toolkit, source: str, capability: int) -> tuple[str, str]:
+    """The machine code of a source as text, and what the compiler says of it."""
     program = next(nvrtc.FOLDER.glob("sass/nvidia/*/bin/nvdisasm"))
     cubin, log = toolkit.cubin(source, capability, lines=True)
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
         command = [str(program), "-c", "-gp", file.name]
-        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout, log
+
+
+def loop_over_depth(toolkit: nvrtc.Toolkit, source: str, capability: int) -> tuple[int, int]:
+    """(tensor instructions, all instructions) of the first loop of a source's machine code that has any of these."""
+    codes: list[str] = []
+    places: dict[str, int] = {}
+    for row in disassembled(toolkit, source, capability)[0].splitlines():
+        if label := _LABEL.match(row):
+            places[label.group(1)] = len(codes)
+        elif instruction := _INSTRUCTION.search(row):
+            codes.append(instruction.group(1))
+            if codes[-1] == "BRA" and (to := _TO.search(row)) and to.group(1) in places:
+                loop = codes[places[to.group(1)] :]
+                if "HMMA" in loop:
+                    return loop.count("HMMA"), len(loop)
+    raise ValueError("no loop has tensor instructions")
+
+
+def machine_lines(toolkit: nvrtc.Toolkit, source: str, capability: int) -> tuple[list[tuple[int, str]], int]:
+    """(line of the PTX, opcode) of each machine instruction of a source with one kernel; bytes of spilled registers."""
+    text, log = disassembled(toolkit, source, capability)
     lines, line, skipped = [], 0, False
     apart = set(_APART.findall(text))  # where a warp goes whose threads are not together, up to the next branch back
     for row in text.splitlines():
@@ -182,14 +207,25 @@ def remembered(case: Case, toolkit: nvrtc.Toolkit) -> Path:
     return REMEMBERED / (hashlib.sha256(f"{case} {toolkit.version} {digest()}".encode()).hexdigest() + ".json")
 
 
+def passes_of(case: Case) -> dict[str, Case]:
+    """What is measured for each pass: a backward step has a tile of its own."""
+    if case.form != "fused":
+        return {"forward": case, "backward": case}
+    tile = choose_tile(case.sizes[1], case.sizes[3], PROCESSORS, case.dtype == "float16")
+    return {"forward": case, "backward": replace(case, tile=ALL_TILES.index(tile))}
+
+
 def counted(case: Case, toolkit: nvrtc.Toolkit) -> dict[str, Step]:
-    """`measure`, from a file under build/ where it said so before."""
-    path = remembered(case, toolkit)
-    if not path.exists():
-        steps = {name: asdict(step) for name, step in measure(case, toolkit).items()}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(steps))
-    return {name: Step(**step) for name, step in json.loads(path.read_text()).items()}
+    """`measure`, from files under build/ where it said so before."""
+    steps = {}
+    for name, one in passes_of(case).items():
+        path = remembered(one, toolkit)
+        if not path.exists():
+            both = {direction: asdict(step) for direction, step in measure(one, toolkit).items()}
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(both))
+        steps[name] = Step(**json.loads(path.read_text())[name])
+    return steps
 
 
 def row(name: str, step: Step) -> str:
@@ -254,7 +290,11 @@ def main() -> int:
         return 1
     toolkit = nvrtc.toolkits()[0]
     chosen = {
-        kind: [case for case in cases if not arguments.counted or remembered(case, toolkit).exists()]
+        kind: [
+            case
+            for case in cases
+            if not arguments.counted or all(remembered(one, toolkit).exists() for one in passes_of(case).values())
+        ]
         for kind, cases in all_cases().items()
     }
     lines = [
@@ -269,9 +309,9 @@ def main() -> int:
         "",
         "What a multiprocessor executes in a time step: machine instructions of a warp, times its warps, times the",
         "blocks that it works through one after the other. `before`: the kernels of commit cd00d9a, counted in the",
-        "same way. Shares are percent of the instructions now; `in the product`: the share of tensor instructions in",
-        "the loop of the product alone, from its first multiply to its last, forward / backward. `spills`: bytes of",
-        "local memory.",
+        "same way, in the layouts and tiles that its plans took. Shares are percent of the instructions now; `in the",
+        "product`: the share of tensor instructions from the product's first multiply to its last, forward / backward.",
+        "`spills`: bytes of local memory, now.",
         "",
         "A sum stays in the lane that the tensor core leaves it in. So with fewer than sixteen rows many lanes have",
         "nothing to do in the gates, and the fused step of float16 takes a plain tile where all its blocks run at",
@@ -284,6 +324,7 @@ def main() -> int:
     for (form, dtype), cases in chosen.items():
         lines += table(form, dtype, cases, toolkit)
     lines += [
+        *loops(chosen["fused", "float16"], toolkit),
         "## Two sizes closely",
         "",
         "Of a warp; shares are percent of the machine instructions. KiB is what a step of the whole layer asks of the",
@@ -314,6 +355,42 @@ def main() -> int:
 def key_of(case: Case, name: str) -> str:
     """What the numbers of a pass are kept by."""
     return f"{case.form} {case.dtype} {case.sizes[1]} {case.sizes[3]} {name}"
+
+
+def loops(cases: list[Case], toolkit: nvrtc.Toolkit) -> list[str]:
+    """Tensor instructions in the fused step's loop over the depth, before and now."""
+    numbers = json.loads(NUMBERS.read_text(encoding="utf-8"))
+    base = (("GL_T", TYPES["float16"][0]), ("GL_R", TYPES["float16"][1]), ("GL_CELL", str(CELLS["lstm"])))
+    lines = [
+        "## The fused step's loop over the depth",
+        "",
+        "Tensor instructions in the machine code of the loop, float16: of all that the loop holds, also what is not",
+        "executed where rows lie whole. The persistent kernels have most of their product, or all, without such a",
+        "loop; their shares of a whole step are above.",
+        "",
+    ]
+    steps = {case.sizes[3]: counted(case, toolkit)["forward"].issued for case in cases if case.sizes[1] == LARGE[1]}
+    if {512, 1024} <= set(steps):
+        turns = 4 * (1024 - 512) / TENSOR_TILES[0][2]  # of each of four warps
+        old = numbers["before"]
+        first, last = (old[f"fused float16 {LARGE[1]} {hidden} forward"] for hidden in (512, 1024))
+        now, before = (steps[1024] - steps[512]) / turns, (last - first) / turns
+        lines += [
+            "A turn of the forward step's smallest tile, by the difference between H = 512 and 1024 at B = "
+            f"{LARGE[1]},",
+            f"executes {now:.0f} instructions, 4 of them tensor ({400 / now:.1f} %); before {before:.0f} "
+            f"({400 / before:.1f} %).",
+            "",
+        ]
+    lines += ["| tile | forward, before | now | backward, before | now |", "| --- | ---: | ---: | ---: | ---: |"]
+    for shape in TENSOR_TILES:
+        name, cells = f"{shape[0]}x{shape[1]}", []
+        for kernel, old in zip(fused.ONLY, numbers["loops before"][name], strict=True):
+            source = module_source("cuda/fused.cu", (*base, *tile(shape, "float16"), fused.ONLY[kernel]))
+            for tensor, every in (old, loop_over_depth(toolkit, source, 90)):
+                cells.append(f"{100 * tensor / every:.1f} % ({tensor} of {every})")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return [*lines, ""]
 
 
 def large(toolkit: nvrtc.Toolkit) -> list[str]:

@@ -61,6 +61,7 @@ def test_affine(dtype: str, products: gemm.Products, bias: bool, rng: np.random.
     ("rows", "columns", "tensor", "expected"),
     [
         (64, 1024, False, gemm.TILES[1]),  # a wave of small ones is over before one of large ones
+        (16, 3072, False, gemm.TILES[1]),  # of the smallest there would be three waves
         (256, 4096, False, gemm.TILES[3]),
         (1, 1024, False, gemm.TILES[0]),
         (256, 1024, False, gemm.TILES[2]),

@@ -51,6 +51,12 @@ def test_two_devices() -> None:
     assert run("devices_program.py", HOSTGPU_DEVICES="2") == "ok\n"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("watched", "launches"), [("0", "1 1"), ("1", "2 2")])
+def test_a_long_sequence_takes_launches_of_bounded_length_where_the_driver_watches(watched: str, launches: str) -> None:
+    assert run("watched_program.py", "16385", HOSTGPU_WATCHED=watched) == f"{launches}\n"
+
+
 def count(cell: str, steps: int, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """The counters of a training step's forward and backward, once all kernels are compiled and the pool is filled."""
     stack = CELLS[cell](3, 6, device="cuda", **options)

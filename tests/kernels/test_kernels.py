@@ -207,6 +207,27 @@ def test_every_kernel_is_in_the_table_and_the_table_is_of_these_sources(table: d
     for variant in table["variants"]():
         for name in variant.kernels:
             assert f"| {name.removeprefix('gpulstm_')} {variant.label} |" in page
+    others = page[page.index("## `kernels/cuda/persistent.cu` at other sizes") :]
+    for arch in table["FEW_CARDS"]:
+        for variant in table["larger"](arch):
+            assert f"| {variant.kernels[0].removeprefix('gpulstm_')} {variant.label} |" in others
+    assert "?" not in others
+
+
+def test_larger_persistent_kernels_are_those_that_are_planned(table: dict[str, Any]) -> None:
+    """Both passes, plain and on tensor cores, in tiles of few rows and of more."""
+    larger = list(table["larger"](90))
+    assert len(set(larger)) == len(larger)
+    assert {variant.hidden for variant in larger} == {512, 768, 1024, 2048}
+    labels = {(variant.kernels[0], variant.label) for variant in larger if variant.hidden == 1024}
+    for name in ("gpulstm_forward_all", "gpulstm_backward_all"):
+        for label in ("float32 4 rows, 8 units", "float32 8 rows, 8 units", "TF32 32 rows, 16 units tensor"):
+            assert (name, f"lstm {label}") in labels
+        for rows in (16, 32):
+            for dtype in ("float16", "bfloat16"):
+                assert (name, f"lstm {dtype} {rows} rows, 16 units tensor") in labels
+    none = {variant.label for variant in table["larger"](90) if variant.hidden == 2048 and "float32" in variant.label}
+    assert not any(label.startswith("lstm") for label in none)  # a block would need more shared memory than there is
 
 
 @pytest.mark.ptx

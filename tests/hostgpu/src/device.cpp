@@ -146,10 +146,11 @@ API int cudaDeviceGetAttribute(int* v, int a, int dev) {
   if (no_dev(dev)) return ret(HG_EBADDEV);
   static const std::map<int, int> t = {
     {1, 1024}, {2, 1024}, {3, 1024}, {4, 64}, {5, 2147483647}, {6, 65535}, {7, 65535}, {8, 49152}, {9, 65536}, {10, 32}, {11, 2147483647}, {12, 65536},
-    {13, 1000000}, {14, 512}, {15, 1}, {17, 0}, {18, 0}, {19, 1}, {20, 0}, {31, 1}, {32, 0}, {33, 0}, {34, 0}, {35, 0}, {36, 1000000}, {37, 64}, {38, 1 << 22},
+    {13, 1000000}, {14, 512}, {15, 1}, {18, 0}, {19, 1}, {20, 0}, {31, 1}, {32, 0}, {33, 0}, {34, 0}, {35, 0}, {36, 1000000}, {37, 64}, {38, 1 << 22},
     {39, card().threads}, {40, 1}, {41, 1}, {50, 0}, {75, card().capability / 10}, {76, card().capability % 10}, {78, 1}, {79, 1}, {80, 1}, {81, (int)card().shared}, {82, 65536}, {83, 1}, {86, 0}, {87, 2}, {88, 0}, {89, 0}, {90, 1},
     {91, 0}, {95, 1}, {96, 0}, {97, (int)card().optin}, {98, 0}, {99, 1}, {100, 0}, {101, 0}, {106, card().blocks}, {108, 1 << 20}, {109, 0}, {111, (int)card().reserved}, {115, 1}, {116, 0}, {120, 0}};
   if (a == 16) { *v = (int)kSMs; return 0; }
+  if (a == 17) { *v = env_num("HOSTGPU_WATCHED", 0) != 0; return 0; }   // kernelExecTimeout
   if (a == 33) { *v = dev; return 0; }      // PCI bus
   auto it = t.find(a);
   *v = it == t.end() ? 0 : it->second;
@@ -175,6 +176,7 @@ API int cudaGetDeviceProperties_v2(Prop12* p, int dev) {
   p->maxThreadsPerBlock = 1024; p->maxThreadsDim[0] = p->maxThreadsDim[1] = 1024; p->maxThreadsDim[2] = 64;
   p->maxGridSize[0] = 2147483647; p->maxGridSize[1] = p->maxGridSize[2] = 65535; p->clockRate = 1000000; p->totalConstMem = 65536;
   p->major = card().capability / 10; p->minor = card().capability % 10; p->textureAlignment = 512; p->texturePitchAlignment = 32; p->multiProcessorCount = (int)kSMs;
+  p->kernelExecTimeoutEnabled = env_num("HOSTGPU_WATCHED", 0) != 0;
   p->canMapHostMemory = 1; p->concurrentKernels = 1; p->asyncEngineCount = 1; p->unifiedAddressing = 1; p->memoryClockRate = 1000000; p->memoryBusWidth = 64; p->l2CacheSize = 1 << 22;
   p->maxThreadsPerMultiProcessor = card().threads; p->streamPrioritiesSupported = 1; p->sharedMemPerMultiprocessor = card().shared; p->regsPerMultiprocessor = 65536; p->managedMemory = 1;
   p->cooperativeLaunch = 1; p->sharedMemPerBlockOptin = card().optin; p->reservedSharedMemPerBlock = card().reserved; p->computePreemptionSupported = 1;
