@@ -5,7 +5,7 @@
 #if defined(__CUDACC__) || defined(__CUDACC_RTC__)
 #define GL_INLINE __device__ __forceinline__
 #else
-#define GL_INLINE static inline __attribute__((always_inline))
+#define GL_INLINE static inline
 #endif
 
 #endif
