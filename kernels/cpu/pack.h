@@ -45,22 +45,30 @@ struct Shape {
     }
 };
 
+constexpr long PACK_ROWS = 8;  // of weights that are read side by side, each from one panel to the next
+
 // w [K][G*H] -> out [panel][K][slots of the part], panels from p0 to p1; with `each` fewer than the slots,
 // [panel][group of `each` slots][K][slots of the group].
 template <typename R>
 static void pack_weights(const Shape<R>& s, const Part& part, const R* w, long K, R* out, long p0, long p1,
                          int each = 4) {
-    constexpr long L = Vec<R>::LANES;
+    typedef Vec<R> V;
+    constexpr long L = V::LANES;
     const long row = s.gates * s.H;
-    for (long p = p0; p < p1; ++p) {
-        R* to = out + p * K * part.count * L;
-        const int step = each < part.count ? each : part.count;
+    const int step = each < part.count ? each : part.count;
+    for (long k0 = 0; k0 < K; k0 += PACK_ROWS) {
+        const long rows = K - k0 < PACK_ROWS ? K - k0 : PACK_ROWS;
         for (int j = 0; j < part.count; ++j) {
-            const long left = s.H - s.unit(p, j);
-            const R* from = w + s.column(part, p, j);
-            R* first = to + (j / step * K * step + j % step) * L;
-            for (long k = 0; k < K; ++k)
-                (left > 0 ? Vec<R>::load(from + k * row, left) : Vec<R>(R(0))).store(first + k * step * L);
+            const R* from = w + k0 * row + s.column(part, p0, j);
+            R* to = out + (p0 * K * part.count + j / step * K * step + k0 * step + j % step) * L;
+            for (long p = p0; p < p1; ++p, from += s.units, to += K * part.count * L) {
+                const long left = s.H - s.unit(p, j);
+                if (left >= L && rows == PACK_ROWS)
+                    for (long k = 0; k < PACK_ROWS; ++k) V::load(from + k * row).store(to + k * step * L);
+                else
+                    for (long k = 0; k < rows; ++k)
+                        (left > 0 ? V::load(from + k * row, left) : V(R(0))).store(to + k * step * L);
+            }
         }
     }
 }
@@ -103,6 +111,11 @@ static void pack_transposed(const Shape<R>& s, const Part& part, const R* w, con
             for (int j = 0; j < part.count; ++j, to += nv * L * L) {
                 const long left = s.H - s.unit(p, j);
                 const R* from = w + s.column(part, p, j);
+                if (left >= L && n0 + nv * L <= form.N) {
+                    for (long n = 0; n < nv * L; ++n)
+                        for (long k = 0; k < L; ++k) to[k * nv * L + n] = from[(n0 + n) * row + k];
+                    continue;
+                }
                 for (long n = 0; n < nv * L; ++n)
                     for (long k = 0; k < L; ++k)
                         to[k * nv * L + n] = n0 + n < form.N && k < left ? from[(n0 + n) * row + k] : R(0);
