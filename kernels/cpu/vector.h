@@ -71,22 +71,45 @@ struct Vec {
     }
     // The first `count` lanes; the others are zero on loading and left alone on storing.
     static inline __attribute__((always_inline)) Vec load(const R* p, long count) {
-        if (count >= LANES) return load(p);
-        R part[LANES] = {};
-        for (long j = 0; j < count; ++j) part[j] = p[j];
-        return load(part);
+        return count >= LANES ? load(p) : load_some(p, count);
     }
     inline __attribute__((always_inline)) void store(R* p, long count) const {
-        if (count >= LANES) return store(p);
-        R part[LANES];
-        store(part);
-        for (long j = 0; j < count; ++j) p[j] = part[j];
+        count >= LANES ? store(p) : store_some(p, count);
     }
 
     friend inline __attribute__((always_inline)) Vec operator+(Vec a, Vec b) { return Vec(a.v + b.v); }
     friend inline __attribute__((always_inline)) Vec operator-(Vec a, Vec b) { return Vec(a.v - b.v); }
     friend inline __attribute__((always_inline)) Vec operator*(Vec a, Vec b) { return Vec(a.v * b.v); }
     friend inline __attribute__((always_inline)) Vec operator/(Vec a, Vec b) { return Vec(a.v / b.v); }
+
+  private:
+#if defined(__AVX512F__)
+    // By a mask: lanes that go through memory one by one make the load wait for them.
+    static unsigned first(long count) { return count > 0 ? (1u << count) - 1 : 0; }
+    static inline __attribute__((always_inline)) Vec load_some(const R* p, long count) {
+        if constexpr (sizeof(R) == 4)
+            return Vec(typename Raw<R>::V(_mm512_maskz_loadu_ps(first(count), p)));
+        else
+            return Vec(typename Raw<R>::V(_mm512_maskz_loadu_pd(first(count), p)));
+    }
+    inline __attribute__((always_inline)) void store_some(R* p, long count) const {
+        if constexpr (sizeof(R) == 4)
+            _mm512_mask_storeu_ps(p, first(count), v);
+        else
+            _mm512_mask_storeu_pd(p, first(count), v);
+    }
+#else
+    static inline __attribute__((always_inline)) Vec load_some(const R* p, long count) {
+        R part[LANES] = {};
+        for (long j = 0; j < count; ++j) part[j] = p[j];
+        return load(part);
+    }
+    inline __attribute__((always_inline)) void store_some(R* p, long count) const {
+        R part[LANES];
+        store(part);
+        for (long j = 0; j < count; ++j) p[j] = part[j];
+    }
+#endif
 };
 
 template <typename R>
