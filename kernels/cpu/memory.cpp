@@ -100,9 +100,10 @@ void* memory_take(size_t bytes) {
                 k.blocks.erase(block);
                 return memory;
             }
-        // Nothing fits.  What waits gives way to what is made, the oldest first: then there is never more memory held,
-        // in use or waiting, than arrays in use have needed at once.
-        for (size_t freed = 0; freed < bytes && !k.blocks.empty(); k.blocks.pop_back()) {
+        // Nothing fits.  What waits gives way to what is made, the oldest first, but for a little: then there is never
+        // more memory held, in use or waiting, than arrays in use have needed at once, and that little.  Without it
+        // layers of several sizes would take each other's memory from one call to the next.
+        for (size_t freed = 0; freed < bytes && k.size > MEMORY_SPARED; k.blocks.pop_back()) {
             freed += k.blocks.back().size;
             k.size -= k.blocks.back().size;
             release(k.blocks.back().start);

@@ -6,7 +6,8 @@
 
 namespace gpulstm {
 
-constexpr size_t MEMORY_KEPT = 256ul << 20;  // bytes that may wait for another use
+constexpr size_t MEMORY_KEPT = 256ul << 20;   // bytes that may wait for another use
+constexpr size_t MEMORY_SPARED = 16ul << 20;  // of them, what need not give way to new memory
 
 // At least so many bytes, not cleared, aligned to 64 bytes, in large pages where the system has them; null when memory
 // is short.  Callable from any thread.
