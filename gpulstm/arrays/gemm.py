@@ -25,8 +25,8 @@ LEAST_DEPTH = 256  # of a part: below, storing and adding parts costs more than 
 SIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}  # bytes of a number
 Tile = tuple[int, ...]
 TENSOR_TILES: tuple[Tile, ...] = (
-    (16, 64, 32, 1, 4),
-    (32, 64, 32, 2, 2),
+    (16, 64, 64, 1, 4),
+    (32, 64, 64, 2, 2),
     (64, 128, 32, 2, 4),
 )  # kernels/cuda/tensor.cuh
 TILES: tuple[Tile, ...] = ((4, 32, 64, 4, 1, 16), (8, 64, 32, 4, 1, 4), (32, 64, 16, 4, 1, 1), (64, 128, 16, 8, 2, 1))
