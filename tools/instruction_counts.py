@@ -33,10 +33,11 @@ from ptx.device import Launch, PtxBackend
 from ptx.machine import Settings
 
 import kernels
-from gpulstm.arrays.gemm import TENSOR_TILES, TYPES, choose_tile, tile
+from gpulstm.arrays.gemm import FEW_ROWS_DEPTH, TENSOR_TILES, TYPES, choose_tile, is_deep, tile
 from gpulstm.arrays.kernel_source import digest, module_source
 from gpulstm.engines.cuda import fused
 from gpulstm.engines.cuda.passes import CELLS
+from gpulstm.engines.cuda.planner import step_sizes
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "instruction-counts.md"
@@ -212,12 +213,22 @@ def remembered(case: Case, toolkit: nvrtc.Toolkit) -> Path:
     return REMEMBERED / (hashlib.sha256(f"{case} {toolkit.version} {digest()}".encode()).hexdigest() + ".json")
 
 
+def fused_tiles(dtype: str, batch: int, hidden: int) -> tuple[int, ...]:
+    """The tiles of ALL_TILES that a plan takes for a fused forward and backward step of an LSTM."""
+    return tuple(
+        ALL_TILES.index(
+            choose_tile(batch, columns, PROCESSORS, dtype == "float16", deep=is_deep(dtype, depth, columns))
+        )
+        for columns, depth in step_sizes(4, hidden)
+    )
+
+
 def passes_of(case: Case) -> dict[str, Case]:
     """What is measured for each pass: a backward step has a tile of its own."""
     if case.form != "fused":
         return {"forward": case, "backward": case}
-    tile = choose_tile(case.sizes[1], case.sizes[3], PROCESSORS, case.dtype == "float16")
-    return {"forward": case, "backward": replace(case, tile=ALL_TILES.index(tile))}
+    _, backward = fused_tiles(case.dtype, case.sizes[1], case.sizes[3])
+    return {"forward": case, "backward": replace(case, tile=backward)}
 
 
 def counted(case: Case, toolkit: nvrtc.Toolkit) -> dict[str, Step]:
@@ -254,7 +265,7 @@ def all_cases() -> dict[tuple[str, str], list[Case]]:
                 "lstm",
                 dtype,
                 (2, batch, 4, hidden),
-                tile=ALL_TILES.index(choose_tile(batch, 4 * hidden, PROCESSORS, tensor)) if form == "fused" else 0,
+                tile=fused_tiles(dtype, batch, hidden)[0] if form == "fused" else 0,
                 tensor=tensor and form == "persistent",
             )
             for batch, hidden in (*itertools.product(BATCHES, WIDTHS), *TIMED)
@@ -319,9 +330,9 @@ def main() -> int:
         "`spills`: bytes of local memory, now.",
         "",
         "A sum stays in the lane that the tensor core leaves it in. So with fewer than sixteen rows many lanes have",
-        "nothing to do in the gates, and the fused step of float16 takes a plain tile where all its blocks run at",
-        "once. A lane's gates are two bytes in a sector of 32, so a forward step on tensor cores asks the L2 cache",
-        "for more than it did.",
+        f"nothing to do in the gates, and up to a depth of {FEW_ROWS_DEPTH} the fused step of float16 takes a plain",
+        "tile where all its blocks run at once. A lane's gates are two bytes in a sector of 32, so a forward step on",
+        "tensor cores asks the L2 cache for more than it did.",
         "",
     ]
     if arguments.counted:

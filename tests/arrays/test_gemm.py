@@ -102,6 +102,21 @@ def test_the_tile_that_is_done_first(rows: int, columns: int, tensor: bool, expe
     assert gemm.choose_tile(rows, columns, 132, tensor) == expected
 
 
+@pytest.mark.parametrize(
+    ("dtype", "depth", "columns", "expected"),
+    [
+        ("float16", 104, 416, gemm.TENSOR_TILES[0]),
+        ("bfloat16", 256, 64, gemm.TENSOR_TILES[0]),
+        ("float16", 96, 384, gemm.TILES[0]),
+        ("float16", 404, 101, gemm.TILES[0]),  # rows that 16 bytes do not fit
+        ("float16", 400, 100, gemm.TILES[0]),
+        ("float32", 256, 1024, gemm.TILES[0]),
+    ],
+)
+def test_few_rows_of_a_deep_product(dtype: str, depth: int, columns: int, expected: gemm.Tile) -> None:
+    assert gemm.choose_tile(1, columns, 132, True, deep=gemm.is_deep(dtype, depth, columns)) == expected
+
+
 @pytest.mark.parametrize("tensor", [False, True])
 def test_no_grid_is_taller_than_a_card_allows(tensor: bool) -> None:
     for rows in (1, 262140, 262144, 1 << 20, 64 * 65535):
