@@ -33,10 +33,11 @@ from ptx.device import Launch, PtxBackend
 from ptx.machine import Settings
 
 import kernels
-from gpulstm.arrays.gemm import TENSOR_TILES, TYPES, choose_tile, tile
+from gpulstm.arrays.gemm import FEW_ROWS_DEPTH, TENSOR_TILES, TYPES, choose_tile, is_deep, tile
 from gpulstm.arrays.kernel_source import digest, module_source
 from gpulstm.engines.cuda import fused
 from gpulstm.engines.cuda.passes import CELLS
+from gpulstm.engines.cuda.planner import step_sizes
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "instruction-counts.md"
@@ -49,6 +50,7 @@ LARGE = (1024, 16, 768)  # T, B, H that others have published times for
 CUDNN = (2.01, 5.19)
 SHAPES = ((4, 128), (16, 256))  # B, H, looked at closely
 BATCHES, WIDTHS = (1, 4, 16, 64), (64, 128, 256, 512, 1024)
+DEPTH_BEFORE = 32  # of a turn of the first kernels' loop
 TIMED = ((32, 64), (256, 128), LARGE[1:])  # in addition, what gpu_check.py times
 FAMILIES = {
     "FFMA": "multiply-add", "FMUL": "multiply-add", "HMMA": "tensor", "MUFU": "function", "LDS": "shared",
@@ -120,10 +122,14 @@ def disassembled(toolkit: nvrtc.Toolkit, source: str, capability: int) -> tuple[
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout, log
 
 
-def loop_over_depth(toolkit: nvrtc.Toolkit, source: str, capability: int) -> tuple[int, int]:
-    """(tensor instructions, all instructions) of the first loop of a source's machine code that has any of these."""
+def loops_over_depth(toolkit: nvrtc.Toolkit, source: str, capability: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(tensor instructions, all instructions) of the loops of a source's machine code that have any of these.
+
+    The first is the one that copies pieces of 16 bytes, the second the one for rows that such pieces do not fit.
+    """
     codes: list[str] = []
     places: dict[str, int] = {}
+    found: dict[bool, tuple[int, int]] = {}
     for row in disassembled(toolkit, source, capability)[0].splitlines():
         if label := _LABEL.match(row):
             places[label.group(1)] = len(codes)
@@ -132,8 +138,8 @@ def loop_over_depth(toolkit: nvrtc.Toolkit, source: str, capability: int) -> tup
             if codes[-1] == "BRA" and (to := _TO.search(row)) and to.group(1) in places:
                 loop = codes[places[to.group(1)] :]
                 if "HMMA" in loop:
-                    return loop.count("HMMA"), len(loop)
-    raise ValueError("no loop has tensor instructions")
+                    found.setdefault("LDGSTS" in loop, (loop.count("HMMA"), len(loop)))
+    return found[True], found[False]
 
 
 def machine_lines(toolkit: nvrtc.Toolkit, source: str, capability: int) -> tuple[list[tuple[int, str]], int]:
@@ -207,12 +213,22 @@ def remembered(case: Case, toolkit: nvrtc.Toolkit) -> Path:
     return REMEMBERED / (hashlib.sha256(f"{case} {toolkit.version} {digest()}".encode()).hexdigest() + ".json")
 
 
+def fused_tiles(dtype: str, batch: int, hidden: int) -> tuple[int, ...]:
+    """The tiles of ALL_TILES that a plan takes for a fused forward and backward step of an LSTM."""
+    return tuple(
+        ALL_TILES.index(
+            choose_tile(batch, columns, PROCESSORS, dtype == "float16", deep=is_deep(dtype, depth, columns))
+        )
+        for columns, depth in step_sizes(4, hidden)
+    )
+
+
 def passes_of(case: Case) -> dict[str, Case]:
     """What is measured for each pass: a backward step has a tile of its own."""
     if case.form != "fused":
         return {"forward": case, "backward": case}
-    tile = choose_tile(case.sizes[1], case.sizes[3], PROCESSORS, case.dtype == "float16")
-    return {"forward": case, "backward": replace(case, tile=ALL_TILES.index(tile))}
+    _, backward = fused_tiles(case.dtype, case.sizes[1], case.sizes[3])
+    return {"forward": case, "backward": replace(case, tile=backward)}
 
 
 def counted(case: Case, toolkit: nvrtc.Toolkit) -> dict[str, Step]:
@@ -249,7 +265,7 @@ def all_cases() -> dict[tuple[str, str], list[Case]]:
                 "lstm",
                 dtype,
                 (2, batch, 4, hidden),
-                tile=ALL_TILES.index(choose_tile(batch, 4 * hidden, PROCESSORS, tensor)) if form == "fused" else 0,
+                tile=fused_tiles(dtype, batch, hidden)[0] if form == "fused" else 0,
                 tensor=tensor and form == "persistent",
             )
             for batch, hidden in (*itertools.product(BATCHES, WIDTHS), *TIMED)
@@ -314,9 +330,9 @@ def main() -> int:
         "`spills`: bytes of local memory, now.",
         "",
         "A sum stays in the lane that the tensor core leaves it in. So with fewer than sixteen rows many lanes have",
-        "nothing to do in the gates, and the fused step of float16 takes a plain tile where all its blocks run at",
-        "once. A lane's gates are two bytes in a sector of 32, so a forward step on tensor cores asks the L2 cache",
-        "for more than it did.",
+        f"nothing to do in the gates, and up to a depth of {FEW_ROWS_DEPTH} the fused step of float16 takes a plain",
+        "tile where all its blocks run at once. A lane's gates are two bytes in a sector of 32, so a forward step on",
+        "tensor cores asks the L2 cache for more than it did.",
         "",
     ]
     if arguments.counted:
@@ -364,30 +380,39 @@ def loops(cases: list[Case], toolkit: nvrtc.Toolkit) -> list[str]:
     lines = [
         "## The fused step's loop over the depth",
         "",
-        "Tensor instructions in the machine code of the loop, float16: of all that the loop holds, also what is not",
-        "executed where rows lie whole. The persistent kernels have most of their product, or all, without such a",
-        "loop; their shares of a whole step are above.",
+        "Tensor instructions in the machine code of the loop, float16. Where rows lie whole in pieces of 16 bytes (H a",
+        "multiple of 8) the loop copies them and asks about nothing: what is left over of the depth is multiplied",
+        "before it, the last chunk after it. `now` is that loop, which all sizes of the tables above take. Other rows",
+        "have a loop of their own, `other rows`, which asks about every number, as the only one did `before`; of these",
+        "two all is counted that they hold, also what is not executed. The persistent kernels have most of their",
+        "product, or all, without a loop over the depth; their shares of a whole step are above.",
         "",
     ]
     steps = {case.sizes[3]: counted(case, toolkit)["forward"].issued for case in cases if case.sizes[1] == LARGE[1]}
     if {512, 1024} <= set(steps):
-        turns = 4 * (1024 - 512) / TENSOR_TILES[0][2]  # of each of four warps
+        depth = TENSOR_TILES[0][2]
         old = numbers["before"]
         first, last = (old[f"fused float16 {LARGE[1]} {hidden} forward"] for hidden in (512, 1024))
-        now, before = (steps[1024] - steps[512]) / turns, (last - first) / turns
+        deeper = 4 * (1024 - 512)  # of each of four warps
+        now, before = (steps[1024] - steps[512]) * depth / deeper, (last - first) * DEPTH_BEFORE / deeper
+        tensor = depth // 8
         lines += [
             "A turn of the forward step's smallest tile, by the difference between H = 512 and 1024 at B = "
             f"{LARGE[1]},",
-            f"executes {now:.0f} instructions, 4 of them tensor ({400 / now:.1f} %); before {before:.0f} "
-            f"({400 / before:.1f} %).",
+            f"executes {now:.0f} instructions, {tensor} of them tensor ({100 * tensor / now:.1f} %), for a depth of "
+            f"{depth};",
+            f"before {before:.0f}, 4 of them ({400 / before:.1f} %), for {DEPTH_BEFORE}.",
             "",
         ]
-    lines += ["| tile | forward, before | now | backward, before | now |", "| --- | ---: | ---: | ---: | ---: |"]
+    lines += [
+        "| tile | forward, before | now | other rows | backward, before | now | other rows |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
     for shape in TENSOR_TILES:
         name, cells = f"{shape[0]}x{shape[1]}", []
         for kernel, old in zip(fused.ONLY, numbers["loops before"][name], strict=True):
             source = module_source("cuda/fused.cu", (*base, *tile(shape, "float16"), fused.ONLY[kernel]))
-            for tensor, every in (old, loop_over_depth(toolkit, source, 90)):
+            for tensor, every in (old, *loops_over_depth(toolkit, source, 90)):
                 cells.append(f"{100 * tensor / every:.1f} % ({tensor} of {every})")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return [*lines, ""]

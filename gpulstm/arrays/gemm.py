@@ -22,11 +22,12 @@ TYPES = {  # storage, and what is computed in
 }
 STEP = 64  # a multiple of every tile's depth
 LEAST_DEPTH = 256  # of a part: below, storing and adding parts costs more than blocks that have nothing to do
+FEW_ROWS_DEPTH = 96  # up to which plain tiles of few rows execute less than those of tensor cores
 SIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}  # bytes of a number
 Tile = tuple[int, ...]
 TENSOR_TILES: tuple[Tile, ...] = (
-    (16, 64, 32, 1, 4),
-    (32, 64, 32, 2, 2),
+    (16, 64, 64, 1, 4),
+    (32, 64, 64, 2, 2),
     (64, 128, 32, 2, 4),
 )  # kernels/cuda/tensor.cuh
 TILES: tuple[Tile, ...] = ((4, 32, 64, 4, 1, 16), (8, 64, 32, 4, 1, 4), (32, 64, 16, 4, 1, 1), (64, 128, 16, 8, 2, 1))
@@ -89,14 +90,23 @@ def efficiency(shape: Tile) -> float:
     return {4: 0.25, 8: 0.37, 32: 0.45}.get(shape[0], 0.52)
 
 
-def choose_tile(rows: int, columns: int, processors: int, tensor: bool = False) -> Tile:
+def is_deep(dtype: str, depth: int, columns: int) -> bool:
+    """Whether tensor cores execute less than plain tiles even where most of the rows that they multiply are not there.
+
+    By count they do in 16 bits, past a depth of FEW_ROWS_DEPTH, where rows lie whole in pieces of 16 bytes.
+    """
+    return is_half(dtype) and depth > FEW_ROWS_DEPTH and depth % 8 == 0 and columns % 8 == 0
+
+
+def choose_tile(rows: int, columns: int, processors: int, tensor: bool = False, *, deep: bool = False) -> Tile:
     """The tile that is expected to finish first: as many waves of blocks as it needs, each as long as it is large.
 
     Of tiles that are equal the larger one is taken; a tile that needs more blocks down than a grid has is not, unless
     the largest does too (the rows are taken in several grids then).  Where fewer rows than a tensor core multiplies
-    leave its lanes idle and all blocks of the smallest plain tile run at once, these execute less and are taken.
+    leave its lanes idle and all blocks of the smallest plain tile run at once, these execute less and are taken, unless
+    the product is `deep` (`is_deep`).
     """
-    few = rows < TENSOR_TILES[0][0] and math.prod(blocks(TILES[0], rows, columns)) <= processors
+    few = not deep and rows < TENSOR_TILES[0][0] and math.prod(blocks(TILES[0], rows, columns)) <= processors
     tiles = TENSOR_TILES if tensor and not few else TILES
 
     def time(shape: Tile) -> float:

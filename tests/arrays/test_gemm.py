@@ -10,24 +10,21 @@ from gpulstm.arrays import gemm
 from gpulstm.arrays.devices import resolve, to_host
 
 DTYPES = ("float64", "float32", "float16")
+TURNED = [(False, False), (True, False), (False, True)]
 
 pytestmark = pytest.mark.cuda
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("tile", gemm.TILES + gemm.TENSOR_TILES, ids=str)
-@pytest.mark.parametrize(("transa", "transb"), [(False, False), (True, False), (False, True)])
-@pytest.mark.parametrize("size", [(37, 29, 70), (1, 1, 3), (68, 132, 33)], ids=str)
-def test_own_product(
+def judge(
     dtype: str,
     tile: gemm.Tile,
-    transa: bool,
-    transb: bool,
+    turned: tuple[bool, bool],
     size: tuple[int, int, int],
     rng: np.random.Generator,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    backend, (rows, columns, inner) = resolve("cuda"), size
+    """op(a) op(b), and c + op(a) op(b), in a tile, or in a plain one where the device has no such tensor cores."""
+    backend, (rows, columns, inner), (transa, transb) = resolve("cuda"), size, turned
     if gemm.is_tensor(tile) and gemm.tensor_refusal(dtype, backend.capability):  # type: ignore[attr-defined]
         tile = gemm.TILES[0]
     monkeypatch.setattr(gemm, "choose_tile", lambda *_: tile)
@@ -42,6 +39,36 @@ def test_own_product(
     gemm.gemm(backend, put(a), put(b), out, products="own", transa=transa, transb=transb, accumulate=True)
     for results, expected in ((got, want), (out, want + c)):
         assert np.abs(to_host(results) - expected).max() <= allowed * max(1.0, np.abs(expected).max())
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("tile", gemm.TILES + gemm.TENSOR_TILES, ids=str)
+@pytest.mark.parametrize("turned", TURNED)
+@pytest.mark.parametrize("size", [(37, 29, 70), (1, 1, 3), (68, 132, 33)], ids=str)
+def test_own_product(
+    dtype: str,
+    tile: gemm.Tile,
+    turned: tuple[bool, bool],
+    size: tuple[int, int, int],
+    rng: np.random.Generator,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    judge(dtype, tile, turned, size, rng, monkeypatch)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("tile", gemm.TENSOR_TILES, ids=str)
+@pytest.mark.parametrize("turned", TURNED)
+@pytest.mark.parametrize("size", [(24, 72, 200), (80, 136, 8), (16, 64, 128)], ids=str)
+def test_rows_that_are_copied_in_pieces(
+    dtype: str,
+    tile: gemm.Tile,
+    turned: tuple[bool, bool],
+    size: tuple[int, int, int],
+    rng: np.random.Generator,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    judge(dtype, tile, turned, size, rng, monkeypatch)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -73,6 +100,21 @@ def test_affine(dtype: str, products: gemm.Products, bias: bool, rng: np.random.
 )
 def test_the_tile_that_is_done_first(rows: int, columns: int, tensor: bool, expected: gemm.Tile) -> None:
     assert gemm.choose_tile(rows, columns, 132, tensor) == expected
+
+
+@pytest.mark.parametrize(
+    ("dtype", "depth", "columns", "expected"),
+    [
+        ("float16", 104, 416, gemm.TENSOR_TILES[0]),
+        ("bfloat16", 256, 64, gemm.TENSOR_TILES[0]),
+        ("float16", 96, 384, gemm.TILES[0]),
+        ("float16", 404, 101, gemm.TILES[0]),  # rows that 16 bytes do not fit
+        ("float16", 400, 100, gemm.TILES[0]),
+        ("float32", 256, 1024, gemm.TILES[0]),
+    ],
+)
+def test_few_rows_of_a_deep_product(dtype: str, depth: int, columns: int, expected: gemm.Tile) -> None:
+    assert gemm.choose_tile(1, columns, 132, True, deep=gemm.is_deep(dtype, depth, columns)) == expected
 
 
 @pytest.mark.parametrize("tensor", [False, True])

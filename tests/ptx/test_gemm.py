@@ -58,6 +58,11 @@ def test_products(dtype: str, tile: gemm.Tile, turned: str, toolkit: nvrtc.Toolk
     judge(toolkit, dtype, tile, turned, (19, 37, 41))
 
 
+@pytest.mark.parametrize("capability", [75, 90])
+def test_rows_that_are_copied_in_pieces(capability: int, toolkit: nvrtc.Toolkit) -> None:
+    judge(toolkit, "float16", gemm.TENSOR_TILES[0], "NN", (24, 72, 136), capability=capability)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("turned", ["NN", "TN", "NT"])
 @pytest.mark.parametrize("tile", gemm.TILES + gemm.TENSOR_TILES, ids=str)
@@ -66,6 +71,16 @@ def test_every_tile(dtype: str, tile: gemm.Tile, turned: str, toolkit: nvrtc.Too
     if dtype == "float64" and gemm.is_tensor(tile):
         tile = gemm.TILES[0]
     judge(toolkit, dtype, tile, turned, (68, 36, 33), capability=80)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("turned", ["NN", "TN", "NT"])
+@pytest.mark.parametrize("tile", gemm.TENSOR_TILES, ids=str)
+@pytest.mark.parametrize(("dtype", "capability"), [("float16", 75), ("float16", 90), ("float32", 80)])
+def test_pieces_of_every_tile(
+    dtype: str, capability: int, tile: gemm.Tile, turned: str, toolkit: nvrtc.Toolkit
+) -> None:
+    judge(toolkit, dtype, tile, turned, (72, 40, 136), capability=capability)
 
 
 @pytest.mark.parametrize(

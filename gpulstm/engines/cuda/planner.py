@@ -15,7 +15,7 @@ from typing import cast
 
 from gpulstm.arrays.cupy_backend import CupyBackend
 from gpulstm.arrays.devices import resolve
-from gpulstm.arrays.gemm import TENSOR_TILES, TILES, Tile, choose_tile, is_tensor, tensor_refusal, wants_tensor
+from gpulstm.arrays.gemm import TENSOR_TILES, TILES, Tile, choose_tile, is_deep, is_tensor, tensor_refusal, wants_tensor
 from gpulstm.arrays.variables import switch, variables
 from gpulstm.engines.cuda import persistent, verdicts
 from gpulstm.engines.cuda.graph import capturing, recording
@@ -212,6 +212,11 @@ def tiles_of(dtype: str) -> tuple[Tile, ...]:
     return TILES if dtype == "float64" else TILES + TENSOR_TILES
 
 
+def step_sizes(gates: int, hidden: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(columns, depth) of the recurrent product of a forward and of a backward step."""
+    return (hidden * (1 if gates == 1 else 4), hidden), (hidden, gates * hidden)
+
+
 @functools.lru_cache(maxsize=1024)
 def choose_forms(spec: StackSpec, batch: int, card: Card, tensor: bool, tile: str | None = None) -> Forms:
     """The forms for a stack on a card, which need not be there.
@@ -227,9 +232,10 @@ def choose_forms(spec: StackSpec, batch: int, card: Card, tensor: bool, tile: st
     """
     tiles = tiles_of(spec.dtype)
     if tile is None:
-        width = spec.hidden_size * (1 if spec.gates == 1 else 4)
-        forward = choose_tile(batch, width, card.processors, tensor)
-        backward = choose_tile(batch, spec.hidden_size, card.processors, tensor)
+        forward, backward = (
+            choose_tile(batch, columns, card.processors, tensor, deep=is_deep(spec.dtype, depth, columns))
+            for columns, depth in step_sizes(spec.gates, spec.hidden_size)
+        )
     else:
         if not tile.isdigit() or int(tile) >= len(tiles):
             raise ConfigError(f"{TILE} is {tile!r}, expected 0 to {len(tiles) - 1} for {spec.dtype}")

@@ -77,6 +77,8 @@ def test_a_step_of_more_numbers_than_32_bits_count_is_refused() -> None:
 def test_tiles_follow_the_product() -> None:
     assert forms(dataclasses.replace(SPEC, dtype="float16"), 512, tensor=True).tiles[0] in TENSOR_TILES
     assert forms(SPEC, 1).tiles[0] == TILES[0]
+    small = StackSpec("lstm", 64, 64, dtype="float16")  # a forward step is 64 deep, a backward step 256
+    assert forms(small, 4, tensor=True).tiles == (TILES[0], TENSOR_TILES[0])
     assert forms(StackSpec("lstm", 64, 2048), 512).tiles[0] == TILES[-1]
 
 
