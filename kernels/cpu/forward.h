@@ -114,10 +114,10 @@ struct ForwardPass {
             for (long e = 0; e < rows; ++e)
                 for (int j = 0; j < 4; ++j)
                     store_h(place, b + e, s, t, p * shape.units + j * L,
-                            gl_rnn(V::load(sums + e * line + j * L), call.cell == Cell::rnn_relu), valid(t, b + e));
+                            gl_rnn(V::load(sums + e * line + j * L), call.cell == Cell::rnn_relu), is_valid(t, b + e));
     }
 
-    bool valid(long t, long b) const { return !call.lengths || t < call.lengths[b]; }
+    bool is_valid(long t, long b) const { return !call.lengths || t < call.lengths[b]; }
     R* saved_gates(long t, long b, long p) const {
         return call.gates ? call.gates + (t * call.B + b) * shape.width + p * 4 * L : nullptr;
     }
@@ -125,11 +125,11 @@ struct ForwardPass {
     inline __attribute__((always_inline)) void finish_lstm(const Place& place, long b, long s, long t, long p,
                                                            const R* sums) {
         const long at = b * shape.padded + p * L;
-        const bool fits = valid(t, b);
+        const bool valid = is_valid(t, b);
         V i = V::load(sums), f = V::load(sums + L), g = V::load(sums + 2 * L), o = V::load(sums + 3 * L);
         V c_old = V::load(c + at), c_new;
         const V fresh = gl_lstm(i, f, g, o, c_old, c_new);
-        if (!fits) c_new = c_old;
+        if (!valid) c_new = c_old;
         c_new.store(c + at);
         if (R* saved = saved_gates(t, b, p)) {
             i.store(saved);
@@ -138,7 +138,7 @@ struct ForwardPass {
             o.store(saved + 3 * L);
             c_new.store(call.cells + (t * call.B + b) * shape.padded + p * L);
         }
-        store_h(place, b, s, t, p * L, fresh, fits);
+        store_h(place, b, s, t, p * L, fresh, valid);
     }
 
     inline __attribute__((always_inline)) void finish_gru(const Place& place, long b, long s, long t, long p,
@@ -151,16 +151,16 @@ struct ForwardPass {
             update.store(saved + 2 * L);
             sum.store(saved + 3 * L);
         }
-        store_h(place, b, s, t, p * L, fresh, valid(t, b));
+        store_h(place, b, s, t, p * L, fresh, is_valid(t, b));
     }
 
     inline __attribute__((always_inline)) void store_h(const Place& place, long b, long s, long t, long u, V fresh,
-                                                       bool fits) {
+                                                       bool valid) {
         const long at = b * shape.padded + u, left = call.H - u;
-        V value = fits ? fresh : V::load(h[s & 1] + at);
+        V value = valid ? fresh : V::load(h[s & 1] + at);
         value.store(h[~s & 1] + at);
         if (left <= 0) return;
-        (fits ? value : V(R(0))).store(call.y + (t * call.B + b) * call.H + u, left);
+        (valid ? value : V(R(0))).store(call.y + (t * call.B + b) * call.H + u, left);
         if (call.mask) value = value * V::load(call.mask + b * call.H + u, left);
         if (call.mask) value.store(v[~s & 1] + at);
         products.put(*this, place, b, s + 1, u, value);

@@ -55,10 +55,10 @@ struct LeftFactor {
         R* to = data + c * depth + index * (count - c);
         for (long e = 0; c + e < count; ++e) to[e] = factor ? from[c + e] * factor[c + e] : from[c + e];
     }
-    // Calls tile(first column, columns, the product) for tiles of all columns: each with `depth` rows of `nv`
-    // registers at `right`, `b_row` apart, its sums at `out` in rows of `nv` registers.
+    // For tiles of all columns: leaves the products with `depth` rows of `nv` registers at `right`, `b_row` apart, at
+    // `out` in rows of `nv` registers, and calls done(first column, columns).
     template <typename F>
-    void each_tile(int nv, const R* right, long b_row, R* out, F tile) const {
+    void each_tile(int nv, const R* right, long b_row, R* out, F done) const {
         const long line = nv * Vec<R>::LANES;
         for (long g = 0; g < count; g += GROUP) {
             const long width = count - g < GROUP ? count - g : GROUP, tiles = tiles_for(width, nv);
@@ -67,7 +67,7 @@ struct LeftFactor {
                 Product<R> q = plain_product(data + g * depth + c, 1, depth, right, b_row, out, line);
                 q.a_step = width;
                 one_panel<R>(int(columns), nv)(q, 0);
-                tile(g + c, columns);
+                done(g + c, columns);
             }
         }
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from tolerance import PRODUCT
@@ -10,21 +12,34 @@ from gpulstm.arrays import gemm
 from gpulstm.arrays.devices import resolve, to_host
 
 DTYPES = ("float64", "float32", "float16")
-TURNED = [(False, False), (True, False), (False, True)]
 
 pytestmark = pytest.mark.cuda
 
 
-def judge(
+# Sizes that no piece of 16 bytes divides, for all; rows that are copied in such pieces, where tensor cores do that.
+PRODUCTS = [
+    (dtype, tile, size)
+    for dtypes, tiles, sizes in (
+        (DTYPES, gemm.TILES + gemm.TENSOR_TILES, [(37, 29, 70), (1, 1, 3), (68, 132, 33)]),
+        (["float32", "float16"], gemm.TENSOR_TILES, [(24, 72, 200), (80, 136, 8), (16, 64, 128)]),
+    )
+    for dtype, tile, size in itertools.product(dtypes, tiles, sizes)
+]
+
+
+@pytest.mark.parametrize(("transa", "transb"), [(False, False), (True, False), (False, True)])
+@pytest.mark.parametrize(("dtype", "tile", "size"), PRODUCTS, ids=str)
+def test_own_product(
     dtype: str,
     tile: gemm.Tile,
-    turned: tuple[bool, bool],
+    transa: bool,
+    transb: bool,
     size: tuple[int, int, int],
     rng: np.random.Generator,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """op(a) op(b), and c + op(a) op(b), in a tile, or in a plain one where the device has no such tensor cores."""
-    backend, (rows, columns, inner), (transa, transb) = resolve("cuda"), size, turned
+    backend, (rows, columns, inner) = resolve("cuda"), size
     if gemm.is_tensor(tile) and gemm.tensor_refusal(dtype, backend.capability):  # type: ignore[attr-defined]
         tile = gemm.TILES[0]
     monkeypatch.setattr(gemm, "choose_tile", lambda *_: tile)
@@ -39,36 +54,6 @@ def judge(
     gemm.gemm(backend, put(a), put(b), out, products="own", transa=transa, transb=transb, accumulate=True)
     for results, expected in ((got, want), (out, want + c)):
         assert np.abs(to_host(results) - expected).max() <= allowed * max(1.0, np.abs(expected).max())
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("tile", gemm.TILES + gemm.TENSOR_TILES, ids=str)
-@pytest.mark.parametrize("turned", TURNED)
-@pytest.mark.parametrize("size", [(37, 29, 70), (1, 1, 3), (68, 132, 33)], ids=str)
-def test_own_product(
-    dtype: str,
-    tile: gemm.Tile,
-    turned: tuple[bool, bool],
-    size: tuple[int, int, int],
-    rng: np.random.Generator,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    judge(dtype, tile, turned, size, rng, monkeypatch)
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
-@pytest.mark.parametrize("tile", gemm.TENSOR_TILES, ids=str)
-@pytest.mark.parametrize("turned", TURNED)
-@pytest.mark.parametrize("size", [(24, 72, 200), (80, 136, 8), (16, 64, 128)], ids=str)
-def test_rows_that_are_copied_in_pieces(
-    dtype: str,
-    tile: gemm.Tile,
-    turned: tuple[bool, bool],
-    size: tuple[int, int, int],
-    rng: np.random.Generator,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    judge(dtype, tile, turned, size, rng, monkeypatch)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
