@@ -27,7 +27,7 @@ struct BackwardPass {
 
     BackwardPass(const BackwardCall<R>& f, const Plan& p)
         : call(f),
-          shape(f.cell, f.H),
+          shape(f.cell, f.H, Steps::NARROWS ? f.B : 0),
           plan(p),
           units(f.H, L, registers_a_panel(f.H, p.members, in_halves(rows_most(), 4) ? 2 : 4)),
           inputs(f.I, L, 4),
@@ -41,8 +41,8 @@ struct BackwardPass {
         return nv;
     }
     long rows_most() const { return (call.B + plan.groups - 1) / plan.groups; }
-    long depth_h() const { return shape.panels * shape.h.count * L; }  // of the product dz W_h^T
-    long depth_x() const { return shape.panels * shape.x.count * L; }
+    long depth_h() const { return shape.depth(shape.h); }  // of the product dz W_h^T
+    long depth_x() const { return shape.depth(shape.x); }
     long scratch_size() const { return steps.scratch_rows(*this) * 4 * L; }
 
     void lay_out(Layout& m) {
@@ -122,11 +122,12 @@ struct BackwardPass {
     // in the forward pass.
     inline __attribute__((always_inline)) void finish(const Place& place, long b, long s, long u, V dh) {
         const long t = time(s), at = b * shape.padded + u, row = t * call.B + b, left = call.H - u;
+        const long lanes = shape.is_rnn() ? L : shape.lanes(u / L);
         R* to = dz + row * shape.width + (shape.is_rnn() ? u : 4 * u);
         if (call.lengths && t >= call.lengths[b]) {  // the state was held: its gradient goes on as it is
             dh.store(around + at);
             const int registers = shape.is_rnn() ? 1 : 4;
-            for (int j = 0; j < registers; ++j) put(place, b, s, u, j, V(R(0)), to);
+            for (int j = 0; j < registers; ++j) put(place, b, s, u, j, V(R(0)), to, lanes);
             return;
         }
         dh = dh + V::load(call.dy + row * call.H + u, left);
@@ -135,40 +136,42 @@ struct BackwardPass {
         const R* z = shape.is_rnn() ? nullptr : call.gates + row * shape.width + 4 * u;
         V kept(R(0));
         if (call.cell == Cell::lstm) {
-            V i = V::load(z), f = V::load(z + L), g = V::load(z + 2 * L), o = V::load(z + 3 * L);
+            V i = V::load(z, lanes), f = V::load(z + lanes, lanes), g = V::load(z + 2 * lanes, lanes),
+              o = V::load(z + 3 * lanes, lanes);
             V c_old =
                 first ? V::load(call.c0 + b * call.H + u, left) : V::load(call.cells + old_row * shape.padded + u);
             V c_new = V::load(call.cells + row * shape.padded + u);
             gl_lstm_backward(i, f, g, o, c_old, c_new, dh, V::load(dc + at)).store(dc + at);
-            put(place, b, s, u, 0, i, to);
-            put(place, b, s, u, 1, f, to);
-            put(place, b, s, u, 2, g, to);
-            put(place, b, s, u, 3, o, to);
+            put(place, b, s, u, 0, i, to, lanes);
+            put(place, b, s, u, 1, f, to, lanes);
+            put(place, b, s, u, 2, g, to, lanes);
+            put(place, b, s, u, 3, o, to, lanes);
         } else if (call.cell == Cell::gru) {
             V n = V::load(z), r = V::load(z + L), update = V::load(z + 2 * L), sum = V::load(z + 3 * L);
             V h_old = V::load(first ? call.h0 + b * call.H + u : call.y + old_row * call.H + u, left);
             kept = gl_gru_backward(r, update, n, sum, h_old, dh);
             n.store(to);  // of the input's product alone
-            put(place, b, s, u, 1, r, to);
-            put(place, b, s, u, 2, update, to);
-            put(place, b, s, u, 3, sum, to);
+            put(place, b, s, u, 1, r, to, L);
+            put(place, b, s, u, 2, update, to, L);
+            put(place, b, s, u, 3, sum, to, L);
         } else {
             V h = V::load(call.y + row * call.H + u, left);
-            put(place, b, s, u, 0, gl_rnn_backward(h, dh, call.cell == Cell::rnn_relu), to);
+            put(place, b, s, u, 0, gl_rnn_backward(h, dh, call.cell == Cell::rnn_relu), to, L);
         }
         if (carries()) kept.store(around + at);
     }
 
-    // dz of one slot, for the weights' gradients and for the next step's product.
-    inline __attribute__((always_inline)) void put(const Place& place, long b, long s, long u, int slot, V d, R* to) {
-        d.store(to + slot * L);
+    // dz of one slot of `lanes`, for the weights' gradients and for the next step's product.
+    inline __attribute__((always_inline)) void put(const Place& place, long b, long s, long u, int slot, V d, R* to,
+                                                   long lanes) {
+        d.store(to + slot * lanes, lanes);
         steps.put(*this, place, b, s, u, slot, d);
     }
 };
 
 template <typename R, typename Steps>
 static Plan backward_plan(const BackwardCall<R>& call, int threads, Split split) {
-    const Shape<R> shape(call.cell, call.H);
+    const Shape<R> shape(call.cell, call.H, 0);
     return make_plan(call.T, call.B, call.I + call.H, shape.width, (call.H + Vec<R>::LANES - 1) / Vec<R>::LANES,
                      Steps::WEIGHT_BYTES, Steps::FULL_ROWS, threads, split);
 }

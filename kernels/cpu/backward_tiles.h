@@ -16,6 +16,7 @@ struct BackwardOnTiles {
     typedef typename M::Bf16 Bf16;
     static constexpr long L = V::LANES;
     static constexpr size_t WEIGHT_BYTES = 6;
+    static constexpr bool NARROWS = false;
     static constexpr long FULL_ROWS = TILE_ROWS;
 
     Bf16 *tiled_h, *left_dz[2];  // in parts: W_h^T, each group's dz of a step

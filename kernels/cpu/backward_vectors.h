@@ -21,6 +21,7 @@ struct BackwardOnVectors {
     typedef Vec<R> V;
     static constexpr long L = V::LANES;
     static constexpr size_t WEIGHT_BYTES = sizeof(R);
+    static constexpr bool NARROWS = true;
     static constexpr long FULL_ROWS = 1;
 
     R* w_h;  // W_h^T
@@ -61,8 +62,7 @@ struct BackwardOnVectors {
         if (!last) {
             Product<R> m = plain_product(
                 pass.dz + (pass.time(s + 1) * pass.call.B + b0) * pass.shape.width + pass.shape.h.first * L,
-                pass.shape.width, pass.shape.width,
-                w_h + pass.units.offset(q, pass.shape.panels * pass.shape.h.count * L), line, own, line);
+                pass.shape.width, pass.depth_h(), w_h + pass.units.offset(q, pass.depth_h()), line, own, line);
             by_panels(pass.shape, m, pass.shape.h);
             product(m, rows, nv);
         }
@@ -88,7 +88,7 @@ struct InputsOnVectors {
     }
     template <typename Pass>
     void run(const Pass& pass, int thread, R* own) {
-        const long all = pass.call.T * pass.call.B, K = pass.shape.panels * pass.shape.x.count * L;
+        const long all = pass.call.T * pass.call.B, K = pass.depth_x();
         const long r0 = share(all, pass.plan.count(), thread), r1 = share(all, pass.plan.count(), thread + 1);
         for (long q = 0; q < pass.inputs.panels; ++q) {
             const int nv = pass.inputs.in_panel(q);
@@ -96,7 +96,7 @@ struct InputsOnVectors {
             for (long r = r0; r < r1; r += CHUNK_ROWS) {
                 const long rows = r1 - r < CHUNK_ROWS ? r1 - r : CHUNK_ROWS;
                 Product<R> m = plain_product(pass.dz + r * pass.shape.width + pass.shape.x.first * L, pass.shape.width,
-                                             pass.shape.width, w_x + pass.inputs.offset(q, K), nv * L, own, nv * L);
+                                             K, w_x + pass.inputs.offset(q, K), nv * L, own, nv * L);
                 by_panels(pass.shape, m, pass.shape.x);
                 product(m, rows, nv);
                 for (long e = 0; e < rows; ++e)

@@ -23,7 +23,11 @@ struct ForwardPass {
     R *bias, *c, *h[2], *v[2], *scratch;
 
     ForwardPass(const ForwardCall<R>& f, const Plan& p)
-        : call(f), shape(f.cell, f.H), plan(p), rows_most((f.B + p.groups - 1) / p.groups), products(*this) {}
+        : call(f),
+          shape(f.cell, f.H, Products::NARROWS ? f.B : 0),
+          plan(p),
+          rows_most((f.B + p.groups - 1) / p.groups),
+          products(*this) {}
 
     void lay_out(Layout& m) {
         const long state = call.B * shape.padded;
@@ -125,17 +129,19 @@ struct ForwardPass {
     inline __attribute__((always_inline)) void finish_lstm(const Place& place, long b, long s, long t, long p,
                                                            const R* sums) {
         const long at = b * shape.padded + p * L;
+        const long lanes = shape.lanes(p);
         const bool valid = is_valid(t, b);
-        V i = V::load(sums), f = V::load(sums + L), g = V::load(sums + 2 * L), o = V::load(sums + 3 * L);
+        V i = V::load(sums, lanes), f = V::load(sums + lanes, lanes), g = V::load(sums + 2 * lanes, lanes),
+          o = V::load(sums + 3 * lanes, lanes);
         V c_old = V::load(c + at), c_new;
         const V fresh = gl_lstm(i, f, g, o, c_old, c_new);
         if (!valid) c_new = c_old;
         c_new.store(c + at);
         if (R* saved = saved_gates(t, b, p)) {
-            i.store(saved);
-            f.store(saved + L);
-            g.store(saved + 2 * L);
-            o.store(saved + 3 * L);
+            i.store(saved, lanes);
+            f.store(saved + lanes, lanes);
+            g.store(saved + 2 * lanes, lanes);
+            o.store(saved + 3 * lanes, lanes);
             c_new.store(call.cells + (t * call.B + b) * shape.padded + p * L);
         }
         store_h(place, b, s, t, p * L, fresh, valid);
@@ -169,7 +175,7 @@ struct ForwardPass {
 
 template <typename R, typename Products>
 static Plan forward_plan(const ForwardCall<R>& call, int threads, Split split) {
-    const Shape<R> shape(call.cell, call.H);
+    const Shape<R> shape(call.cell, call.H, 0);
     return make_plan(call.T, call.B, call.I + call.H, shape.width, shape.panels, Products::weight_bytes(call),
                      Products::FULL_ROWS, threads, split);
 }

@@ -17,6 +17,7 @@ struct ForwardOnTiles {
     typedef typename M::Session Session;
     static constexpr long L = V::LANES;
     static size_t weight_bytes(const ForwardCall<R>&) { return 6; }
+    static constexpr bool NARROWS = false;
     static constexpr long FULL_ROWS = TILE_ROWS;
 
     Bf16 *tiled_x, *tiled_h, *left_x, *left_v[2];  // in parts: the weights, each thread's x_t, each group's v

@@ -18,6 +18,7 @@ struct ForwardOnVectors {
     typedef Vec<R> V;
     static constexpr long L = V::LANES;
     static size_t weight_bytes(const ForwardCall<R>&) { return sizeof(R); }  // of a packed weight
+    static constexpr bool NARROWS = true;                                    // the last panel may be narrow
     static constexpr long FULL_ROWS = 1;  // rows of a group that leave no register empty
     struct Session {};                    // what a thread needs while it multiplies: nothing
 
@@ -74,8 +75,10 @@ struct ForwardOnVectors {
         // weights a little larger than that are mostly read from there, where going round in one direction would find
         // none.
         const bool down = s & 1;
+        const bool narrow = pass.shape.is_narrow(q1 - 1);  // then it is taken alone
         for (long done = q0; done < q1;) {
-            const int at_once = rows <= 3 ? panels_at_once(rows, q1 - done) : 1;
+            const bool alone = narrow && done == (down ? q0 : q1 - 1);
+            const int at_once = rows <= 3 && !alone ? panels_at_once(rows, q1 - done - (narrow && !down)) : 1;
             const long p = down ? q0 + q1 - done - at_once : done;
             for (long r = 0; r < rows; r += CHUNK_ROWS) {
                 const long now = rows - r < CHUNK_ROWS ? rows - r : CHUNK_ROWS;
@@ -96,16 +99,18 @@ struct ForwardOnVectors {
         const long t0 = pass.call.reverse ? pass.time(s + steps - 1) : pass.time(s);
         const bool whole = rows == pass.call.B;  // the rows of all steps lie one after another
         const long runs = whole ? 1 : steps, length = whole ? steps * rows : rows;
-        for (long p = q0; p < q1; ++p)
+        for (long p = q0; p < q1; ++p) {
+            const int nv = pass.shape.registers(pass.shape.x.count, p);
             for (long i = 0; i < runs; ++i)
                 for (long r = 0; r < length; r += CHUNK_ROWS) {
-                    Product<R> q = plain_product(pass.call.x + ((t0 + i) * pass.call.B + place.r0 + r) * pass.call.I,
-                                                 pass.call.I, pass.call.I,
-                                                 w_x + p * pass.call.I * pass.shape.x.count * L, pass.shape.x.count * L,
-                                                 ahead_row(pass, place, i * rows + r) + p * 4 * L, pass.shape.width);
+                    Product<R> q =
+                        plain_product(pass.call.x + ((t0 + i) * pass.call.B + place.r0 + r) * pass.call.I, pass.call.I,
+                                      pass.call.I, w_x + p * pass.call.I * pass.shape.x.count * L, nv * L,
+                                      ahead_row(pass, place, i * rows + r) + p * 4 * L, pass.shape.width);
                     q.in = pass.bias + p * 4 * L;
-                    product(q, length - r < CHUNK_ROWS ? length - r : CHUNK_ROWS, pass.shape.x.count);
+                    product(q, length - r < CHUNK_ROWS ? length - r : CHUNK_ROWS, nv);
                 }
+        }
         if (pass.call.cell != Cell::gru) return;
         for (long p = q0; p < q1; ++p)
             for (long r = 0; r < steps * rows; ++r)
@@ -142,8 +147,9 @@ struct ForwardOnVectors {
                 break;
             }
             const Part& part = which ? pass.shape.h : pass.shape.x;
-            const long K = which ? pass.call.H : pass.call.I, per = part.count * L;
-            const R* weights = (which ? w_h : w_x) + p * K * per;
+            const int nv = pass.shape.registers(part.count, p);
+            const long K = which ? pass.call.H : pass.call.I, per = nv * L;
+            const R* weights = (which ? w_h : w_x) + p * K * part.count * L;
             const long length = tiles > 1 ? block_length(K, per * long(sizeof(R))) : K;
             q.b_panel = K * per;
             q.b_row = per;
@@ -160,7 +166,7 @@ struct ForwardOnVectors {
                     q.in = begun ? q.out : start ? start + r * pass.shape.width : pass.bias + p * 4 * L;
                     q.in_row = begun ? line : start ? pass.shape.width : 0;
                     q.a = a + r * q.a_row + k;
-                    some_panels<R>(int(r_end - r), part.count, at_once)(q, 0);
+                    some_panels<R>(int(r_end - r), nv, at_once)(q, 0);
                     if (!ends) continue;
                     for (int j = 0; j < at_once; ++j)
                         pass.finish(place, b0 + r, r_end - r, s, t, p + j, own + r * line + j * 4 * L, line);

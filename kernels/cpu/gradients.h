@@ -112,8 +112,8 @@ struct WeightGradients {
     struct Slots {
         int count = 0;
         bool whole = true;  // no register is padded
-        long at[4], room[4];
-        Slots(const Shape<R>& shape, const Part& part, long p) {
+        long lanes, at[4], room[4];
+        Slots(const Shape<R>& shape, const Part& part, long p) : lanes(shape.lanes(p)) {
             for (int j = 0; j < part.count; ++j) {
                 const long left = shape.H - shape.unit(p, j);
                 if (left < L) whole = false;
@@ -127,7 +127,7 @@ struct WeightGradients {
     static void add_row(const Slots& slots, const R* from, R* row) {
         for (int j = 0; j < slots.count; ++j) {
             R* to = row + slots.at[j];
-            const V sum = V::load(from + j * L);
+            const V sum = V::load(from + j * slots.lanes);
             if (slots.whole)
                 (V::load(to) + sum).store(to);
             else

@@ -148,6 +148,7 @@ struct ForwardOnReduced {
     typedef Vec<float> V;
     typedef Narrow::Int Int;
     static constexpr long L = V::LANES;
+    static constexpr bool NARROWS = false;
     static constexpr long FULL_ROWS = 1;
     struct Session {};
     static constexpr long SUMS = 4 * L;  // of a row and panel

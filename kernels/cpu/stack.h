@@ -108,7 +108,7 @@ static bool run_wave(const StackCall<R>& s, const R* const* x, R* const* y, int 
 // Whether a wave pays: several layers, few rows, and weights of a layer that stay in a processor's second-level cache.
 template <typename R>
 static bool is_wave(const StackCall<R>& s, size_t weight_bytes, int threads) {
-    const Shape<R> shape(s.cell, s.H);
+    const Shape<R> shape(s.cell, s.H, 0);
     const double sums = double(s.T) * s.B * shape.width * (s.I + s.H + 2.0 * s.H * (s.layers - 1));
     return s.layers > 1 && threads > 1 && s.B <= WAVE_ROWS && s.T > WAVE_STEPS && sums > WAVE_ALONE &&
            2 * s.H * shape.width * long(weight_bytes) < cache_model().resident;

@@ -28,7 +28,7 @@ struct PackedStream final : Stream<R> {
     bool made = false;  // there was memory for all
 
     explicit PackedStream(const StreamCall<R>& s) : B(s.B), H(s.H), layers(s.layers) {
-        const Shape<R> shape(s.cell, s.H);
+        const Shape<R> shape(s.cell, s.H, 0);
         if (double(B) * 2 * H * shape.width > STREAM_ALONE) {
             plan.members = int(shape.panels < s.threads ? shape.panels : s.threads);
             if (plan.members > BARRIERS - 2) plan.members = BARRIERS - 2;

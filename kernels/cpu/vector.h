@@ -37,6 +37,14 @@ namespace GPULSTM_ISA {
 #endif
 constexpr bool FEW_REGISTERS = GPULSTM_FEW_REGISTERS;
 
+// Whether a part of a register is loaded and stored as fast as a whole one (AVX-512, by a mask), and no matrix unit
+// wants whole registers.
+#if defined(__AVX512F__) && !defined(__AMX_TILE__)
+constexpr bool CHEAP_PARTS = true;
+#else
+constexpr bool CHEAP_PARTS = false;
+#endif
+
 template <typename R>
 struct Raw;
 template <>

@@ -46,21 +46,21 @@ struct WeightsOnVectors : WeightGradients<R> {
         }
         for (long p = p0; p < p1; ++p) {
             R sum[4 * L];
-            pack_panel(dz + (k * this->shape.panels + p) * 4 * L, depth, z, sum);
+            pack_panel(dz + (k * this->shape.panels + p) * 4 * L, this->shape.registers(4, p), depth, z, sum);
             add(this->shape.x, x, z, p, call.dw_x, thread);
             add(this->shape.h, v, z, p, call.dw_h, thread);
             this->add_biases(p, sum);
         }
     }
 
-    // One panel of dz for some rows, and its sum over them.
-    void pack_panel(const R* from, long depth, R* out, R* sum) const {
+    // One panel of dz for some rows, of `nv` registers, and its sum over them.
+    void pack_panel(const R* from, int nv, long depth, R* out, R* sum) const {
         V total[4];
         for (int j = 0; j < 4; ++j) total[j] = V(R(0));
         for (long d = 0; d < depth; ++d)
-            for (int j = 0; j < 4; ++j) {
+            for (int j = 0; j < nv; ++j) {
                 V z = V::load(from + d * this->shape.width + j * L);
-                z.store(out + (d * 4 + j) * L);
+                z.store(out + (d * nv + j) * L);
                 total[j] = total[j] + z;
             }
         for (int j = 0; j < 4; ++j) total[j].store(sum + j * L);
@@ -71,8 +71,9 @@ struct WeightsOnVectors : WeightGradients<R> {
         R* sum = sums + thread * ROWS * 4 * L;
         const long row = this->shape.gates * this->shape.H;
         const typename WeightGradients<R>::Slots slots(this->shape, part, p);
-        a.each_tile(part.count, z + part.first * L, 4 * L, sum, [&](long c, long columns) {
-            for (long e = 0; e < columns; ++e) this->add_row(slots, sum + e * part.count * L, dw + (c + e) * row);
+        const int nv = this->shape.registers(part.count, p);
+        a.each_tile(nv, z + part.first * L, this->shape.registers(4, p) * L, sum, [&](long c, long columns) {
+            for (long e = 0; e < columns; ++e) this->add_row(slots, sum + e * nv * L, dw + (c + e) * row);
         });
     }
 };

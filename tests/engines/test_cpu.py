@@ -120,9 +120,21 @@ def test_every_option_agrees_with_the_reference(cell: str, lengths: bool, option
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("hidden", [*range(1, 18), 20, 21, 24, 25])
+def test_units_that_fill_a_part_of_a_register(hidden: int, dtype: str) -> None:
+    for batch in (7, 9):  # with more rows the last panel may be narrow, down to one register of four
+        both("lstm", (4, batch, 5, hidden), dtype, lengths=True)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("cell", WITH_RELU)
 def test_results_do_not_depend_on_threads_or_on_how_the_work_is_split(cell: str, dtype: str) -> None:
-    for shape, lengths in [((5, 1, 6, 70), False), ((4, 14, 40, 130), True), ((3, 3, 5, 20), False)]:
+    for shape, lengths in [
+        ((5, 1, 6, 70), False),
+        ((4, 14, 40, 130), True),
+        ((4, 9, 5, 67), False),
+        ((3, 3, 5, 20), False),
+    ]:
         results = []
         for threads, split in [(1, "automatic"), *itertools.product((1, 2, 3, 4), ("rows", "units"))]:
             gl.set_num_threads(threads)
