@@ -116,10 +116,10 @@ def make(task: dict[str, Any], arrays: Arrays) -> Made:
     """The contender of a task, built."""
     if task["contender"] == "gpulstm":
         return own(task, arrays)
-    # run by its path, this file has its folder on the path of imports, and no package
-    return importlib.import_module(f"{__package__}.peers" if __package__ else "peers").PEERS[task["contender"]](
-        task, arrays
-    )
+    if not __package__:  # run by its path; with PYTHONSAFEPATH its folder is not on the path of imports
+        sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+    peers = importlib.import_module(f"{__package__}.peers" if __package__ else "peers")
+    return peers.PEERS[task["contender"]](task, arrays)
 
 
 def difference(results: Arrays, arrays: Arrays) -> tuple[float, str]:

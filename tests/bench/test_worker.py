@@ -23,14 +23,16 @@ def test_without_numpy_the_worker_says_how_to_get_it(tmp_path: Path) -> None:
 
 
 def test_by_its_path_the_worker_finds_the_peers_and_not_this_package(tmp_path: Path) -> None:
-    """PyTorch's own environment: NumPy is there; a stand-in for `torch` shows that the path was followed to its end."""
+    """PyTorch's own environment: NumPy is there; a stand-in for `torch` shows that the path was followed to its end.
+
+    The worker's folder is not on the path of imports, as with PYTHONSAFEPATH.
+    """
     path = tmp_path / "problem.npz"
     np.savez(path, **problem.arrays({**vars(TINY)}))
     (tmp_path / "torch.py").write_text("raise ImportError('a stand-in')")
     task = {"contender": "torch", "device": "cpu", "problem": str(path), "case": vars(TINY)}
     code = f"import sys, runpy; sys.path.append({str(tmp_path)!r}); sys.argv = ['', {json.dumps(task)!r}];"
     code += "sys.modules['gpulstm'] = None; sys.modules.pop('torch', None); sys.path.insert(0, sys.path.pop());"
-    code += f"sys.path.insert(1, {str(Path(worker.__file__).parent)!r});"
     code += f"runpy.run_path({worker.__file__!r}, run_name='__main__')"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert "PyTorch is not installed for" in json.loads(run.stdout)["reason"]
