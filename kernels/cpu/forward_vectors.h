@@ -35,7 +35,12 @@ struct ForwardOnVectors {
         if (hoist > T) hoist = T;
     }
 
-    void hoist_at_most(long steps) { hoist = hoist < steps ? hoist : steps; }
+    // No look ahead beyond the next multiple of a number of steps, `steps` at most, which it returns.
+    long look_ahead_within(long steps) {
+        if (!hoist) return steps;
+        hoist = hoist < steps ? hoist : steps;
+        return steps / hoist * hoist;
+    }
 
     template <typename Pass>
     void lay_out(const Pass& pass, Layout& m) {

@@ -165,7 +165,7 @@ struct ForwardOnReduced {
           w_h(pass.call.H, precision, tiles) {}
 
     static size_t weight_bytes(const ForwardCall<float>& call) { return call.precision == Precision::int8 ? 1 : 2; }
-    void hoist_at_most(long) {}
+    long look_ahead_within(long steps) { return steps; }
 
     template <typename Pass>
     void lay_out(const Pass& pass, Layout& m) {

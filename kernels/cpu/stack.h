@@ -1,8 +1,9 @@
 // A stack's layers in one call, nothing saved: one after another, or at once as a wave.
 //
-// A wave gives each thread layers of its own, which follow one another a few steps apart: while layer l is at steps 16
-// to 31, layer l + 1 is at 0 to 15.  It is for batches of so few rows that threads could only share a step, and would
-// have to meet in each; here they meet once in 16.  The sums are the same.
+// A wave takes the layers by parts of up to 16 steps: while one thread has layer l at steps 16 to 31, another has layer
+// l + 1 at 0 to 15.  It is for batches of so few rows that threads could only share a step, and would have to meet in
+// each; here they meet once a part.  A thread takes whichever part is furthest behind of those that can go on, so that
+// three layers occupy two threads.  The sums are the same.
 #ifndef GPULSTM_CPU_STACK_H
 #define GPULSTM_CPU_STACK_H
 
@@ -17,7 +18,8 @@
 namespace gpulstm {
 namespace GPULSTM_ISA {
 
-constexpr long WAVE_STEPS = 16;     // between two meetings
+constexpr long WAVE_STEPS = 16;     // of a part, at most
+constexpr long WAVE_PARTS = 4;      // of a sequence, at least
 constexpr double WAVE_ALONE = 4e5;  // multiply-adds of the whole call below which one thread is faster
 constexpr long WAVE_ROWS = 4;       // of the batch, at most
 
@@ -50,31 +52,79 @@ struct Wave {
     struct alignas(128) Layer {
         ForwardCall<R> call;
         ForwardPass<R, Products> pass;  // of few rows
-        std::atomic<long> done{0};      // steps whose outputs are there
-        Layer(const ForwardCall<R>& c) : call(c), pass(call, Plan()) { pass.products.hoist_at_most(WAVE_STEPS); }
+        std::atomic<bool> taken{false};
+        std::atomic<long> done{NOT_BEGUN};  // steps whose outputs are there
+        Layer(const ForwardCall<R>& c) : call(c), pass(call, Plan()) {}
     };
+    static constexpr long NOT_BEGUN = -1;
     Layer** layer;
-    long layers, T;
-    int threads;
+    long layers, T, part;
+    std::atomic<long> turns{0};  // parts that have been given back
 
-    static void work(void* self, int thread) {
-        const Flushed flushed;
-        static_cast<Wave*>(self)->run(thread);
+    Wave(Layer** all, long count, long steps) : layer(all), layers(count), T(steps) {
+        part = (T + WAVE_PARTS - 1) / WAVE_PARTS;
+        part = part < WAVE_STEPS ? part : WAVE_STEPS;
+        for (long i = 0; i < layers; ++i) part = layer[i]->pass.products.look_ahead_within(part);
     }
 
-    void run(int thread) {
-        const Place place(Plan(), 0, layer[0]->call.B);
-        for (long i = thread; i < layers; i += threads) layer[i]->pass.begin(place);
-        const long parts = (T + WAVE_STEPS - 1) / WAVE_STEPS;
-        for (long time = 0; time < parts + layers - 1; ++time)
-            for (long i = thread; i < layers && i <= time; i += threads) {
-                if (time - i >= parts) continue;
-                const long start = (time - i) * WAVE_STEPS, stop = start + WAVE_STEPS < T ? start + WAVE_STEPS : T;
-                if (i) team_wait_for(layer[i - 1]->done, stop);
-                layer[i]->pass.steps(place, 0, start, stop);
-                layer[i]->done.store(stop, std::memory_order_release);
+    static void work(void* self, int) {
+        const Flushed flushed;
+        static_cast<Wave*>(self)->run();
+    }
+
+    void run() {
+        for (;;) {
+            const long seen = turns.load(std::memory_order_acquire);
+            bool over = true;
+            Layer* next = take(over);
+            if (over) return;
+            if (!next) {
+                team_wait_for(turns, seen + 1);
+                continue;
             }
-        for (long i = thread; i < layers; i += threads) layer[i]->pass.end();
+            go_on(*next);
+            next->taken.store(false, std::memory_order_release);
+            turns.fetch_add(1, std::memory_order_release);
+        }
+    }
+
+    bool can_go_on(long i, long done) const {
+        if (done == NOT_BEGUN) return true;
+        return done < T && (i == 0 || layer[i - 1]->done.load(std::memory_order_acquire) >= end_of(done));
+    }
+    long end_of(long done) const { return done + part < T ? done + part : T; }
+
+    // A layer that can go on and that no other thread has, the one with the most parts before its end and that of the
+    // layers above it; null where there is none now.  `over`: there will be none.
+    Layer* take(bool& over) {
+        for (;;) {
+            long first = -1, least = 0;
+            for (long i = 0; i < layers; ++i) {
+                const long done = layer[i]->done.load(std::memory_order_acquire), behind = done + i * part;
+                if (done < T) over = false;
+                if (layer[i]->taken.load(std::memory_order_relaxed) || !can_go_on(i, done)) continue;
+                if (first < 0 || behind < least) first = i, least = behind;
+            }
+            if (first < 0) return nullptr;
+            Layer* one = layer[first];
+            if (one->taken.exchange(true, std::memory_order_acquire)) continue;
+            if (can_go_on(first, one->done.load(std::memory_order_acquire))) return one;
+            one->taken.store(false, std::memory_order_release);  // another thread had it in between
+        }
+    }
+
+    void go_on(Layer& one) {
+        const Place place(Plan(), 0, one.call.B);
+        const long done = one.done.load(std::memory_order_relaxed);
+        if (done == NOT_BEGUN) {
+            one.pass.begin(place);
+            one.done.store(0, std::memory_order_release);
+            return;
+        }
+        const long stop = end_of(done);
+        one.pass.steps(place, 0, done, stop);
+        if (stop == T) one.pass.end();
+        one.done.store(stop, std::memory_order_release);
     }
 };
 
@@ -89,14 +139,14 @@ static bool run_wave(const StackCall<R>& s, const R* const* x, R* const* y, int 
     }
     if (there) {
         const int have = team_begin(threads);
+        Wave<R, Products> wave(layer, s.layers, s.T);
         Layout counted, real;
         for (long i = 0; i < s.layers; ++i) layer[i]->pass.lay_out(counted);
         real.base = static_cast<char*>(team_memory(counted.used));
         there = real.base != nullptr;
         if (there) {
             for (long i = 0; i < s.layers; ++i) layer[i]->pass.lay_out(real);
-            Wave<R, Products> wave{layer, s.layers, s.T, int(s.layers < have ? s.layers : have)};
-            team_run(wave.threads, Wave<R, Products>::work, &wave);
+            team_run(int(s.layers < have ? s.layers : have), Wave<R, Products>::work, &wave);
         }
         team_end();
     }

@@ -64,6 +64,27 @@ def test_all_layers_at_once_give_the_bits_of_one_after_another(cell: str, length
                 assert np.array_equal(result, expected)
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_layers_at_once_read_what_is_there_where_caches_are_small(dtype: str) -> None:
+    """A second-level cache of 256 KiB holds the input's products of 12 steps, and layers follow one another by 16."""
+    module = native.load()
+    assert module is not None
+    before = module.caches()
+    module.give_caches(32 << 10, 256 << 10, 8 << 20)
+    try:
+        model = gl.LSTM(11, 70 if dtype == "float32" else 50, 4, dtype=dtype, device="cpu", engine="cpu", seed=1)
+        inputs = np.random.default_rng(0).standard_normal((5, 100, 4, 11)).astype(dtype)
+        gl.set_num_threads(1)
+        expected = [model(x)[0] for x in inputs]
+        for threads in (2, 3):
+            gl.set_num_threads(threads)
+            for _ in range(3):  # other inputs each time: what an earlier call left is not what belongs there
+                for x, y in zip(inputs, expected, strict=True):
+                    assert np.array_equal(model(x)[0], y)
+    finally:
+        module.give_caches(*before[:3])
+
+
 def test_products_in_parts_are_as_accurate_as_float_ones() -> None:
     # against float64; the bound is what the reference's float32 products leave, and the engine's may not be worse
     shape = (20, 48, 200, 160)
