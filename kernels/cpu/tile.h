@@ -15,8 +15,14 @@
 
 #include "vector.h"
 
+#if defined(__AMX_TILE__)  // on a processor with a matrix unit they are those of AVX-512
+#define GPULSTM_TILES avx512
+#else
+#define GPULSTM_TILES GPULSTM_ISA
+#endif
+
 namespace gpulstm {
-namespace GPULSTM_ISA {
+namespace GPULSTM_TILES {
 
 constexpr long AHEAD = 8 << 10;  // bytes by which weights are asked for before they are used
 constexpr int ROWS = 6;          // of a tile, at most
@@ -37,6 +43,25 @@ struct Product {
 template <typename R>
 using Tile = void (*)(const Product<R>&, long v0);
 
+// One panel of `nv` registers, a tile of rows as `tiles_for` gives them; tiles.cpp has them all.
+template <typename R>
+Tile<R> one_panel(int rows, int nv);
+
+// `panels` panels of 3 or 4 registers, as `panels_at_once` says.
+template <typename R>
+Tile<R> some_panels(int rows, int nv, int panels);
+
+}  // namespace GPULSTM_TILES
+
+namespace GPULSTM_ISA {
+#if defined(__AMX_TILE__)
+using GPULSTM_TILES::one_panel;
+using GPULSTM_TILES::Product;
+using GPULSTM_TILES::ROWS;
+using GPULSTM_TILES::some_panels;
+using GPULSTM_TILES::Tile;
+#endif
+
 // How `rows` are divided into tiles of `registers` a row: so many, of nearly equal size.
 static inline long tiles_for(long rows, int registers) {
     if (!FEW_REGISTERS) return (rows + ROWS - 1) / ROWS;
@@ -50,20 +75,12 @@ static inline bool in_halves(long rows, int registers) {
     return FEW_REGISTERS && registers == 4 && rows >= 4 && rows <= 5;
 }
 
-// One panel of `nv` registers, a tile of rows as `tiles_for` gives them; tiles.cpp has them all.
-template <typename R>
-Tile<R> one_panel(int rows, int nv);
-
 // How many panels a tile of so few rows takes at once, of those that are left: independent sums for the processor.
 static inline int panels_at_once(long rows, long left) {
     int most = FEW_REGISTERS ? (rows == 1 ? 2 : 1) : rows == 1 ? 4 : rows <= 3 ? 2 : 1;
     while (most > left) most /= 2;
     return most;
 }
-
-// `panels` panels of 3 or 4 registers, as `panels_at_once` says.
-template <typename R>
-Tile<R> some_panels(int rows, int nv, int panels);
 
 // One panel from memory of its own: sums of zero, one run of k.
 template <typename R>

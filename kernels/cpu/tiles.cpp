@@ -91,10 +91,8 @@ Tile<R> some_panels(int rows, int nv, int panels) {
 
 template Tile<float> one_panel<float>(int, int);
 template Tile<float> some_panels<float>(int, int, int);
-#if !defined(__AMX_TILE__)  // whose engine has no double precision
 template Tile<double> one_panel<double>(int, int);
 template Tile<double> some_panels<double>(int, int, int);
-#endif
 
 }  // namespace GPULSTM_ISA
 }  // namespace gpulstm
