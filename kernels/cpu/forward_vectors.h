@@ -17,10 +17,10 @@ template <typename R>
 struct ForwardOnVectors {
     typedef Vec<R> V;
     static constexpr long L = V::LANES;
+    static constexpr bool NARROWS = true;  // whether the last panel may be narrow
+    static constexpr long FULL_ROWS = 1;   // rows of a group that leave no register empty
+    struct Session {};                     // what a thread needs while it multiplies: nothing
     static size_t weight_bytes(const ForwardCall<R>&) { return sizeof(R); }  // of a packed weight
-    static constexpr bool NARROWS = true;                                    // the last panel may be narrow
-    static constexpr long FULL_ROWS = 1;  // rows of a group that leave no register empty
-    struct Session {};                    // what a thread needs while it multiplies: nothing
 
     long hoist = 0;  // steps whose input product is taken at once; 0: shared
     bool halves;     // whether a panel of W_h lies in two halves, each from the first k to the last
