@@ -33,7 +33,7 @@ class Toolkit:
     folder: Path
 
     @functools.cached_property
-    def library(self) -> ctypes.CDLL:
+    def loaded(self) -> ctypes.CDLL:
         """The loaded library."""
         path = next(file for file in self.folder.glob("nvidia/*/lib/libnvrtc.so.*") if ".alt" not in file.name)
         for builtins in path.parent.glob("libnvrtc-builtins.so*"):
@@ -44,7 +44,7 @@ class Toolkit:
     def version(self) -> str:
         """Of the library, for example "12.9"."""
         major, minor = ctypes.c_int(), ctypes.c_int()
-        self.library.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
+        self.loaded.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
         return f"{major.value}.{minor.value}"
 
     @property
@@ -55,9 +55,9 @@ class Toolkit:
     def architectures(self) -> tuple[int, ...]:
         """The capabilities, times ten, that it compiles for."""
         count = ctypes.c_int()
-        self.library.nvrtcGetNumSupportedArchs(ctypes.byref(count))
+        self.loaded.nvrtcGetNumSupportedArchs(ctypes.byref(count))
         values = (ctypes.c_int * count.value)()
-        self.library.nvrtcGetSupportedArchs(values)
+        self.loaded.nvrtcGetSupportedArchs(values)
         return tuple(values)
 
     def options(self, target: str) -> list[str]:
@@ -102,7 +102,7 @@ class Toolkit:
         return self._compile(source, f"sm_{capability}", more, "CUBIN")
 
     def _compile(self, source: str, target: str, more: tuple[str, ...], kind: str) -> tuple[bytes, str]:
-        nvrtc, program, size = self.library, ctypes.c_void_p(), ctypes.c_size_t()
+        nvrtc, program, size = self.loaded, ctypes.c_void_p(), ctypes.c_size_t()
         options = [option.encode() for option in (*self.options(target), *more)]
         nvrtc.nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"kernels.cu", 0, None, None)
         try:

@@ -69,7 +69,7 @@ class Contender:
 
     Attributes:
         name: as in tables.
-        library: "gpulstm", or a name of `peers.PEERS`.
+        package: "gpulstm", or a name of `peers.PEERS`.
         python: the interpreter that runs it.
         engine: of this package, None for a peer.
         tf32: PyTorch's products in TF32: shown, but no peer to compare float32 with.
@@ -79,7 +79,7 @@ class Contender:
     """
 
     name: str
-    library: str
+    package: str
     python: str
     engine: str | None = None
     tf32: bool = False

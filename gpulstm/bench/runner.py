@@ -152,7 +152,7 @@ def _one_by_one(case: Case, who: Sequence[Contender], rounds: int, threads: int)
 
 def _cold(case: Case, who: Sequence[Contender], rounds: int, threads: int) -> list[Result]:
     """Cold starts in turn, after one of each that fills the caches of the file system."""
-    torch = next((one.python for one in who if one.library == "torch"), None)
+    torch = next((one.python for one in who if one.package == "torch"), None)
     with tempfile.TemporaryDirectory(prefix="gpulstm-bench-") as folder:
         _python(["-m", cold_start.__name__, json.dumps(asdict(case)), folder], environment(threads))
         starts = cold_start.starts(case, folder, torch)
@@ -189,7 +189,7 @@ class _Process:
         self._process: subprocess.Popen[str] | None = None
         self._task = {
             **common,
-            "contender": contender.library,
+            "contender": contender.package,
             "engine": contender.engine,
             "tf32": contender.tf32,
             "quantize": contender.quantize,

@@ -122,7 +122,7 @@ struct BackwardPass {
     // in the forward pass.
     inline __attribute__((always_inline)) void finish(const Place& place, long b, long s, long u, V dh) {
         const long t = time(s), at = b * shape.padded + u, row = t * call.B + b, left = call.H - u;
-        const long lanes = shape.is_rnn() ? L : shape.lanes(u / L);
+        const long lanes = shape.lanes(u / L);
         R* to = dz + row * shape.width + (shape.is_rnn() ? u : 4 * u);
         if (call.lengths && t >= call.lengths[b]) {  // the state was held: its gradient goes on as it is
             dh.store(around + at);

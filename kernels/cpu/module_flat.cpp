@@ -34,7 +34,7 @@ using Out = nb::ndarray<R, nb::device::cpu, nb::c_contig>;
 
 const char* (*instruction_set)() = nullptr;  // the name of the one in use
 
-// Wider vectors than AVX2's bring nothing here, and on some processors take twice as long: docs/cpu-engine.md.
+// Wider vectors than AVX2's bring little here, and on some processors Adam takes twice as long: docs/cpu-engine.md.
 const Flat& flat() {
 #ifdef GPULSTM_X86
     if (std::string(instruction_set()) != baseline::flat.name) return avx2::flat;

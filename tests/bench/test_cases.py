@@ -38,7 +38,7 @@ def test_contenders_of_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [one.name for one in who if one.side == "peer"] == ["PyTorch", "ONNX Runtime", "OpenVINO", "JAX"]
     assert {one.python for one in who if one.side == "peer"} == {"/peers/python"}
     assert [one.name for one in who if one.side == "own"][-1] == "gpulstm reference"
-    assert {one.library for one in who} == {"gpulstm", *peers.PEERS}
+    assert {one.package for one in who} == {"gpulstm", *peers.PEERS}
     assert [one.name for one in cases.contenders("cpu", names=["JAX"])] == ["JAX"]
     with pytest.raises(ConfigError, match="contender is 'TensorFlow', expected one of gpulstm"):
         cases.contenders("cpu", names=["TensorFlow"])

@@ -145,7 +145,7 @@ class Recording:
                 except BaseException as error:
                     with contextlib.suppress(cuda.runtime.CUDARuntimeError):  # the capture may be invalid by now
                         stream.end_capture()
-                    if isinstance(error, (RuntimeError, NotImplementedError)) and not _at_fault(backend, error):
+                    if isinstance(error, RuntimeError) and not _at_fault(backend, error):
                         raise CaptureRefused(str(error)) from error
                     raise
                 self._graph = stream.end_capture()

@@ -185,7 +185,7 @@ def _member(file: BinaryIO, name: str, member: str, most: int) -> bytes:
                 raise InteropError(f"{described} is encrypted")
             with archive.open(entry) as stream:  # gives no more than the announced size, and checks the checksum
                 return stream.read(most + 1)
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError) as error:
         raise InteropError(f"{described} is damaged: {error}") from error
 
 
